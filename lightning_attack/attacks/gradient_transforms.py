@@ -1,0 +1,197 @@
+"""What is done with the gradient before the step: each wraps the gradient function, so it may also ask elsewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_attack.attacks.random import Draws
+
+GradientFunction = Callable[[Tensor], Tensor]
+"""A point x (B, 3, H, W) -> the gradient of each image's loss there, (B, 3, H, W)."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a technique may know of the attack around it: sizes in [0, 1] pixels, and the random numbers."""
+
+    eps: float
+    step_size: float
+    steps: int
+    draws: Draws
+
+
+class GradientTransform(ABC):
+    """Turns a gradient function into another one.
+
+    Objects hold settings only; state lives in the closure that `__call__` returns, so it ends with the attacked batch.
+    """
+
+    accumulates = False
+    """Whether it sums over steps: then it must be asked once a step."""
+    samples = False
+    """Whether it asks its gradient function several times a step."""
+
+    @abstractmethod
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        """The new gradient function."""
+
+
+class Momentum(GradientTransform):
+    """MI: accumulate gradients of unit mean size.
+
+    Source: Y. Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv 1710.06081.
+
+        m <- g / mean|g| + decay * m        mean over the values of one image
+
+    Args:
+        decay: share of the old momentum that stays, 0 or more; the paper's is 1.
+
+    Example:
+        >>> ascent = Momentum(decay=1.0)(lambda x: x, Budget(0.1, 0.01, 2, Draws([0])))
+        >>> x = torch.tensor([[[[1.0, -3.0]]]])
+        >>> ascent(x), ascent(x)
+        (tensor([[[[ 0.5000, -1.5000]]]]), tensor([[[[ 1., -3.]]]]))
+    """
+
+    accumulates = True
+
+    def __init__(self, decay: float = 1.0) -> None:
+        self.decay = _decay(decay)
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        momentum: Tensor | float = 0.0
+
+        def mi(x: Tensor) -> Tensor:
+            nonlocal momentum
+            momentum = unit_mean(gradient(x)) + momentum * self.decay
+            return momentum
+
+        return mi
+
+
+class Nesterov(GradientTransform):
+    """NI: MI that asks for the gradient one step ahead, along the momentum.
+
+    Source: J. Lin et al., "Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks", ICLR 2020,
+    arXiv 1908.06281.
+
+        g = gradient at x + step_size * decay * m,     m <- decay * m + g / mean|g|
+
+    The point ahead may lie outside [0, 1] and the ball, as in the paper.
+
+    Args:
+        decay: as in MI; the paper's is 1.
+    """
+
+    accumulates = True
+
+    def __init__(self, decay: float = 1.0) -> None:
+        self.decay = _decay(decay)
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        momentum: Tensor | float = 0.0
+
+        def ni(x: Tensor) -> Tensor:
+            nonlocal momentum
+            ahead = x + self.decay * budget.step_size * momentum
+            momentum = self.decay * momentum + unit_mean(gradient(ahead))
+            return momentum
+
+        return ni
+
+
+class TranslationInvariance(GradientTransform):
+    """TI: smooth the gradient with a Gaussian, which stands for attacking shifted copies of the image.
+
+    Source: Y. Dong, T. Pang, H. Su, J. Zhu, "Evading Defenses to Transferable Adversarial Examples by
+    Translation-Invariant Attacks", CVPR 2019, arXiv 1904.02884.
+
+        g <- W * g per colour,   W_ij proportional to exp(-(u_i^2 + u_j^2) / 2),   u = points from -nsig to nsig
+
+    The border is padded with zeros. The kernel is rounded to float32, as in the released code.
+
+    Args:
+        kernel_size: width in pixels, odd; the paper's is 15 (for 299 px ImageNet photos), 1 does nothing.
+        nsig: how many standard deviations the kernel spans to each side, above 0.
+
+    Raises:
+        ValueError: kernel_size is not an odd number above 0, or nsig is not above 0.
+
+    Example:
+        >>> kernel = TranslationInvariance(kernel_size=3, nsig=1.0).kernel()       # outer product of (.274, .452, .274)
+        >>> [round(value, 3) for value in kernel[1].tolist()]
+        [0.124, 0.204, 0.124]
+    """
+
+    def __init__(self, kernel_size: int = 15, nsig: float = 3.0) -> None:
+        if kernel_size < 1 or kernel_size % 2 == 0 or not nsig > 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd and above 0, nsig={nsig} above 0")
+        self.kernel_size, self.nsig = kernel_size, nsig
+
+    def kernel(self) -> Tensor:
+        """W, (kernel_size, kernel_size), float32, sum 1."""
+        if self.kernel_size == 1:
+            return torch.ones(1, 1)
+        points = torch.linspace(-self.nsig, self.nsig, self.kernel_size, dtype=torch.float64)
+        row = torch.exp(-(points**2) / 2)
+        kernel = torch.outer(row, row)
+        return (kernel / kernel.sum()).float()
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        kernel = self.kernel()[None, None]
+
+        def ti(x: Tensor) -> Tensor:
+            smooth = gradient(x)
+            colours = smooth.shape[1]
+            weight = kernel.to(smooth).expand(colours, -1, -1, -1)
+            return F.conv2d(smooth, weight, padding="same", groups=colours)
+
+        return ti
+
+
+def unit_mean(gradient: Tensor) -> Tensor:
+    """Each image's gradient divided by its mean absolute value; a gradient of zero stays zero."""
+    size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return gradient / size.clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def check_order(transforms: Sequence[GradientTransform]) -> None:
+    """Raise if a transform that samples comes after one that accumulates.
+
+    The first transform is next to the model. A later one that asks several times a step would move the momentum of an
+    earlier one several times.
+
+    Raises:
+        ValueError: the order is wrong, or two transforms accumulate.
+
+    Example:
+        >>> check_order([Momentum(), Nesterov()])
+        Traceback (most recent call last):
+            ...
+        ValueError: Momentum and Nesterov both accumulate the gradient over the steps; use one of them
+    """
+    accumulating: GradientTransform | None = None
+    for transform in transforms:
+        if accumulating and transform.accumulates:
+            raise ValueError(
+                f"{type(accumulating).__name__} and {type(transform).__name__} both accumulate the gradient over the "
+                "steps; use one of them"
+            )
+        if accumulating and transform.samples:
+            name, late = type(accumulating).__name__, type(transform).__name__
+            raise ValueError(
+                f"{late} cannot come after {name}: it would advance {name} more than once a step. Put {name} last"
+            )
+        accumulating = accumulating or (transform if transform.accumulates else None)
+
+
+def _decay(decay: float) -> float:
+    if not decay >= 0:  # NaN too
+        raise ValueError(f"decay={decay}: must be 0 or more")
+    return decay

@@ -1,0 +1,143 @@
+"""What the model is shown instead of the image: copies that are changed, with the way back for the logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_attack.attacks.random import Draws
+
+
+class View(NamedTuple):
+    """A changed copy of the images, and how its logits are brought back to the images' geometry.
+
+    Attributes:
+        images: (B, 3, H', W').
+        undo: logits (B, C, H', W') -> logits (B, C, H, W).
+    """
+
+    images: Tensor
+    undo: Callable[[Tensor], Tensor]
+
+
+class InputTransform(ABC):
+    """Makes views of images. Objects hold settings only; randomness comes from `Draws`."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        """One view or several; gradients must reach `images` through them."""
+
+
+class InputDiversity(InputTransform):
+    """DI: show the image smaller, at a random place on black, now and then.
+
+    Source: C. Xie et al., "Improving Transferability of Adversarial Examples with Input Diversity", CVPR 2019,
+    arXiv 1803.06978.
+
+    With probability `prob`, drawn for each image and step: resize to h x w with h in [scale * H, H) and w in proportion
+    (bilinear), pad with zeros to H x W at a random place. Then the logits are cropped and resized back, so that labels,
+    clean prediction and pixel weights keep their places.
+
+    Departs from the released code, made for one label per image: that code leaves the prediction where it moved to,
+    which compares pixels with the labels of others. `undo=False` does so too, to reproduce such results.
+
+    Args:
+        scale: smallest size as a share of the image's, in (0, 1). The common ports use 0.9; smaller is stronger on
+            segmentation networks.
+        prob: probability in [0, 1] that an image is changed.
+        undo: whether the logits are moved back.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> images = torch.ones(1, 3, 8, 8)
+        >>> view = next(InputDiversity(scale=0.5, prob=1.0)(images, Draws([0])))
+        >>> view.images.shape, bool(view.images.min() == 0), torch.allclose(view.undo(view.images), images)
+        (torch.Size([1, 3, 8, 8]), True, True)
+    """
+
+    def __init__(self, scale: float = 0.9, prob: float = 0.5, undo: bool = True) -> None:
+        if not 0 < scale < 1 or not 0 <= prob <= 1:
+            raise ValueError(f"scale={scale} must be between 0 and 1 (excluded), prob={prob} between 0 and 1")
+        self.scale, self.prob, self.undo = scale, prob, undo
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        height, width = images.shape[-2:]
+        boxes = self.boxes(height, width, draws)
+
+        def show(image: Tensor, box: Box | None) -> Tensor:
+            if box is None:
+                return image
+            small = _resize(image, (box.height, box.width))
+            right, below = width - box.left - box.width, height - box.top - box.height
+            return F.pad(small, (box.left, right, box.top, below))
+
+        def back(logits: Tensor, box: Box | None) -> Tensor:
+            if box is None:
+                return logits
+            part = logits[..., box.top : box.top + box.height, box.left : box.left + box.width]
+            return _resize(part, (height, width))
+
+        def undo(logits: Tensor) -> Tensor:
+            return _each(back, logits, boxes)
+
+        yield View(_each(show, images, boxes), undo if self.undo else _as_it_is)
+
+    def boxes(self, height: int, width: int, draws: Draws) -> list[Box | None]:
+        """Where each image is shown; None = as it is."""
+        numbers = zip(
+            *(draws.uniform_on_host(f"diversity {what}") for what in ("size", "top", "left", "coin")), strict=True
+        )
+        return [
+            _box(height, width, self.scale, size, top, left) if coin < self.prob else None
+            for size, top, left, coin in numbers
+        ]
+
+
+class Box(NamedTuple):
+    """A rectangle, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def views(transforms: Sequence[InputTransform], images: Tensor, draws: Draws) -> Iterator[View]:
+    """The views of all transforms, one applied after the other; without a transform the images themselves."""
+    if not transforms:
+        yield View(images, _as_it_is)
+        return
+    *outer, last = transforms
+    for view in views(outer, images, draws):
+        for inner in last(view.images, draws):
+            yield View(inner.images, _both(inner.undo, view.undo))
+
+
+def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda logits: second(first(logits))
+
+
+def _box(height: int, width: int, scale: float, size: float, top: float, left: float) -> Box:
+    """The box that three numbers in [0, 1) stand for."""
+    h, w = (low + int(size * (full - low)) for full in (height, width) for low in (max(1, int(full * scale)),))
+    return Box(int(top * (height - h + 1)), int(left * (width - w + 1)), h, w)
+
+
+def _each(change: Callable[[Tensor, Box | None], Tensor], batch: Tensor, boxes: Sequence[Box | None]) -> Tensor:
+    """Apply `change` to each image with its own box."""
+    return torch.cat([change(image, box) for image, box in zip(batch.split(1), boxes, strict=True)])
+
+
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _as_it_is(logits: Tensor) -> Tensor:
+    return logits

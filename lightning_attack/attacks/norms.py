@@ -1,0 +1,162 @@
+"""The budget: in which norm a perturbation is measured, how it steps, and how it is kept inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lightning_attack.attacks.pixels import Pixels, parse_pixels
+from lightning_attack.attacks.random import Draws
+
+LEVELS = 255
+
+
+class Norm(ABC):
+    """A ball of radius `eps` around each image, cut with [0, 1]. All sizes are per image, never per batch.
+
+    Args:
+        eps: radius, of [0, 1] pixels, above 0: a number or a fraction such as `8/255`.
+
+    Raises:
+        ValueError: eps is not a number above 0.
+    """
+
+    name: str
+
+    def __init__(self, eps: Pixels = "8/255") -> None:
+        self.eps = parse_pixels(eps)
+
+    @abstractmethod
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Steepest ascent of unit length, (B, 3, H, W); zero where the gradient is zero."""
+
+    @abstractmethod
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest perturbation inside the ball."""
+
+    @abstractmethod
+    def random(self, images: Tensor, draws: Draws) -> Tensor:
+        """A random perturbation inside the ball."""
+
+    @abstractmethod
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each image's perturbation, (B,)."""
+
+    @abstractmethod
+    def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
+        """The adversarial images on the 8-bit grid (multiples of 1/255) and inside the ball."""
+
+    def start(self, images: Tensor, draws: Draws) -> Tensor:
+        """A random point of the ball and of [0, 1]."""
+        return (images + self.random(images, draws)).clamp(0, 1)
+
+    def step(self, adversarial: Tensor, images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """One step uphill, back into the ball, back into [0, 1].
+
+        x' = clamp(images + project(x + step_size * direction(gradient) - images), 0, 1)
+        """
+        delta = adversarial + step_size * self.direction(gradient) - images
+        return (images + self.project(delta)).clamp(0, 1)
+
+
+class Linf(Norm):
+    """Every value may change by at most `eps`, which is at most 1. Steps along the sign of the gradient.
+
+    Example:
+        >>> Linf("51/255").project(torch.tensor([[[[-0.5, 0.1, 0.3]]]]))
+        tensor([[[[-0.2000,  0.1000,  0.2000]]]])
+    """
+
+    name = "linf"
+
+    def __init__(self, eps: Pixels = "8/255") -> None:
+        super().__init__(eps)
+        if self.eps > 1:
+            raise ValueError(f"eps={eps!r}: images are in [0, 1], so an L-inf radius is at most 1; 8 levels are 8/255")
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def project(self, delta: Tensor) -> Tensor:
+        return delta.clamp(-self.eps, self.eps)
+
+    def random(self, images: Tensor, draws: Draws) -> Tensor:
+        """Uniform in the ball."""
+        return draws.uniform("start", images.shape[1:], -self.eps, self.eps).to(images.dtype)
+
+    def size(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().amax(1)
+
+    def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
+        """Round to the nearest level that the ball allows.
+
+        Clean images on the grid stay within eps exactly. Off the grid, a ball of less than half a level may hold no
+        level at all; then the level nearest to the clean value is taken.
+        """
+        # A thousandth of a level: room for float32 noise at the ball's edge, far below what an image can show.
+        low = (images * LEVELS - self.eps * LEVELS - 1e-3).ceil()
+        high = (images * LEVELS + self.eps * LEVELS + 1e-3).floor()
+        nearest = (images * LEVELS).round()
+        levels = (adversarial * LEVELS).round().minimum(high.maximum(nearest)).maximum(low.minimum(nearest))
+        return levels.clamp(0, LEVELS) / LEVELS
+
+
+class L2(Norm):
+    """The Euclidean length of an image's perturbation, over all values of the image, is at most `eps`.
+
+    Example:
+        >>> L2(1.0).project(torch.tensor([[[[3.0, 4.0]]]]))
+        tensor([[[[0.6000, 0.8000]]]])
+    """
+
+    name = "l2"
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        return gradient / _per_image(self.size(gradient).clamp_min(torch.finfo(gradient.dtype).tiny))
+
+    def project(self, delta: Tensor) -> Tensor:
+        length = self.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
+        return delta * _per_image((self.eps / length).clamp(max=1))
+
+    def random(self, images: Tensor, draws: Draws) -> Tensor:
+        """Uniform in the ball: a random direction, length eps * u^(1/n) of n values."""
+        noise = draws.normal("start", images.shape[1:]).to(images.dtype)
+        radius = draws.uniform("radius").to(images.dtype) ** (1 / noise[0].numel())
+        return self.direction(noise) * _per_image(radius * self.eps)
+
+    def size(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).norm(dim=1)
+
+    def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
+        """Round to the nearest level; where that leaves the ball, cut each value's change to whole levels.
+
+        Cutting never makes a change larger, so the length stays inside for clean images on the grid.
+        """
+        nearest = (adversarial * LEVELS).round()
+        inward = (images * LEVELS).round() + ((adversarial - images) * LEVELS).trunc()
+        fits = self.size(nearest / LEVELS - images) <= self.eps
+        return torch.where(_per_image(fits), nearest, inward) / LEVELS
+
+
+def make_norm(norm: str | Norm, eps: Pixels) -> Norm:
+    """`linf` or `l2` with the radius `eps`; a `Norm` is returned as it is.
+
+    Raises:
+        ValueError: unknown name.
+
+    Example:
+        >>> make_norm("l2", 0.5).eps
+        0.5
+    """
+    if isinstance(norm, Norm):
+        return norm
+    known = {kind.name: kind for kind in (Linf, L2)}
+    if norm not in known:
+        raise ValueError(f"norm='{norm}': must be one of {', '.join(known)}")
+    return known[norm](eps)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

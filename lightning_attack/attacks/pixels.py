@@ -1,0 +1,36 @@
+"""Sizes in pixels of [0, 1] images, written as a number or as a fraction such as `8/255`."""
+
+from __future__ import annotations
+
+import math
+
+Pixels = float | str
+"""A size in pixels of [0, 1] images: `0.03`, `"8/255"`."""
+
+
+def parse_pixels(value: Pixels, name: str = "eps") -> float:
+    """The number that `value` says; it must be above 0.
+
+    Args:
+        value: a number, or a string with a number or a fraction.
+        name: what the value is, for the error.
+
+    Raises:
+        ValueError: not a number, not finite, or not above 0.
+
+    Example:
+        >>> parse_pixels("51/255"), parse_pixels(0.03)
+        (0.2, 0.03)
+        >>> parse_pixels("-8/255")
+        Traceback (most recent call last):
+            ...
+        ValueError: eps='-8/255': must be a number above 0, such as 0.03 or 8/255
+    """
+    try:
+        numerator, slash, denominator = str(value).partition("/")
+        number = float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name}={value!r}: must be a number above 0, such as 0.03 or 8/255")
+    return number

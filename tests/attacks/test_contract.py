@@ -1,0 +1,461 @@
+"""What every attack promises, whatever its parts."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_attack.attacks import (
+    L2,
+    PRESETS,
+    IterativeAttack,
+    Linf,
+    NoAttack,
+    bim,
+    fgsm,
+    pgd,
+    transegpgd,
+    transegpgd_mi_di_ti,
+)
+
+from .toys import CLASSES, PIXELS, curved, half_right, scene
+
+few_examples = settings(max_examples=5, deadline=None, derandomize=True, database=None)
+many_examples = settings(few_examples, max_examples=60)
+levels = st.integers(0, 255)
+
+
+def make(preset, norm):
+    """The preset with few steps that are long enough to reach the border of the ball."""
+    if preset is NoAttack:
+        return NoAttack()
+    return preset(norm=norm, eps=PIXELS if norm == "linf" else 1.0, **({} if preset is fgsm else {"steps": 3}))
+
+
+CASES = [
+    pytest.param(make(preset, norm), id=f"{preset.__name__}-{norm}") for norm in ("linf", "l2") for preset in PRESETS
+]
+ATTACKS = [*CASES, pytest.param(NoAttack(), id="no_attack")]
+RANDOM = [
+    case
+    for case in CASES
+    if case.values[0].random_start or any(part.prob > 0 for part in case.values[0].input_transforms)
+]
+
+every_attack = pytest.mark.parametrize("attack", ATTACKS)
+
+
+def radius(attack):
+    return attack.norm.eps if isinstance(attack, IterativeAttack) else 0.0
+
+
+def size(attack, change):
+    """The length of each image's change, measured without the package."""
+    is_l2 = isinstance(attack, IterativeAttack) and attack.norm.name == "l2"
+    return change.flatten(1).double().pow(2).sum(1).sqrt() if is_l2 else change.flatten(1).abs().amax(1)
+
+
+@every_attack
+@few_examples
+@given(
+    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17)]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 99),
+)
+def test_result(attack, shape, dtype, seed):
+    model = curved(dtype)
+    images, labels = scene(*shape, dtype=dtype, seed=seed)
+    # Black and white pixels: there the border of [0, 1] is nearer than that of the ball.
+    images[:, :, 0], images[:, :, -1] = 0, 1
+    labels = half_right(model, images, labels)
+    before = images.clone(), labels.clone()
+    seeds = list(range(seed, seed + shape[0]))
+    adversarial = attack(model, images, labels, seeds)
+    assert adversarial.shape == images.shape
+    assert adversarial.dtype == dtype
+    assert not adversarial.requires_grad
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    assert size(attack, adversarial - images).max() <= radius(attack) + 1e-6
+    assert torch.equal(images, before[0])
+    assert torch.equal(labels, before[1])
+    assert adversarial.data_ptr() != images.data_ptr()
+    assert torch.equal(adversarial, attack(model, images, labels, seeds))
+
+
+@every_attack
+def test_attack_moves_every_image(attack):
+    model = curved()
+    images, labels = scene(3, 12, 10)
+    labels = half_right(model, images, labels)
+    adversarial = attack(model, images, labels, [1, 2, 3])
+    moved = size(attack, adversarial - images) > 0.5 * radius(attack)
+    assert moved.tolist() == [not isinstance(attack, NoAttack)] * 3
+
+
+@pytest.mark.parametrize("attack", RANDOM)
+def test_other_seed_other_result(attack):
+    model = curved()
+    images, labels = scene(2, 24, 20)
+    first = attack(model, images, labels, [1, 2])
+    second = attack(model, images, labels, [1, 3])
+    assert torch.equal(first[0], second[0])
+    assert not torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("attack", [case for case in ATTACKS if case not in RANDOM])
+def test_without_randomness_seeds_do_not_matter(attack):
+    model = curved()
+    images, labels = scene(2, 12, 10)
+    assert torch.equal(attack(model, images, labels, [1, 2]), attack(model, images, labels, [3, 4]))
+
+
+def test_without_seeds_the_global_generator_decides():
+    model = curved()
+    images, labels = scene(2, 12, 10)
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        results.append(pgd(steps=1)(model, images, labels))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_random_start_fills_the_ball():
+    # Without a gradient the result is the start.
+    images, labels = torch.full((64, 3, 8, 8), 0.5, dtype=torch.float64), torch.zeros(64, 8, 8, dtype=torch.int64)
+    seeds = list(range(64))
+
+    def flat(x):
+        return torch.cat([x[:, :1], 1 - x[:, :1]], 1) * 0
+
+    change = pgd(steps=1)(flat, images, labels, seeds) - images
+    assert change.abs().max() <= PIXELS + 1e-9
+    assert change.abs().max() > 0.99 * PIXELS
+    assert abs(float(change.mean())) < 0.03 * PIXELS
+    assert float(change.std()) == pytest.approx(PIXELS / 3**0.5, rel=0.03)
+    length = (pgd(eps=1.0, norm="l2", steps=1)(flat, images, labels, seeds) - images).flatten(1).norm(dim=1)
+    assert length.max() <= 1 + 1e-9
+    # Uniform in a ball of 192 dimensions: the mean length is 192/193.
+    assert float(length.mean()) == pytest.approx(192 / 193, abs=0.005)
+    assert length.std() > 0
+
+
+@every_attack
+def test_batch_equals_images_one_by_one(attack):
+    model = curved()
+    images, labels = scene(4, 33, 21)
+    labels = half_right(model, images, labels)
+    labels[3] = 255
+    together = attack(model, images, labels, [5, 6, 7, 8])
+    for i in range(4):
+        alone = attack(model, images[i : i + 1], labels[i : i + 1], [5 + i])[0]
+        if "L2" in str(attack.settings()):
+            # The last bit of a convolution may depend on where in memory an image starts; signs do not show it.
+            assert torch.allclose(together[i], alone, rtol=0, atol=1e-14)
+        else:
+            assert torch.equal(together[i], alone)
+    assert torch.equal(together[3], images[3]), "an image without labels comes back as it was"
+
+
+@pytest.mark.parametrize("threshold", ["mean", "median", 0.25])
+def test_image_without_labels_has_no_figures(threshold):
+    images, labels = scene(2, 8, 8)
+    labels[1] = 255
+    seen = []
+    attack = transegpgd(steps=4, threshold=threshold)
+    adversarial = attack(curved(), images, labels, [1, 2], log=lambda step, figures: seen.append(figures))
+    assert torch.equal(adversarial[1], images[1])
+    assert not torch.equal(adversarial[0], images[0])
+    assert len(seen) == 4
+    for figures in seen:
+        # A share of nothing: NaN, for this image only.
+        assert all(figures[name].isnan().tolist() == [False, True] for name in ("loss", "p_t", "p_h"))
+        assert not figures["stage_two"][1]
+
+
+@every_attack
+def test_ignored_pixels_have_no_say(attack):
+    model = curved()
+    images, labels = scene(2, 16, 40)
+    labels = half_right(model, images, labels)
+    labels[:, :, 20:] = 255
+
+    def meddled(x):
+        """Another answer where no label is, even where input diversity shows the image elsewhere."""
+        logits = model(x)
+        other = logits.flip(1) * 3 + x.mean() * torch.arange(CLASSES).view(-1, 1, 1) * 100
+        return torch.where(torch.arange(40) >= 32, other, logits)
+
+    plain = attack(model, images, labels, [1, 2])
+    assert torch.equal(attack(meddled, images, labels, [1, 2]), plain)
+    if not isinstance(attack, NoAttack):
+        labels[:, :, 38] = 0
+        assert not torch.equal(attack(meddled, images, labels, [1, 2]), attack(model, images, labels, [1, 2]))
+
+
+class Mixed(nn.Module):
+    """A network in which every kind of state can be seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+        self.last = nn.Conv2d(4, CLASSES, 1)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.training or self.norm.training or self.drop.training:
+            raise AssertionError("attacked in train mode")
+        if any(weight.requires_grad for weight in self.parameters()):
+            raise AssertionError("weights ask for gradients")
+        return self.last(self.drop(torch.tanh(self.norm(self.first(x)))))
+
+
+def mixed_model():
+    model = Mixed().train()
+    model.last.eval()
+    model.first.weight.requires_grad_(False)
+    model.norm.running_mean.fill_(0.1)
+    model.last.weight.grad = torch.full_like(model.last.weight, 3.0)
+    model.first.register_forward_hook(lambda *arguments: None)
+    return model
+
+
+def state(model):
+    return {
+        "training": {name: module.training for name, module in model.named_modules()},
+        "hooks": {name: (len(m._forward_hooks), len(m._backward_hooks)) for name, m in model.named_modules()},
+        "requires_grad": {name: weight.requires_grad for name, weight in model.named_parameters()},
+        "grad": {name: None if w.grad is None else w.grad.tolist() for name, w in model.named_parameters()},
+        "values": {name: value.tolist() for name, value in model.state_dict().items()},
+    }
+
+
+@every_attack
+def test_model_comes_back_as_it_was(attack):
+    model = mixed_model()
+    before = state(model)
+    images, labels = scene(2, 8, 8, dtype=torch.float32)
+    attack(model, images, labels)
+    assert state(model) == before
+    assert (model.calls > 0) == (not isinstance(attack, NoAttack))
+
+
+def test_model_comes_back_after_an_error():
+    model = mixed_model()
+    before = state(model)
+    images, labels = scene(2, 8, 8, dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="stop"):
+        pgd()(model, images, labels, log=stop)
+    assert model.calls > 0
+    assert state(model) == before
+
+
+def stop(step, figures):
+    raise RuntimeError("stop")
+
+
+@every_attack
+def test_works_without_gradients_around(attack):
+    model = curved()
+    images, labels = scene(2, 8, 8)
+    with torch.no_grad():
+        inside = attack(model, images, labels, [1, 2])
+        assert not torch.is_grad_enabled()
+    assert torch.equal(inside, attack(model, images.requires_grad_(), labels, [1, 2]))
+    assert images.grad is None
+
+
+@every_attack
+def test_inference_mode_is_refused(attack):
+    model = curved()
+    images, labels = scene(1, 8, 8)
+    with torch.inference_mode():
+        made_inside = images.clone()
+        with pytest.raises(RuntimeError, match=r"inference_mode\(\) forbids; use torch.no_grad\(\)"):
+            attack(model, images, labels)
+    with pytest.raises(RuntimeError, match="inference"):
+        attack(model, made_inside, labels)
+
+
+@every_attack
+def test_log_is_called_once_a_step_with_a_value_per_image(attack):
+    seen = []
+    images, labels = scene(2, 8, 8)
+    attack(curved(), images, labels, [1, 2], log=lambda step, figures: seen.append((step, figures)))
+    assert [step for step, _ in seen] == list(range(getattr(attack, "steps", 0)))
+    for _, figures in seen:
+        assert {"loss", "p_t"} <= set(figures)
+        assert all(values.shape == (2,) and not values.requires_grad for values in figures.values())
+
+
+@every_attack
+def test_settings_are_plain(attack):
+    plain = attack.settings()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["class"] == type(attack).__name__
+    assert plain["name"] == attack.name
+
+
+def test_settings_say_everything():
+    plain = transegpgd_mi_di_ti(eps="4/255", kernel_size=7, gamma=0.7).settings()
+    assert plain["norm"] == {"class": "Linf", "eps": 4 / 255}
+    assert plain["objective"]["stages"][0] == {"class": "FoolAllPixels", "gamma": 0.7}
+    assert plain["objective"]["switches"] == [{"class": "Switch", "at": 0.5, "fooled": None, "all_fooled": True}]
+    assert plain["input_transforms"] == [{"class": "InputDiversity", "scale": 0.9, "prob": 0.7, "undo": True}]
+    assert plain["gradient_transforms"] == [
+        {"class": "TranslationInvariance", "kernel_size": 7, "nsig": 3.0},
+        {"class": "Momentum", "decay": 1.0},
+    ]
+
+
+def test_names_of_presets_are_their_functions():
+    assert [preset().name for preset in PRESETS] == [preset.__name__ for preset in PRESETS]
+    assert {preset(name="mine").name for preset in PRESETS} == {"mine"}
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset is not fgsm])
+def test_default_step(preset):
+    assert preset(steps=10).step_size == 0.01
+    assert preset(norm="l2", eps=2.0, steps=10).step_size == 0.5
+    assert preset(norm="l2", eps=2.0, step_size=0.1).step_size == 0.1
+
+
+def test_default_of_a_single_step_is_the_radius():
+    assert fgsm(eps="4/255").step_size == 4 / 255
+    assert fgsm(norm="l2", eps=2.0).step_size == pgd(norm="l2", eps=2.0, steps=1).step_size == 2.0
+    assert fgsm(eps="4/255", step_size=0.1).step_size == 0.1
+
+
+def test_norm_objects_bring_their_radius_into_every_preset():
+    for preset in PRESETS:
+        by_object, by_name = preset(norm=L2(1.0)).settings(), preset(norm="l2", eps=1.0).settings()
+        assert by_object == by_name, preset.__name__
+
+
+# Saved images: the 8-bit grid.
+
+
+def image_of(*values, dtype=torch.float32):
+    return torch.tensor(values, dtype=dtype).view(1, 3, 1, -1)
+
+
+@many_examples
+@given(
+    clean=st.lists(levels, min_size=6, max_size=6),
+    change=st.lists(st.floats(-1, 1), min_size=6, max_size=6),
+    eps=st.sampled_from(["1/255", "8/255", "255/255", 0.01, 0.03, 0.1, 0.0001]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_quantized_linf(clean, change, eps, dtype):
+    ball = Linf(eps)
+    images = image_of(*clean, dtype=dtype) / 255
+    adversarial = (images + image_of(*change, dtype=dtype) * ball.eps).clamp(0, 1)
+    saved = bim(norm=ball).quantize(images, adversarial)
+    steps = (saved.double() * 255).round()
+    assert torch.equal((steps / 255).to(dtype), saved)
+    assert steps.min() >= 0
+    assert steps.max() <= 255
+    difference = (steps - image_of(*clean, dtype=torch.float64)).abs().max()
+    assert difference <= ball.eps * 255 + 1e-9
+    # Not further from the attacked image than the ball makes necessary: half a level, or its border below a level.
+    assert (saved - adversarial).abs().max() * 255 <= max(0.5, ball.eps * 255 % 1) + 1e-3
+
+
+@many_examples
+@given(
+    clean=st.lists(levels, min_size=6, max_size=6),
+    change=st.lists(st.floats(-1, 1), min_size=6, max_size=6),
+    eps=st.sampled_from([0.001, 0.02, 0.5, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_quantized_l2(clean, change, eps, dtype):
+    ball = L2(eps)
+    images = image_of(*clean, dtype=dtype) / 255
+    adversarial = (images + ball.project(image_of(*change, dtype=dtype))).clamp(0, 1)
+    saved = bim(norm=ball).quantize(images, adversarial)
+    steps = (saved.double() * 255).round()
+    assert torch.equal((steps / 255).to(dtype), saved)
+    assert steps.min() >= 0
+    assert steps.max() <= 255
+    assert (steps / 255 - image_of(*clean, dtype=torch.float64) / 255).norm() <= eps + 1e-6
+    assert (saved - adversarial).abs().max() * 255 <= 1 + 1e-3
+
+
+@every_attack
+def test_saved_images_are_on_the_grid_and_in_the_ball(attack):
+    model = curved(torch.float32)
+    images, labels = scene(2, 16, 12, dtype=torch.float32)
+    images = (images * 255).round() / 255
+    adversarial = attack(model, images, labels, [1, 2])
+    saved = attack.quantize(images, adversarial)
+    assert saved.dtype == torch.float32
+    assert torch.equal((saved * 255).round() / 255, saved)
+    assert torch.equal(attack.quantize(images, saved), saved)
+    change = (saved.double() * 255).round() - (images.double() * 255).round()
+    if isinstance(attack, IterativeAttack) and attack.norm.name == "l2":
+        assert (change / 255).flatten(1).norm(dim=1).max() <= 1 + 1e-6
+    else:
+        assert change.abs().max() == radius(attack) * 255
+
+
+def test_quantize_rounds_and_does_not_cut():
+    # Truncation would give 100 (one level low) and 97 (one level outside the ball).
+    images = image_of(100, 106, 0) / 255
+    adversarial = image_of(100.9, 98.0, 0.4) / 255 - image_of(0, 1e-7, 0)
+    assert (Linf("8/255").quantize(images, adversarial) * 255).round().flatten().tolist() == [101, 98, 0]
+
+
+def test_quantize_without_a_ball_rounds():
+    assert (NoAttack().quantize(None, image_of(100.4, 100.6, 255.2) / 255) * 255).round().flatten().tolist() == [
+        100,
+        101,
+        255,
+    ]
+
+
+@pytest.mark.parametrize("toward", [0.0, 1.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_quantize_keeps_the_border_despite_float_noise(toward, sign):
+    values = torch.arange(9.0, 246.0)
+    hair_off = torch.nextafter(values / 255, torch.tensor(toward))
+    images = hair_off.view(1, 1, 1, -1).expand(1, 3, 1, -1)
+    saved = Linf("8/255").quantize(images, images + sign * PIXELS)
+    assert torch.equal((saved * 255).round()[0, 0, 0], values + 8 * sign)
+
+
+def test_quantize_cuts_l2_changes_that_rounding_would_lengthen():
+    images, eps = image_of(100, 100, 100) / 255, 0.7 * 3**0.5 / 255
+    adversarial = image_of(100.7, 99.3, 100.7) / 255
+    assert torch.equal(L2(eps).quantize(images, adversarial), images)
+    assert (L2(2 * eps).quantize(images, adversarial) * 255).round().flatten().tolist() == [101, 99, 101]
+
+
+def test_quantize_off_the_grid_stays_in_the_ball_or_next_to_the_image():
+    images = image_of(10.4, 10.6, 10.5, dtype=torch.float64) / 255
+    adversarial = images + image_of(1.5, -1.5, 0.0, dtype=torch.float64) / 255
+    # 10.4 + 1.5 rounds to 12, which is 1.6 away; 10.6 - 1.5 rounds to 9, also 1.6 away.
+    assert (Linf(1.5 / 255).quantize(images, adversarial) * 255).round().flatten().tolist()[:2] == [11, 10]
+    # A ball of 0.3 levels around 10.4 has no level: the nearest one to the image.
+    tiny = images + image_of(0.3, -0.3, 0.0, dtype=torch.float64) / 255
+    assert (Linf(0.3 / 255).quantize(images, tiny) * 255).round().flatten().tolist()[:2] == [10, 11]
+
+
+@every_attack
+def test_images_a_hair_outside_the_range(attack):
+    # What float32 arithmetic (resizing, say) leaves behind.
+    images, labels = scene(1, 8, 8, dtype=torch.float64)
+    images[:, :, 0], images[:, :, -1] = -1e-7, 1 + 1e-7
+    adversarial = attack(curved(), images, labels, [1])
+    assert adversarial.min() >= -1e-7
+    assert adversarial.max() <= 1 + 1e-7
+    saved = attack.quantize(images, adversarial)
+    assert saved.min() == 0
+    assert saved.max() <= 1
+    assert size(attack, adversarial - images).max() <= radius(attack) + 1e-6
