@@ -1,0 +1,82 @@
+"""What every data set of the project has in common: 8-bit photos, label maps, names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Dataset
+
+IGNORE_INDEX = 255
+"""Label of pixels that count nowhere: not in the loss, not in the masks, not in the score."""
+
+
+class DataError(ValueError):
+    """A photo or mask that cannot be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One photo as it lies on disk or is drawn.
+
+    Attributes:
+        image: photo, (H, W, 3) uint8.
+        mask: class of each pixel, (H, W) uint8, 255 = ignored; None where a data set has no labels.
+        name: path below the data set's root without suffix, unique; the adversarial image is saved under it.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    name: str
+
+
+class SegmentationDataset(Dataset[Scene], ABC):
+    """Photos with label maps. A subclass gives `classes`, `__len__` and `__getitem__`.
+
+    Example:
+        >>> import numpy as np
+        >>> class Grey(SegmentationDataset):
+        ...     classes = ("nothing", "something")
+        ...     def __len__(self):
+        ...         return 1
+        ...     def __getitem__(self, index):
+        ...         return Scene(np.full((2, 2, 3), 128, np.uint8), np.zeros((2, 2), np.uint8), "grey")
+        >>> Grey()[0].image.shape
+        (2, 2, 3)
+    """
+
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of the labels; None where the data set has no labels."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of scenes."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Scene:
+        """Read or draw scene `index`. Raises `DataError` where it cannot."""
+
+
+def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int, name: str) -> None:
+    """Raise `DataError` if a mask does not fit its photo or holds a class that the data set does not know.
+
+    Example:
+        >>> import numpy as np
+        >>> check_mask(np.full((2, 2), 9), np.zeros((2, 2, 3)), 8, "a")
+        Traceback (most recent call last):
+            ...
+        lightning_attack.data.base.DataError: mask of 'a' holds the class 9, but the classes are 0..7 (and 255 = ignore)
+    """
+    if mask.shape != image.shape[:2]:
+        raise DataError(
+            f"mask of '{name}' is {mask.shape[0]}x{mask.shape[1]}, but its photo is {image.shape[0]}x{image.shape[1]} "
+            "(height x width); both must have the same size"
+        )
+    foreign = np.setdiff1d(np.unique(mask), [*range(num_classes), IGNORE_INDEX])
+    if foreign.size:
+        several = len(foreign) > 1
+        raise DataError(
+            f"mask of '{name}' holds the class{'es' if several else ''} {', '.join(map(str, foreign))}, "
+            f"but the classes are 0..{num_classes - 1} (and {IGNORE_INDEX} = ignore)"
+        )

@@ -1,0 +1,191 @@
+"""`SegmentationDataModule`: a data set becomes batches of one geometry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask
+from lightning_attack.data.transforms import Fit
+
+Item = dict[str, Any]
+
+
+class SceneTensors(Dataset[Item]):
+    """A data set as tensors of one geometry; checks what it reads.
+
+    An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
+    where the data set has no labels), `name`, `index` (position in the data set) and `size` (height and width of the
+    photo before `fit`).
+
+    Raises:
+        DataError: photo or mask cannot be used.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, fit: Fit) -> None:
+        self.dataset, self.fit = dataset, fit
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Item:
+        scene = self.dataset[index]
+        self.check(scene)
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)
+        image, mask = self.fit(image, None if scene.mask is None else torch.from_numpy(scene.mask))
+        item: Item = {
+            "image": image.contiguous().to(torch.float32) / 255,
+            "name": scene.name,
+            "index": index,
+            "size": torch.tensor(scene.image.shape[:2]),
+        }
+        if mask is not None:
+            item["mask"] = mask.long()
+        return item
+
+    def check(self, scene: Scene) -> None:
+        """Raise `DataError` if the mask does not fit the photo or the classes."""
+        if scene.mask is not None and self.dataset.classes is not None:
+            check_mask(scene.mask, scene.image, len(self.dataset.classes), scene.name)
+
+
+class SegmentationDataModule(LightningDataModule):
+    """Batches for predict (`dataset`), fit (`train`, `val`) and validate (`val`).
+
+    A batch is a dictionary: `image` (B, 3, H, W) float32 in [0, 1], `mask` (B, H, W) int64 with 255 = ignored,
+    `name` list of B strings, `index` (B,) int64, `size` (B, 2) int64.
+
+    Args:
+        dataset: photos to attack.
+        train: photos to learn from.
+        val: photos for validation while learning.
+        batch_size: photos in a batch. With `size: null` photos differ in size: use 1.
+        size: height and width (or one number for both) to which every photo is brought; None keeps each photo's own.
+        fit: how: `stretch` (aspect ratio is lost, the whole photo stays), `crop` (short side to size, centre
+            crop) or `pad` (long side to size, the rest is black and ignored).
+        every: attack every so-manieth photo only, from the first; 1 for all.
+        limit: attack only the first so many of these; None for all.
+        num_workers: processes that read photos beside the main one.
+
+    Raises:
+        ValueError: an argument is out of range.
+        DataError: the data set is empty.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset | None = None,
+        train: SegmentationDataset | None = None,
+        val: SegmentationDataset | None = None,
+        batch_size: int = 1,
+        size: int | tuple[int, int] | None = None,
+        fit: str = "stretch",
+        every: int = 1,
+        limit: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(f"batch_size={batch_size} must be 1 or more, num_workers={num_workers} 0 or more")
+        if every < 1 or (limit is not None and limit < 1):
+            raise ValueError(f"every={every} and limit={limit} must be 1 or more (limit: null for all photos)")
+        self.dataset, self.train, self.val = dataset, train, val
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.every, self.limit = every, limit
+        self.fit = Fit(size, fit)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Class names of the photos to attack, if they have labels."""
+        return self.dataset.classes if self.dataset else None
+
+    def scenes(self) -> Subset[Item]:
+        """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
+        dataset = _given(self.dataset, "dataset", "predict")
+        return Subset(SceneTensors(dataset, self.fit), range(0, len(dataset), self.every)[: self.limit])
+
+    def check(self, processes: int = 1) -> None:
+        """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.
+
+        Args:
+            processes: number of processes that share the photos.
+
+        Raises:
+            DataError: a photo or mask cannot be used, photos of a batch differ in size, or there are fewer photos than
+                processes.
+        """
+        scenes = self.scenes()
+        if len(scenes) < processes:
+            raise DataError(
+                f"{len(scenes)} photos for {processes} processes; give each at least one, or use fewer devices"
+            )
+        sizes = {tuple(scenes[index]["image"].shape[-2:]) for index in range(len(scenes))}
+        if self.batch_size > 1:
+            _one_size(sizes)
+
+    def check_training(self, num_classes: int) -> None:
+        """Raise `DataError` if the photos to learn from have no labels, or other classes than the network."""
+        for key, dataset in (("train", self.train), ("val", self.val)):
+            if dataset is not None and len(dataset.classes or ()) != num_classes:
+                raise DataError(
+                    f"data.{key} has {len(dataset.classes) if dataset.classes else 'no'} classes, the network has "
+                    f"{num_classes}; training needs labels of the network's classes"
+                )
+
+    def predict_dataloader(self) -> DataLoader[Item]:
+        return self._loader(self.scenes())
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        train = _given(self.train, "train", "fit")
+        if len(train) < self.batch_size:
+            raise DataError(f"data.train has {len(train)} photos, fewer than data.batch_size={self.batch_size}")
+        return self._loader(SceneTensors(train, self.fit), shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        return self._loader(SceneTensors(_given(self.val, "val", "fit and validate"), self.fit))
+
+    def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+            **options,
+        )
+
+
+def collate(items: list[Item]) -> Item:
+    """Stack items of one size to a batch.
+
+    Raises:
+        DataError: the photos differ in size.
+    """
+    _one_size({tuple(item["image"].shape[-2:]) for item in items})
+    batch: Item = {key: [item[key] for item in items] for key in items[0]}
+    for key, values in batch.items():
+        if isinstance(values[0], Tensor):
+            batch[key] = torch.stack(values)
+    batch["index"] = torch.tensor(batch["index"])
+    return batch
+
+
+def _one_size(sizes: set[tuple[int, int]]) -> None:
+    if len(sizes) > 1:
+        given = [f"{height}x{width}" for height, width in sorted(sizes)]
+        raise DataError(
+            f"photos differ in size ({', '.join(given[:3])}{', ...' if len(given) > 3 else ''}) and cannot share a "
+            "batch; set data.size to bring them to one, or data.batch_size to 1"
+        )
+
+
+def _given(dataset: SegmentationDataset | None, key: str, command: str) -> SegmentationDataset:
+    if dataset is None:
+        raise DataError(f"{command} needs data.{key}")
+    if len(dataset) == 0:
+        raise DataError(f"data.{key} has no photos")
+    return dataset

@@ -1,0 +1,68 @@
+"""Joint geometry of photo and mask, on 8-bit photos: what is attacked lies on the 8-bit grid."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from lightning_attack.data.base import IGNORE_INDEX
+
+FitMode = Literal["stretch", "crop", "pad"]
+
+
+class Fit:
+    """Bring photo and mask to one size, together.
+
+    Photos are resized bilinearly (antialiased, rounded to 8 bits), masks by nearest neighbour, so that no class is
+    invented.
+
+    Args:
+        size: (height, width) or one number for both; None keeps each photo's own.
+        mode: `stretch` (whole photo, aspect ratio lost), `crop` (keeps the aspect ratio, cuts the longer side's ends),
+            `pad` (keeps the aspect ratio and the whole photo; black, ignored pixels below or right).
+
+    Raises:
+        ValueError: size below 1 or an unknown mode.
+
+    Example:
+        >>> import torch
+        >>> image, mask = torch.full((3, 4, 8), 100, dtype=torch.uint8), torch.ones(4, 8, dtype=torch.uint8)
+        >>> Fit(4, "pad")(image, mask)[1].tolist()
+        [[1, 1, 1, 1], [1, 1, 1, 1], [255, 255, 255, 255], [255, 255, 255, 255]]
+        >>> Fit((2, 2), "crop")(image, mask)[0].shape
+        torch.Size([3, 2, 2])
+    """
+
+    def __init__(self, size: int | tuple[int, int] | None, mode: str = "stretch") -> None:
+        if mode not in get_args(FitMode):
+            raise ValueError(f"fit='{mode}': must be one of {', '.join(get_args(FitMode))}")
+        pair = (size, size) if isinstance(size, int) else size
+        if pair is not None and (len(pair) != 2 or min(pair) < 1):
+            raise ValueError(f"size={size}: give height and width in pixels, 1 or more")
+        self.size = None if pair is None else (pair[0], pair[1])
+        self.mode = mode
+
+    def __call__(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Photo (3, H, W) uint8 and mask (H, W) uint8 or None, brought to the size."""
+        if self.size is None or tuple(image.shape[-2:]) == self.size:
+            return image, mask
+        # nearest-exact takes the centres of the pixels, as bilinear does; plain nearest would shift the mask.
+        photo = self._fit(image, self.size, InterpolationMode.BILINEAR, fill=0)
+        if mask is None:
+            return photo, None
+        return photo, self._fit(mask[None], self.size, InterpolationMode.NEAREST_EXACT, fill=IGNORE_INDEX)[0]
+
+    def _fit(self, picture: Tensor, size: tuple[int, int], interpolation: InterpolationMode, fill: int) -> Tensor:
+        height, width = picture.shape[-2:]
+        ratios = size[0] / height, size[1] / width
+        if self.mode == "stretch":
+            return F.resize(picture, list(size), interpolation)
+        ratio = max(ratios) if self.mode == "crop" else min(ratios)
+        inner = [max(1, round(height * ratio)), max(1, round(width * ratio))]
+        picture = F.resize(picture, inner, interpolation)
+        if self.mode == "crop":
+            return F.center_crop(picture, list(size))
+        return F.pad(picture, [0, 0, size[1] - inner[1], size[0] - inner[0]], fill=fill)

@@ -1,0 +1,62 @@
+"""PASCAL VOC 2012 in its own folder layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchvision import datasets
+
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset
+from lightning_attack.data.files import read_mask, read_photo
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class VOCSegmentation(SegmentationDataset):
+    """PASCAL VOC segmentation: 21 classes with background, 255 = object borders, ignored.
+
+    Source: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010.
+
+    Args:
+        root: folder that holds `VOC2012`, or `VOCdevkit/VOC2012`.
+        split: file in `ImageSets/Segmentation` that lists the photos: `train`, `val`, `trainval` or one of your own.
+        download: fetch VOC 2012 (2 GB) through torchvision into `root` if it is not there.
+
+    Raises:
+        DataError: the folder, the split, a photo or a mask is missing.
+    """
+
+    classes = VOC_CLASSES
+
+    def __init__(self, root: str, split: str = "val", download: bool = False) -> None:
+        folder = _find(Path(root))
+        if folder is None and download:
+            datasets.VOCSegmentation(root, year="2012", image_set="trainval", download=True)
+            folder = _find(Path(root))
+        if folder is None:
+            raise DataError(
+                f"no PASCAL VOC in '{root}'. Expected '{root}/VOC2012' or '{root}/VOCdevkit/VOC2012' with JPEGImages, "
+                "SegmentationClass and ImageSets/Segmentation; download: true fetches it"
+            )
+        self.root, self.split = root, split
+        lists = folder / "ImageSets" / "Segmentation"
+        if not (lists / f"{split}.txt").is_file():
+            known = ", ".join(sorted(file.stem for file in lists.glob("*.txt")))
+            raise DataError(f"no split '{split}' in '{lists}'; there are: {known or 'none'}")
+        self.names = (lists / f"{split}.txt").read_text().split()
+        self._photos, self._masks = folder / "JPEGImages", folder / "SegmentationClass"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Scene:
+        name = self.names[index]
+        return Scene(read_photo(self._photos / f"{name}.jpg"), read_mask(self._masks / f"{name}.png"), name)
+
+
+def _find(root: Path) -> Path | None:
+    candidates = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
+    return next((folder for folder in candidates if (folder / "ImageSets" / "Segmentation").is_dir()), None)

@@ -1,0 +1,138 @@
+"""Read weights from a file, without pickled code, and load them with errors that name what does not fit."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lightning_attack.models.wrapper import ModelError
+
+EMBEDDED = Path(__file__).parents[1] / "weights"
+"""Folder of the weights that come with the package, named `embedded:NAME` in configurations."""
+
+RECIPE = "recipe"
+"""Key of a safetensors file's metadata under which the network's arguments stand, as JSON."""
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("", "module.", "model.", "network.", "net.", "_orig_mod.")
+
+
+def weights_path(weights: str) -> Path:
+    """The file that `weights` names: a path, or `embedded:NAME` for one that comes with the package.
+
+    Raises:
+        ModelError: there is no such file.
+
+    Example:
+        >>> weights_path("nowhere.pt")
+        Traceback (most recent call last):
+            ...
+        lightning_attack.models.wrapper.ModelError: no file 'nowhere.pt' (weights are a path or 'embedded:NAME')
+    """
+    if weights.startswith("embedded:"):
+        path = EMBEDDED / f"{weights.removeprefix('embedded:')}.safetensors"
+        if not path.is_file():
+            known = ", ".join(f"embedded:{file.stem}" for file in sorted(EMBEDDED.glob("*.safetensors")))
+            raise ModelError(f"no weights '{weights}'; there are {known}")
+        return path
+    path = Path(weights)
+    if not path.is_file():
+        raise ModelError(f"no file '{weights}' (weights are a path or 'embedded:NAME')")
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, `.pt`, `.pth` or Lightning `.ckpt` file, by name.
+
+    Files are read with `weights_only=True`: a file that holds anything but tensors and plain containers is refused,
+    because unpickling it could run code.
+
+    Raises:
+        ModelError: the file is not readable, holds pickled objects or no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"'{path}' is no weights file, or holds pickled Python objects, which could run code when they are loaded; "
+            "it is refused. Save the weights alone: torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # damaged files make torch's readers raise whatever they stumble over
+        raise ModelError(f"'{path}' is not a readable weights file ({type(error).__name__}: {error})") from error
+    for key in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
+        raise ModelError(f"'{path}' holds no state dict (a mapping from names to tensors)")
+    return dict(content)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The arguments that build the network of a `.safetensors` file that `WeightsExport` wrote.
+
+    Raises:
+        ModelError: the file has none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[RECIPE])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(
+            f"'{path}' does not say which network it belongs to; use SMPModel with arch, encoder_name and weights"
+        ) from error
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a weights file into `network`, whichever usual prefix its names carry; every tensor must find its place.
+
+    Half precision files are converted to the network's type.
+
+    Raises:
+        ModelError: names are missing or foreign, or shapes differ (often: another number of classes).
+    """
+    found, wanted = read_weights(path), network.state_dict()
+    # "num_batches_tracked" counts training steps; older files and safetensors exports leave it out.
+    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    state = max((strip_prefix(found, prefix) for prefix in _prefixes()), key=lambda names: len(needed & names.keys()))
+    missing, foreign = sorted(needed - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or foreign:
+        raise ModelError(
+            f"'{path}' is a checkpoint of another network: "
+            + "; ".join(
+                f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+                for kind, names in (("tensors missing", missing), ("foreign tensors", foreign))
+                if names
+            )
+        )
+    differing = [name for name in state if state[name].shape != wanted[name].shape]
+    if differing:
+        name = differing[0]
+        raise ModelError(
+            f"'{path}' does not fit: {len(differing)} tensors have another shape, the first is {name} with "
+            f"{tuple(state[name].shape)} in the file and {tuple(wanted[name].shape)} in the network "
+            "(another number of classes or another encoder?)"
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def _prefixes() -> list[str]:
+    """Single prefixes and pairs of them, such as `model.network.`; the bare names first."""
+    return list(_PREFIXES) + [first + second for first in _PREFIXES[1:] for second in _PREFIXES[1:]]
+
+
+def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below `prefix` without it. Others (a loss, an EMA copy beside the network) are left out."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

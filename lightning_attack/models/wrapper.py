@@ -1,0 +1,120 @@
+"""`SegmentationModel`: any network as a function from [0, 1] images to logits of the same size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ModelError(ValueError):
+    """A network that cannot be built, loaded or run; the message says what was found and what is needed."""
+
+
+class SegmentationModel(nn.Module):
+    """A network on [0, 1] images: normalise, pad to the stride, run, resize the logits, crop them to the image's size.
+
+    This is the only place of the project that normalises; everything outside lives in [0, 1] pixels, so a budget
+    of 8/255 means 8 levels of an 8-bit image whatever the network was trained with.
+
+        logits = crop(resize(network(pad((images - mean) / std))))
+
+    Padding is zeros in normalised space (the mean colour) at the bottom and the right.
+
+    Args:
+        network: takes (B, 3, H, W), returns logits (B, C, h, w). A dictionary with the key `out` or `logits` and an
+            object with the attribute `logits` are taken too (torchvision, transformers); h x w may be smaller than
+            H x W.
+        num_classes: C; None means that it is read off the first output.
+        mean: mean of each colour in [0, 1], subtracted first.
+        std: standard deviation of each colour, divided by; above 0.
+        stride: height and width of the network's input are padded to multiples of it; 1 = no padding.
+        name: name in tables and folders; the default is the network's class in snake_case.
+
+    Raises:
+        ModelError: an argument is out of range, or the output is not logits of `num_classes` classes.
+
+    Example:
+        >>> identity = SegmentationModel(nn.Identity(), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), stride=4)
+        >>> identity(torch.ones(1, 3, 5, 7))[0, 0, 0, 0]     # (1 - 0.5) / 0.25
+        tensor(2.)
+        >>> identity(torch.ones(1, 3, 5, 7)).shape
+        torch.Size([1, 3, 5, 7])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int | None = None,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        stride: int = 1,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ModelError(f"mean={list(mean)}, std={list(std)}: give three numbers each, std above 0")
+        if stride < 1:
+            raise ModelError(f"stride={stride}: must be 1 or more")
+        self.network = network
+        self.num_classes = num_classes
+        self.stride = stride
+        self.name = name or _snake_case(type(network).__name__)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1]."""
+        height, width = images.shape[-2:]
+        x = (images - self.mean) / self.std
+        below, right = -height % self.stride, -width % self.stride
+        if below or right:
+            x = F.pad(x, (0, right, 0, below))
+        logits = self._logits(self.network(x), x)
+        if logits.shape[-2:] != x.shape[-2:]:
+            logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+    def _logits(self, output: object, x: Tensor) -> Tensor:
+        """The logits inside the forms of output that are in use; checked, because later errors would be obscure."""
+        if isinstance(output, dict):
+            output = output.get("out", output.get("logits", output))
+        output = getattr(output, "logits", output)
+        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != x.shape[0]:
+            given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ModelError(
+                f"network '{self.name}' returned {given} for an input of shape {tuple(x.shape)}; "
+                "expected logits of shape (B, classes, h, w)"
+            )
+        if self.num_classes is None:
+            self.num_classes = output.shape[1]
+        elif output.shape[1] != self.num_classes:
+            raise ModelError(
+                f"network '{self.name}' returned {output.shape[1]} classes, but num_classes is {self.num_classes}"
+            )
+        return output
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Set a model to eval mode and its parameters to `requires_grad=False`, once and for all.
+
+    Works on exported programs too, whose own `eval()` refuses (they are in eval form already).
+    """
+    for module in model.modules():
+        module.training = False
+    return model.requires_grad_(False)
+
+
+def as_segmentation_model(network: nn.Module, name: str | None = None) -> SegmentationModel:
+    """`network` itself if it is a `SegmentationModel`, else wrapped as one that takes [0, 1] images as they are."""
+    return network if isinstance(network, SegmentationModel) else SegmentationModel(network, name=name)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,214 @@
+"""Weights files: every usual container and prefix is read, what does not fit is named, no code in a file runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.models.weights import EMBEDDED, load_weights, weights_path
+from lightning_attack.task import SegmentationTask
+
+
+def tiny(seed=0, classes=3, width=4):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.Conv2d(width, classes, 1))
+    network[1].running_mean.normal_()
+    return network
+
+
+def assert_same(network, other):
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+
+
+def prefixed(prefix):
+    return {prefix + name: tensor for name, tensor in tiny(1).state_dict().items()}
+
+
+@pytest.mark.parametrize("container", [None, "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "network.", "model.network.", "_orig_mod.", "net.module."])
+def test_containers_and_prefixes(tmp_path, container, prefix):
+    state = prefixed(prefix)
+    content = {container: state, "epoch": 3, "optimizer": {"lr": 0.1}} if container else state
+    torch.save(content, tmp_path / "w.pt")
+    network = tiny(0)
+    load_weights(network, tmp_path / "w.pt")
+    assert_same(network, tiny(1))
+
+
+def test_other_parts_beside_the_network_are_left_out(tmp_path):
+    state = prefixed("network.") | {"ema.0.weight": torch.zeros(1), "criterion.weight": torch.ones(3)}
+    torch.save({"state_dict": state}, tmp_path / "w.ckpt")
+    network = tiny(0)
+    load_weights(network, tmp_path / "w.ckpt")
+    assert_same(network, tiny(1))
+
+
+class Noise(LightningDataModule):
+    def train_dataloader(self):
+        item = {"image": torch.rand(3, 8, 8), "mask": torch.zeros(8, 8, dtype=torch.int64)}
+        return DataLoader([item] * 2, batch_size=2)
+
+
+def test_lightning_checkpoint(tmp_path):
+    task = SegmentationTask(SegmentationModel(tiny(1), num_classes=3, mean=(0.5,) * 3, std=(0.5,) * 3))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(task, Noise())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    network = tiny(0)
+    load_weights(network, tmp_path / "last.ckpt")
+    assert_same(network, task.network.network)
+    assert not torch.equal(network[0].weight, tiny(1)[0].weight)  # one step has changed them
+    wrapped = SegmentationModel(tiny(0), num_classes=3)  # the file fits the wrapper as well as the network
+    load_weights(wrapped, tmp_path / "last.ckpt")
+    assert_same(wrapped.network, task.network.network)
+
+
+def test_half_precision_safetensors(tmp_path):
+    half = {n: t.half() if t.is_floating_point() else t for n, t in tiny(1).state_dict().items()}
+    save_file(half, tmp_path / "w.safetensors")
+    network = tiny(0)
+    load_weights(network, tmp_path / "w.safetensors")
+    for name, tensor in tiny(1).state_dict().items():
+        assert network.state_dict()[name].dtype == tensor.dtype
+        assert torch.equal(network.state_dict()[name], half[name].to(tensor.dtype))
+
+
+def test_the_count_of_training_steps_may_be_missing(tmp_path):
+    state = {n: t for n, t in prefixed("module.").items() if "num_batches_tracked" not in n}
+    torch.save(state, tmp_path / "w.pth")
+    network = tiny(0)
+    load_weights(network, tmp_path / "w.pth")
+    assert torch.equal(network[2].weight, tiny(1)[2].weight)
+
+
+def refused(path, network=None):
+    """The message of the refusal; the network must be as it was."""
+    network, before = network or tiny(0), tiny(0)
+    with pytest.raises(ModelError, match=re.escape(str(path))) as error:
+        load_weights(network, path)
+    if network[0].weight.shape == before[0].weight.shape:
+        assert_same(network, before)
+    return str(error.value)
+
+
+def test_missing_and_foreign_tensors_are_named(tmp_path):
+    state = tiny(1).state_dict()
+    state["decoder.weight"] = state.pop("2.bias")
+    torch.save(state, tmp_path / "w.pt")
+    message = refused(tmp_path / "w.pt")
+    assert "checkpoint of another network" in message
+    assert "1 tensors missing (2.bias)" in message
+    assert "1 foreign tensors (decoder.weight)" in message
+
+
+def test_checkpoint_of_another_network(tmp_path):
+    torch.save({"state_dict": nn.Sequential(*tiny(), nn.Conv2d(3, 3, 1)).state_dict()}, tmp_path / "longer.pt")
+    torch.save(nn.LSTM(2, 2).state_dict(), tmp_path / "lstm.pt")
+    assert "another network: 2 foreign tensors (3.bias, 3.weight)" in refused(tmp_path / "longer.pt")
+    assert re.search(r"another network: 8 tensors missing \(.*, \.\.\.\); 4 foreign", refused(tmp_path / "lstm.pt"))
+
+
+def test_another_number_of_classes(tmp_path):
+    torch.save(tiny(1, classes=5).state_dict(), tmp_path / "w.pt")
+    message = refused(tmp_path / "w.pt")
+    assert "2 tensors have another shape" in message
+    assert "2.weight with (5, 4, 1, 1) in the file and (3, 4, 1, 1) in the network" in message
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_code_is_refused_and_not_run(tmp_path, zipped):
+    mark = tmp_path / "exploded"
+    torch.save(tiny(1).state_dict() | {"more": Bomb(mark)}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert "pickled Python objects" in refused(tmp_path / "w.pt")
+    assert not mark.exists()
+    torch.load(tmp_path / "w.pt", weights_only=False)  # the bomb does work
+    assert mark.exists()
+
+
+def test_whole_pickled_network_is_refused(tmp_path):
+    torch.save(tiny(1), tmp_path / "network.pt")
+    assert "torch.save(model.state_dict(), path)" in refused(tmp_path / "network.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_truncated_file(tmp_path, suffix, share):
+    whole = tmp_path / f"whole{suffix}"
+    save_file(tiny(1).state_dict(), whole) if suffix == ".safetensors" else torch.save(tiny(1).state_dict(), whole)
+    content = whole.read_bytes()
+    part = tmp_path / f"part{suffix}"
+    part.write_bytes(content[: int(share * len(content))])
+    refused(part)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not a weights file",
+        b"<!DOCTYPE html><html>404</html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        bytes(range(256)) * 4,
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_something_else(tmp_path, content, suffix):
+    (tmp_path / f"w{suffix}").write_bytes(content)
+    refused(tmp_path / f"w{suffix}")
+
+
+def test_damaged_file(tmp_path):
+    torch.save(tiny(1).state_dict(), tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.pt").read_bytes()
+    for position in range(0, 300, 7):
+        (tmp_path / "w.pt").write_bytes(content[:position] + b"\xff\xff\xff" + content[position + 3 :])
+        with pytest.raises(ModelError):
+            load_weights(tiny(0, classes=7), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("content", [None, [torch.ones(1)], {"a": 1}, {"state_dict": {"a": "b"}}, torch.ones(2)])
+def test_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "w.pt")
+    assert "holds no state dict" in refused(tmp_path / "w.pt")
+
+
+def test_names_that_are_no_strings(tmp_path):
+    torch.save({0: torch.ones(1)}, tmp_path / "w.pt")
+    assert "holds no state dict" in refused(tmp_path / "w.pt")
+
+
+def test_no_file(tmp_path):
+    for path in (tmp_path / "nowhere.pt", tmp_path):
+        with pytest.raises(ModelError, match=re.escape(f"no file '{path}'")):
+            weights_path(str(path))
+
+
+def test_unknown_embedded_weights():
+    known = sorted(EMBEDDED.glob("*.safetensors"))
+    with pytest.raises(ModelError, match=f"no weights 'embedded:nothing'; there are .*embedded:{known[-1].stem}"):
+        weights_path("embedded:nothing")
+    assert weights_path(f"embedded:{known[0].stem}") == known[0]
