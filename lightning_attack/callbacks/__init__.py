@@ -1,0 +1,10 @@
+"""What happens around the attack: score, save, show. Callbacks know what `AttackModule` returns, and no attack."""
+
+from lightning_attack.callbacks.image_logger import ImageLogger
+from lightning_attack.callbacks.image_writer import ImageWriter
+from lightning_attack.callbacks.progress import AttackProgress
+from lightning_attack.callbacks.run_folder import RunFolder
+from lightning_attack.callbacks.transfer_metrics import TransferMetrics
+from lightning_attack.callbacks.weights_export import WeightsExport
+
+__all__ = ["AttackProgress", "ImageLogger", "ImageWriter", "RunFolder", "TransferMetrics", "WeightsExport"]

@@ -1,0 +1,54 @@
+"""`ImageWriter`: the adversarial images as lossless PNG files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+from torch import Tensor
+
+from lightning_attack.module import AttackModule
+
+
+class ImageWriter(Callback):
+    """Write `images/<name>.png` below the run's folder; names with folders in them make those folders.
+
+    Values are rounded to 8 bits, never cut: cutting would lower values by a level and break the budget. Each file is
+    complete when it appears. Any process may write: a name belongs to one image.
+
+    Args:
+        folder: where `images` is made; None = the run's folder (`trainer.log_dir`).
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+        self._images = Path()
+
+    def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        # trainer.log_dir talks to the other processes: all of them must ask.
+        log_dir = trainer.log_dir
+        self._images = Path(self.folder or log_dir or ".") / "images"
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
+    ) -> None:
+        for name, image in zip(batch["name"], to_bytes(outputs["adversarial"]), strict=True):
+            path = self._images / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(unfinished, format="png")
+            unfinished.replace(path)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] as uint8 on the CPU, rounded.
+
+    Example:
+        >>> to_bytes(torch.tensor([[[[0.9999 * 8 / 255]]]])).item()
+        8
+    """
+    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()

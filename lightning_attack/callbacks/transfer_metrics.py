@@ -1,0 +1,203 @@
+"""`TransferMetrics`: how well each network stands up, as table, CSV, JSON and TensorBoard scalars."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lightning_attack.callbacks.distributed import gather
+from lightning_attack.metrics import PerturbationSize, SegmentationScores
+from lightning_attack.module import AttackModule
+
+COLUMNS = (
+    "attack", "source", "target", "white_box", "images", "clean_miou", "adversarial_miou", "drop",
+    "clean_accuracy", "adversarial_accuracy",
+)  # fmt: skip
+CONDITIONS = ("clean", "adversarial")
+_PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
+
+
+class TransferMetrics(Callback):
+    """Count predictions against labels for every network, clean and adversarial; report at the end.
+
+    Into the run's folder go `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows with
+    IoU per class and torchmetrics' union mIoU, perturbation sizes, passes, seconds, versions, settings and the curves
+    over the attack's steps). All shares are in [0, 1]. Loggers get `adversarial/miou/<target>`, `clean/...`, `drop/...`
+    and, per attack step, `steps/loss`, `steps/p_t`, ...
+
+    After the run `rows` holds the rows and `report` the content of `transfer.json`.
+
+    Args:
+        folder: where the files go; None = the run's folder (`trainer.log_dir`).
+        table: whether the table is printed at the end.
+    """
+
+    def __init__(self, folder: str | None = None, table: bool = True) -> None:
+        self.folder, self.table = folder, table
+        self.rows: list[dict[str, Any]] = []
+        self.report: dict[str, Any] = {}
+        self._folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        log_dir = trainer.log_dir  # talks to the other processes: all of them must ask
+        self._folder = Path(self.folder or log_dir or ".")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        # Not in setup: only now the module is on its device. All keys now and in one order, because compute() meets the
+        # other processes metric by metric.
+        self._scores = {
+            (number, condition): SegmentationScores(pl_module.num_classes).to(pl_module.device)
+            for number in range(len(pl_module.target_names))
+            for condition in CONDITIONS
+        }
+        self._size = PerturbationSize().to(pl_module.device)
+        self._totals: dict[str, float] = defaultdict(float)
+        self._curves: list[dict[str, list[float]]] = []
+        self._started = time.perf_counter()
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
+    ) -> None:
+        images, labels = batch["image"], outputs["labels"]
+        for number, name in enumerate(pl_module.target_names):
+            for condition in CONDITIONS:
+                self._scores[number, condition].update(outputs["preds"][name][condition], labels)
+        self._size.update(outputs["adversarial"], images)
+        self._totals["images"] += len(images)
+        self._totals["attack seconds"] += outputs["seconds"]
+        for kind, passes in outputs["passes"].items():
+            self._totals[f"{kind} passes"] += passes * len(images)
+        for step, figures in enumerate(outputs["figures"]):
+            if step == len(self._curves):
+                self._curves.append({})
+            for name, values in figures.items():
+                values = values.cpu().double()  # not every device has float64
+                known = values[~values.isnan()]
+                sums = self._curves[step].setdefault(name, [0.0, 0])
+                sums[0] += float(known.sum())
+                sums[1] += len(known)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        scores = {key: metric.compute() for key, metric in self._scores.items()}
+        size = {name: _number(value) for name, value in self._size.compute().items()}
+        totals = _sum(gather(dict(self._totals)))
+        curves = _merge(gather(self._curves))
+        if not trainer.is_global_zero:
+            return
+        classes = getattr(getattr(trainer, "datamodule", None), "classes", None)
+        classes = classes or tuple(map(str, range(pl_module.num_classes)))
+        self.rows, networks = [], []
+        for number, name in enumerate(pl_module.target_names):
+            clean, adversarial = (scores[number, condition] for condition in CONDITIONS)
+            row = {
+                "attack": pl_module.attack.name,
+                "source": pl_module.source.name,
+                "target": name,
+                "white_box": pl_module.white_box[name],
+                "images": int(totals["images"]),
+                "clean_miou": _number(clean["miou"]),
+                "adversarial_miou": _number(adversarial["miou"]),
+                "drop": _number(clean["miou"] - adversarial["miou"]),
+                "clean_accuracy": _number(clean["accuracy"]),
+                "adversarial_accuracy": _number(adversarial["accuracy"]),
+            }
+            self.rows.append(row)
+            more: dict[str, Any] = {}
+            for condition, score in zip(CONDITIONS, (clean, adversarial), strict=True):
+                more[f"{condition}_miou_union"] = _number(score["miou_union"])
+            for condition, score in zip(CONDITIONS, (clean, adversarial), strict=True):
+                more[f"{condition}_iou"] = dict(zip(classes, map(_number, score["iou"]), strict=True))
+            networks.append(row | more)
+        self.report = {
+            "attack": pl_module.attack.name,
+            "source": pl_module.source.name,
+            "images": int(totals["images"]),
+            "targets": networks,
+            "perturbation": size,
+            "passes_per_image": {kind: totals[f"{kind} passes"] / totals["images"] for kind in ("forward", "backward")},
+            "seconds": {"run": time.perf_counter() - self._started, "attack": totals["attack seconds"]},
+            "curves": curves,
+            "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        }
+        self._write()
+        self._log(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        if trainer.is_global_zero and self.table:
+            console = Console()
+            console.print(self._table())
+            console.print(f"Results: {self._folder}", soft_wrap=True)
+
+    def _write(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        for name, content in (("transfer.csv", text.getvalue()), ("transfer.json", json.dumps(self.report, indent=2))):
+            unfinished = self._folder / f".{name}.{os.getpid()}"
+            unfinished.write_text(content)
+            unfinished.replace(self._folder / name)
+
+    def _log(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            for row in self.rows:
+                for tag, column in (("clean", "clean_miou"), ("adversarial", "adversarial_miou"), ("drop", "drop")):
+                    if row[column] is not None:
+                        logger.log_metrics({f"{tag}/miou/{row['target']}": row[column]}, step=0)
+            for name, curve in self.report["curves"].items():
+                for step, value in enumerate(curve):
+                    if value is not None:
+                        logger.log_metrics({f"steps/{name}": value}, step=step)
+
+    def _table(self) -> Table:
+        first = self.rows[0]
+        title = f"{first['attack']} on {first['source']}, {first['images']} images: mIoU in percent (lower = stronger)"
+        table = Table("target", title=title)
+        for heading in ("clean", "adversarial", "drop"):
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            numbers = (row[column] for column in ("clean_miou", "adversarial_miou", "drop"))
+            cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
+            table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
+        return table
+
+
+def _number(value: Tensor | float) -> float | None:
+    """A plain number; None where there is none (a class without labels, the PSNR of an unchanged image)."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _sum(parts: list[dict[str, float]]) -> dict[str, float]:
+    return {key: math.fsum(part.get(key, 0.0) for part in parts) for key in parts[0]}
+
+
+def _merge(parts: list[list[dict[str, list[float]]]]) -> dict[str, list[float | None]]:
+    """Curves over the steps from the sums of all processes: means over images; for `stage_two`, how many they are."""
+    steps = max(map(len, parts))
+    names = {name for part in parts for figures in part for name in figures}
+    curves: dict[str, list[float | None]] = {name: [None] * steps for name in sorted(names)}
+    for name, curve in curves.items():
+        for step in range(steps):
+            sums = [part[step][name] for part in parts if step < len(part) and name in part[step]]
+            count = sum(number for _, number in sums)
+            if count:
+                total = math.fsum(value for value, _ in sums)
+                curve[step] = total if name == "stage_two" else total / count
+    return curves

@@ -1,0 +1,55 @@
+"""`WeightsExport`: after training, the best weights as one small file that `predict` takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_attack.models.weights import RECIPE, read_weights, strip_prefix
+
+
+class WeightsExport(Callback):
+    """When `fit` ends, write the network's weights to `weights.safetensors` in the run's folder, for `TrainedModel`.
+
+    The weights are those of the best checkpoint, where a `ModelCheckpoint` kept one, else the last ones.
+
+    Args:
+        half: store in half precision: half the size, and a difference to the predictions that is far below 8-bit
+            rounding. Tensors that half precision cannot hold stay as they are.
+    """
+
+    def __init__(self, half: bool = True) -> None:
+        self.half = half
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = Path(trainer.log_dir or ".")  # talks to the other processes: all of them must ask
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        state = read_weights(Path(best)) if best else pl_module.state_dict()
+        # A SegmentationTask holds a SegmentationModel, which holds the network.
+        network = strip_prefix(state, "network.network.")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self._folder / f".weights.{os.getpid()}"
+        recipe = getattr(pl_module.network, "recipe", None)
+        save_file(
+            {name: self._stored(tensor) for name, tensor in network.items()},
+            unfinished,
+            metadata={RECIPE: json.dumps(recipe)} if recipe else None,
+        )
+        unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
+        unfinished.replace(self._folder / "weights.safetensors")
+
+    def _stored(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().cpu().contiguous()
+        if self.half and tensor.is_floating_point() and bool(torch.isfinite(tensor.half()).all()):
+            return tensor.half()
+        return tensor

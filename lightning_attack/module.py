@@ -1,0 +1,201 @@
+"""`AttackModule`: the attack of one batch as Lightning's predict step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_attack.attacks.base import Attack
+from lightning_attack.attacks.random import image_seeds
+from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze
+
+
+class AttackModule(LightningModule):
+    """Attack `source`, score everything.
+
+    `predict_step` takes a batch of `SegmentationDataModule` and returns
+
+    * `adversarial`: (B, 3, H, W) in [0, 1], on the 8-bit grid inside the budget: what is scored is what is saved;
+    * `labels`: (B, H, W), the batch's masks, or the source's clean prediction where it has none;
+    * `preds`: for each scored network `{"clean": (B, H, W), "adversarial": (B, H, W)}`, predicted classes;
+    * `figures`: one mapping per attack step from names to tensors (B,), see `StepLog`;
+    * `passes`: forward and backward passes of the source per image; `seconds`: time of the attack.
+
+    The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
+    source: it takes the white-box row and is not run twice. Networks are frozen and stay in eval mode.
+
+    Args:
+        source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
+        attack: the attack.
+        targets: networks to score, by name.
+        quantize: round adversarial images to 8 bits. False scores the float images; the saved PNGs are then not quite
+            what was scored.
+        seed: seed of all randomness; each image has its own, from this one and its position in the data set.
+        probe_size: height and width of the probe image, for networks that take one size only.
+
+    Raises:
+        ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
+            networks.
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        attack: Attack,
+        targets: dict[str, nn.Module] | None = None,
+        quantize: bool = True,
+        seed: int = 0,
+        probe_size: tuple[int, int] = (64, 64),
+    ) -> None:
+        super().__init__()
+        self.attack, self.quantize, self.seed = attack, quantize, seed
+        self.source = as_segmentation_model(source)
+        self.white_box: dict[str, bool] = {}
+        networks = []
+        source_logits = _probe(self.source, self.source.name, probe_size)
+        for name, network in (targets or {}).items():
+            target = as_segmentation_model(network, name)
+            logits = _probe(target, name, probe_size)
+            if logits.shape != source_logits.shape:
+                raise ModelError(
+                    f"target '{name}' has {logits.shape[1]} classes, source '{self.source.name}' has "
+                    f"{source_logits.shape[1]}; all networks must have the classes of the data"
+                )
+            self.white_box[name] = torch.equal(logits, source_logits)
+            networks.append(self.source if self.white_box[name] else target)
+        if self.white_box.get(self.source.name) is False:
+            raise ModelError(
+                f"source and a target are both named '{self.source.name}' but differ; rename one (name: ...)"
+            )
+        if not any(self.white_box.values()):
+            self.white_box = {self.source.name: True} | self.white_box
+            networks.insert(0, self.source)
+        self.scored = nn.ModuleList(networks)
+        self.num_classes = source_logits.shape[1]
+        self.on_status: Callable[[str], None] = lambda status: None
+        """Told what is being done, for progress bars."""
+        freeze(self)
+
+    @property
+    def target_names(self) -> list[str]:
+        """Names of the scored networks in the order of `scored`; `white_box` tells which is the source."""
+        return list(self.white_box)
+
+    def train(self, mode: bool = True) -> AttackModule:
+        """Do nothing: networks under attack stay in eval mode, whatever the caller says."""
+        return self
+
+    def check_classes(self, classes: tuple[str, ...] | None) -> None:
+        """Raise `ModelError` if the data's classes are not as many as the networks'."""
+        if classes is not None and len(classes) != self.num_classes:
+            raise ModelError(
+                f"source '{self.source.name}' has {self.num_classes} classes, but the data has {len(classes)} "
+                f"({', '.join(classes[:4])}, ...); choose data and networks of the same classes"
+            )
+
+    def setup(self, stage: str) -> None:
+        if stage != "predict":
+            raise ModelError("AttackModule is for predict; train networks with SegmentationTask")
+        if self.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
+            raise ModelError(
+                f"trainer.precision={self.trainer.precision} would round images or lose gradients of an attack; "
+                "use 32-true or bf16-mixed"
+            )
+        self.check_classes(getattr(getattr(self.trainer, "datamodule", None), "classes", None))
+        # Lightning decides on the mode after this hook and before the loop; later is too late.
+        if self.trainer.predict_loop.inference_mode:
+            rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
+            self.trainer.predict_loop.inference_mode = False
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        images = batch["image"]
+        self.on_status("clean prediction")
+        clean = [self._classes(network, images) for network in self.scored]
+        labels = batch["mask"] if "mask" in batch else clean[list(self.white_box.values()).index(True)]
+
+        figures: list[Mapping[str, Tensor]] = []
+
+        def log(step: int, values: Mapping[str, Tensor]) -> None:
+            figures.append(values)
+            self.on_status(f"{self.attack.name} step {step + 1}")
+
+        counted = PassCounter(self.source)
+        seconds = _clock(images)
+        adversarial = self.attack(counted, images, labels, image_seeds(self.seed, batch["index"]), log)
+        seconds = _clock(images) - seconds
+        if self.quantize:
+            exact, adversarial = adversarial, self.attack.quantize(images, adversarial)
+            lost = (exact != images).flatten(1).any(1) & (adversarial == images).flatten(1).all(1)
+            if lost.any():
+                rank_zero_warn(
+                    f"rounding to 8 bits took away the whole perturbation of {int(lost.sum())} images; raise eps (in "
+                    "L2 it is a Euclidean length, such as 1.0), or set model.quantize=false"
+                )
+
+        preds = {}
+        for name, network, before in zip(self.target_names, self.scored, clean, strict=True):
+            self.on_status(f"scoring {name}")
+            preds[name] = {"clean": before, "adversarial": self._classes(network, adversarial)}
+        return {
+            "adversarial": adversarial,
+            "labels": labels,
+            "preds": preds,
+            "figures": figures,
+            "passes": {"forward": counted.forwards / len(images), "backward": counted.backwards / len(images)},
+            "seconds": seconds,
+        }
+
+    @staticmethod
+    def _classes(network: nn.Module, images: Tensor) -> Tensor:
+        """Predicted classes, (B, H, W)."""
+        with torch.no_grad():
+            return network(images).max(1)[1]
+
+
+def _clock(images: Tensor) -> float:
+    """Seconds, after what was asked of the device is done."""
+    if images.device.type != "cpu":
+        torch.accelerator.synchronize(images.device)
+    return time.perf_counter()
+
+
+class PassCounter(nn.Module):
+    """A model that counts its forward and backward passes, image by image."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.forwards = self.backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of the model."""
+        self.forwards += len(images)
+        logits = self.model(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def _probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
+    """Logits of a small fixed image of noise: shows that a network runs, its classes, and whether two are the same."""
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    freeze(network)
+    try:
+        with torch.no_grad():
+            return network(image)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"network '{name}' fails on a {size[0]}x{size[1]} image ({type(error).__name__}: {error}); "
+            "if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
+        ) from error
