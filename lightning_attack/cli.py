@@ -1,0 +1,189 @@
+"""The command line: the only place that knows all parts.
+
+python main.py predict ...     attack a network and score the others (with nothing more: the embedded default)
+python main.py fit ...         train a network
+python main.py validate ...    its mIoU
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+# Imported so that configurations may use the bare class names.
+from lightning_attack import __version__, attacks, callbacks, data, models
+from lightning_attack.cli_errors import Part, explain
+from lightning_attack.module import AttackModule
+from lightning_attack.task import SegmentationTask
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def _attack_files() -> list[str]:
+    """The files of `configs/attacks` as one names them from the repository's root."""
+    return [f"configs/attacks/{file.name}" for file in sorted((CONFIGS / "attacks").glob("*.yaml"))]
+
+
+_NETWORKS = (
+    models.TrainedModel,
+    models.SMPModel,
+    models.ExportedModel,
+    models.TorchVisionModel,
+    models.SegmentationModel,
+)
+_DATASETS = (data.SyntheticScenes, data.VOCSegmentation, data.ImageFolder)
+PARTS: dict[str, Sequence[Part]] = {
+    "attack": (*_attack_files(), attacks.NoAttack, attacks.IterativeAttack),
+    "source": _NETWORKS,
+    "targets": _NETWORKS,
+    "network": _NETWORKS,
+    "dataset": _DATASETS,
+    "train": _DATASETS,
+    "val": _DATASETS,
+    "norm": (attacks.Linf, attacks.L2),
+    "objective": (
+        attacks.CrossEntropy,
+        attacks.SegPGD,
+        attacks.CosPGD,
+        attacks.FoolAllPixels,
+        attacks.TransferablePixels,
+        attacks.Staged,
+    ),
+    "switch": (attacks.Switch,),
+    "input_transforms": (attacks.InputDiversity,),
+    "gradient_transforms": (attacks.Momentum, attacks.Nesterov, attacks.TranslationInvariance),
+}
+"""What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""
+
+__all__ = ["AttackCLI", "attacks", "callbacks", "data", "main", "models"]
+
+
+class UsageError(Exception):
+    """Something in the configuration cannot work; the message is for the person who wrote it."""
+
+
+class Parser(LightningArgumentParser):
+    """Answers a mistake with what is wrong and what is known, in two lines, and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        parsers = [self, *(self._subcommands_action.choices.values() if self._subcommands_action else ())]
+        options = {name for parser in parsers for name in parser._option_string_actions if name.startswith("--")}
+        raise UsageError(explain(message, [name.removeprefix("--") for name in options], PARTS))
+
+
+class AttackCLI(LightningCLI):
+    """LightningCLI with an `AttackModule` for predict and a `SegmentationTask` for fit and validate."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            AttackModule,
+            data.SegmentationDataModule,
+            parser_class=Parser,
+            parser_kwargs={
+                "version": __version__,
+                "predict": {"default_config_files": [str(CONFIGS / "default.yaml")]},
+            },
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # Attacks are not loaded from checkpoints: their settings would silently beat the command line's.
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, and the arguments of `Trainer`'s methods that are not asked for."""
+        return {
+            "predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"},
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+        }
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # LightningCLI has one model class for all commands; it is read here, once for each command.
+        self._model_class = AttackModule if subcommand == "predict" else SegmentationTask
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if self._model_class is AttackModule:
+            parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
+            parser.add_argument(
+                "--run_name", type=str | None, default=None, help="Name of this run's folder; must be new."
+            )
+            parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
+            parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
+            parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+            # A class behind an optional argument is tried as one of several types; its own words are inside.
+            raise UsageError(explain(str(error), (), PARTS)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "predict":
+            self.run_folder = callbacks.RunFolder(self._get(self.config, "results"), self._get(self.config, "run_name"))
+            trainer.callbacks.insert(0, self.run_folder)  # type: ignore[attr-defined]
+        return trainer
+
+    def before_predict(self) -> None:
+        """Find what would fail before anything is written; one process is enough to say it."""
+        if self.trainer.fast_dev_run or self.trainer.limit_predict_batches == 0:  # type: ignore[attr-defined]
+            raise UsageError(
+                "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
+            )
+        if self.trainer.is_global_zero:
+            self._check_run_folder()
+            self.model.check_classes(self.datamodule.classes)
+            self.datamodule.check(self.trainer.world_size)
+
+    def _check_run_folder(self) -> None:
+        try:
+            self.run_folder.check()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def before_fit(self) -> None:
+        """Find what would fail in the middle of training."""
+        self.datamodule.check_training(self.model.network.num_classes)
+
+    before_validate = before_fit
+
+    def predict(self, **kwargs: Any) -> None:
+        """Attack; nothing is kept in memory, the callbacks have written it."""
+        self.trainer.predict(return_predictions=False, **kwargs)
+
+
+def main(args: ArgsType = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 for a mistake in what was asked for."""
+    _quiet()
+    try:
+        AttackCLI(args)
+    except (UsageError, data.DataError, models.ModelError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except pickle.UnpicklingError:
+        print("error: ckpt_path is no Lightning checkpoint, or holds more than tensors and settings", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _quiet() -> None:
+    """Drop what says nothing to the user of this program."""
+    for library in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{library}.utilities.rank_zero").setLevel(logging.WARNING)
+        logging.getLogger(f"lightning.{library}.utilities.seed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Lightning 2.6 on torch 2.14.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

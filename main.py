@@ -1,0 +1,8 @@
+"""python main.py predict | fit | validate; see README.md."""
+
+import sys
+
+from lightning_attack.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

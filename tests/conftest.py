@@ -1,0 +1,29 @@
+"""Fixtures that several floors share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run():
+    """Run `python main.py ...` as a user does, in a process of its own, from the repository's root."""
+
+    def run(*arguments, cwd=ROOT, code=0, launcher=(sys.executable,), timeout=300):
+        process = subprocess.run(
+            [*launcher, str(ROOT / "main.py"), *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert process.returncode == code, f"exit code {process.returncode}\n{process.stdout}\n{process.stderr}"
+        return process
+
+    return run

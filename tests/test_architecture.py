@@ -1,0 +1,52 @@
+"""Who may import whom. A floor knows those below it and nothing above."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lightning_attack"
+OWN = "lightning_attack"
+FORBIDDEN = {
+    "attacks": {"lightning", "torchmetrics", "segmentation_models_pytorch", "torchvision", "pathlib", "os",
+                f"{OWN}.models", f"{OWN}.data", f"{OWN}.metrics", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
+    "models": {"lightning", f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
+    "metrics.py": {f"{OWN}.attacks", f"{OWN}.models", f"{OWN}.data", f"{OWN}.module", f"{OWN}.callbacks"},
+    "data": {f"{OWN}.attacks", f"{OWN}.models", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
+    "module.py": {f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli", f"{OWN}.attacks.presets", f"{OWN}.models.smp"},
+    "callbacks": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.cli", f"{OWN}.models.smp"},
+    "task.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli"},
+}  # fmt: skip
+
+
+def imported(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("floor", FORBIDDEN)
+def test_floor_imports_nothing_from_above(floor):
+    files = [PACKAGE / floor] if floor.endswith(".py") else list((PACKAGE / floor).glob("*.py"))
+    assert files
+    for file in files:
+        for name in imported(file):
+            for forbidden in FORBIDDEN[floor]:
+                assert not f"{name}.".startswith(f"{forbidden}."), f"{file.name} imports {name}"
+
+
+def test_only_the_wrapper_normalises_and_nothing_chooses_a_device():
+    for file in PACKAGE.rglob("*.py"):
+        text = file.read_text()
+        assert ".cuda(" not in text, file
+        assert file.name == "wrapper.py" or "self.mean) / self.std" not in text, file
+
+
+def test_the_attack_loop_never_waits_for_the_device():
+    for file in (PACKAGE / "attacks").glob("*.py"):
+        calls = [node.func.attr for node in ast.walk(ast.parse(file.read_text()))
+                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
+        assert not {"item", "backward"} & set(calls), file

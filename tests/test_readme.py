@@ -1,0 +1,109 @@
+"""Every command and every example of the README runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models
+from torchvision.datasets import voc
+
+from lightning_attack.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py predict")])
+def test_predict_commands(command, monkeypatch, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "my_study.yaml").write_text(next(block for block in blocks("yaml") if "my_study" in block))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.setattr(voc, "download_and_extract_archive", lambda url, root, **_: _tiny_voc(Path(root)))
+    monkeypatch.setattr(models._api.WeightsEnum, "get_state_dict", _untrained)
+    arguments = shlex.split(command)[2:]
+    # One scene and one step show that the command is right; devices are for test_cli.
+    small = ["--data.limit=1", "--model.attack.steps=1", "--trainer.devices=1"]
+    if "my_study.yaml" in arguments:
+        small.append("--data.size=64")
+    assert main([*arguments, *small]) == 0
+    assert list(tmp_path.glob("results/*/version_0/transfer.csv"))
+
+
+def _tiny_voc(root):
+    folder = root / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(folder / "JPEGImages" / "a.jpg")
+    Image.fromarray(np.full((30, 40), 3, np.uint8)).save(folder / "SegmentationClass" / "a.png")
+    for split in ("train", "trainval", "val"):
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("a\n")
+
+
+def _untrained(weights, *_, **__):
+    """Stands for a download: the state dict of the network that the weights belong to."""
+    builder = models.get_model_builder(
+        "deeplabv3_resnet50" if "DeepLab" in type(weights).__name__ else "lraspp_mobilenet_v3_large"
+    )
+    options = {"aux_loss": True} if "DeepLab" in type(weights).__name__ else {}
+    torch.manual_seed(0)
+    return builder(weights=None, weights_backbone=None, num_classes=21, **options).state_dict()
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_examples(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_tensorboard_shows_a_run(tmp_path):
+    (command,) = [line for line in COMMANDS if line.startswith("tensorboard")]
+    arguments = shlex.split(command)[1:]
+    (tmp_path / "results").mkdir()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *arguments, "--port=0"],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        address = next(match[0] for line in server.stderr if (match := re.search(r"http://\S+", line)))
+        assert urllib.request.urlopen(f"{address}data/environment", timeout=60).status == 200
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_manual_of_an_attack():
+    (command,) = [line for line in COMMANDS if "pydoc" in line]
+    arguments = [sys.executable, *shlex.split(command)[1:]]
+    manual = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "gamma" in manual
+    assert "2312.02207" in manual
+
+
+def test_no_command_is_left_out():
+    """fit is run by test_cli, the first two lines by CI."""
+    kinds = ("python3 -m venv", "python main.py predict", "python main.py fit", "python -m pydoc", "tensorboard")
+    assert all(line.startswith(kinds) for line in COMMANDS), COMMANDS
+    assert [line for line in COMMANDS if "fit" in line] == ["python main.py fit -c configs/fit/scenes_fpn.yaml"]
+    for name in re.findall(r"configs/[\w/]+\.yaml", README):
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_attack_file_has_a_row():
+    for file in (ROOT / "configs" / "attacks").glob("*.yaml"):
+        assert f"`{file.stem}`" in README, file.stem
