@@ -191,7 +191,7 @@ def _probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
     freeze(network)
     try:
         with torch.no_grad():
-            return network(image)
+            logits = network(image)
     except ModelError:
         raise
     except Exception as error:
@@ -199,3 +199,8 @@ def _probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
             f"network '{name}' fails on a {size[0]}x{size[1]} image ({type(error).__name__}: {error}); "
             "if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
         ) from error
+    if not logits.isfinite().all():
+        raise ModelError(
+            f"network '{name}' returns NaN or infinite logits for an image of noise; are its weights whole?"
+        )
+    return logits

@@ -164,6 +164,13 @@ def test_one_name_for_two_networks_beside_a_twin():
         AttackModule(model(0, "a"), fgsm(), {"twin": model(0), "a": model(1)})
 
 
+def test_network_of_nan_is_named():
+    broken = model(0, "broken")
+    next(broken.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ModelError, match="network 'broken' returns NaN"):
+        AttackModule(broken, fgsm())
+
+
 def test_numbers_of_classes_must_agree():
     with pytest.raises(ModelError, match="target 'b' has 5 classes, source 'a' has 8"):
         AttackModule(model(0, "a"), fgsm(), {"b": model(1, classes=5)})
