@@ -163,6 +163,35 @@ def test_fractions_are_numbers_and_parts_can_be_swapped(predict, tmp_path):
     assert report["perturbation"]["linf"] == pytest.approx(4)
 
 
+def test_every_setting_of_transegpgd_from_the_command_line(predict, tmp_path):
+    code = predict(
+        "--model.attack.gamma=0.2",
+        "--model.attack.beta=0.3",
+        "--model.attack.threshold=0.25",
+        "--model.attack.kl=clean||adversarial",
+        "--model.attack.switch=Switch",
+        "--model.attack.switch.at=0.25",
+        "--model.attack.switch.fooled=0.9",
+        "--model.attack.switch.all_fooled=false",
+        "--model.attack.norm=l2",
+        "--model.attack.eps=2",
+        "--model.attack.steps=2",
+        "--data.limit=1",
+        "--model.targets=null",
+    )
+    assert code == 0
+    attack = json.loads((the_run(tmp_path / "results") / "transfer.json").read_text())["settings"]["attack"]
+    assert attack["norm"] == {"class": "L2", "eps": 2}
+    assert attack["objective"] == {
+        "class": "Staged",
+        "stages": [
+            {"class": "FoolAllPixels", "gamma": 0.2},
+            {"class": "TransferablePixels", "beta": 0.3, "kl": "clean||adversarial", "threshold": 0.25},
+        ],
+        "switches": [{"class": "Switch", "at": 0.25, "fooled": 0.9, "all_fooled": False}],
+    }
+
+
 def test_a_network_of_ones_own_by_class_path(predict, tmp_path, monkeypatch):
     module = tmp_path / "my_networks.py"
     module.write_text(

@@ -177,7 +177,7 @@ def transegpgd(
     gamma: float = 0.1,
     beta: float = 0.1,
     kl: KLDirection = "adversarial||clean",
-    threshold: str | float = "mean",
+    threshold: float | str = "mean",
     switch: Switch | None = None,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
@@ -211,7 +211,7 @@ class TranSegPGDSettings(Settings, total=False):
     gamma: float
     beta: float
     kl: KLDirection
-    threshold: str | float
+    threshold: float | str
     switch: Switch | None
 
 

@@ -79,7 +79,7 @@ class TransferablePixels(WeightedCrossEntropy):
     needs_clean = True
 
     def __init__(
-        self, beta: float = 0.1, kl: KLDirection = "adversarial||clean", threshold: str | float = "mean"
+        self, beta: float = 0.1, kl: KLDirection = "adversarial||clean", threshold: float | str = "mean"
     ) -> None:
         self.beta = _share(beta, "beta")
         if kl not in get_args(KLDirection):
