@@ -144,15 +144,9 @@ class AttackCLI(LightningCLI):
                 "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
             )
         if self.trainer.is_global_zero:
-            self._check_run_folder()
+            self.run_folder.check()
             self.model.check_classes(self.datamodule.classes)
             self.datamodule.check(self.trainer.world_size)
-
-    def _check_run_folder(self) -> None:
-        try:
-            self.run_folder.check()
-        except ValueError as error:
-            raise UsageError(str(error)) from error
 
     def before_fit(self) -> None:
         """Find what would fail in the middle of training."""

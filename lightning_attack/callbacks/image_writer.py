@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
+from lightning_attack.callbacks.files import complete
 from lightning_attack.module import AttackModule
 
 
@@ -37,11 +37,8 @@ class ImageWriter(Callback):
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
     ) -> None:
         for name, image in zip(batch["name"], to_bytes(outputs["adversarial"]), strict=True):
-            path = self._images / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(unfinished, format="png")
-            unfinished.replace(path)
+            with complete(self._images / f"{name}.png") as path:
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png")
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -54,8 +54,9 @@ class AttackProgress(ProgressBar):
             self._bar.start()
         pl_module.on_status = self._say
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: AttackModule, *args: Any) -> None:
-        batch_idx = args[2]
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: AttackModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1)
         elif self._enabled and time.monotonic() - self._last > self.every:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from itertools import count
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
@@ -26,9 +25,12 @@ class RunFolder(Callback):
 
     Raises:
         FileExistsError: there is a folder `results/<run_name>` already.
+        ValueError: `run_name` is no plain name.
     """
 
     def __init__(self, results: str = "results", run_name: str | None = None) -> None:
+        if run_name and Path(run_name).name != run_name:
+            raise ValueError(f"run_name='{run_name}': must be the name of a folder, without '/' or '..'")
         self.results, self.run_name = results, run_name
         self._made: Path | None = None
         self._parents: list[Path] = []
@@ -53,9 +55,7 @@ class RunFolder(Callback):
                     parent.rmdir()
 
     def check(self) -> None:
-        """Raise `FileExistsError` if `run_name` is taken, `ValueError` if it is no plain name."""
-        if self.run_name and Path(self.run_name).name != self.run_name:
-            raise ValueError(f"run_name='{self.run_name}': must be the name of a folder, without '/' or '..'")
+        """Raise `FileExistsError` if `run_name` is taken."""
         if self.run_name and (Path(self.results) / self.run_name).exists():
             raise FileExistsError(f"'{Path(self.results) / self.run_name}' exists already; choose another --run_name")
 
@@ -69,11 +69,11 @@ class RunFolder(Callback):
             folder = parent / self.run_name
             folder.mkdir()
             return folder
-        for number in count():
+        number = 0
+        while True:
             folder = parent / f"version_{number}"
             try:
                 folder.mkdir()  # of two jobs that start together, one gets the number and the other the next
+                return folder
             except FileExistsError:
-                continue
-            return folder
-        raise AssertionError("count() does not end")
+                number += 1

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import platform
 import time
 from collections import defaultdict
@@ -20,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_attack.callbacks.distributed import gather
+from lightning_attack.callbacks.files import complete
 from lightning_attack.metrics import PerturbationSize, SegmentationScores
 from lightning_attack.module import AttackModule
 
@@ -144,15 +144,13 @@ class TransferMetrics(Callback):
             console.print(f"Results: {self._folder}", soft_wrap=True)
 
     def _write(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         for name, content in (("transfer.csv", text.getvalue()), ("transfer.json", json.dumps(self.report, indent=2))):
-            unfinished = self._folder / f".{name}.{os.getpid()}"
-            unfinished.write_text(content)
-            unfinished.replace(self._folder / name)
+            with complete(self._folder / name) as path:
+                path.write_text(content)
 
     def _log(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_attack.callbacks.files import complete
 from lightning_attack.models.weights import RECIPE, read_weights, strip_prefix
 
 
@@ -37,16 +37,14 @@ class WeightsExport(Callback):
         state = read_weights(Path(best)) if best else pl_module.state_dict()
         # A SegmentationTask holds a SegmentationModel, which holds the network.
         network = strip_prefix(state, "network.network.")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._folder / f".weights.{os.getpid()}"
         recipe = getattr(pl_module.network, "recipe", None)
-        save_file(
-            {name: self._stored(tensor) for name, tensor in network.items()},
-            unfinished,
-            metadata={RECIPE: json.dumps(recipe)} if recipe else None,
-        )
-        unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
-        unfinished.replace(self._folder / "weights.safetensors")
+        with complete(self._folder / "weights.safetensors") as path:
+            save_file(
+                {name: self._stored(tensor) for name, tensor in network.items()},
+                path,
+                metadata={RECIPE: json.dumps(recipe)} if recipe else None,
+            )
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
 
     def _stored(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().cpu().contiguous()

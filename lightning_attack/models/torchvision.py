@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torchvision import models
 
 from lightning_attack.models.weights import load_weights, weights_path
@@ -50,7 +52,7 @@ class TorchVisionModel(SegmentationModel):
         super().__init__(network, num_classes, mean, std, name=name or model)
 
 
-def _file(weights: str, names: list[str]):  # noqa: ANN202
+def _file(weights: str, names: list[str]) -> Path:
     try:
         return weights_path(weights)
     except ModelError as error:
