@@ -12,7 +12,9 @@ import pickle
 import sys
 import warnings
 from collections.abc import Sequence
+from inspect import isabstract
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -32,34 +34,34 @@ def _attack_files() -> list[str]:
     return [f"configs/attacks/{file.name}" for file in sorted((CONFIGS / "attacks").glob("*.yaml"))]
 
 
-_NETWORKS = (
-    models.TrainedModel,
-    models.SMPModel,
-    models.ExportedModel,
-    models.TorchVisionModel,
-    models.SegmentationModel,
-)
-_DATASETS = (data.SyntheticScenes, data.VOCSegmentation, data.ImageFolder)
+def _kinds(module: ModuleType, base: type) -> list[Part]:
+    """The concrete classes of a kind that a module offers."""
+    found = [part for part in vars(module).values() if isinstance(part, type) and issubclass(part, base)]
+    return [part for part in found if not isabstract(part)]
+
+
+_NETWORKS = _kinds(models, models.SegmentationModel)
+_DATASETS = _kinds(data, data.SegmentationDataset)
+_OBJECTIVES = _kinds(attacks, attacks.Objective)
+_INPUT_TRANSFORMS = _kinds(attacks, attacks.InputTransform)
 PARTS: dict[str, Sequence[Part]] = {
-    "attack": (*_attack_files(), attacks.NoAttack, attacks.IterativeAttack),
+    "attack": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
+    "attacks": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
     "source": _NETWORKS,
     "targets": _NETWORKS,
+    "members": _NETWORKS,
     "network": _NETWORKS,
     "dataset": _DATASETS,
     "train": _DATASETS,
     "val": _DATASETS,
-    "norm": (attacks.Linf, attacks.L2),
-    "objective": (
-        attacks.CrossEntropy,
-        attacks.SegPGD,
-        attacks.CosPGD,
-        attacks.FoolAllPixels,
-        attacks.TransferablePixels,
-        attacks.Staged,
-    ),
+    "norm": _kinds(attacks, attacks.Norm),
+    "objective": _OBJECTIVES,
+    "stages": _OBJECTIVES,
     "switch": (attacks.Switch,),
-    "input_transforms": (attacks.InputDiversity,),
-    "gradient_transforms": (attacks.Momentum, attacks.Nesterov, attacks.TranslationInvariance),
+    "switches": (attacks.Switch,),
+    "input_transforms": _INPUT_TRANSFORMS,
+    "transform": _INPUT_TRANSFORMS,
+    "gradient_transforms": _kinds(attacks, attacks.GradientTransform),
 }
 """What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""
 
@@ -146,7 +148,22 @@ class AttackCLI(LightningCLI):
         if self.trainer.is_global_zero:
             self.run_folder.check()
             self.model.check_classes(self.datamodule.classes)
-            self.datamodule.check(self.trainer.world_size)
+            self._check_masks()
+            self.datamodule.check(self.trainer.world_size, self.model.num_classes)
+            smallest = self.datamodule.smallest_batch(self.trainer.world_size)
+            if self.model.attack.mixes and smallest == 1:
+                raise UsageError(
+                    f"{self.model.attack.name} mixes the photos of a batch, but one batch of this run has a single one; "
+                    "choose data.batch_size and data.limit so that each has two or more"
+                )
+
+    def _check_masks(self) -> None:
+        """Wanted classes from masks need both the masks and the wish."""
+        if (self.model.target_labels == "masks") != (self.datamodule.target_masks is not None):
+            raise UsageError(
+                f"model.target_labels={self.model.target_labels} and data.target_masks={self.datamodule.target_masks} "
+                "do not fit: give data.target_masks=FOLDER together with model.target_labels=masks"
+            )
 
     def before_fit(self) -> None:
         """Find what would fail in the middle of training."""

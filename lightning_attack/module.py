@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack
+from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze
 
@@ -23,17 +25,26 @@ class AttackModule(LightningModule):
 
     * `adversarial`: (B, 3, H, W) in [0, 1], on the 8-bit grid inside the budget: what is scored is what is saved;
     * `labels`: (B, H, W), the batch's masks, or the source's clean prediction where it has none;
+    * `target_labels`: (B, H, W), the wanted classes of a targeted run, 255 = no wish; else absent;
     * `preds`: for each scored network `{"clean": (B, H, W), "adversarial": (B, H, W)}`, predicted classes;
     * `figures`: one mapping per attack step from names to tensors (B,), see `StepLog`;
-    * `passes`: forward and backward passes of the source per image; `seconds`: time of the attack.
+    * `passes`: forward and backward passes of the source per image, of an ensemble those of all members; `seconds`:
+      time of the attack.
+
+    A batch may hold more than images and labels: `region` (B, H, W) bool, where images may change, and `target_mask`
+    (B, H, W) int64, wanted classes.
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
-    source: it takes the white-box row and is not run twice. Networks are frozen and stay in eval mode.
+    source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
+    is white box too. Networks are frozen and stay in eval mode.
 
     Args:
         source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
         attack: the attack.
         targets: networks to score, by name.
+        target_labels: makes the attack a targeted one. A class number: all labelled pixels shall take it;
+            `least_likely`: each labelled pixel the class that the source's clean prediction finds least likely;
+            `masks`: the batch's `target_mask`, see `data.target_masks`. None: pixels shall lose their labels.
         quantize: round adversarial images to 8 bits. False scores the float images; the saved PNGs are then not quite
             what was scored.
         seed: seed of all randomness; each image has its own, from this one and its position in the data set.
@@ -42,6 +53,7 @@ class AttackModule(LightningModule):
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
             networks.
+        ValueError: no such target class, the attack cannot be targeted, or it needs what the source lacks.
     """
 
     def __init__(
@@ -49,6 +61,7 @@ class AttackModule(LightningModule):
         source: nn.Module,
         attack: Attack,
         targets: dict[str, nn.Module] | None = None,
+        target_labels: int | str | None = None,
         quantize: bool = True,
         seed: int = 0,
         probe_size: tuple[int, int] = (64, 64),
@@ -59,6 +72,9 @@ class AttackModule(LightningModule):
         self.white_box: dict[str, bool] = {}
         networks = []
         source_logits = _probe(self.source, self.source.name, probe_size)
+        members = [_probe(member, f"{self.source.name}[{number}]", probe_size)
+                   for number, member in enumerate(getattr(self.source, "members", []))]  # fmt: skip
+        self.source_name = ""
         for name, network in (targets or {}).items():
             target = as_segmentation_model(network, name)
             logits = _probe(target, name, probe_size)
@@ -67,17 +83,20 @@ class AttackModule(LightningModule):
                     f"target '{name}' has {logits.shape[1]} classes, source '{self.source.name}' has "
                     f"{source_logits.shape[1]}; all networks must have the classes of the data"
                 )
-            self.white_box[name] = torch.equal(logits, source_logits)
-            networks.append(self.source if self.white_box[name] else target)
-        if self.white_box.get(self.source.name) is False:
-            raise ModelError(
-                f"source and a target are both named '{self.source.name}' but differ; rename one (name: ...)"
-            )
-        if not any(self.white_box.values()):
+            same = torch.equal(logits, source_logits)
+            if name == self.source.name and not same:
+                raise ModelError(f"source and a target are both named '{name}' but differ; rename one (name: ...)")
+            self.white_box[name] = same or any(torch.equal(logits, member) for member in members)
+            self.source_name = self.source_name or (name if same else "")
+            networks.append(self.source if same else target)
+        if not self.source_name:
+            self.source_name = self.source.name
             self.white_box = {self.source.name: True} | self.white_box
             networks.insert(0, self.source)
         self.scored = nn.ModuleList(networks)
         self.num_classes = source_logits.shape[1]
+        self.target_labels = self._check_target_labels(target_labels)
+        attack.check_model(self.source)
         self.on_status: Callable[[str], None] = lambda status: None
         """Told what is being done, for progress bars."""
         freeze(self)
@@ -86,6 +105,20 @@ class AttackModule(LightningModule):
     def target_names(self) -> list[str]:
         """Names of the scored networks in the order of `scored`; `white_box` tells which is the source."""
         return list(self.white_box)
+
+    def _check_target_labels(self, target_labels: int | str | None) -> int | str | None:
+        if target_labels is None or target_labels in ("least_likely", "masks"):
+            pass
+        elif isinstance(target_labels, str):
+            raise ValueError(f"target_labels='{target_labels}': must be a class, least_likely or masks (or null)")
+        elif not 0 <= target_labels < self.num_classes:
+            raise ValueError(
+                f"target_labels={target_labels}: the networks have the classes 0..{self.num_classes - 1}; "
+                "give one of them, least_likely or masks (or null)"
+            )
+        if target_labels is not None and not self.attack.targetable:
+            raise ValueError(f"{self.attack.name} cannot be targeted: it looks at no labels; set target_labels: null")
+        return target_labels
 
     def train(self, mode: bool = True) -> AttackModule:
         """Do nothing: networks under attack stay in eval mode, whatever the caller says."""
@@ -117,7 +150,8 @@ class AttackModule(LightningModule):
         images = batch["image"]
         self.on_status("clean prediction")
         clean = [self._classes(network, images) for network in self.scored]
-        labels = batch["mask"] if "mask" in batch else clean[list(self.white_box.values()).index(True)]
+        labels = batch["mask"] if "mask" in batch else clean[self.target_names.index(self.source_name)]
+        wanted = self._wanted(batch, labels)
 
         figures: list[Mapping[str, Tensor]] = []
 
@@ -125,10 +159,18 @@ class AttackModule(LightningModule):
             figures.append(values)
             self.on_status(f"{self.attack.name} step {step + 1}")
 
-        counted = PassCounter(self.source)
-        seconds = _clock(images)
-        adversarial = self.attack(counted, images, labels, image_seeds(self.seed, batch["index"]), log)
-        seconds = _clock(images) - seconds
+        with count_passes(self.source) as passes:
+            seconds = _clock(images)
+            adversarial = self.attack(
+                self.source,
+                images,
+                labels if wanted is None else wanted,
+                image_seeds(self.seed, batch["index"]),
+                log,
+                targeted=wanted is not None,
+                region=batch.get("region"),
+            )
+            seconds = _clock(images) - seconds
         if self.quantize:
             exact, adversarial = adversarial, self.attack.quantize(images, adversarial)
             lost = (exact != images).flatten(1).any(1) & (adversarial == images).flatten(1).all(1)
@@ -145,11 +187,25 @@ class AttackModule(LightningModule):
         return {
             "adversarial": adversarial,
             "labels": labels,
+            **({} if wanted is None else {"target_labels": wanted}),
             "preds": preds,
             "figures": figures,
-            "passes": {"forward": counted.forwards / len(images), "backward": counted.backwards / len(images)},
+            "passes": {kind: count / len(images) for kind, count in passes.items()},
             "seconds": seconds,
         }
+
+    def _wanted(self, batch: dict[str, Any], labels: Tensor) -> Tensor | None:
+        """The classes that pixels shall take, (B, H, W); None if they shall only lose theirs."""
+        if self.target_labels is None:
+            return None
+        if self.target_labels == "masks":
+            return batch["target_mask"]
+        if self.target_labels == "least_likely":
+            with torch.no_grad():
+                wanted = self.source(batch["image"]).min(1)[1]
+        else:
+            wanted = torch.full_like(labels, int(self.target_labels))
+        return torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, wanted)
 
     @staticmethod
     def _classes(network: nn.Module, images: Tensor) -> Tensor:
@@ -165,24 +221,25 @@ def _clock(images: Tensor) -> float:
     return time.perf_counter()
 
 
-class PassCounter(nn.Module):
-    """A model that counts its forward and backward passes, image by image."""
+@contextmanager
+def count_passes(source: nn.Module) -> Iterator[dict[str, int]]:
+    """Count forward and backward passes, image by image; of an ensemble those of its members."""
+    passes = {"forward": 0, "backward": 0}
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.forwards = self.backwards = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of the model."""
-        self.forwards += len(images)
-        logits = self.model(images)
+    def forward(network: nn.Module, images: tuple[Tensor, ...], logits: Tensor) -> None:
+        passes["forward"] += len(logits)
         if logits.requires_grad:
-            logits.register_hook(self._count_backward)
-        return logits
+            logits.register_hook(backward)
 
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
+    def backward(gradient: Tensor) -> None:
+        passes["backward"] += len(gradient)
+
+    hooks = [network.register_forward_hook(forward) for network in getattr(source, "members", [source])]
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:

@@ -301,11 +301,11 @@ def test_status_says_what_is_done():
 class Watch(Attack):
     """Sees what an attack sees."""
 
-    def perturb(self, model, images, labels, draws, log):
+    def perturb(self, problem):
         self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        self.weights = any(weight.requires_grad for weight in model.parameters())
-        self.training = any(part.training for part in model.modules())
-        return images
+        self.weights = any(weight.requires_grad for weight in problem.model.parameters())
+        self.training = any(part.training for part in problem.model.modules())
+        return problem.images
 
 
 def test_an_attack_finds_gradients_on_and_the_model_frozen():

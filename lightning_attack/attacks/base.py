@@ -5,21 +5,55 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks.norms import LEVELS
+from lightning_attack.attacks.prediction import IGNORE_INDEX, Prediction
 from lightning_attack.attacks.random import Draws
-
-IGNORE_INDEX = 255
-"""Label of pixels that have no say."""
 
 Model = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] -> logits (B, C, H, W). Usually an `nn.Module`."""
 
 StepLog = Callable[[int, Mapping[str, Tensor]], None]
 """Called after each step with its number (from 0) and figures of it, each a tensor (B,) with one value per image."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch to attack: what `Attack.perturb` is given.
+
+    Attributes:
+        model: images in [0, 1] to logits; frozen.
+        images: (B, 3, H, W), clean, in [0, 1].
+        labels: (B, H, W) int64, 255 = ignored; in a targeted attack the wanted classes.
+        draws: random numbers, image by image.
+        log: to be called after each step.
+        targeted: whether the labels are wanted.
+        region: (B, 1, H, W) bool, where images may change; None = everywhere.
+    """
+
+    model: Model
+    images: Tensor
+    labels: Tensor
+    draws: Draws
+    log: StepLog
+    targeted: bool = False
+    region: Tensor | None = None
+
+    def predict(self, images: Tensor) -> Prediction:
+        """What the model says about images."""
+        return Prediction(self.model(images), self.labels, self.targeted)
+
+    def inside(self, images: Tensor) -> Tensor:
+        """Images that differ from the clean ones inside the region only."""
+        return images if self.region is None else torch.where(self.region, images, self.images)
+
+    def inside_only(self, gradient: Tensor) -> Tensor:
+        """The gradient with zeros outside of the region."""
+        return gradient if self.region is None else gradient * self.region
 
 
 class Attack(ABC):
@@ -29,12 +63,20 @@ class Attack(ABC):
         name: name in tables and folders.
     """
 
+    targetable = True
+    """Whether it can pull pixels to wanted classes."""
+    mixes = False
+    """Whether an image's result depends on the other images of its batch, of which it then needs at least one."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
     @abstractmethod
-    def perturb(self, model: Model, images: Tensor, labels: Tensor, draws: Draws, log: StepLog) -> Tensor:
-        """Adversarial images in [0, 1]; arguments are checked, the model is frozen, gradients are on."""
+    def perturb(self, problem: Problem) -> Tensor:
+        """Adversarial images in [0, 1]; the problem is checked, the model is frozen, gradients are on."""
+
+    def check_model(self, model: Model) -> None:
+        """Raise `ValueError` if the attack needs something that the model lacks, such as a layer of some name."""
 
     def __call__(
         self,
@@ -43,6 +85,8 @@ class Attack(ABC):
         labels: Tensor,
         seeds: Sequence[int] | None = None,
         log: StepLog | None = None,
+        targeted: bool = False,
+        region: Tensor | None = None,
     ) -> Tensor:
         """Attack `model` on `images`.
 
@@ -52,29 +96,39 @@ class Attack(ABC):
         Args:
             model: images in [0, 1] to logits (B, C, H, W) of the same size.
             images: (B, 3, H, W), floating, in [0, 1].
-            labels: (B, H, W), int64; 255 = ignored.
+            labels: (B, H, W), int64; 255 = ignored. The true classes, or with `targeted` the wanted ones.
             seeds: one integer per image, from which all randomness of that image is drawn. Without it they are drawn
                 from torch's global generator.
             log: called after each step, see `StepLog`.
+            targeted: pull pixels to the classes of `labels` instead of away from them.
+            region: (B, H, W) bool, where images may change; None = everywhere.
 
         Returns:
             Adversarial images, shape and type of `images`, detached.
 
         Raises:
-            ValueError: shapes, types or ranges are wrong.
+            ValueError: shapes, types or ranges are wrong, the attack cannot be targeted, or it needs something that the
+                model lacks.
             RuntimeError: called in inference mode, in which torch keeps no gradients.
         """
-        _check(images, labels, seeds)
+        _check(images, labels, seeds, region)
+        if targeted and not self.targetable:
+            raise ValueError(f"{self.name} cannot be targeted: it does not look at labels")
+        if self.mixes and len(images) == 1:
+            raise ValueError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
+        self.check_model(model)
         if len(images) == 0:
             return images.detach()
         if seeds is None:
             seeds = torch.randint(2**62, (len(images),)).tolist()
+        changeable = (labels != IGNORE_INDEX).flatten(1).any(1).view(-1, 1, 1, 1)
+        region = None if region is None else region[:, None]
+        log = log or (lambda step, figures: None)
+        clean = images.detach()
         with _frozen(model), torch.enable_grad():
-            adversarial = self.perturb(
-                model, images.detach(), labels, Draws(seeds, images.device), log or (lambda step, figures: None)
-            )
-        labelled = (labels != IGNORE_INDEX).flatten(1).any(1).view(-1, 1, 1, 1)
-        return torch.where(labelled, adversarial.detach(), images.detach())
+            problem = Problem(model, clean, labels, Draws(seeds, images.device), log, targeted, region)
+            adversarial = self.perturb(problem).detach()
+        return torch.where(changeable if region is None else changeable & region, adversarial, clean)
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255), inside the budget if the attack has one."""
@@ -97,8 +151,8 @@ class NoAttack(Attack):
     def __init__(self) -> None:
         super().__init__("no_attack")
 
-    def perturb(self, model: Model, images: Tensor, labels: Tensor, draws: Draws, log: StepLog) -> Tensor:
-        return images
+    def perturb(self, problem: Problem) -> Tensor:
+        return problem.images
 
 
 def describe(part: object) -> object:
@@ -134,7 +188,7 @@ def _frozen(model: Model) -> Iterator[None]:
             weight.requires_grad_(requires_grad)
 
 
-def _check(images: Tensor, labels: Tensor, seeds: Sequence[int] | None) -> None:
+def _check(images: Tensor, labels: Tensor, seeds: Sequence[int] | None, region: Tensor | None) -> None:
     if torch.is_inference_mode_enabled() or images.is_inference():
         raise RuntimeError(
             "attacks need gradients, which torch.inference_mode() forbids; use torch.no_grad() around the call, or "
@@ -156,3 +210,8 @@ def _check(images: Tensor, labels: Tensor, seeds: Sequence[int] | None) -> None:
         )
     if seeds is not None and len(seeds) != len(images):
         raise ValueError(f"{len(seeds)} seeds for {len(images)} images; give one per image")
+    if region is not None and (region.shape != labels.shape or region.dtype != torch.bool):
+        raise ValueError(
+            f"region is {tuple(region.shape)} {region.dtype}; expected {tuple(labels.shape)} bool, true where images "
+            "may change"
+        )

@@ -16,14 +16,22 @@ GradientFunction = Callable[[Tensor], Tensor]
 """A point x (B, 3, H, W) -> the gradient of each image's loss there, (B, 3, H, W)."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Budget:
-    """What a technique may know of the attack around it: sizes in [0, 1] pixels, and the random numbers."""
+    """What a technique may know of the attack around it: sizes in [0, 1] pixels, the random numbers, where it stands.
+
+    `eps` and `step_size` are sizes of one value. In L2, where the attack's own are lengths of a whole image's change,
+    they are what each value moves if all move alike.
+
+    `point` is the iterate of the current step, set by the loop before each step. What a transform is asked may lie
+    elsewhere, such as at the point ahead of `Nesterov`.
+    """
 
     eps: float
     step_size: float
     steps: int
     draws: Draws
+    point: Tensor | None = None
 
 
 class GradientTransform(ABC):
@@ -34,8 +42,10 @@ class GradientTransform(ABC):
 
     accumulates = False
     """Whether it sums over steps: then it must be asked once a step."""
-    samples = False
-    """Whether it asks its gradient function several times a step."""
+    remembers = False
+    """Whether it keeps something else from one asking to the next: then too it must be asked once a step."""
+    samples: int = False
+    """Whether it asks its gradient function several times a step; in an object it may be the number."""
 
     @abstractmethod
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
@@ -106,6 +116,51 @@ class Nesterov(GradientTransform):
         return ni
 
 
+class PreGradient(GradientTransform):
+    """PI with a pre-gradient: MI that asks for the gradient one step ahead, along the last gradient alone.
+
+    Source: X. Wang, J. Lin, H. Hu, J. Wang, K. He, "Boosting Adversarial Transferability through Enhanced Momentum",
+    BMVC 2021, arXiv 2103.10609, where it is PI-FGSM. This is not the patch-wise PI-FGSM of L. Gao et al., ECCV 2020,
+    arXiv 2007.06765, which other libraries have under that name.
+
+        g = gradient at x + step_size * decay * p,     p <- g / mean|g|,     m <- decay * m + p        p = 0 at first
+
+    The released code has no decay in the look-ahead, ports have it, as NI does. All have decay 1, where it is the same.
+    The point ahead may lie outside [0, 1] and the ball, as in the released code.
+
+    Args:
+        decay: as in MI; the paper's is 1. Here 0 takes away the look-ahead and the momentum.
+
+    Raises:
+        ValueError: decay is below 0.
+
+    Example:
+        >>> ascent = PreGradient(decay=1.0)(lambda x: x, Budget(0.3, 0.25, 2, Draws([0])))
+        >>> x = torch.tensor([[[[1.0, -3.0]]]])
+        >>> ascent(x)                                   # nothing to look along yet: x / 2
+        tensor([[[[ 0.5000, -1.5000]]]])
+        >>> ascent(torch.ones(1, 1, 1, 2))              # ahead: (1.125, 0.625), whose mean is 0.875
+        tensor([[[[ 1.7857, -0.7857]]]])
+    """
+
+    accumulates = True
+
+    def __init__(self, decay: float = 1.0) -> None:
+        self.decay = _decay(decay)
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        momentum: Tensor | float = 0.0
+        last: Tensor | float = 0.0
+
+        def pi(x: Tensor) -> Tensor:
+            nonlocal momentum, last
+            last = unit_mean(gradient(x + self.decay * budget.step_size * last))
+            momentum = self.decay * momentum + last
+            return momentum
+
+        return pi
+
+
 class TranslationInvariance(GradientTransform):
     """TI: smooth the gradient with a Gaussian, which stands for attacking shifted copies of the image.
 
@@ -162,13 +217,13 @@ def unit_mean(gradient: Tensor) -> Tensor:
 
 
 def check_order(transforms: Sequence[GradientTransform]) -> None:
-    """Raise if a transform that samples comes after one that accumulates.
+    """Raise if a transform that samples comes after one that accumulates or remembers.
 
-    The first transform is next to the model. A later one that asks several times a step would move the momentum of an
-    earlier one several times.
+    The first transform is next to the model. A later one that asks several times a step would move what an earlier one
+    keeps, such as its momentum, several times.
 
     Raises:
-        ValueError: the order is wrong, or two transforms accumulate.
+        ValueError: the order is wrong, or no order of two of the transforms can work.
 
     Example:
         >>> check_order([Momentum(), Nesterov()])
@@ -176,19 +231,25 @@ def check_order(transforms: Sequence[GradientTransform]) -> None:
             ...
         ValueError: Momentum and Nesterov both accumulate the gradient over the steps; use one of them
     """
-    accumulating: GradientTransform | None = None
-    for transform in transforms:
-        if accumulating and transform.accumulates:
-            raise ValueError(
-                f"{type(accumulating).__name__} and {type(transform).__name__} both accumulate the gradient over the "
-                "steps; use one of them"
-            )
-        if accumulating and transform.samples:
-            name, late = type(accumulating).__name__, type(transform).__name__
-            raise ValueError(
-                f"{late} cannot come after {name}: it would advance {name} more than once a step. Put {name} last"
-            )
-        accumulating = accumulating or (transform if transform.accumulates else None)
+    for index, late in enumerate(transforms):
+        for early in transforms[:index]:
+            if problem := _clash(early, late):
+                raise ValueError(problem)
+
+
+def _clash(early: GradientTransform, late: GradientTransform) -> str:
+    """Why `late` cannot come after `early`, and what to do; nothing if it can."""
+    first, second = type(early).__name__, type(late).__name__
+    if early.accumulates and late.accumulates:
+        return f"{first} and {second} both accumulate the gradient over the steps; use one of them"
+    if not late.samples or not (early.accumulates or early.remembers):
+        return ""
+    if early.accumulates:
+        moved, instead = "advance the momentum", f"Put {first} last"
+    else:
+        moved = f"change what {first} remembers of the step before"
+        instead = "Use one of them" if early.samples and late.remembers else f"Put {second} before {first}"
+    return f"{second} cannot come after {first}: it would {moved} more than once a step. {instead}"
 
 
 def _decay(decay: float) -> float:

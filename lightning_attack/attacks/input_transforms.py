@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_attack.attacks.random import Draws
+
+Item = TypeVar("Item")
 
 
 class View(NamedTuple):
@@ -27,6 +29,13 @@ class View(NamedTuple):
 
 class InputTransform(ABC):
     """Makes views of images. Objects hold settings only; randomness comes from `Draws`."""
+
+    spatial: bool = False
+    """Whether pixels move. Logits are moved back by `undo`; features have no such way back."""
+    partial: bool = False
+    """Whether a view may leave pixels of the image without logits; `undo` puts 0 there, in each channel."""
+    mixes: bool = False
+    """Whether an image sees the others of its batch."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
@@ -62,6 +71,8 @@ class InputDiversity(InputTransform):
         (torch.Size([1, 3, 8, 8]), True, True)
     """
 
+    spatial = True
+
     def __init__(self, scale: float = 0.9, prob: float = 0.5, undo: bool = True) -> None:
         if not 0 < scale < 1 or not 0 <= prob <= 1:
             raise ValueError(f"scale={scale} must be between 0 and 1 (excluded), prob={prob} between 0 and 1")
@@ -74,7 +85,7 @@ class InputDiversity(InputTransform):
         def show(image: Tensor, box: Box | None) -> Tensor:
             if box is None:
                 return image
-            small = _resize(image, (box.height, box.width))
+            small = resize(image, (box.height, box.width))
             right, below = width - box.left - box.width, height - box.top - box.height
             return F.pad(small, (box.left, right, box.top, below))
 
@@ -82,12 +93,12 @@ class InputDiversity(InputTransform):
             if box is None:
                 return logits
             part = logits[..., box.top : box.top + box.height, box.left : box.left + box.width]
-            return _resize(part, (height, width))
+            return resize(part, (height, width))
 
         def undo(logits: Tensor) -> Tensor:
-            return _each(back, logits, boxes)
+            return each(back, logits, boxes)
 
-        yield View(_each(show, images, boxes), undo if self.undo else _as_it_is)
+        yield View(each(show, images, boxes), undo if self.undo else as_it_is)
 
     def boxes(self, height: int, width: int, draws: Draws) -> list[Box | None]:
         """Where each image is shown; None = as it is."""
@@ -95,7 +106,7 @@ class InputDiversity(InputTransform):
             *(draws.uniform_on_host(f"diversity {what}") for what in ("size", "top", "left", "coin")), strict=True
         )
         return [
-            _box(height, width, self.scale, size, top, left) if coin < self.prob else None
+            random_box(height, width, self.scale, size, top, left) if coin < self.prob else None
             for size, top, left, coin in numbers
         ]
 
@@ -112,7 +123,7 @@ class Box(NamedTuple):
 def views(transforms: Sequence[InputTransform], images: Tensor, draws: Draws) -> Iterator[View]:
     """The views of all transforms, one applied after the other; without a transform the images themselves."""
     if not transforms:
-        yield View(images, _as_it_is)
+        yield View(images, as_it_is)
         return
     *outer, last = transforms
     for view in views(outer, images, draws):
@@ -124,20 +135,33 @@ def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor])
     return lambda logits: second(first(logits))
 
 
-def _box(height: int, width: int, scale: float, size: float, top: float, left: float) -> Box:
+def random_box(height: int, width: int, scale: float, size: float, top: float, left: float) -> Box:
     """The box that three numbers in [0, 1) stand for."""
     h, w = (low + int(size * (full - low)) for full in (height, width) for low in (max(1, int(full * scale)),))
     return Box(int(top * (height - h + 1)), int(left * (width - w + 1)), h, w)
 
 
-def _each(change: Callable[[Tensor, Box | None], Tensor], batch: Tensor, boxes: Sequence[Box | None]) -> Tensor:
-    """Apply `change` to each image with its own box."""
-    return torch.cat([change(image, box) for image, box in zip(batch.split(1), boxes, strict=True)])
+def each(change: Callable[[Tensor, Item], Tensor], batch: Tensor, items: Sequence[Item]) -> Tensor:
+    """Apply `change` to each image, as a batch of one, with what is its own."""
+    return torch.cat([change(image, item) for image, item in zip(batch.split(1), items, strict=True)])
 
 
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The images in another size, bilinear; in their own size bit for bit the same."""
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def _as_it_is(logits: Tensor) -> Tensor:
+def as_it_is(logits: Tensor) -> Tensor:
+    """The way back from a view whose pixels are where they were."""
     return logits
+
+
+def at_least_one(name: str, number: int) -> int:
+    """A count that was set.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    if not number >= 1:  # NaN too
+        raise ValueError(f"{name}={number}: must be 1 or more")
+    return number

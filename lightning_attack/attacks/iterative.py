@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
-from lightning_attack.attacks.base import Attack, Model, StepLog
+from lightning_attack.attacks.base import Attack, Model, Problem
+from lightning_attack.attacks.features import Recorder
+from lightning_attack.attacks.gradient import LossGradient, loss_members
 from lightning_attack.attacks.gradient_transforms import Budget, GradientFunction, GradientTransform, check_order
-from lightning_attack.attacks.input_transforms import InputTransform, views
+from lightning_attack.attacks.input_transforms import InputTransform
 from lightning_attack.attacks.norms import Norm
-from lightning_attack.attacks.objectives import Moment, Objective, Prediction
+from lightning_attack.attacks.objectives import Objective
 from lightning_attack.attacks.pixels import Pixels, parse_pixels
-from lightning_attack.attacks.random import Draws
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""Adversarial images and the direction to go -> the next adversarial images, inside the ball."""
 
 
 class IterativeAttack(Attack):
@@ -26,11 +29,12 @@ class IterativeAttack(Attack):
         direction    <- gradient transforms (smooth, accumulate)
         x            <- norm: step, project to the ball, clamp to [0, 1]
 
-    An image's loss is its own sum and the batch's loss the sum of those, so no image depends on its neighbours.
+    In a targeted attack the gradient's sign is turned: the loss towards the wanted classes falls.
 
     After each step the log gets, per image: `loss` (mean over labelled pixels), `p_t` (share of labelled pixels that
-    the model still predicted right before the step), and what the objective reports, all
-    as the first look at the model in this step showed it: with DI on the moved view, with NI at the point ahead.
+    the attack had not won yet before the step: the model still predicted the label, or in a targeted attack not yet the
+    wanted class), and what the objective reports, all as the first look at the model in this step showed it: with DI on
+    the moved view, with NI at the point ahead, with PGN at a random neighbour.
 
     Args:
         objective: what to maximise.
@@ -43,12 +47,14 @@ class IterativeAttack(Attack):
         name: name in tables and folders.
 
     Raises:
-        ValueError: steps < 1, step_size <= 0, or an order of gradient transforms that cannot work.
+        ValueError: steps < 1, step_size <= 0, an order of gradient transforms that cannot work, or an objective on
+            features together with an input transform that moves pixels.
 
     Example:
         >>> from lightning_attack.attacks.norms import Linf
         >>> from lightning_attack.attacks.objectives import CrossEntropy
         >>> attack = IterativeAttack(CrossEntropy(), Linf("51/255"), steps=2, step_size=0.15)
+        >>> import torch
         >>> model = torch.nn.Conv2d(3, 2, 1, bias=False)        # class 0 likes bright pixels, class 1 dark ones
         >>> model.weight.data = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1).clone()
         >>> images, labels = torch.full((1, 3, 1, 2), 0.5), torch.tensor([[[0, 1]]])
@@ -76,60 +82,51 @@ class IterativeAttack(Attack):
         self.input_transforms = list(input_transforms or [])
         self.gradient_transforms = list(gradient_transforms or [])
         check_order(self.gradient_transforms)
+        moving = [type(transform).__name__ for transform in self.input_transforms if transform.spatial]
+        if self.objective.layers and moving:
+            raise ValueError(
+                f"{moving[0]} moves pixels, and {type(objective).__name__} compares features at their places, which "
+                "cannot be moved back as logits can; use one of them"
+            )
 
-    def perturb(self, model: Model, images: Tensor, labels: Tensor, draws: Draws, log: StepLog) -> Tensor:
-        clean = _clean_prediction(model, images, labels) if self.objective.needs_clean else None
-        moment = Moment(0, self.steps, clean)
+    @property
+    def targetable(self) -> bool:  # type: ignore[override]
+        return self.objective.targetable
 
-        def gradient(x: Tensor) -> Tensor:
-            return self._gradient(model, x, labels, draws, moment)
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        return any(transform.mixes for transform in self.input_transforms)
 
+    def check_model(self, model: Model) -> None:
+        for network, _ in loss_members(model):
+            Recorder(network, self.objective.layers)
+
+    def perturb(self, problem: Problem) -> Tensor:
+        gradient = LossGradient(problem, self.objective, self.input_transforms, self.steps)
+        eps, step_size = (
+            self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
+        )
+        budget = Budget(eps, step_size, self.steps, problem.draws)
         ascent: GradientFunction = gradient
-        budget = Budget(self.norm.eps, self.step_size, self.steps, draws)
         for transform in self.gradient_transforms:
             ascent = transform(ascent, budget)
-
-        adversarial = self.norm.start(images, draws) if self.random_start else images
+        step_on = self.stepper(problem)
+        adversarial = self.start(problem)
         for step in range(self.steps):
-            moment.step, moment.first, moment.figures = step, True, {}
-            adversarial = self.norm.step(adversarial, images, ascent(adversarial), self.step_size)
-            log(step, moment.figures)
+            gradient.begin(step)
+            budget.point = adversarial
+            direction = problem.inside_only(ascent(adversarial))
+            adversarial = problem.inside(step_on(adversarial, direction))
+            problem.log(step, gradient.figures)
         return adversarial
+
+    def start(self, problem: Problem) -> Tensor:
+        """Where the first step begins."""
+        return problem.inside(self.norm.start(problem.images, problem.draws)) if self.random_start else problem.images
+
+    def stepper(self, problem: Problem) -> Step:
+        """How a step is taken. Called once per batch, so what it returns may remember steps."""
+        return lambda adversarial, direction: self.norm.step(adversarial, problem.images, direction, self.step_size)
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         return self.norm.quantize(images, adversarial)
-
-    def _gradient(self, model: Model, x: Tensor, labels: Tensor, draws: Draws, moment: Moment) -> Tensor:
-        """Gradient of each image's loss at x, mean over the views."""
-        x = x.detach().requires_grad_()
-        total, count = torch.zeros_like(x), 0
-        for view in views(self.input_transforms, x, draws):
-            # The network's part of the graph is each view's own and is freed with it, so memory stays that of one view.
-            # The part between x and the views is small, and views may share it.
-            shown = view.images.detach().requires_grad_()
-            prediction = Prediction(view.undo(model(shown)), labels)
-            if moment.step == 0 and moment.first:
-                _check_labels(prediction)  # the only look that waits for the device, once per batch
-            loss = self.objective(prediction, moment).flatten(1).sum(1)
-            moment.report("loss", loss.detach() / prediction.count)
-            moment.report("p_t", prediction.fraction(prediction.correct))
-            moment.first = False
-            at_view = torch.autograd.grad(loss.sum(), shown)[0]
-            total = total + torch.autograd.grad(view.images, x, at_view, retain_graph=True)[0]
-            count += 1
-            del prediction, loss
-        return total / count
-
-
-def _check_labels(prediction: Prediction) -> None:
-    classes, labels = prediction.logits.shape[1], prediction.labels[prediction.valid]
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(
-            f"labels range over {int(labels.min())}..{int(labels.max())}, but the model has the classes "
-            f"0..{classes - 1} (and 255 = ignored)"
-        )
-
-
-def _clean_prediction(model: Model, images: Tensor, labels: Tensor) -> Prediction:
-    with torch.no_grad():
-        return Prediction(model(images), labels)

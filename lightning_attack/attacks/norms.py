@@ -44,6 +44,10 @@ class Norm(ABC):
     def size(self, delta: Tensor) -> Tensor:
         """The norm of each image's perturbation, (B,)."""
 
+    def per_value(self, length: float, values: int) -> float:
+        """How far each of an image's values moves, if all move alike, in a perturbation of some length."""
+        return length
+
     @abstractmethod
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255) and inside the ball."""
@@ -128,6 +132,9 @@ class L2(Norm):
 
     def size(self, delta: Tensor) -> Tensor:
         return delta.flatten(1).norm(dim=1)
+
+    def per_value(self, length: float, values: int) -> float:
+        return length / values**0.5
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """Round to the nearest level; where that leaves the ball, cut each value's change to whole levels.

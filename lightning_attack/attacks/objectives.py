@@ -3,65 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_attack.attacks.base import IGNORE_INDEX
-
-
-class Prediction:
-    """What a model says about a batch, with the quantities that objectives share; each is computed once, if at all.
-
-    Args:
-        logits: (B, C, H, W) in the geometry of the labels; half types are raised to float32.
-        labels: (B, H, W) int64, 255 = ignored.
-    """
-
-    def __init__(self, logits: Tensor, labels: Tensor) -> None:
-        if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
-            raise ValueError(
-                f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "
-                "(B, C, H, W) of the images' size (SegmentationModel resizes them)"
-            )
-        self.logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        self.labels = labels
-
-    @cached_property
-    def log_probs(self) -> Tensor:
-        """Log softmax over the classes, (B, C, H, W)."""
-        # Kept for all who ask, also where the first to ask (a weight) is in no_grad.
-        with torch.set_grad_enabled(self.logits.requires_grad):
-            return F.log_softmax(self.logits, dim=1)
-
-    @cached_property
-    def cross_entropy(self) -> Tensor:
-        """-log p_y of each pixel, (B, H, W); 0 on ignored pixels."""
-        with torch.set_grad_enabled(self.logits.requires_grad):
-            return F.nll_loss(self.log_probs, self.labels, ignore_index=IGNORE_INDEX, reduction="none")
-
-    @cached_property
-    def valid(self) -> Tensor:
-        """Pixels with a label, (B, H, W) bool."""
-        return self.labels != IGNORE_INDEX
-
-    @cached_property
-    def correct(self) -> Tensor:
-        """P_T: labelled pixels whose predicted class is the label, (B, H, W) bool."""
-        # max(1)[1] is argmax(1) and several times faster on (B, C, H, W) logits.
-        return self.logits.detach().max(1)[1] == self.labels
-
-    @cached_property
-    def count(self) -> Tensor:
-        """Number of labelled pixels of each image, (B,)."""
-        return self.valid.flatten(1).sum(1)
-
-    def fraction(self, pixels: Tensor) -> Tensor:
-        """Share of each image's labelled pixels that a map (B, H, W) of booleans marks, (B,); NaN where none is."""
-        return (pixels & self.valid).flatten(1).sum(1) / self.count
+from lightning_attack.attacks.prediction import Prediction
 
 
 @dataclass
@@ -92,10 +40,17 @@ class Moment:
 
 
 class Objective(ABC):
-    """Loss of each pixel, to be maximised. Objects hold settings only; what lasts over steps is in `Moment.memory`."""
+    """Loss of each pixel, to be maximised; in a targeted attack, where labels are wanted classes, to be minimised.
+
+    Objects hold settings only; what lasts over steps is in `Moment.memory`.
+    """
 
     needs_clean = False
     """Whether `Moment.clean` is wanted (one more forward pass per batch)."""
+    layers: Sequence[str] = ()
+    """Layers of the model whose outputs are wanted in `Prediction.features`, see `Recorder`."""
+    targetable = True
+    """Whether it can pull pixels to wanted classes; without a look at labels it cannot."""
 
     @abstractmethod
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -103,7 +58,16 @@ class Objective(ABC):
 
 
 class CrossEntropy(Objective):
-    """The loss of FGSM, PGD and most others: L_i = -log p_i(y_i).
+    """The loss of FGSM, PGD and most others: L_i = -log softmax(z_i / T)_{y_i}.
+
+    Above 1 the temperature T keeps the gradient of pixels alive that are fooled with certainty, and of those that are
+    right with certainty: the gradient is (softmax(z / T) - onehot(y)) / T.
+
+    Args:
+        temperature: T, above 0; 1 is the cross-entropy of every paper but those that say otherwise.
+
+    Raises:
+        ValueError: temperature is not above 0.
 
     Example:
         >>> prediction = Prediction(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 255]]]))
@@ -111,12 +75,25 @@ class CrossEntropy(Objective):
         tensor([[[0.6931, 0.0000]]])
     """
 
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = check_temperature(temperature)
+
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
-        return prediction.cross_entropy
+        return prediction.softened_cross_entropy(self.temperature)
 
 
 class WeightedCrossEntropy(Objective):
-    """Cross-entropy of each pixel times a weight that carries no gradient: L_i = w_i CE_i."""
+    """Cross-entropy of each pixel times a weight that carries no gradient: L_i = w_i CE_i.
+
+    Args:
+        temperature: of the cross-entropy, see `CrossEntropy`; the weights do not see it.
+
+    Raises:
+        ValueError: temperature is not above 0.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = check_temperature(temperature)
 
     @abstractmethod
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -125,7 +102,7 @@ class WeightedCrossEntropy(Objective):
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
         with torch.no_grad():
             weights = self.weights(prediction, moment)
-        return weights * prediction.cross_entropy
+        return weights * prediction.softened_cross_entropy(self.temperature)
 
 
 class SegPGD(WeightedCrossEntropy):
@@ -145,7 +122,7 @@ class SegPGD(WeightedCrossEntropy):
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         wrong = moment.step / (2 * moment.steps)
-        return two_weights(prediction.correct, 1 - wrong, wrong, prediction.logits.dtype)
+        return two_weights(prediction.unfooled, 1 - wrong, wrong, prediction.logits.dtype)
 
 
 class CosPGD(WeightedCrossEntropy):
@@ -156,6 +133,8 @@ class CosPGD(WeightedCrossEntropy):
 
         w_i = cos(softmax(z_i), onehot(y_i)) = p_i(y_i) / ||p_i||_2,  detached as in the released code
 
+    In a targeted attack 1 - w_i, as in the paper: pixels far from the wanted class weigh most.
+
     Example:
         >>> prediction = Prediction(torch.zeros(1, 2, 1, 1), torch.tensor([[[0]]]))
         >>> CosPGD().weights(prediction, Moment(0, 1))      # 0.5 / sqrt(0.5^2 + 0.5^2)
@@ -163,11 +142,18 @@ class CosPGD(WeightedCrossEntropy):
     """
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
-        probs = prediction.log_probs.detach().exp()
-        labels = torch.where(prediction.valid, prediction.labels, 0)
-        return probs.gather(1, labels[:, None])[:, 0] / probs.norm(dim=1)
+        probs = prediction.probs.detach()
+        agreement = prediction.of_label(probs) / probs.norm(dim=1)
+        return 1 - agreement if prediction.targeted else agreement
 
 
 def two_weights(mask: Tensor, inside: float, outside: float, dtype: torch.dtype) -> Tensor:
     """`inside` where the mask is true, `outside` elsewhere."""
     return torch.full_like(mask, outside, dtype=dtype).masked_fill_(mask, inside)
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature, if it is a number above 0; else `ValueError`."""
+    if not temperature > 0:  # NaN too
+        raise ValueError(f"temperature={temperature}: must be above 0; 1 is the plain cross-entropy")
+    return temperature

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.objectives import Moment, Objective, Prediction, WeightedCrossEntropy, two_weights
+from lightning_attack.attacks.objectives import Moment, Objective, WeightedCrossEntropy, two_weights
+from lightning_attack.attacks.prediction import Prediction
 
 KLDirection = Literal["adversarial||clean", "clean||adversarial"]
 
@@ -21,6 +22,8 @@ class FoolAllPixels(WeightedCrossEntropy):
 
         L_i = (1 - gamma) CE_i on P_T (prediction = label),   gamma CE_i on P_F (the other labelled pixels)
 
+    In a targeted attack P_T are the pixels that have not taken the wanted class yet.
+
     The split is made anew at every step from the current prediction and carries no gradient.
 
     Args:
@@ -28,9 +31,10 @@ class FoolAllPixels(WeightedCrossEntropy):
             get the high weight") and keeps a little of the fooled pixels, so that they stay fooled; the paper's own
             value is not known to us. 0.5 is PGD. Above 0.5 the misclassified pixels weigh more, which is how another
             published summary reads.
+        temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper.
 
     Raises:
-        ValueError: gamma outside [0, 1].
+        ValueError: gamma outside [0, 1], or temperature not above 0.
 
     Example:
         >>> logits = torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]])        # class 0 at both pixels
@@ -39,11 +43,12 @@ class FoolAllPixels(WeightedCrossEntropy):
         tensor([[[0.7500, 0.2500]]])
     """
 
-    def __init__(self, gamma: float = 0.1) -> None:
+    def __init__(self, gamma: float = 0.1, temperature: float = 1.0) -> None:
+        super().__init__(temperature)
         self.gamma = _share(gamma, "gamma")
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
-        return two_weights(prediction.correct, 1 - self.gamma, self.gamma, prediction.logits.dtype)
+        return two_weights(prediction.unfooled, 1 - self.gamma, self.gamma, prediction.logits.dtype)
 
 
 class TransferablePixels(WeightedCrossEntropy):
@@ -64,6 +69,7 @@ class TransferablePixels(WeightedCrossEntropy):
         threshold: `mean` of K over the image's labelled pixels (default; both re-implementations), `median` (P_H is
             half of the pixels), or a number q in (0, 1): the q-quantile, so that P_H is the share 1-q. K is skewed:
             the mean selects fewer pixels than the median.
+        temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper. K is that of the plain softmax.
 
     Raises:
         ValueError: an argument is out of range.
@@ -79,8 +85,13 @@ class TransferablePixels(WeightedCrossEntropy):
     needs_clean = True
 
     def __init__(
-        self, beta: float = 0.1, kl: KLDirection = "adversarial||clean", threshold: float | str = "mean"
+        self,
+        beta: float = 0.1,
+        kl: KLDirection = "adversarial||clean",
+        threshold: float | str = "mean",
+        temperature: float = 1.0,
     ) -> None:
+        super().__init__(temperature)
         self.beta = _share(beta, "beta")
         if kl not in get_args(KLDirection):
             raise ValueError(f"kl='{kl}': must be one of {', '.join(get_args(KLDirection))}")
@@ -151,7 +162,7 @@ class Switch:
         """Images for which one of the events has come, (B,) bool."""
         if self.reached(moment.step, moment.steps) or not self.depends_on_image:
             return torch.full_like(prediction.count, self.reached(moment.step, moment.steps), dtype=torch.bool)
-        right = (prediction.correct & prediction.valid).flatten(1).sum(1)
+        right = prediction.unfooled.flatten(1).sum(1)
         allowed = 0.0 if self.fooled is None else 1 - self.fooled
         # Counts, not shares: (1 - fooled) * count is exact enough that a thousandth of a pixel covers its rounding.
         return right <= allowed * prediction.count + 1e-3
@@ -183,6 +194,14 @@ class Staged(Objective):
     @property
     def needs_clean(self) -> bool:  # type: ignore[override]
         return any(stage.needs_clean for stage in self.stages)
+
+    @property
+    def layers(self) -> Sequence[str]:  # type: ignore[override]
+        return tuple(dict.fromkeys(layer for stage in self.stages for layer in stage.layers))
+
+    @property
+    def targetable(self) -> bool:  # type: ignore[override]
+        return all(stage.targetable for stage in self.stages)
 
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
         stage = self._stage(prediction, moment)

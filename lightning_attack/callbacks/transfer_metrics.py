@@ -28,6 +28,12 @@ COLUMNS = (
     "clean_accuracy", "adversarial_accuracy",
 )  # fmt: skip
 CONDITIONS = ("clean", "adversarial")
+SUCCESS_COLUMNS = ("clean_success", "success")
+REGION_COLUMNS = tuple(f"{part}_{condition}_miou" for part in ("inside", "outside") for condition in CONDITIONS)
+_TAGS = {
+    "clean/miou": "clean_miou", "adversarial/miou": "adversarial_miou", "drop/miou": "drop",
+    "adversarial/success": "success",
+}  # fmt: skip
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
@@ -38,6 +44,9 @@ class TransferMetrics(Callback):
     IoU per class and torchmetrics' union mIoU, perturbation sizes, passes, seconds, versions, settings and the curves
     over the attack's steps). All shares are in [0, 1]. Loggers get `adversarial/miou/<target>`, `clean/...`, `drop/...`
     and, per attack step, `steps/loss`, `steps/p_t`, ...
+
+    A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
+    before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
 
     After the run `rows` holds the rows and `report` the content of `transfer.json`.
 
@@ -59,9 +68,15 @@ class TransferMetrics(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
         # Not in setup: only now the module is on its device. All keys now and in one order, because compute() meets the
         # other processes metric by metric.
+        self._parts = ["all"]
+        if pl_module.target_labels is not None:
+            self._parts.append("wanted")
+        if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
+            self._parts += ["inside", "outside"]
         self._scores = {
-            (number, condition): SegmentationScores(pl_module.num_classes).to(pl_module.device)
+            (number, part, condition): SegmentationScores(pl_module.num_classes).to(pl_module.device)
             for number in range(len(pl_module.target_names))
+            for part in self._parts
             for condition in CONDITIONS
         }
         self._size = PerturbationSize().to(pl_module.device)
@@ -72,10 +87,12 @@ class TransferMetrics(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
     ) -> None:
-        images, labels = batch["image"], outputs["labels"]
-        for number, name in enumerate(pl_module.target_names):
-            for condition in CONDITIONS:
-                self._scores[number, condition].update(outputs["preds"][name][condition], labels)
+        images = batch["image"]
+        for part in self._parts:
+            labels = _labels(part, outputs, batch)
+            for number, name in enumerate(pl_module.target_names):
+                for condition in CONDITIONS:
+                    self._scores[number, part, condition].update(outputs["preds"][name][condition], labels)
         self._size.update(outputs["adversarial"], images)
         self._totals["images"] += len(images)
         self._totals["attack seconds"] += outputs["seconds"]
@@ -102,7 +119,7 @@ class TransferMetrics(Callback):
         classes = classes or tuple(map(str, range(pl_module.num_classes)))
         self.rows, networks = [], []
         for number, name in enumerate(pl_module.target_names):
-            clean, adversarial = (scores[number, condition] for condition in CONDITIONS)
+            clean, adversarial = (scores[number, "all", condition] for condition in CONDITIONS)
             row = {
                 "attack": pl_module.attack.name,
                 "source": pl_module.source.name,
@@ -115,6 +132,13 @@ class TransferMetrics(Callback):
                 "clean_accuracy": _number(clean["accuracy"]),
                 "adversarial_accuracy": _number(adversarial["accuracy"]),
             }
+            if "wanted" in self._parts:
+                for column, condition in zip(SUCCESS_COLUMNS, CONDITIONS, strict=True):
+                    row[column] = _number(scores[number, "wanted", condition]["accuracy"])
+            if "inside" in self._parts:
+                for column in REGION_COLUMNS:
+                    part, condition, _ = column.split("_")
+                    row[column] = _number(scores[number, part, condition]["miou"])
             self.rows.append(row)
             more: dict[str, Any] = {}
             for condition, score in zip(CONDITIONS, (clean, adversarial), strict=True):
@@ -145,7 +169,7 @@ class TransferMetrics(Callback):
 
     def _write(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         for name, content in (("transfer.csv", text.getvalue()), ("transfer.json", json.dumps(self.report, indent=2))):
@@ -155,9 +179,9 @@ class TransferMetrics(Callback):
     def _log(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             for row in self.rows:
-                for tag, column in (("clean", "clean_miou"), ("adversarial", "adversarial_miou"), ("drop", "drop")):
-                    if row[column] is not None:
-                        logger.log_metrics({f"{tag}/miou/{row['target']}": row[column]}, step=0)
+                for tag, column in _TAGS.items():
+                    if row.get(column) is not None:
+                        logger.log_metrics({f"{tag}/{row['target']}": row[column]}, step=0)
             for name, curve in self.report["curves"].items():
                 for step, value in enumerate(curve):
                     if value is not None:
@@ -167,13 +191,26 @@ class TransferMetrics(Callback):
         first = self.rows[0]
         title = f"{first['attack']} on {first['source']}, {first['images']} images: mIoU in percent (lower = stronger)"
         table = Table("target", title=title)
-        for heading in ("clean", "adversarial", "drop"):
+        columns = {"clean": "clean_miou", "adversarial": "adversarial_miou", "drop": "drop"}
+        columns |= {name: name for name in ("success", "inside_adversarial_miou", "outside_adversarial_miou")
+                    if name in first}  # fmt: skip
+        for heading in columns:
             table.add_column(heading, justify="right")
         for row in self.rows:
-            numbers = (row[column] for column in ("clean_miou", "adversarial_miou", "drop"))
+            numbers = (row[column] for column in columns.values())
             cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
             table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
         return table
+
+
+def _labels(part: str, outputs: dict[str, Any], batch: dict[str, Any]) -> Tensor:
+    """What predictions are counted against, (B, H, W); 255 = not counted."""
+    if part == "wanted":
+        return outputs["target_labels"]
+    if part == "all":
+        return outputs["labels"]
+    outside = ~batch["region"] if part == "inside" else batch["region"]
+    return outputs["labels"].masked_fill(outside, 255)
 
 
 def _number(value: Tensor | float) -> float | None:

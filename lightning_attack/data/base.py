@@ -58,8 +58,19 @@ class SegmentationDataset(Dataset[Scene], ABC):
         """Read or draw scene `index`. Raises `DataError` where it cannot."""
 
 
-def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int, name: str) -> None:
+def check_mask_size(mask: np.ndarray, image: np.ndarray, name: str) -> None:
+    """Raise `DataError` if a mask does not have the size of its photo."""
+    if mask.shape != image.shape[:2]:
+        raise DataError(
+            f"mask of '{name}' is {mask.shape[0]}x{mask.shape[1]}, but its photo is {image.shape[0]}x{image.shape[1]} "
+            "(height x width); both must have the same size"
+        )
+
+
+def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int | None, name: str) -> None:
     """Raise `DataError` if a mask does not fit its photo or holds a class that the data set does not know.
+
+    Where the data set has no classes (None), only the size is looked at.
 
     Example:
         >>> import numpy as np
@@ -68,11 +79,9 @@ def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int, name: str)
             ...
         lightning_attack.data.base.DataError: mask of 'a' holds the class 9, but the classes are 0..7 (and 255 = ignore)
     """
-    if mask.shape != image.shape[:2]:
-        raise DataError(
-            f"mask of '{name}' is {mask.shape[0]}x{mask.shape[1]}, but its photo is {image.shape[0]}x{image.shape[1]} "
-            "(height x width); both must have the same size"
-        )
+    check_mask_size(mask, image, name)
+    if num_classes is None:
+        return
     foreign = np.setdiff1d(np.unique(mask), [*range(num_classes), IGNORE_INDEX])
     if foreign.size:
         several = len(foreign) > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask
+from lightning_attack.data.base import IGNORE_INDEX, DataError, Scene, SegmentationDataset, check_mask, check_mask_size
+from lightning_attack.data.files import read_mask
 from lightning_attack.data.transforms import Fit
 
 Item = dict[str, Any]
@@ -20,14 +22,27 @@ class SceneTensors(Dataset[Item]):
 
     An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
     where the data set has no labels), `name`, `index` (position in the data set) and `size` (height and width of the
-    photo before `fit`).
+    photo before `fit`); with the folders also `target_mask` (H, W) int64 and `region` (H, W) bool.
+
+    Args:
+        dataset: the scenes.
+        fit: the geometry.
+        target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = no wish.
+        region_masks: folder of `<name>.png`, above 0 where the photo may change.
 
     Raises:
         DataError: photo or mask cannot be used.
     """
 
-    def __init__(self, dataset: SegmentationDataset, fit: Fit) -> None:
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        fit: Fit,
+        target_masks: str | None = None,
+        region_masks: str | None = None,
+    ) -> None:
         self.dataset, self.fit = dataset, fit
+        self.target_masks, self.region_masks = target_masks, region_masks
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -45,19 +60,28 @@ class SceneTensors(Dataset[Item]):
         }
         if mask is not None:
             item["mask"] = mask.long()
+        if self.target_masks is not None:
+            wanted = read_mask(Path(self.target_masks) / f"{scene.name}.png")
+            self.check(Scene(scene.image, wanted, f"{self.target_masks}/{scene.name}"))
+            item["target_mask"] = self.fit.mask(torch.from_numpy(wanted)).long()
+        if self.region_masks is not None:
+            region = read_mask(Path(self.region_masks) / f"{scene.name}.png")
+            check_mask_size(region, scene.image, f"{self.region_masks}/{scene.name}")
+            item["region"] = self.fit.mask(torch.from_numpy(region), fill=0) > 0
         return item
 
     def check(self, scene: Scene) -> None:
         """Raise `DataError` if the mask does not fit the photo or the classes."""
-        if scene.mask is not None and self.dataset.classes is not None:
-            check_mask(scene.mask, scene.image, len(self.dataset.classes), scene.name)
+        if scene.mask is not None:
+            check_mask(scene.mask, scene.image, len(self.dataset.classes or ()) or None, scene.name)
 
 
 class SegmentationDataModule(LightningDataModule):
     """Batches for predict (`dataset`), fit (`train`, `val`) and validate (`val`).
 
     A batch is a dictionary: `image` (B, 3, H, W) float32 in [0, 1], `mask` (B, H, W) int64 with 255 = ignored,
-    `name` list of B strings, `index` (B,) int64, `size` (B, 2) int64.
+    `name` list of B strings, `index` (B,) int64, `size` (B, 2) int64; with the folders also `target_mask` (B, H, W)
+    int64 and `region` (B, H, W) bool.
 
     Args:
         dataset: photos to attack.
@@ -70,10 +94,14 @@ class SegmentationDataModule(LightningDataModule):
         every: attack every so-manieth photo only, from the first; 1 for all.
         limit: attack only the first so many of these; None for all.
         num_workers: processes that read photos beside the main one.
+        target_masks: folder of label maps `<name>.png` with the class that each pixel shall take, 255 = no wish; for
+            `model.target_labels: masks`.
+        region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
+            then reported inside and outside too.
 
     Raises:
         ValueError: an argument is out of range.
-        DataError: the data set is empty.
+        DataError: the data set is empty, or there is no such folder.
     """
 
     def __init__(
@@ -87,6 +115,8 @@ class SegmentationDataModule(LightningDataModule):
         every: int = 1,
         limit: int | None = None,
         num_workers: int = 0,
+        target_masks: str | None = None,
+        region_masks: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -97,6 +127,10 @@ class SegmentationDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.every, self.limit = every, limit
         self.fit = Fit(size, fit)
+        for key, folder in (("target_masks", target_masks), ("region_masks", region_masks)):
+            if folder is not None and not Path(folder).is_dir():
+                raise DataError(f"data.{key}: no folder '{folder}'")
+        self.target_masks, self.region_masks = target_masks, region_masks
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -106,24 +140,42 @@ class SegmentationDataModule(LightningDataModule):
     def scenes(self) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
-        return Subset(SceneTensors(dataset, self.fit), range(0, len(dataset), self.every)[: self.limit])
+        tensors = SceneTensors(dataset, self.fit, self.target_masks, self.region_masks)
+        return Subset(tensors, range(0, len(dataset), self.every)[: self.limit])
 
-    def check(self, processes: int = 1) -> None:
+    def smallest_batch(self, processes: int = 1) -> int:
+        """Size of the smallest batch that any process will attack."""
+        photos = len(self.scenes())
+        # Process r takes every so-manieth photo from the r-th; the last batch of a process is what remains.
+        shares = [len(range(rank, photos, processes)) for rank in range(processes)]
+        return min(share % self.batch_size or self.batch_size for share in shares if share)
+
+    def check(self, processes: int = 1, num_classes: int | None = None) -> None:
         """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.
 
         Args:
             processes: number of processes that share the photos.
+            num_classes: number of classes that the networks know; None = not looked at.
 
         Raises:
-            DataError: a photo or mask cannot be used, photos of a batch differ in size, or there are fewer photos than
-                processes.
+            DataError: a photo or mask cannot be used, photos of a batch differ in size, a wanted class is unknown to
+                the networks, or there are fewer photos than processes.
         """
         scenes = self.scenes()
         if len(scenes) < processes:
             raise DataError(
                 f"{len(scenes)} photos for {processes} processes; give each at least one, or use fewer devices"
             )
-        sizes = {tuple(scenes[index]["image"].shape[-2:]) for index in range(len(scenes))}
+        sizes = set()
+        for item in (scenes[index] for index in range(len(scenes))):
+            sizes.add(tuple(item["image"].shape[-2:]))
+            if num_classes is not None and "target_mask" in item:
+                wanted = item["target_mask"][item["target_mask"] != IGNORE_INDEX]
+                if wanted.numel() and int(wanted.max()) >= num_classes:
+                    raise DataError(
+                        f"mask '{self.target_masks}/{item['name']}.png' wants the class {int(wanted.max())}, but the "
+                        f"networks have the classes 0..{num_classes - 1} (and {IGNORE_INDEX} = no wish)"
+                    )
         if self.batch_size > 1:
             _one_size(sizes)
 

@@ -49,11 +49,17 @@ class Fit:
         """Photo (3, H, W) uint8 and mask (H, W) uint8 or None, brought to the size."""
         if self.size is None or tuple(image.shape[-2:]) == self.size:
             return image, mask
-        # nearest-exact takes the centres of the pixels, as bilinear does; plain nearest would shift the mask.
         photo = self._fit(image, self.size, InterpolationMode.BILINEAR, fill=0)
         if mask is None:
             return photo, None
-        return photo, self._fit(mask[None], self.size, InterpolationMode.NEAREST_EXACT, fill=IGNORE_INDEX)[0]
+        return photo, self.mask(mask)
+
+    def mask(self, mask: Tensor, fill: int = IGNORE_INDEX) -> Tensor:
+        """Mask (H, W) uint8 brought to the size; `fill` is the value of padded pixels."""
+        if self.size is None or tuple(mask.shape) == self.size:
+            return mask
+        # nearest-exact takes the centres of the pixels, as bilinear does; plain nearest would shift the mask.
+        return self._fit(mask[None], self.size, InterpolationMode.NEAREST_EXACT, fill)[0]
 
     def _fit(self, picture: Tensor, size: tuple[int, int], interpolation: InterpolationMode, fill: int) -> Tensor:
         height, width = picture.shape[-2:]

@@ -1,4 +1,4 @@
-"""Input diversity, and how views of several transforms are put together."""
+"""What all input transforms keep to, input diversity, and how views of several transforms are put together."""
 
 import pytest
 import torch
@@ -13,15 +13,158 @@ from lightning_attack.attacks import (
     InputTransform,
     IterativeAttack,
     Linf,
+    bim,
     di_fgsm,
     transegpgd,
 )
+from lightning_attack.attacks.affine import RandomAffine
+from lightning_attack.attacks.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms import View, views
 from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.regions import BlockShuffle, LocalRegions
 
 from .toys import CLASSES, curved, half_right, scene, share_of_differences
 
 seldom = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+SINGLE = {  # name: transform, number of views, whether it draws
+    "diversity": (InputDiversity(0.5, 0.8), 1, True),
+    "scales": (ScaleCopies(3), 3, False),
+    "spectrum": (SpectrumSimulation(2), 2, True),
+    "straight": (StraightThrough(SpectrumSimulation(2)), 2, True),
+    "scaling": (DynamicScaling(), 1, True),
+    "crop": (RandomCrop(), 1, True),
+    "flip": (RandomFlip(), 1, True),
+    "affine": (RandomAffine(), 1, True),
+    "blocks": (BlockShuffle(copies=2), 2, True),
+    "regions": (LocalRegions(copies=3), 3, True),
+    "together": (StraightThrough(LocalRegions(copies=2)), 2, True),
+}
+EVERY = SINGLE | {"admix": (Admix(copies=2), 2, True)}
+SIZES = [(1, 1), (8, 17), (97, 61)]
+
+
+def steps_of(transform, images, draws, steps=2):
+    """Views, their pixels moved back, and the gradient of both, of several steps."""
+    images = images.detach().requires_grad_()
+    found = []
+    for _ in range(steps):
+        for view in transform(images, draws):
+            back = view.undo(view.images.square())
+            (gradient,) = torch.autograd.grad((back * back).sum(), images, retain_graph=True)
+            found.append((view.images.detach(), back.detach(), gradient))
+    return found
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_batch_is_its_images_one_by_one(name, height, width):
+    transform, count, _ = SINGLE[name]
+    images, seeds = scene(4, height, width)[0], [4, 5, 6, 7]
+    together = steps_of(transform, images, Draws(seeds))
+    assert len(together) == 2 * count
+    for index in range(4):
+        alone = steps_of(transform, images[index : index + 1], Draws(seeds[index : index + 1]))
+        for found, expected in zip(together, alone, strict=True):
+            assert all(torch.equal(a[index : index + 1], b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("name", EVERY)
+def test_views_of_any_size_and_type(name, height, width, dtype):
+    transform, count, _ = EVERY[name]
+    images = scene(2, height, width, dtype=dtype)[0]
+    seen = list(transform(images, Draws([1, 2])))
+    assert len(seen) == count
+    for view in seen:
+        assert view.images.dtype == dtype
+        assert view.images.isfinite().all()
+        logits = view.images.new_ones(2, 7, *view.images.shape[-2:])
+        known = view.undo(logits)
+        assert known.shape == (2, 7, height, width)
+        assert transform.partial or (known > 0.99).all()
+        assert transform.spatial or view.images.shape == images.shape
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_randomness_follows_seed_and_step(name):
+    transform, count, draws_numbers = EVERY[name]
+    images = scene(3, 24, 20)[0]
+
+    def pictures(seeds):
+        return torch.stack([view for view, _, _ in steps_of(transform, images, Draws(seeds), steps=8)])
+
+    first = pictures([1, 2, 3])
+    assert torch.equal(first, pictures([1, 2, 3]))
+    assert torch.equal(first, pictures([1, 2, 4])) is not draws_numbers
+    assert torch.equal(first[:, :2], pictures([1, 2, 4])[:, :2])
+    assert all(torch.equal(first[:count], later) for later in first.split(count)) is not draws_numbers
+    before = torch.get_rng_state()
+    list(transform(images, Draws([1, 2, 3])))
+    assert torch.equal(torch.get_rng_state(), before), "nothing is drawn from the global generator"
+
+
+@pytest.mark.parametrize("name", [name for name, (part, *_) in EVERY.items() if not isinstance(part, StraightThrough)])
+def test_gradients_are_those_of_finite_differences(name):
+    images = scene(2, 5, 4)[0].requires_grad_()
+    weights = torch.linspace(-1, 1, 5 * 4, dtype=torch.float64).view(5, 4)
+
+    def looks(x):
+        return sum((view.undo(view.images.sin()) * weights).sum() for view in EVERY[name][0](x, Draws([1, 2])))
+
+    if name == "admix":  # whose partners count as constants
+        (gradient,) = torch.autograd.grad(looks(images), images)
+        partners = images.detach().flip(0)
+        assert torch.allclose(gradient, 2 * weights * (images + 0.2 * partners).cos(), rtol=0, atol=1e-12)
+    else:
+        assert torch.autograd.gradcheck(looks, images)
+
+
+def test_what_transforms_say_of_themselves():
+    assert {name: (part.spatial, part.partial, part.mixes) for name, (part, *_) in EVERY.items()} == {
+        "diversity": (True, False, False),
+        "scales": (False, False, False),
+        "spectrum": (False, False, False),
+        "straight": (False, False, False),
+        "scaling": (True, False, False),
+        "crop": (True, True, False),
+        "flip": (True, False, False),
+        "affine": (True, True, False),
+        "blocks": (True, False, False),
+        "regions": (False, True, False),
+        "together": (False, True, False),
+        "admix": (False, False, True),
+    }
+    assert RandomFlip(undo=False).spatial
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("limit", "active"),
+    [
+        (ScaleCopies(1), ScaleCopies(2)),
+        (StraightThrough(ScaleCopies(1)), StraightThrough(ScaleCopies(2))),
+        (Admix(strength=0), Admix(copies=1)),
+        (DynamicScaling(1, 1), DynamicScaling(0.5, 1)),
+        (RandomCrop(1), RandomCrop(0.7)),
+        (RandomFlip(0), RandomFlip(1)),
+        (BlockShuffle(1), BlockShuffle(2)),
+        (LocalRegions(1), LocalRegions(2)),
+        (LocalRegions(keep=1), LocalRegions(keep=0.7)),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_transforms_switched_off_are_bim(limit, active, dtype):
+    model = curved(dtype)
+    images, labels = scene(2, 24, 20, dtype=dtype)
+    labels = half_right(model, images, labels)
+    plain = bim(steps=3)(model, images, labels)
+    assert torch.equal(bim(steps=3, input_transforms=[limit])(model, images, labels, seeds=[1, 2]), plain)
+    other = bim(steps=3, input_transforms=[active])(model, images, labels, seeds=[1, 2])
+    assert share_of_differences(other, plain) > 0.01
 
 
 def regions(height, width):

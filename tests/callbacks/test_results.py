@@ -288,8 +288,8 @@ def test_no_attack(tmp_path):
 class Brighter(Attack):
     """Adds a share of a level, so that saving has something to round."""
 
-    def perturb(self, model, images, labels, draws, log):
-        return (images + 0.7 / 255).clamp(0, 1)
+    def perturb(self, problem):
+        return (problem.images + 0.7 / 255).clamp(0, 1)
 
 
 def test_float_images_are_rounded_not_cut(tmp_path):
@@ -378,11 +378,11 @@ class Fails(Attack):
         super().__init__("fails")
         self.calls, self.error = 0, error
 
-    def perturb(self, model, images, labels, draws, log):
+    def perturb(self, problem):
         self.calls += 1
         if self.calls == 2:
             raise self.error("broken")
-        return images
+        return problem.images
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

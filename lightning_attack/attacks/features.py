@@ -1,0 +1,119 @@
+"""`Recorder`: run a model and keep what named layers return."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
+
+from torch import Tensor, fx, nn
+
+AUTO = "auto"
+"""The convolution after three fifths of the model's convolutions: late in the encoder of the usual networks."""
+
+
+class Recorder:
+    """A model that returns its logits and the outputs of named layers.
+
+    A layer is named as in `model.named_modules()`, such as `network.encoder.layer3`. In a program of `torch.export`
+    layers have lost their modules; there the nodes of the graph are the layers, such as `network.conv2d_31`. `auto` is
+    the convolution, in the order of definition, after three fifths of all.
+
+    Args:
+        model: the model; nothing of it is changed but for the time of a call.
+        layers: names of layers.
+
+    Raises:
+        ValueError: the model has no such layer, or, at a call, the layer did not run or returned no tensor.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        >>> logits, features = Recorder(model, ["1"])(torch.zeros(1, 3, 5, 5))
+        >>> logits.shape, features["1"].shape
+        (torch.Size([1, 2, 5, 5]), torch.Size([1, 4, 5, 5]))
+        >>> Recorder(model, ["3"])
+        Traceback (most recent call last):
+            ...
+        ValueError: the source has no layer '3'; the nearest are 0, 1, 2
+    """
+
+    def __init__(self, model: object, layers: Sequence[str]) -> None:
+        self.model = model
+        self._modules: dict[str, nn.Module] = {}
+        self._nodes: dict[str, tuple[fx.GraphModule, str]] = {}
+        if not layers:
+            return
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"layers {', '.join(layers)}: only an nn.Module has layers, not a function")
+        modules, nodes = dict(model.named_modules()), dict(_nodes(model))
+        for layer in layers:
+            name = _auto(modules, nodes) if layer == AUTO else layer
+            if name in nodes:
+                self._nodes[layer] = nodes[name]
+            elif name and name in modules:
+                self._modules[layer] = modules[name]
+            else:
+                raise ValueError(f"the source has no layer '{layer}'; {_nearest(layer, [*modules, *nodes])}")
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of images, and the outputs of the layers by name."""
+        found: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            for layer, module in self._modules.items():
+                hook = module.register_forward_hook(lambda _m, _i, output, layer=layer: found.update({layer: output}))
+                stack.callback(hook.remove)
+            for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
+                wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
+                stack.enter_context(_tapped(graph, wanted, found))
+            logits = self.model(images)  # type: ignore[operator]
+        for layer in (*self._modules, *self._nodes):
+            if not isinstance(found.get(layer), Tensor):
+                what = "did not run" if layer not in found else f"returned a {type(found[layer]).__name__}, no tensor"
+                raise ValueError(f"layer '{layer}' {what} in the source; name another")
+        return logits, found
+
+
+def _nodes(model: nn.Module) -> Iterator[tuple[str, tuple[fx.GraphModule, str]]]:
+    """The computing nodes of all graph modules in a model, by the names that users give them."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                if node.op == "call_function":
+                    yield f"{prefix}.{node.name}".removeprefix("."), (module, node.name)
+
+
+def _auto(modules: dict[str, nn.Module], nodes: dict[str, tuple[fx.GraphModule, str]]) -> str:
+    convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
+    convolutions += [name for name in nodes if name.rpartition(".")[2].startswith("conv2d")]
+    if not convolutions:
+        raise ValueError("the source has no convolution to take features from; name its layers")
+    return convolutions[len(convolutions) * 3 // 5]
+
+
+def _nearest(layer: str, names: Sequence[str]) -> str:
+    names = [name for name in names if name]
+    close = get_close_matches(layer, names, n=3, cutoff=0) if names else []
+    return f"the nearest are {', '.join(sorted(close))}" if close else "it has no named layers at all"
+
+
+@contextmanager
+def _tapped(graph: fx.GraphModule, wanted: dict[str, str], found: dict[str, Tensor]) -> Iterator[None]:
+    """For a while, `graph` keeps the outputs of some of its nodes in `found`."""
+
+    def keep(layer: str, value: Tensor) -> None:
+        found[layer] = value
+
+    copied = copy.deepcopy(graph.graph)
+    for node in list(copied.nodes):
+        if node.name in wanted:
+            with copied.inserting_after(node):
+                copied.call_function(keep, (wanted[node.name], node))
+    tapped = fx.GraphModule(graph, copied)
+    # The instance's own `forward` goes before that of its class.
+    graph.__dict__["forward"] = tapped.forward
+    try:
+        yield
+    finally:
+        del graph.__dict__["forward"]

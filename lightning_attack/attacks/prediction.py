@@ -1,0 +1,110 @@
+"""`Prediction`: what a model says about a batch, with the quantities that objectives share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE_INDEX = 255
+"""Label of pixels that have no say."""
+
+
+class Prediction:
+    """Logits and labels, with the quantities that objectives share; each is computed once, if at all.
+
+    Args:
+        logits: (B, C, H, W) in the geometry of the labels; half types are raised to float32.
+        labels: (B, H, W) int64, 255 = ignored: the true classes, or in a targeted attack the wanted ones.
+        targeted: whether the labels are wanted.
+        features: what named layers of the model returned, for objectives that ask (`Objective.layers`).
+
+    Raises:
+        ValueError: the shapes of logits and labels do not fit.
+    """
+
+    def __init__(
+        self, logits: Tensor, labels: Tensor, targeted: bool = False, features: Mapping[str, Tensor] | None = None
+    ) -> None:
+        if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
+            raise ValueError(
+                f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "
+                "(B, C, H, W) of the images' size (SegmentationModel resizes them)"
+            )
+        self.logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        self.labels, self.targeted, self.features = labels, targeted, features or {}
+        self._cross_entropy: dict[float, Tensor] = {}
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """Log softmax over the classes, (B, C, H, W)."""
+        # Kept for all who ask, also where the first to ask (a weight) is in no_grad.
+        with torch.set_grad_enabled(self.logits.requires_grad):
+            return F.log_softmax(self.logits, dim=1)
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Softmax over the classes, (B, C, H, W)."""
+        with torch.set_grad_enabled(self.logits.requires_grad):
+            return self.log_probs.exp()
+
+    @cached_property
+    def cross_entropy(self) -> Tensor:
+        """-log p_y of each pixel, (B, H, W); 0 on ignored pixels."""
+        return self.softened_cross_entropy(1.0)
+
+    def softened_cross_entropy(self, temperature: float) -> Tensor:
+        """-log softmax(z / temperature)_y of each pixel, (B, H, W); 0 on ignored pixels."""
+        if temperature not in self._cross_entropy:
+            with torch.set_grad_enabled(self.logits.requires_grad):
+                log_probs = self.log_probs if temperature == 1 else F.log_softmax(self.logits / temperature, dim=1)
+                self._cross_entropy[temperature] = F.nll_loss(
+                    log_probs, self.labels, ignore_index=IGNORE_INDEX, reduction="none"
+                )
+        return self._cross_entropy[temperature]
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Pixels with a label, (B, H, W) bool."""
+        return self.labels != IGNORE_INDEX
+
+    @cached_property
+    def known_labels(self) -> Tensor:
+        """Labels with 0 in place of "ignored", (B, H, W), for looking up the label's own logit."""
+        return torch.where(self.valid, self.labels, 0)
+
+    def of_label(self, values: Tensor) -> Tensor:
+        """Of values (B, C, H, W) the one of each pixel's label, (B, H, W); some number on ignored pixels."""
+        return values.gather(1, self.known_labels[:, None])[:, 0]
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """Predicted class of each pixel, (B, H, W)."""
+        # max(1)[1] is argmax(1) and several times faster on (B, C, H, W) logits.
+        return self.logits.detach().max(1)[1]
+
+    @cached_property
+    def unfooled(self) -> Tensor:
+        """P_T: labelled pixels that the attack has not won yet, (B, H, W) bool.
+
+        Those predicted as their label; in a targeted attack those not predicted as the wanted class.
+        """
+        right = self.classes == self.labels
+        return ~right & self.valid if self.targeted else right
+
+    @cached_property
+    def count(self) -> Tensor:
+        """Number of labelled pixels of each image, (B,)."""
+        return self.valid.flatten(1).sum(1)
+
+    def fraction(self, pixels: Tensor) -> Tensor:
+        """Share of each image's labelled pixels that a map (B, H, W) of booleans marks, (B,); NaN where none is."""
+        return (pixels & self.valid).flatten(1).sum(1) / self.count
+
+    def detached(self) -> Prediction:
+        """The same without the graph behind it."""
+        features = {name: value.detach() for name, value in self.features.items()}
+        return Prediction(self.logits.detach(), self.labels, self.targeted, features)

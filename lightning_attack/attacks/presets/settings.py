@@ -1,0 +1,106 @@
+"""Settings that presets share, and how an attack is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from lightning_attack.attacks.gradient_transforms import GradientTransform, Momentum
+from lightning_attack.attacks.input_transforms import InputTransform
+from lightning_attack.attacks.iterative import IterativeAttack
+from lightning_attack.attacks.norms import Norm, make_norm
+from lightning_attack.attacks.objectives import Objective
+from lightning_attack.attacks.pixels import Pixels
+
+
+class Ball(TypedDict, total=False):
+    """Keywords of every preset with a budget.
+
+    Args:
+        eps: radius of the ball, of [0, 1] pixels, above 0: a number or a fraction. Default `8/255` in L-inf.
+        steps: 1 or more, default 20; each is one forward and one backward pass for each view that the attack looks at.
+        random_start: start at a random point of the ball instead of the clean image. Default: as the paper does.
+        norm: `linf` (default), `l2`, or a `Norm`, which then brings its own radius.
+        name: name in tables and folders. Default: the preset's.
+    """
+
+    eps: Pixels
+    steps: int
+    random_start: bool
+    norm: str | Norm
+    name: str | None
+
+
+class Settings(Ball, total=False):
+    """Keywords of the presets on the common loop: those of `Ball`, and further parts.
+
+    Args:
+        step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
+            CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
+        input_transforms: further techniques, applied before those that the preset's name stands for.
+        gradient_transforms: likewise.
+    """
+
+    step_size: Pixels | None
+    input_transforms: Sequence[InputTransform] | None
+    gradient_transforms: Sequence[GradientTransform] | None
+
+
+def build(
+    preset: str,
+    objective: Objective,
+    settings: Settings,
+    defaults: Settings | None = None,
+    inputs: Sequence[InputTransform] = (),
+    gradients: Sequence[GradientTransform] = (),
+    kind: type[IterativeAttack] = IterativeAttack,
+    **own: Any,
+) -> IterativeAttack:
+    """The attack of a preset: its objective and own transforms, the caller's settings, the preset's defaults.
+
+    Args:
+        preset: its name.
+        objective: what it maximises.
+        settings: the caller's.
+        defaults: the preset's, where they are not those of `Settings`.
+        inputs: its own input transforms, after the caller's.
+        gradients: its own gradient transforms, after the caller's.
+        kind: the class of the attack.
+        own: further arguments of that class.
+    """
+    check_known(preset, settings, Settings)
+    norm = make_ball(settings)
+    values: Settings = {**(defaults or {}), **settings}
+    steps, step_size = values.get("steps", 20), values.get("step_size")
+    if step_size is None:
+        step_size = norm.eps if steps == 1 else 0.01 if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
+    return kind(
+        objective=objective,
+        norm=norm,
+        steps=steps,
+        step_size=step_size,
+        random_start=values.get("random_start", False),
+        input_transforms=[*(values.get("input_transforms") or []), *inputs],
+        gradient_transforms=[*(values.get("gradient_transforms") or []), *gradients],
+        name=values.get("name") or preset,
+        **own,
+    )
+
+
+def check_known(preset: str, settings: Ball, kind: type) -> None:
+    """Raise `TypeError` for a keyword that presets of this kind do not have."""
+    if unknown := settings.keys() - kind.__annotations__.keys():
+        known = ", ".join(kind.__annotations__)
+        raise TypeError(f"{preset} has no setting {', '.join(sorted(unknown))}; besides its own it takes {known}")
+
+
+def make_ball(settings: Ball) -> Norm:
+    """The ball that settings describe."""
+    if settings.get("norm") == "l2" and "eps" not in settings:
+        raise ValueError("norm='l2' needs eps: the Euclidean length of an image's perturbation, such as 1.0")
+    return make_norm(settings.get("norm", "linf"), settings.get("eps", "8/255"))
+
+
+def momentum(decay: float) -> list[GradientTransform]:
+    """MI, or nothing for decay 0, where it would only change the gradient's size and keep another one out."""
+    return [Momentum(decay)] if decay else []
