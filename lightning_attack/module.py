@@ -117,7 +117,7 @@ class AttackModule(LightningModule):
                 "give one of them, least_likely or masks (or null)"
             )
         if target_labels is not None and not self.attack.targetable:
-            raise ValueError(f"{self.attack.name} cannot be targeted: it looks at no labels; set target_labels: null")
+            raise ValueError(f"{self.attack.name} cannot be targeted: it looks at no labels, or has no targeted mode; set target_labels: null")
         return target_labels
 
     def train(self, mode: bool = True) -> AttackModule:
@@ -226,15 +226,20 @@ def count_passes(source: nn.Module) -> Iterator[dict[str, int]]:
     """Count forward and backward passes, image by image; of an ensemble those of its members."""
     passes = {"forward": 0, "backward": 0}
 
-    def forward(network: nn.Module, images: tuple[Tensor, ...], logits: Tensor) -> None:
-        passes["forward"] += len(logits)
-        if logits.requires_grad:
-            logits.register_hook(backward)
+    def forward(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        passes["forward"] += len(inputs[0])
+        if not inputs[0].requires_grad:
+            return None
+        # At the input, which the gradient of every loss reaches, of features too; a view of its own for each pass,
+        # because several networks may be shown the same tensor.
+        images = inputs[0].view_as(inputs[0])
+        images.register_hook(backward)
+        return (images, *inputs[1:])
 
     def backward(gradient: Tensor) -> None:
         passes["backward"] += len(gradient)
 
-    hooks = [network.register_forward_hook(forward) for network in getattr(source, "members", [source])]
+    hooks = [network.register_forward_pre_hook(forward) for network in getattr(source, "members", [source])]
     try:
         yield passes
     finally:

@@ -30,7 +30,7 @@ def imported(file):
 
 @pytest.mark.parametrize("floor", FORBIDDEN)
 def test_floor_imports_nothing_from_above(floor):
-    files = [PACKAGE / floor] if floor.endswith(".py") else list((PACKAGE / floor).glob("*.py"))
+    files = [PACKAGE / floor] if floor.endswith(".py") else list((PACKAGE / floor).rglob("*.py"))
     assert files
     for file in files:
         for name in imported(file):
@@ -46,7 +46,7 @@ def test_only_the_wrapper_normalises_and_nothing_chooses_a_device():
 
 
 def test_the_attack_loop_never_waits_for_the_device():
-    for file in (PACKAGE / "attacks").glob("*.py"):
+    for file in (PACKAGE / "attacks").rglob("*.py"):
         calls = [node.func.attr for node in ast.walk(ast.parse(file.read_text()))
                  if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
         assert not {"item", "backward"} & set(calls), file

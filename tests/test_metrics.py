@@ -124,6 +124,7 @@ def test_perturbation_size_closed_forms():
     size.update(adversarial[1:], clean[1:])
     result = size.compute()
     assert result["linf"].item() == pytest.approx(0.25 * 255, rel=1e-6)
+    assert result["linf_median"].item() == pytest.approx(0.1 * 255, rel=1e-6)  # of 8, 63.75 and 25.5
     assert result["l2"].item() == pytest.approx((8 / 255 * 60**0.5 + 0.25 + 0.1 * 15**0.5) / 3, rel=1e-6)
     mse = [(8 / 255) ** 2, 0.25**2 / 60, 0.1**2 / 4]
     assert result["psnr"].item() == pytest.approx(np.mean([10 * math.log10(1 / m) for m in mse]), rel=1e-6)
@@ -134,4 +135,22 @@ def test_no_perturbation():
     size = PerturbationSize()
     size.update(images, images)
     result = {name: value.item() for name, value in size.compute().items()}
-    assert result == {"linf": 0.0, "l2": 0.0, "psnr": math.inf}
+    assert result == {"linf": 0.0, "linf_median": 0.0, "l2": 0.0, "psnr": math.inf}
+
+
+@pytest.mark.parametrize(
+    ("levels", "median"), [([7], 7), ([9, 1, 4], 4), ([1, 10, 2, 3], 2.5), ([0, 0, 0, 200], 0), ([5, 5.5], 5.25)]
+)
+def test_median_counts_images_however_they_are_batched(levels, median):
+    clean = torch.rand(len(levels), 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.2
+    adversarial = clean.clone()
+    for number, level in enumerate(levels):  # the largest change of one value, among smaller ones
+        adversarial[number, 1] += level / 510
+        adversarial[number, 2, 3, number] += level / 255
+    for batch in (1, 2, 4):
+        size = PerturbationSize()
+        for start in range(0, len(levels), batch):
+            size.update(adversarial[start : start + batch], clean[start : start + batch])
+        result = size.compute()
+        assert result["linf_median"].item() == pytest.approx(median, abs=1e-6)
+        assert result["linf"].item() == pytest.approx(max(levels), abs=1e-6)

@@ -45,7 +45,7 @@ def test_clean_figures_are_those_that_the_networks_came_with(predict, tmp_path):
     assert report["images"] == 49
     assert figures["deeplabv3_mnv2_dm05_voc_257"] == pytest.approx((0.5217, 0.4695, 0.8699), abs=5e-4)
     assert figures["other"] == pytest.approx((0.6567, 0.6567, 0.9108), abs=5e-4)
-    assert report["perturbation"] == {"linf": 0, "l2": 0, "psnr": None}
+    assert report["perturbation"] == {"linf": 0, "linf_median": 0, "l2": 0, "psnr": None}
 
 
 def test_the_source_among_the_targets_is_one_row(predict):

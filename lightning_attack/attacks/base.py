@@ -113,7 +113,7 @@ class Attack(ABC):
         """
         _check(images, labels, seeds, region)
         if targeted and not self.targetable:
-            raise ValueError(f"{self.name} cannot be targeted: it does not look at labels")
+            raise ValueError(f"{self.name} cannot be targeted: it looks at no labels, or has no targeted mode")
         if self.mixes and len(images) == 1:
             raise ValueError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
         self.check_model(model)
@@ -161,6 +161,8 @@ def describe(part: object) -> object:
         return part
     if isinstance(part, list | tuple):
         return [describe(item) for item in part]
+    if isinstance(part, Mapping):
+        return {key: describe(value) for key, value in part.items()}
     return {"class": type(part).__name__} | {
         key: describe(value) for key, value in vars(part).items() if not key.startswith("_")
     }

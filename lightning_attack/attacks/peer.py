@@ -30,8 +30,9 @@ class Peer(Attack):
 
     These attacks were written for one label per image. Those whose loss is torch's cross-entropy (PGD, FGSM, BIM,
     MIFGSM, NIFGSM, VMIFGSM, TPGD, ...) take label maps as well, and ignored pixels are told to them by the label -100,
-    which that loss leaves out; others fail with an error of their own. They minimise or maximise the mean over the
-    image, and move images without moving labels (DIFGSM). Some work in float32 only (TIFGSM, PIFGSM).
+    which that loss leaves out; others (APGD, CW, Square, FAB, Pixle, SPSA, Jitter) fail with errors of their own. The
+    loss is the mean over the image; DIFGSM and TIFGSM move images without moving labels and want square ones; TIFGSM
+    and PIFGSM work in float32 only.
 
     Images go one by one, and all global random generators are set from the image's own seed and put back afterwards:
     the result does not depend on the batch. Outside of the region the network is shown the clean image, so that no

@@ -93,7 +93,7 @@ class Prediction:
         Those predicted as their label; in a targeted attack those not predicted as the wanted class.
         """
         right = self.classes == self.labels
-        return ~right & self.valid if self.targeted else right
+        return (~right if self.targeted else right) & self.valid
 
     @cached_property
     def count(self) -> Tensor:

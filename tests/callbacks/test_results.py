@@ -277,7 +277,7 @@ def test_no_attack(tmp_path):
     metrics = run(tmp_path, NoAttack(), {"other": model(1)})
     folder = tmp_path / "no_attack_source" / "version_0"
     report = strict_json(folder / "transfer.json")
-    assert report["perturbation"] == {"linf": 0, "l2": 0, "psnr": None}
+    assert report["perturbation"] == {"linf": 0, "linf_median": 0, "l2": 0, "psnr": None}
     assert report["curves"] == {}
     assert report["passes_per_image"] == {"forward": 0, "backward": 0}
     assert all(row["drop"] == 0 and row["clean_miou"] == row["adversarial_miou"] for row in metrics.rows)

@@ -8,7 +8,6 @@ from typing import Unpack
 from lightning_attack.attacks.alma_prox import ALMAProx
 from lightning_attack.attacks.apgd import APGD
 from lightning_attack.attacks.dag import DAG
-from lightning_attack.attacks.input_transforms import InputTransform
 from lightning_attack.attacks.iterative import IterativeAttack
 from lightning_attack.attacks.losses import JensenShannon
 from lightning_attack.attacks.masked_losses import BalancedMaskedCrossEntropy, MaskedCrossEntropy
@@ -47,32 +46,15 @@ def pi_fgsm(
 
 
 def svre(
-    *,
-    step_size: Pixels = 0.01,
-    inner_steps: int | None = None,
-    decay: float = 1.0,
-    input_transforms: Sequence[InputTransform] | None = None,
-    order_seed: int = 0,
-    **settings: Unpack[Ball],
-) -> SVRE:
+    *, inner_steps: int | None = None, decay: float = 1.0, order_seed: int = 0, **settings: Unpack[Settings]
+) -> IterativeAttack:
     """SVRE: momentum on an ensemble, with inner steps on single members of reduced variance, see `SVRE`.
 
     Source: Y. Xiong et al., CVPR 2022, arXiv 2111.10752 (there: eps 16/255, step eps/10, 10 steps, inner steps four
-    times the number of members). The source must be an `Ensemble`. It takes the keywords of `Ball`; its own are those of
-    `SVRE`.
+    times the number of members). The source must be an `Ensemble`.
     """
-    check_known("svre", settings, Ball)
-    return SVRE(
-        CrossEntropy(),
-        make_ball(settings),
-        settings.get("steps", 20),
-        step_size,
-        inner_steps,
-        decay,
-        settings.get("random_start", False),
-        input_transforms,
-        order_seed,
-        name=settings.get("name") or "svre",
+    return build(
+        "svre", CrossEntropy(), settings, kind=SVRE, inner_steps=inner_steps, decay=decay, order_seed=order_seed
     )
 
 

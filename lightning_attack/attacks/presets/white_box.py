@@ -90,7 +90,8 @@ def js_pgd(**settings: Unpack[Settings]) -> IterativeAttack:
 def tsallis_pgd(*, q_start: float = -2.0, q_end: float = 1.0, **settings: Unpack[Settings]) -> IterativeAttack:
     """PGD on the Tsallis loss, which goes from the correct pixels to all as q goes to 1, see `Tsallis`.
 
-    The released form has 300 steps of APGD with a falling radius: `APGD` with the objective `Tsallis`.
+    Source: 2026, arXiv 2605.03405 (there inside APGD of 300 steps with a falling radius: `apgd` with the objective
+    `Tsallis` and SEA's radii).
     """
     return build("tsallis_pgd", Tsallis(q_start, q_end), settings, {"random_start": True})
 
@@ -106,7 +107,7 @@ def eroseg(
 ) -> IterativeAttack:
     """EroSeg: first the correct pixels of low confidence, then more and more of the others, see `EroSeg`.
 
-    Source: 2026, arXiv 2601.14950 (there: eps 8/255, step 0.001 as printed, 10 steps).
+    Source: Y. Song et al., 2026, arXiv 2601.14950 (there: eps 8/255, step 0.001 as printed, 10 steps).
     """
     objective = EroSeg(tau, growth, foreground, background, background_class)
     return build("eroseg", objective, settings, {"random_start": True})
