@@ -153,7 +153,7 @@ class AttackCLI(LightningCLI):
             smallest = self.datamodule.smallest_batch(self.trainer.world_size)
             if self.model.attack.mixes and smallest == 1:
                 raise UsageError(
-                    f"{self.model.attack.name} mixes the photos of a batch, but one batch of this run has a single one; "
+                    f"{self.model.attack.name} mixes the photos of a batch, but a batch of this run has a single one; "
                     "choose data.batch_size and data.limit so that each has two or more"
                 )
 

@@ -116,8 +116,8 @@ class AttackModule(LightningModule):
                 f"target_labels={target_labels}: the networks have the classes 0..{self.num_classes - 1}; "
                 "give one of them, least_likely or masks (or null)"
             )
-        if target_labels is not None and not self.attack.targetable:
-            raise ValueError(f"{self.attack.name} cannot be targeted: it looks at no labels, or has no targeted mode; set target_labels: null")
+        if target_labels is not None:
+            self.attack.check_targetable()
         return target_labels
 
     def train(self, mode: bool = True) -> AttackModule:

@@ -1,4 +1,4 @@
-"""The README's table of all presets on real photos: `python tests/presets_table.py`.
+"""The README's table of all presets on real photos: `python -m tests.presets_table`.
 
 Every preset spends 20 backward passes on the source network for each photo (`fgsm` has one step, and the three attacks
 of `sea` share 18), whatever its defaults, so that the table compares ideas and not budgets.
@@ -31,7 +31,7 @@ SPENT = {
     "svre": {"inner_steps": 2, "steps": 5},  # on an ensemble of one
     # With few steps, long ones.
     "alma_prox": {"steps": 20, "step_size": 0.005},
-    "dag": {"steps": 20},
+    "dag": {"steps": 20, "step_size": "4/255"},
 }
 
 

@@ -131,6 +131,19 @@ def test_every_attack_file_runs_and_gives_its_name(file, predict, tmp_path):
     assert row["attack"] == file.stem
 
 
+def test_minimal_norm_attacks_are_reported_by_norm(predict, tmp_path):
+    attack = f"--model.attack={CONFIGS / 'attacks' / 'dag.yaml'}"
+    quick = ("--model.attack.steps=40", "--model.attack.step_size=0.1", "--model.attack.threshold=0.3")
+    assert predict(attack, *quick, "--model.quantize=false", "--data.limit=3", "--model.targets=null") == 0
+    report = json.loads((the_run(tmp_path / "results") / "transfer.json").read_text())
+    found = report["minimal_norm"]
+    assert found["solved"] == report["curves"]["success"][-1] == 1
+    # Without rounding the images are the solutions.
+    assert found["median_linf"] == pytest.approx(report["perturbation"]["linf_median"], rel=1e-4)
+    assert 0 < found["median_linf"] <= report["perturbation"]["linf"]
+    assert report["targets"][0]["adversarial_accuracy"] < 0.71
+
+
 def test_both_readings_of_stage_one_are_runnable(predict):
     files = [CONFIGS / "attacks" / f"{name}.yaml" for name in ("transegpgd", "transegpgd_misclassified")]
     assert [yaml.safe_load(file.read_text())["init_args"]["gamma"] for file in files] == [0.1, 0.7]

@@ -101,8 +101,11 @@ def test_manual_of_an_attack():
 
 
 def test_no_command_is_left_out():
-    """fit is run by test_cli, the first two lines by CI."""
-    kinds = ("python3 -m venv", "python main.py predict", "python main.py fit", "python -m pydoc", "tensorboard")
+    """fit is run by test_cli, the table of presets by test_shared, the first two lines by CI."""
+    kinds = (
+        "python3 -m venv", "python main.py predict", "python main.py fit", "python -m pydoc", "tensorboard",
+        "python -m tests.presets_table",
+    )  # fmt: skip
     assert all(line.startswith(kinds) for line in COMMANDS), COMMANDS
     assert [line for line in COMMANDS if "fit" in line] == ["python main.py fit -c configs/fit/scenes_fpn.yaml"]
     for name in re.findall(r"configs/[\w/]+\.yaml", README):

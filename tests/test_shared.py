@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +55,12 @@ def test_the_source_among_the_targets_is_one_row(predict):
     assert [row["white_box"] for row in rows] == ["True", "False", "False", "False"]
     assert rows[0]["source"] == rows[0]["target"]
     assert float(rows[0]["adversarial_miou"]) < float(rows[0]["clean_miou"])
+
+
+def test_table_of_presets():
+    """The README's command, on one photo and for two attacks."""
+    command = [sys.executable, "-m", "tests.presets_table", "fgsm", "svre", "--limit=1"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    table = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("| `"): row[1] for row in table} == {"fgsm": "1", "svre": "20"}
+    assert all(row[-1] == "8 |" for row in table), "both use the whole budget"

@@ -75,8 +75,13 @@ class Attack(ABC):
     def perturb(self, problem: Problem) -> Tensor:
         """Adversarial images in [0, 1]; the problem is checked, the model is frozen, gradients are on."""
 
-    def check_model(self, model: Model) -> None:
+    def check_model(self, model: Model) -> None:  # noqa: B027 (most attacks need nothing)
         """Raise `ValueError` if the attack needs something that the model lacks, such as a layer of some name."""
+
+    def check_targetable(self) -> None:
+        """Raise `ValueError` if the attack cannot pull pixels to wanted classes."""
+        if not self.targetable:
+            raise ValueError(f"{self.name} cannot be targeted: it looks at no labels, or has no targeted mode")
 
     def __call__(
         self,
@@ -112,8 +117,8 @@ class Attack(ABC):
             RuntimeError: called in inference mode, in which torch keeps no gradients.
         """
         _check(images, labels, seeds, region)
-        if targeted and not self.targetable:
-            raise ValueError(f"{self.name} cannot be targeted: it looks at no labels, or has no targeted mode")
+        if targeted:
+            self.check_targetable()
         if self.mixes and len(images) == 1:
             raise ValueError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
         self.check_model(model)

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -48,6 +49,9 @@ class TransferMetrics(Callback):
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
 
+    An attack that looks for the smallest norm (its log has `linf`) adds `minimal_norm` to `transfer.json`: the share of
+    images with a solution, and the median of the norms of the attack's own float images, in 1/255.
+
     After the run `rows` holds the rows and `report` the content of `transfer.json`.
 
     Args:
@@ -82,6 +86,7 @@ class TransferMetrics(Callback):
         self._size = PerturbationSize().to(pl_module.device)
         self._totals: dict[str, float] = defaultdict(float)
         self._curves: list[dict[str, list[float]]] = []
+        self._norms: list[float] = []
         self._started = time.perf_counter()
 
     def on_predict_batch_end(
@@ -107,12 +112,15 @@ class TransferMetrics(Callback):
                 sums = self._curves[step].setdefault(name, [0.0, 0])
                 sums[0] += float(known.sum())
                 sums[1] += len(known)
+        if outputs["figures"] and "linf" in outputs["figures"][-1]:
+            self._norms += (255 * outputs["figures"][-1]["linf"].cpu().double()).tolist()
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
         scores = {key: metric.compute() for key, metric in self._scores.items()}
         size = {name: _number(value) for name, value in self._size.compute().items()}
         totals = _sum(gather(dict(self._totals)))
         curves = _merge(gather(self._curves))
+        norms = [norm for part in gather(self._norms) for norm in part]
         if not trainer.is_global_zero:
             return
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None)
@@ -152,6 +160,7 @@ class TransferMetrics(Callback):
             "images": int(totals["images"]),
             "targets": networks,
             "perturbation": size,
+            **({"minimal_norm": _minimal_norm(norms)} if norms else {}),
             "passes_per_image": {kind: totals[f"{kind} passes"] / totals["images"] for kind in ("forward", "backward")},
             "seconds": {"run": time.perf_counter() - self._started, "attack": totals["attack seconds"]},
             "curves": curves,
@@ -165,6 +174,10 @@ class TransferMetrics(Callback):
         if trainer.is_global_zero and self.table:
             console = Console()
             console.print(self._table())
+            if "minimal_norm" in self.report:
+                found = self.report["minimal_norm"]
+                norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"
+                console.print(f"Solved: {found['solved']:.1%} of the images; median L-inf norm: {norm}")
             console.print(f"Results: {self._folder}", soft_wrap=True)
 
     def _write(self) -> None:
@@ -217,6 +230,15 @@ def _number(value: Tensor | float) -> float | None:
     """A plain number; None where there is none (a class without labels, the PSNR of an unchanged image)."""
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _minimal_norm(norms: list[float]) -> dict[str, float | None]:
+    """Share of images with a solution, and the median of the solutions' norms, where none counts as infinite."""
+    norms = sorted(math.inf if math.isnan(norm) else norm for norm in norms)
+    return {
+        "solved": sum(map(math.isfinite, norms)) / len(norms),
+        "median_linf": _number(median(norms)),
+    }
 
 
 def _sum(parts: list[dict[str, float]]) -> dict[str, float]:

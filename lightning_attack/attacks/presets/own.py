@@ -67,8 +67,8 @@ def apgd(
 ) -> APGD:
     """APGD: PGD that finds its own step sizes and returns the best iterate, see `APGD`.
 
-    Source: F. Croce, M. Hein, ICML 2020, arXiv 2003.01690 (there: 100 steps). It takes the keywords of `Ball`, not those
-    of `Settings`: its steps have their own sizes and see the model as it is.
+    Source: F. Croce, M. Hein, ICML 2020, arXiv 2003.01690 (there: 100 steps). It takes the keywords of `Ball`, not
+    those of `Settings`: its steps have their own sizes and see the model as it is.
 
     Args:
         objective: what to maximise, `CrossEntropy` by default.
@@ -97,9 +97,9 @@ def sea(
 ) -> WorstCase:
     """SEA: the worst of three APGD with falling radius, on masked, balanced masked and Jensen-Shannon losses.
 
-    Source: F. Croce, N. D. Singh, M. Hein, ECCV 2024, arXiv 2306.12941; the three losses of the paper (the released code
-    runs other ones). See `WorstCase`, `APGD`, `MaskedCrossEntropy`, `BalancedMaskedCrossEntropy`, `JensenShannon`. It
-    takes the keywords of `Ball`.
+    Source: F. Croce, N. D. Singh, M. Hein, ECCV 2024, arXiv 2306.12941; the three losses of the paper (the released
+    code runs other ones). See `WorstCase`, `APGD`, `MaskedCrossEntropy`, `BalancedMaskedCrossEntropy`,
+    `JensenShannon`. It takes the keywords of `Ball`.
 
     Args:
         class_pixels: pixels of each class in the training set, see `BalancedMaskedCrossEntropy`.
@@ -134,9 +134,7 @@ def alma_prox(
     return ALMAProx(steps, threshold, step_size, name=name or "alma_prox")
 
 
-def dag(
-    *, steps: int = 200, threshold: float = 0.99, step_size: Pixels = "0.5/255", name: str | None = None
-) -> DAG:
+def dag(*, steps: int = 200, threshold: float = 0.99, step_size: Pixels = "0.5/255", name: str | None = None) -> DAG:
     """DAG: short steps on the pixels that are still correct until 99 % are fooled, see `DAG`. It has no radius.
 
     Source: C. Xie et al., ICCV 2017, arXiv 1703.08603.

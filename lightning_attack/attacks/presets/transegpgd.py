@@ -103,9 +103,7 @@ def transegpgd_ti(
     return _with("transegpgd_ti", settings, gradients=[TranslationInvariance(kernel_size), *momentum(decay)])
 
 
-def transegpgd_si(
-    *, decay: float = 1.0, copies: int = 5, **settings: Unpack[TranSegPGDSettings]
-) -> IterativeAttack:
+def transegpgd_si(*, decay: float = 1.0, copies: int = 5, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
     """TranSegPGD with SI (`ScaleCopies`) and MI (`Momentum`); the other arguments are those of `transegpgd`."""
     return _with("transegpgd_si", settings, [ScaleCopies(copies)], momentum(decay))
 

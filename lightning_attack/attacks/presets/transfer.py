@@ -141,9 +141,7 @@ def admix(
     return build("admix", CrossEntropy(), settings, inputs=inputs, gradients=momentum(decay))
 
 
-def ssa(
-    *, decay: float = 1.0, copies: int = 20, rho: float = 0.5, **settings: Unpack[Settings]
-) -> IterativeAttack:
+def ssa(*, decay: float = 1.0, copies: int = 20, rho: float = 0.5, **settings: Unpack[Settings]) -> IterativeAttack:
     """SSA: momentum over copies whose spectrum was shaken, see `SpectrumSimulation`; its noise has the size of eps.
 
     Source: Y. Long et al., ECCV 2022, arXiv 2207.05382 (there: eps 16/255, step eps/10, 10 steps, 20 copies, rho 0.5).

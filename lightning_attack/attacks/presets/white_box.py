@@ -123,9 +123,7 @@ def rp_pgd(
     return build("rp_pgd", RPPGD(prototypes, layers), settings, {"random_start": True})
 
 
-def fspgd(
-    *, layers: Sequence[str] = ("auto",), cosine: float = 0.5, **settings: Unpack[Settings]
-) -> IterativeAttack:
+def fspgd(*, layers: Sequence[str] = ("auto",), cosine: float = 0.5, **settings: Unpack[Settings]) -> IterativeAttack:
     """FSPGD: break the similarity of features between places, then with the clean features, see `FSPGD`.
 
     Source: 2025, arXiv 2502.01262 (there: eps 0.03, step 0.01, 20 steps, random start, the layer `layer3_2` of a
