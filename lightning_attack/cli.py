@@ -181,7 +181,7 @@ def main(args: ArgsType = None) -> int:
     _quiet()
     try:
         AttackCLI(args)
-    except (UsageError, data.DataError, models.ModelError, OSError) as error:
+    except (UsageError, attacks.AttackError, data.DataError, models.ModelError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except pickle.UnpicklingError:

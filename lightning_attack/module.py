@@ -109,8 +109,8 @@ class AttackModule(LightningModule):
     def _check_target_labels(self, target_labels: int | str | None) -> int | str | None:
         if target_labels is None or target_labels in ("least_likely", "masks"):
             pass
-        elif isinstance(target_labels, str):
-            raise ValueError(f"target_labels='{target_labels}': must be a class, least_likely or masks (or null)")
+        elif isinstance(target_labels, bool) or not isinstance(target_labels, int):
+            raise ValueError(f"target_labels={target_labels!r}: must be a class, least_likely or masks (or null)")
         elif not 0 <= target_labels < self.num_classes:
             raise ValueError(
                 f"target_labels={target_labels}: the networks have the classes 0..{self.num_classes - 1}; "

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from lightning_attack.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,3 +30,21 @@ def run():
         return process
 
     return run
+
+
+@pytest.fixture
+def predict(monkeypatch, tmp_path):
+    """Run `predict` in this process, into `tmp_path/results`; returns the exit code. A dictionary is a file of YAML."""
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+
+    def predict(*arguments):
+        words = ["predict", f"--results={tmp_path / 'results'}"]
+        for number, argument in enumerate(arguments):
+            if isinstance(argument, dict):
+                (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(argument))
+                words += ["-c", str(tmp_path / f"{number}.yaml")]
+            else:
+                words.append(str(argument))
+        return main(words)
+
+    return predict

@@ -22,17 +22,6 @@ from lightning_attack.data import SyntheticScenes
 ATTACKS = sorted((CONFIGS / "attacks").glob("*.yaml"))
 
 
-@pytest.fixture
-def predict(monkeypatch, tmp_path):
-    """Run `predict` in this process, into `tmp_path/results`; returns the exit code."""
-    monkeypatch.setattr(sys, "argv", ["main.py"])
-
-    def predict(*arguments):
-        return main(["predict", f"--results={tmp_path / 'results'}", *map(str, arguments)])
-
-    return predict
-
-
 def the_run(results):
     """The folder of the only run."""
     (folder,) = [path.parent for path in results.rglob("transfer.json")]

@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from lightning_attack.attacks import (
@@ -19,29 +18,11 @@ from lightning_attack.attacks import (
     TransferablePixels,
     image_seeds,
 )
-from lightning_attack.cli import CONFIGS, main
+from lightning_attack.cli import CONFIGS
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.models import TrainedModel
 
 from .test_cli import rows, the_run
-
-
-@pytest.fixture
-def predict(monkeypatch, tmp_path):
-    """Run `predict` in this process, into `tmp_path/results`; returns the exit code. A dictionary is a file of YAML."""
-    monkeypatch.setattr("sys.argv", ["main.py"])
-
-    def predict(*arguments):
-        words = ["predict", f"--results={tmp_path / 'results'}"]
-        for number, argument in enumerate(arguments):
-            if isinstance(argument, dict):
-                (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(argument))
-                words += ["-c", str(tmp_path / f"{number}.yaml")]
-            else:
-                words.append(str(argument))
-        return main(words)
-
-    return predict
 
 
 def part(kind, **init_args):
@@ -82,6 +63,8 @@ def mistake(*arguments, says):
     ("arguments", "says"),
     [
         # Features.
+        mistake(attack("fspgd"), "--model.attack.layers=[network.encoder]", says="returned a list, no tensor in the"),
+        mistake(attack("sea"), "--model.attack.class_pixels=[1,2]", says="class_pixels has 2 numbers, the model 8"),
         mistake(
             attack("fspgd"), "--model.attack.layers=[network.encoder.model.s33]",
             says="no layer 'network.encoder.model.s33'; the nearest are network.encoder.model.s2, network.enc",
@@ -139,7 +122,7 @@ def mistake(*arguments, says):
             {"model": {"source": part("Ensemble", members=[network("fpn"), SMALL])}},
             says="the members of an ensemble have [3, 8] classes; all must have the same",
         ),
-        mistake({"model": {"source": part("Ensemble", members=[part("TraindModel")])}}, says="did you mean TrainedModel"),
+        mistake({"model": {"source": part("Ensemble", members=[part("TraindModel")])}}, says="mean TrainedModel"),
         # The rest.
         mistake("--model.target_labels=8", says="target_labels=8: the networks have the classes 0..7"),
         mistake(attack("pi_fgsm"), "--model.attack.norm=l2", "--model.attack.eps=1", says="the patch-wise attack is"),

@@ -19,8 +19,8 @@ from lightning_attack.attacks import (
     transegpgd_mi_di_ti,
     vmi_fgsm,
 )
+from lightning_attack.attacks.base import Attack
 from lightning_attack.callbacks.transfer_metrics import COLUMNS
-from lightning_attack.cli import main
 from lightning_attack.data import DataError, ImageFolder, SegmentationDataModule
 from lightning_attack.models import Ensemble, TrainedModel
 
@@ -91,6 +91,42 @@ def test_a_region_of_all_pixels_is_no_region(attack):
         assert all(torch.equal(ours[name].nan_to_num(-1), theirs[name].nan_to_num(-1)) for name in theirs)
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [attack for attack in ATTACKS if attack.name not in ("transegpgd_mi_di_ti", "vmi_fgsm")],
+    ids=lambda a: a.name,
+)
+def test_the_model_is_not_shown_what_may_not_be(attack):
+    """Without views and samples all that the model sees is the photo with another region."""
+    model, images, labels = setting(attack)
+    region = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    outside, shown = ~region[:, None].expand_as(images), []
+    hook = model.register_forward_pre_hook(lambda _, arguments: shown.append(arguments[0].detach()))
+    attack(model, images, labels, [1, 2, 3, 4], region=region)
+    hook.remove()
+    assert len(shown) > 1
+    assert any(not torch.equal(seen, images) for seen in shown)
+    assert all(torch.equal(seen[outside], images[outside]) for seen in shown)
+
+
+def test_the_length_of_a_step_is_spent_inside():
+    images, labels = scene(2, 16, 16)
+    images, region = 0.3 + 0.4 * images, torch.zeros_like(labels, dtype=torch.bool)  # far from black and white
+    region[0, 3:6] = region[1, 2, 2] = True
+    change = bim(norm="l2", eps=1.0, steps=1, step_size=0.2)(curved(), images, labels, region=region) - images
+    assert change.flatten(1).norm(dim=1).tolist() == pytest.approx([0.2, 0.2], abs=1e-12)
+
+
+def test_an_attack_that_does_not_care_is_kept_inside():
+    class Dark(Attack):
+        def perturb(self, problem):
+            return problem.images * 0
+
+    images, labels = scene()
+    region = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    assert torch.equal(Dark("dark")(curved(), images, labels, region=region), images * ~region[:, None])
+
+
 def test_a_region_reaches_pixels_outside_of_it():
     # A patch of the image, to change what is predicted beside it: within the reach of two 3 x 3 convolutions.
     model, (images, _) = curved(), scene(1, 16, 16)
@@ -146,17 +182,6 @@ def test_masks_go_the_way_of_their_photo(tmp_path):
 
 
 # The command line.
-
-
-@pytest.fixture
-def predict(monkeypatch, tmp_path):
-    """Run `predict` in this process, into `tmp_path/results`; returns the exit code."""
-    monkeypatch.setattr("sys.argv", ["main.py"])
-
-    def predict(*arguments):
-        return main(["predict", f"--results={tmp_path / 'results'}", *map(str, arguments)])
-
-    return predict
 
 
 def regions(folder):

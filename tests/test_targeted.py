@@ -11,16 +11,13 @@ from lightning_attack.attacks import PRESETS, CosPGD, FoolAllPixels, SegPGD, adm
 from lightning_attack.attacks.objectives import Moment, Prediction
 from lightning_attack.attacks.random import Draws
 from lightning_attack.callbacks.transfer_metrics import COLUMNS
-from lightning_attack.cli import main
 from lightning_attack.data import ImageFolder, SegmentationDataModule, SyntheticScenes
 from lightning_attack.models import Ensemble, TrainedModel
 from lightning_attack.module import AttackModule
 
-from .attacks.toys import PIXELS, curved, half_right, scene, share_of_differences
+from .attacks.toys import FEW, PIXELS, curved, half_right, scene, share_of_differences
 from .test_cli import photos, rows, the_run
 
-FEW = {name: {"samples": 2} for name in ("vmi_fgsm", "vni_fgsm", "pgn", "transegpgd_vmi")}
-FEW |= {"admix": {"copies": 2, "scales": 2}, "ssa": {"copies": 2}, "emi_fgsm": {"samples": 3}}
 WITHOUT_BALL_OR_LABELS = ("alma_prox", "dag", "fspgd")
 
 
@@ -154,6 +151,8 @@ def test_without_masks_wishes_are_for_all_pixels(tmp_path):
         (255, "target_labels=255"),
         ("most_likely", "target_labels='most_likely': must be a class, least_likely or masks"),
         ("3", "target_labels='3': must be a class"),
+        (True, "target_labels=True: must be a class"),
+        (3.5, "target_labels=3.5: must be a class"),
     ],
 )
 def test_bad_wishes_are_refused_at_once(target_labels, message):
@@ -180,17 +179,6 @@ def test_wishes_do_not_depend_on_the_batch():
 
 SOURCE = "embedded:scenes_deeplabv3plus"
 TARGETS = "{fpn: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}}"
-
-
-@pytest.fixture
-def predict(monkeypatch, tmp_path):
-    """Run `predict` in this process, into `tmp_path/results`; returns the exit code."""
-    monkeypatch.setattr("sys.argv", ["main.py"])
-
-    def predict(*arguments):
-        return main(["predict", f"--results={tmp_path / 'results'}", *map(str, arguments)])
-
-    return predict
 
 
 def share_predicted_as(name, images, wanted):

@@ -6,6 +6,7 @@ from lightning_attack.attacks.apgd import APGD
 from lightning_attack.attacks.base import Attack, NoAttack
 from lightning_attack.attacks.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
 from lightning_attack.attacks.dag import DAG
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.feature_objectives import FSPGD, RPPGD
 from lightning_attack.attacks.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.gradient_transforms import (
@@ -48,6 +49,7 @@ __all__ = [
     "ALMAProx",
     "Admix",
     "Attack",
+    "AttackError",
     "BalancedMaskedCrossEntropy",
     "BlockShuffle",
     "CosPGD",

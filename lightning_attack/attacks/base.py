@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import LEVELS
 from lightning_attack.attacks.prediction import IGNORE_INDEX, Prediction
 from lightning_attack.attacks.random import Draws
@@ -120,7 +121,7 @@ class Attack(ABC):
         if targeted:
             self.check_targetable()
         if self.mixes and len(images) == 1:
-            raise ValueError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
+            raise AttackError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
         self.check_model(model)
         if len(images) == 0:
             return images.detach()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.objectives import Moment, Objective
 from lightning_attack.attacks.prediction import Prediction
@@ -221,12 +222,12 @@ def _features(prediction: Prediction, layer: str, flat: bool = True) -> Tensor:
     if features.ndim == 3 and flat:
         return features
     allowed = "maps (B, D, h, w) or tokens (B, N, D)" if flat else "maps (B, D, h, w)"
-    raise ValueError(f"layer '{layer}' returned {tuple(features.shape)}; expected {allowed}; name another layer")
+    raise AttackError(f"layer '{layer}' returned {tuple(features.shape)}; expected {allowed}; name another layer")
 
 
 def _clean(objective: Objective, moment: Moment) -> Prediction:
     if moment.clean is None:
-        raise ValueError(f"{type(objective).__name__} compares with the clean prediction; Moment.clean is missing")
+        raise AttackError(f"{type(objective).__name__} compares with the clean prediction; Moment.clean is missing")
     return moment.clean
 
 

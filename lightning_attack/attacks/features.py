@@ -9,6 +9,8 @@ from difflib import get_close_matches
 
 from torch import Tensor, fx, nn
 
+from lightning_attack.attacks.errors import AttackError
+
 AUTO = "auto"
 """The convolution after three fifths of the model's convolutions: late in the encoder of the usual networks."""
 
@@ -71,7 +73,7 @@ class Recorder:
         for layer in (*self._modules, *self._nodes):
             if not isinstance(found.get(layer), Tensor):
                 what = "did not run" if layer not in found else f"returned a {type(found[layer]).__name__}, no tensor"
-                raise ValueError(f"layer '{layer}' {what} in the source; name another")
+                raise AttackError(f"layer '{layer}' {what} in the source; name another")
         return logits, found
 
 

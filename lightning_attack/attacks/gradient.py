@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Model, Problem
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms import InputTransform, View, views
 from lightning_attack.attacks.objectives import Moment, Objective
@@ -120,7 +121,7 @@ def check_labels(prediction: Prediction) -> None:
     """Raise `ValueError` if a label is none of the model's classes."""
     classes, labels = prediction.logits.shape[1], prediction.labels[prediction.valid]
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(
+        raise AttackError(
             f"labels range over {int(labels.min())}..{int(labels.max())}, but the model has the classes "
             f"0..{classes - 1} (and 255 = ignored)"
         )

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.objectives import Moment, Objective
 from lightning_attack.attacks.prediction import Prediction
 
@@ -135,7 +136,7 @@ class LogitsRatio(Objective):
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
         classes = prediction.logits.shape[1]
         if classes < 3:
-            raise ValueError(
+            raise AttackError(
                 f"the model has {classes} classes; LogitsRatio divides by the difference of the largest and the third "
                 "largest logit and needs 3 or more. CrossEntropy does with fewer"
             )

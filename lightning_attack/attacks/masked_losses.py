@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.objectives import Moment, WeightedCrossEntropy, two_weights
 from lightning_attack.attacks.prediction import Prediction
 
@@ -86,7 +87,7 @@ class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
             # In float64 on the host: float32 cannot count the pixels of a training set.
             weights = _inverse(torch.tensor(self.class_pixels, dtype=torch.float64)[None]).expand(images, -1)
         else:
-            raise ValueError(
+            raise AttackError(
                 f"class_pixels has {len(self.class_pixels)} numbers, the model {classes} classes; give one per class"
             )
         weights = weights.to(prediction.logits.dtype).to(prediction.logits.device, non_blocking=True)

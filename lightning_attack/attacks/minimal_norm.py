@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Attack, Problem
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.gradient import check_labels
 from lightning_attack.attacks.pixels import Pixels, parse_pixels
 from lightning_attack.attacks.prediction import Prediction
@@ -96,7 +97,7 @@ def look(problem: Problem, x: Tensor, first: bool) -> Prediction:
     if first:
         check_labels(prediction)
         if prediction.logits.shape[1] < 2:
-            raise ValueError("the model has one class; margins between classes need two or more")
+            raise AttackError("the model has one class; margins between classes need two or more")
     return prediction
 
 

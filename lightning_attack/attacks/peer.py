@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack, Model, Problem
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.pixels import parse_pixels
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 
@@ -30,7 +31,7 @@ class Peer(Attack):
 
     These attacks were written for one label per image. Those whose loss is torch's cross-entropy (PGD, FGSM, BIM,
     MIFGSM, NIFGSM, VMIFGSM, TPGD, ...) take label maps as well, and ignored pixels are told to them by the label -100,
-    which that loss leaves out; others (APGD, CW, Square, FAB, Pixle, SPSA, Jitter) fail with errors of their own. The
+    which that loss leaves out; others (APGD, CW, Square, FAB, Pixle, SPSA, Jitter) fail. The
     loss is the mean over the image; DIFGSM and TIFGSM move images without moving labels and want square ones; TIFGSM
     and PIFGSM work in float32 only.
 
@@ -88,9 +89,13 @@ class Peer(Attack):
             peer = _build(self._kind, self.attack, shown, self._settings)
             if problem.targeted:
                 peer.set_mode_targeted_by_label(quiet=True)
-            result = peer(image.clone(), labels.masked_fill(labels == IGNORE_INDEX, CROSS_ENTROPY_IGNORES))
+            labels = labels.masked_fill(labels == IGNORE_INDEX, CROSS_ENTROPY_IGNORES)
+            try:
+                result = peer(image.clone(), labels)
+            except (IndexError, RuntimeError, TypeError, ValueError) as error:
+                raise AttackError(f"{self.attack} fails on label maps ({type(error).__name__}: {error})") from error
         if not isinstance(result, Tensor) or result.shape != image.shape:
-            raise ValueError(f"{self.attack} returned no image of the shape {tuple(image.shape)}")
+            raise AttackError(f"{self.attack} returned no image of the shape {tuple(image.shape)}")
         result = result.detach().to(image).clamp(0, 1)
         return result if region is None else torch.where(region, result, image)
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_attack.attacks.errors import AttackError
+
 IGNORE_INDEX = 255
 """Label of pixels that have no say."""
 
@@ -30,7 +32,7 @@ class Prediction:
         self, logits: Tensor, labels: Tensor, targeted: bool = False, features: Mapping[str, Tensor] | None = None
     ) -> None:
         if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
-            raise ValueError(
+            raise AttackError(
                 f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "
                 "(B, C, H, W) of the images' size (SegmentationModel resizes them)"
             )

@@ -29,7 +29,7 @@ from lightning_attack.attacks import (
 from lightning_attack.attacks.minimal_norm import MinimalNorm
 from lightning_attack.models import Ensemble
 
-from .toys import CLASSES, PIXELS, curved, half_right, scene
+from .toys import CLASSES, FEW, PIXELS, curved, half_right, scene
 
 few_examples = settings(max_examples=5, deadline=None, derandomize=True, database=None)
 many_examples = settings(few_examples, max_examples=60)
@@ -43,8 +43,6 @@ WITHOUT_CHANCE = {
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
 LINF_ONLY = (*WITHOUT_BALL, pi_fgsm)
-FEW = {"admix": {"copies": 2, "scales": 2}, "ssa": {"copies": 2}, "vmi_fgsm": {"samples": 2}, "vni_fgsm": {"samples": 2},
-       "emi_fgsm": {"samples": 3}, "pgn": {"samples": 2}, "transegpgd_vmi": {"samples": 2}}  # fmt: skip
 
 
 def make(preset, norm, **settings):
@@ -91,7 +89,7 @@ def size(attack, change):
 @every_attack
 @few_examples
 @given(
-    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17)]),
+    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17), (1, 97, 61)]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 99),
 )

@@ -5,6 +5,16 @@ from torch import Tensor, nn
 
 CLASSES = 5
 PIXELS = 8 / 255
+FEW = {
+    "admix": {"copies": 2, "scales": 2},
+    "emi_fgsm": {"samples": 3},
+    "pgn": {"samples": 2},
+    "ssa": {"copies": 2},
+    "transegpgd_vmi": {"samples": 2},
+    "vmi_fgsm": {"samples": 2},
+    "vni_fgsm": {"samples": 2},
+}
+"""Settings of presets with many views or samples that make them quick."""
 
 
 def curved(dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Sequential:

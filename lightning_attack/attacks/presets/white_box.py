@@ -102,7 +102,7 @@ def eroseg(
     growth: float = 0.8,
     foreground: float = 0.7,
     background: float = 0.3,
-    background_class: int = 0,
+    background_class: int | None = 0,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """EroSeg: first the correct pixels of low confidence, then more and more of the others, see `EroSeg`.
