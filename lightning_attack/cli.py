@@ -125,6 +125,13 @@ class AttackCLI(LightningCLI):
             parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
             parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
 
+    def before_instantiate_classes(self) -> None:
+        """Without a progress bar there is none of ours either."""
+        trainer = self._get(self.config, "trainer")
+        if trainer.enable_progress_bar is False:
+            kept = [one for one in trainer.callbacks or [] if not one.class_path.endswith(".AttackProgress")]
+            trainer.callbacks = kept
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()

@@ -18,18 +18,18 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "tests" / "configs" / "presets_table.yaml"
 # Several gradients a step: as many steps and samples as 20 gradients allow. One is enough for the others.
 SPENT = {
-    "si_ni_fgsm": {"steps": 4},
+    # With few steps, long ones.
+    "si_ni_fgsm": {"steps": 4, "step_size": "2/255"},
     "transegpgd_si": {"steps": 4},
     "vmi_fgsm": {"samples": 4, "steps": 4},
-    "vni_fgsm": {"samples": 4, "steps": 4},
+    "vni_fgsm": {"samples": 4, "steps": 4, "step_size": "2/255"},
     "transegpgd_vmi": {"samples": 4, "steps": 4},
-    "emi_fgsm": {"samples": 5, "steps": 4},
+    "emi_fgsm": {"samples": 5, "steps": 4, "step_size": "2/255"},
     "pgn": {"samples": 2, "steps": 5},
     "admix": {"copies": 1, "steps": 4},
     "ssa": {"copies": 5, "steps": 4},
     "sea": {"steps": 6},
     "svre": {"inner_steps": 2, "steps": 5},  # on an ensemble of one
-    # With few steps, long ones.
     "alma_prox": {"steps": 20, "step_size": 0.005},
     "dag": {"steps": 20, "step_size": "4/255"},
 }

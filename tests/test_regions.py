@@ -12,10 +12,15 @@ from lightning_attack.attacks import (
     apgd,
     bim,
     dag,
+    emi_fgsm,
+    ni_fgsm,
     pgd,
+    pgn,
     pi_fgsm,
+    pre_gradient_fgsm,
     sea,
     svre,
+    tass,
     transegpgd_mi_di_ti,
     vmi_fgsm,
 )
@@ -37,6 +42,10 @@ ATTACKS = [
     pi_fgsm(steps=4),
     apgd(steps=8),
     sea(steps=9),
+    tass(steps=4, step_size=0.01),
+    pre_gradient_fgsm(steps=4, step_size=0.01),
+    emi_fgsm(steps=3, samples=3, step_size=0.01),
+    pgn(steps=3, samples=2),
     svre(steps=2, inner_steps=3, random_start=True),
     dag(steps=8, step_size=0.02),
     alma_prox(steps=8, step_size=0.02),
@@ -93,11 +102,11 @@ def test_a_region_of_all_pixels_is_no_region(attack):
 
 @pytest.mark.parametrize(
     "attack",
-    [attack for attack in ATTACKS if attack.name not in ("transegpgd_mi_di_ti", "vmi_fgsm")],
+    [attack for attack in ATTACKS if not getattr(attack, "input_transforms", None)],
     ids=lambda a: a.name,
 )
 def test_the_model_is_not_shown_what_may_not_be(attack):
-    """Without views and samples all that the model sees is the photo with another region."""
+    """Without views all that the model sees is the photo with another region, wherever the attack looks."""
     model, images, labels = setting(attack)
     region = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.3
     outside, shown = ~region[:, None].expand_as(images), []
@@ -107,6 +116,19 @@ def test_the_model_is_not_shown_what_may_not_be(attack):
     assert len(shown) > 1
     assert any(not torch.equal(seen, images) for seen in shown)
     assert all(torch.equal(seen[outside], images[outside]) for seen in shown)
+
+
+def test_looking_ahead_does_not_depend_on_the_size_of_the_region():
+    """The mean size of the gradient is the whole image's, so a small region does not make the look ahead a long one."""
+    model, images, labels = setting(bim())
+    farthest = []
+    for share in (1.0, 0.05):
+        region, shown = torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < share, []
+        hook = model.register_forward_pre_hook(lambda _, given, shown=shown: shown.append(given[0].detach()))
+        ni_fgsm(steps=4)(model, images, labels, region=region)
+        hook.remove()
+        farthest.append(max(float((seen - images).abs().max()) for seen in shown))
+    assert farthest[1] <= 1.2 * farthest[0]
 
 
 def test_the_length_of_a_step_is_spent_inside():

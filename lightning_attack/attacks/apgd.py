@@ -169,7 +169,7 @@ class APGD(IterativeAttack):
 
     def _look(self, problem: Problem, gradient: LossGradient, x: Tensor, step: int) -> Look:
         gradient.begin(step)
-        direction = gradient(x)
+        direction = problem.inside_only(gradient(x))
         seen = gradient.seen
         if seen is None or len(loss_members(problem.model)) > 1:
             # Of an ensemble by loss, `seen` is one member; what it predicts together takes another look.

@@ -51,7 +51,7 @@ class Recorder:
             raise ValueError(f"layers {', '.join(layers)}: only an nn.Module has layers, not a function")
         modules, nodes = dict(model.named_modules()), dict(_nodes(model))
         for layer in layers:
-            name = _auto(modules, nodes) if layer == AUTO else layer
+            name = _auto(model, modules, nodes) if layer == AUTO else layer
             if name in nodes:
                 self._nodes[layer] = nodes[name]
             elif name and name in modules:
@@ -86,7 +86,12 @@ def _nodes(model: nn.Module) -> Iterator[tuple[str, tuple[fx.GraphModule, str]]]
                     yield f"{prefix}.{node.name}".removeprefix("."), (module, node.name)
 
 
-def _auto(modules: dict[str, nn.Module], nodes: dict[str, tuple[fx.GraphModule, str]]) -> str:
+def _auto(model: nn.Module, modules: dict[str, nn.Module], nodes: dict[str, tuple[fx.GraphModule, str]]) -> str:
+    if hasattr(model, "members"):
+        raise ValueError(
+            f"layers: [{AUTO}] is a layer of one network, but the source is an ensemble by "
+            f"{getattr(model, 'by', '?')}; set by: loss, or name layers of its members"
+        )
     convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
     convolutions += [name for name in nodes if name.rpartition(".")[2].startswith("conv2d")]
     if not convolutions:

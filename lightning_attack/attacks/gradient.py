@@ -33,7 +33,7 @@ class LossGradient:
 
     An image's loss is the sum over its own pixels and the batch's loss the sum of those, so no image depends on its
     neighbours. The gradient is the mean over the views, taken with respect to the point; in a targeted attack its sign
-    is turned, and outside of the region it is zero.
+    is turned. Outside of the region it is not zeroed, so that its mean size stays that of the whole image; steps are.
 
     Args:
         problem: the batch.
@@ -79,7 +79,8 @@ class LossGradient:
         return total
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.detach().requires_grad_()
+        # What is asked may lie anywhere, as the point ahead of NI does; the model sees changes of the region only.
+        x = self.problem.inside(x.detach()).requires_grad_()
         total, count = torch.zeros_like(x), 0
         for view in views(self.input_transforms, x, self.problem.draws):
             # The network's part of the graph is each view's own and is freed with it, so memory stays that of one view.
@@ -90,7 +91,7 @@ class LossGradient:
                 at_view = at_view + self._at(shown, view, *member)
             total = total + torch.autograd.grad(view.images, x, at_view, retain_graph=True)[0]
             count += 1
-        return self.problem.inside_only(total / count)
+        return total / count
 
     def _at(self, shown: Tensor, view: View, recorder: Recorder, weight: float, moment: Moment) -> Tensor:
         """Gradient of one member's loss with respect to what it is shown."""
@@ -109,12 +110,13 @@ class LossGradient:
 
     def _prediction(self, recorder: Recorder, view: View) -> Prediction:
         logits, features = recorder(view.images)
-        labels = self.problem.labels
+        labels, hidden = self.problem.labels, None
         if self._partial:
             # Where a map of ones does not come back, the view did not show the pixel: no label there.
             shown = view.undo(torch.ones_like(view.images[:, :1]))[:, 0] > 0.99
+            hidden = (~shown & (labels != IGNORE_INDEX)).flatten(1).sum(1)
             labels = torch.where(shown, labels, IGNORE_INDEX)
-        return Prediction(view.undo(logits), labels, self.problem.targeted, features)
+        return Prediction(view.undo(logits), labels, self.problem.targeted, features, hidden)
 
 
 def check_labels(prediction: Prediction) -> None:

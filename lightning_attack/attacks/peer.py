@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.gradient import check_labels
 from lightning_attack.attacks.pixels import parse_pixels
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 
@@ -74,6 +75,8 @@ class Peer(Attack):
         return {"class": "Peer", "name": self.name, "attack": self.attack, "settings": dict(self._settings)}
 
     def perturb(self, problem: Problem) -> Tensor:
+        with torch.no_grad():
+            check_labels(problem.predict(problem.images))
         results = [self._one(problem, number) for number in range(len(problem.images))]
         return torch.cat(results)
 

@@ -23,13 +23,20 @@ class Prediction:
         labels: (B, H, W) int64, 255 = ignored: the true classes, or in a targeted attack the wanted ones.
         targeted: whether the labels are wanted.
         features: what named layers of the model returned, for objectives that ask (`Objective.layers`).
+        hidden: number of labelled pixels of each image that were not shown to the model, (B,); their labels are 255
+            here. None = 0.
 
     Raises:
         ValueError: the shapes of logits and labels do not fit.
     """
 
     def __init__(
-        self, logits: Tensor, labels: Tensor, targeted: bool = False, features: Mapping[str, Tensor] | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        targeted: bool = False,
+        features: Mapping[str, Tensor] | None = None,
+        hidden: Tensor | None = None,
     ) -> None:
         if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
             raise AttackError(
@@ -38,6 +45,7 @@ class Prediction:
             )
         self.logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         self.labels, self.targeted, self.features = labels, targeted, features or {}
+        self.hidden = torch.zeros_like(labels[:, 0, 0]) if hidden is None else hidden
         self._cross_entropy: dict[float, Tensor] = {}
 
     @cached_property
@@ -109,4 +117,4 @@ class Prediction:
     def detached(self) -> Prediction:
         """The same without the graph behind it."""
         features = {name: value.detach() for name, value in self.features.items()}
-        return Prediction(self.logits.detach(), self.labels, self.targeted, features)
+        return Prediction(self.logits.detach(), self.labels, self.targeted, features, self.hidden)

@@ -55,7 +55,7 @@ class Draws:
         return self._each(purpose, lambda generator: torch.randn(tuple(shape), generator=generator))
 
     def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        return torch.stack([draw(generator) for generator in self._streams(purpose)]).to(self.device)
+        return torch.stack([draw(generator) for generator in self._streams(purpose)]).to(self.device, non_blocking=True)
 
     def _streams(self, purpose: str) -> list[torch.Generator]:
         if purpose not in self._generators:

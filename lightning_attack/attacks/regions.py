@@ -121,6 +121,8 @@ class LocalRegions(InputTransform):
                   [2., 3.]]]])
     """
 
+    # Kept cells stay, but the others show pixels of elsewhere.
+    spatial = True
     partial = True
 
     def __init__(self, grid: int = 4, keep: float = 0.5, copies: int = 1) -> None:

@@ -162,10 +162,11 @@ class Switch:
         """Images for which one of the events has come, (B,) bool."""
         if self.reached(moment.step, moment.steps) or not self.depends_on_image:
             return torch.full_like(prediction.count, self.reached(moment.step, moment.steps), dtype=torch.bool)
-        right = prediction.unfooled.flatten(1).sum(1)
+        # A pixel that a view left out counts as right: whether it is fooled was not seen.
+        right, count = prediction.unfooled.flatten(1).sum(1) + prediction.hidden, prediction.count + prediction.hidden
         allowed = 0.0 if self.fooled is None else 1 - self.fooled
         # Counts, not shares: (1 - fooled) * count is exact enough that a thousandth of a pixel covers its rounding.
-        return right <= allowed * prediction.count + 1e-3
+        return right <= allowed * count + 1e-3
 
 
 class Staged(Objective):

@@ -12,7 +12,6 @@ from lightning_attack.attacks.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.objectives import CrossEntropy
 from lightning_attack.attacks.random import Draws
-from lightning_attack.attacks.regions import LocalRegions
 
 from .test_spectral import cosines
 from .toys import PIXELS, curved, half_right, scene, share_of_differences
@@ -128,7 +127,7 @@ def test_unchanged_spectrum_is_the_image(height, width, sigma):
 
 @pytest.mark.parametrize(
     "transform",
-    [ScaleCopies(3), SpectrumSimulation(2), Admix(), LocalRegions()],
+    [ScaleCopies(3), SpectrumSimulation(2), Admix()],
     ids=lambda value: type(value).__name__,
 )
 def test_straight_through_keeps_views_and_passes_gradients_on(transform):

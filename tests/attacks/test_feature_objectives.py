@@ -9,11 +9,21 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_attack.attacks import FoolAllPixels, InputDiversity, IterativeAttack, Linf, Staged, Switch
+from lightning_attack.attacks import (
+    FoolAllPixels,
+    InputDiversity,
+    IterativeAttack,
+    Linf,
+    LocalRegions,
+    Staged,
+    Switch,
+    fspgd,
+)
 from lightning_attack.attacks import feature_objectives as module
 from lightning_attack.attacks.feature_objectives import FSPGD, RPPGD
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.objectives import Moment, Prediction
+from lightning_attack.models import Ensemble
 
 from .toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
 
@@ -383,3 +393,17 @@ def test_layers_that_give_nothing():
         Recorder(lambda x: x, ["auto"])
     with pytest.raises(ValueError, match="no convolution to take features from; name its layers"):
         Recorder(nn.Tanh(), ["auto"])
+
+
+def test_auto_is_for_one_network():
+    ensemble = Ensemble([curved(), curved(seed=1)])
+    with pytest.raises(ValueError, match=r"the source is an ensemble by logits; set by: loss, or name layers"):
+        fspgd().check_model(ensemble)
+    fspgd().check_model(Ensemble([curved(), curved(seed=1)], by="loss"))
+    fspgd(layers=["network.members.0.network.0"]).check_model(ensemble)
+
+
+@pytest.mark.parametrize("objective", [FSPGD(), RPPGD()])
+def test_features_are_not_compared_with_those_of_elsewhere(objective):
+    with pytest.raises(ValueError, match="LocalRegions moves pixels"):
+        IterativeAttack(objective, Linf(), input_transforms=[LocalRegions()])

@@ -10,6 +10,8 @@ from lightning_attack.attacks import (
     FoolAllPixels,
     IterativeAttack,
     Linf,
+    LocalRegions,
+    RandomCrop,
     SegPGD,
     Staged,
     Switch,
@@ -324,6 +326,28 @@ def test_events_of_the_switch(switch, step, expected):
     # 2, 3 and 4 of 4 labelled pixels are misclassified.
     prediction = prediction_of([[0, 0, 1, 1, 0]] * 3, [[0, 0, 0, 0, 255], [0, 2, 2, 2, 255], [3, 3, 3, 3, 255]])
     assert switch(prediction, Moment(step, 10)).tolist() == expected
+
+
+def test_pixels_that_a_view_left_out_do_not_switch_an_image():
+    """All that is shown of an image is fooled, and of another nothing is shown."""
+    labels = torch.tensor([[[1, 255, 255, 255]], [[255, 255, 255, 255]], [[1, 1, 1, 1]]])
+    logits = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(3, 2, 1, 4)
+    shown = Prediction(logits, labels, hidden=torch.tensor([3, 4, 0]))
+    assert Switch(at=0.5)(shown, Moment(0, 10)).tolist() == [False, False, True]
+    assert Switch(at=None, fooled=0.25)(shown, Moment(0, 10)).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("part", [RandomCrop(0.3), LocalRegions(keep=0.2)], ids=lambda part: type(part).__name__)
+def test_partial_views_do_not_end_stage_one(part):
+    model = curved()
+    images, labels = scene(4, 24, 24)
+    labels = half_right(model, images, labels)
+    labels[:, 6:] = 255
+    seen = []
+    attack = transegpgd(**COMMON, switch=Switch(at=None), input_transforms=[part])
+    attack(model, images, labels, [1, 2, 3, 4], log=lambda _, figures: seen.append(figures["stage_two"]))
+    assert not torch.stack(seen)[0].any()
+    assert not torch.stack(seen).any(), "many pixels are right to the end"
 
 
 @pytest.mark.parametrize(("fooled", "count"), [(0.41, 100), (0.705, 200), (0.747, 1000)])

@@ -40,7 +40,6 @@ SINGLE = {  # name: transform, number of views, whether it draws
     "affine": (RandomAffine(), 1, True),
     "blocks": (BlockShuffle(copies=2), 2, True),
     "regions": (LocalRegions(copies=3), 3, True),
-    "together": (StraightThrough(LocalRegions(copies=2)), 2, True),
 }
 EVERY = SINGLE | {"admix": (Admix(copies=2), 2, True)}
 SIZES = [(1, 1), (8, 17), (97, 61)]
@@ -134,8 +133,7 @@ def test_what_transforms_say_of_themselves():
         "flip": (True, False, False),
         "affine": (True, True, False),
         "blocks": (True, False, False),
-        "regions": (False, True, False),
-        "together": (False, True, False),
+        "regions": (True, True, False),
         "admix": (False, False, True),
     }
     assert RandomFlip(undo=False).spatial

@@ -769,3 +769,16 @@ def test_peer_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchattacks", None)
     with pytest.raises(ValueError, match=r"pip install --no-deps torchattacks==3.5.1"):
         Peer("torchattacks.PGD")
+
+
+def test_apgd_steps_as_far_as_the_ball_of_its_radius_is_wide():
+    """In the ball of 2 eps steps begin at 4 eps: the third point may lie farther from the second than 2.2 eps."""
+    images, labels = scene(2, 16, 16)
+    images, eps = 0.4 + 0.2 * images, 0.05
+    model, shown = curved(), []
+    hook = model.register_forward_pre_hook(lambda _, given: shown.append(given[0].detach()))
+    attack = APGD(CrossEntropy(), Linf(eps), steps=20, random_start=False, radii=(2.0, 1.0), shares=(0.5, 0.5))
+    attack(model, images, half_right(curved(), images, labels))
+    hook.remove()
+    assert float((shown[1] - images).abs().max()) == pytest.approx(2 * eps)
+    assert float((shown[2] - shown[1]).abs().max()) > 2.2 * eps

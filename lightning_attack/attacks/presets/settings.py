@@ -10,7 +10,7 @@ from lightning_attack.attacks.input_transforms import InputTransform
 from lightning_attack.attacks.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives import Objective
-from lightning_attack.attacks.pixels import Pixels
+from lightning_attack.attacks.pixels import Pixels, parse_pixels
 
 
 class Ball(TypedDict, total=False):
@@ -37,6 +37,8 @@ class Settings(Ball, total=False):
     Args:
         step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
+            Presets that look ahead by it (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer steps they
+            look far outside of the ball.
         input_transforms: further techniques, applied before those that the preset's name stands for.
         gradient_transforms: likewise.
     """
@@ -54,6 +56,7 @@ def build(
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
     kind: type[IterativeAttack] = IterativeAttack,
+    looks_ahead: bool = False,
     **own: Any,
 ) -> IterativeAttack:
     """The attack of a preset: its objective and own transforms, the caller's settings, the preset's defaults.
@@ -66,6 +69,7 @@ def build(
         inputs: its own input transforms, after the caller's.
         gradients: its own gradient transforms, after the caller's.
         kind: the class of the attack.
+        looks_ahead: whether it asks for gradients at distances of `step_size`.
         own: further arguments of that class.
     """
     check_known(preset, settings, Settings)
@@ -73,7 +77,8 @@ def build(
     values: Settings = {**(defaults or {}), **settings}
     steps, step_size = values.get("steps", 20), values.get("step_size")
     if step_size is None:
-        step_size = norm.eps if steps == 1 else 0.01 if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
+        usual = norm.eps / 10 if looks_ahead else 0.01
+        step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
     return kind(
         objective=objective,
         norm=norm,
@@ -98,7 +103,10 @@ def make_ball(settings: Ball) -> Norm:
     """The ball that settings describe."""
     if settings.get("norm") == "l2" and "eps" not in settings:
         raise ValueError("norm='l2' needs eps: the Euclidean length of an image's perturbation, such as 1.0")
-    return make_norm(settings.get("norm", "linf"), settings.get("eps", "8/255"))
+    norm, eps = settings.get("norm", "linf"), settings.get("eps", "8/255")
+    if isinstance(norm, Norm) and "eps" in settings and parse_pixels(eps) != norm.eps:
+        raise ValueError(f"eps={eps!r}, but norm brings the radius {norm.eps:.6g}; give one of the two")
+    return make_norm(norm, eps)
 
 
 def momentum(decay: float) -> list[GradientTransform]:

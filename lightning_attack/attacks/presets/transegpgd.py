@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Unpack, cast
 
 from lightning_attack.attacks.copies import ScaleCopies
 from lightning_attack.attacks.gradient_transforms import GradientTransform, Nesterov, TranslationInvariance
@@ -50,8 +51,21 @@ def transegpgd(
         >>> transegpgd(eps="8/255", steps=20).objective.switches[0].at
         0.5
     """
+    objective = _two_stages(gamma, beta, kl, threshold, switch, temperature)
+    return build("transegpgd", objective, settings, {"random_start": True})
+
+
+def _two_stages(
+    gamma: float = 0.1,
+    beta: float = 0.1,
+    kl: KLDirection = "adversarial||clean",
+    threshold: float | str = "mean",
+    switch: Switch | None = None,
+    temperature: float = 1.0,
+) -> Staged:
+    """The objective of TranSegPGD."""
     stages = [FoolAllPixels(gamma, temperature), TransferablePixels(beta, kl, threshold, temperature)]
-    return build("transegpgd", Staged(stages, [switch or Switch()]), settings, {"random_start": True})
+    return Staged(stages, [switch or Switch()])
 
 
 class TranSegPGDSettings(Settings, total=False):
@@ -70,13 +84,14 @@ def _with(
     settings: TranSegPGDSettings,
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
+    looks_ahead: bool = False,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
-    settings = settings.copy()
-    settings["input_transforms"] = [*(settings.get("input_transforms") or []), *inputs]
-    settings["gradient_transforms"] = [*(settings.get("gradient_transforms") or []), *gradients]
-    settings["name"] = settings.get("name") or preset
-    return transegpgd(**settings)
+    rest = dict(settings)
+    stages = {key: rest.pop(key) for key in inspect.signature(_two_stages).parameters if key in rest}
+    objective = _two_stages(**stages)  # type: ignore[arg-type]
+    defaults: Settings = {"random_start": True}
+    return build(preset, objective, cast(Settings, rest), defaults, inputs, gradients, looks_ahead=looks_ahead)
 
 
 def transegpgd_mi(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
@@ -86,7 +101,7 @@ def transegpgd_mi(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings])
 
 def transegpgd_ni(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
     """TranSegPGD with NI (`Nesterov`); the other arguments are those of `transegpgd`."""
-    return _with("transegpgd_ni", settings, gradients=[Nesterov(decay)])
+    return _with("transegpgd_ni", settings, gradients=[Nesterov(decay)], looks_ahead=True)
 
 
 def transegpgd_di(

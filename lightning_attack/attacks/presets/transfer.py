@@ -33,7 +33,7 @@ def ni_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAtt
 
     Source: J. Lin et al., ICLR 2020, arXiv 1908.06281 (there: eps 16/255, step eps/10, 10 steps, decay 1).
     """
-    return build("ni_fgsm", CrossEntropy(), settings, gradients=[Nesterov(decay)])
+    return build("ni_fgsm", CrossEntropy(), settings, gradients=[Nesterov(decay)], looks_ahead=True)
 
 
 def si_ni_fgsm(*, decay: float = 1.0, copies: int = 5, **settings: Unpack[Settings]) -> IterativeAttack:
@@ -41,7 +41,8 @@ def si_ni_fgsm(*, decay: float = 1.0, copies: int = 5, **settings: Unpack[Settin
 
     Source: J. Lin et al., ICLR 2020, arXiv 1908.06281 (there: eps 16/255, step eps/10, 10 steps, decay 1, 5 copies).
     """
-    return build("si_ni_fgsm", CrossEntropy(), settings, inputs=[ScaleCopies(copies)], gradients=[Nesterov(decay)])
+    inputs = [ScaleCopies(copies)]
+    return build("si_ni_fgsm", CrossEntropy(), settings, inputs=inputs, gradients=[Nesterov(decay)], looks_ahead=True)
 
 
 def di_fgsm(
@@ -86,7 +87,7 @@ def vni_fgsm(
     Source: X. Wang, K. He, CVPR 2021, arXiv 2103.15571 (there: eps 16/255, step eps/10, 10 steps, 20 samples).
     """
     gradients = [VarianceTuning(samples, radius), Nesterov(decay)]
-    return build("vni_fgsm", CrossEntropy(), settings, gradients=gradients)
+    return build("vni_fgsm", CrossEntropy(), settings, gradients=gradients, looks_ahead=True)
 
 
 def emi_fgsm(
@@ -97,7 +98,7 @@ def emi_fgsm(
     Source: X. Wang et al., BMVC 2021, arXiv 2103.10609 (there: eps 16/255, step eps/10, 10 steps, 11 samples).
     """
     gradients = [EnhancedSampling(samples, radius), Momentum(decay)]
-    return build("emi_fgsm", CrossEntropy(), settings, gradients=gradients)
+    return build("emi_fgsm", CrossEntropy(), settings, gradients=gradients, looks_ahead=True)
 
 
 def pre_gradient_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAttack:
@@ -105,7 +106,7 @@ def pre_gradient_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> It
 
     Source: X. Wang et al., BMVC 2021, arXiv 2103.10609. Another attack than the patch-wise `pi_fgsm` of 2020.
     """
-    return build("pre_gradient_fgsm", CrossEntropy(), settings, gradients=[PreGradient(decay)])
+    return build("pre_gradient_fgsm", CrossEntropy(), settings, gradients=[PreGradient(decay)], looks_ahead=True)
 
 
 def pgn(
@@ -207,7 +208,7 @@ def tass(
     """
     inputs = [InputDiversity(scale, prob, undo)]
     gradients = [TranslationInvariance(kernel_size), Nesterov(decay)]
-    return build("tass", CrossEntropy(), settings, inputs=inputs, gradients=gradients)
+    return build("tass", CrossEntropy(), settings, inputs=inputs, gradients=gradients, looks_ahead=True)
 
 
 def soft_transfer(
