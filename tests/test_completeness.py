@@ -120,3 +120,11 @@ def test_rows_of_published_attacks_have_year_and_source():
         assert bool(year) == bool(source), preset.__name__
         for number in re.findall(r"\[(\d{4}\.\d{5})\]", source):
             assert number in inspect.getdoc(preset), f"{preset.__name__}: the row's source is not the docstring's"
+
+
+def test_the_table_of_figures_has_all_presets():
+    shown = re.search(r"<!-- presets-table -->(.*)<!-- /presets-table -->", README, re.DOTALL)[1]
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("| `") for row in rows} == {"no_attack", *(preset.__name__ for preset in PRESETS)}
+    transfer = [float(row[3]) for row in rows]
+    assert transfer == sorted(transfer)
