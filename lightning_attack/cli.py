@@ -2,11 +2,13 @@
 
 python main.py predict ...     attack a network and score the others (with nothing more: the embedded default)
 python main.py fit ...         train a network
-python main.py validate ...    its mIoU
+python main.py validate ...    its mIoU; test ... likewise
+python main.py export ...      a checkpoint as one file for predict
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import sys
@@ -22,6 +24,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 # Imported so that configurations may use the bare class names.
 from lightning_attack import __version__, attacks, callbacks, data, models
+from lightning_attack.adversarial_training import AdversarialTraining
 from lightning_attack.cli_errors import Part, explain
 from lightning_attack.module import AttackModule
 from lightning_attack.task import SegmentationTask
@@ -65,7 +68,7 @@ PARTS: dict[str, Sequence[Part]] = {
 }
 """What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""
 
-__all__ = ["AttackCLI", "attacks", "callbacks", "data", "main", "models"]
+__all__ = ["AdversarialTraining", "AttackCLI", "attacks", "callbacks", "data", "main", "models"]
 
 
 class UsageError(Exception):
@@ -107,6 +110,7 @@ class AttackCLI(LightningCLI):
         return {
             "predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"},
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "test": {"model", "dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
         }
 
@@ -176,18 +180,34 @@ class AttackCLI(LightningCLI):
         """Find what would fail in the middle of training."""
         self.datamodule.check_training(self.model.network.num_classes)
 
-    before_validate = before_fit
+    before_validate = before_test = before_fit
 
     def predict(self, **kwargs: Any) -> None:
         """Attack; nothing is kept in memory, the callbacks have written it."""
         self.trainer.predict(return_predictions=False, **kwargs)
 
 
+def export(words: Sequence[str]) -> None:
+    """`export --ckpt FILE --to FILE`: see `models.export_checkpoint`."""
+    parser = Parser(
+        prog="main.py export",
+        description="Write the network of a checkpoint to one file for predict.",
+        allow_abbrev=False,
+    )
+    parser.add_function_arguments(models.export_checkpoint)
+    about = models.export_checkpoint(**parser.parse_args(list(words)).as_dict())
+    print(json.dumps(about, indent=2))
+
+
 def main(args: ArgsType = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for a mistake in what was asked for."""
     _quiet()
+    words = sys.argv[1:] if args is None else args
     try:
-        AttackCLI(args)
+        if isinstance(words, list) and words[:1] == ["export"]:
+            export(words[1:])
+        else:
+            AttackCLI(args)
     except (UsageError, attacks.AttackError, data.DataError, models.ModelError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -53,7 +53,7 @@ def test_default_run_leaves_the_promised_folder(default_run):
     names = {path.name.split(".")[0] if "tfevents" in path.name else path.name for path in folder.iterdir()}
     assert {"config.yaml", "transfer.csv", "transfer.json", "images", "events"} <= names
     assert len(list((folder / "images").glob("*.png"))) == 16
-    assert not list(folder.rglob("*.tmp")), "an unfinished file is left"
+    assert not list(folder.rglob(".*")), "an unfinished file is left"
 
     table = rows(folder)
     assert tuple(table[0]) == COLUMNS
@@ -222,7 +222,7 @@ def mistake(*arguments, says):
         mistake("--model.attack.epz=3", says="did you mean eps?"),
         mistake("--model.attck=3", says="did you mean model.attack?"),
         mistake("--data.limt=3", says="did you mean data.limit?"),
-        mistake("--model.source=SMPModl", says="did you mean SMPModel?"),
+        mistake("--model.source=SMPModl", says="did you mean SMPModel"),
         mistake("--model.source=torch.nn.Identityy", says="there is no 'torch.nn.Identityy'"),
         mistake("--model.attack.eps=0", says="eps=0"),
         mistake("--model.attack.eps=-8/255", says="eps='-8/255': must be a number above 0"),

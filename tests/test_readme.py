@@ -51,14 +51,28 @@ def test_predict_commands(command, monkeypatch, tmp_path):
     assert list(tmp_path.glob("results/*/version_0/transfer.csv"))
 
 
-def _tiny_voc(root):
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py fit")])
+def test_fit_commands(command, monkeypatch, tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    _tiny_voc(tmp_path / "data", photos=16)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    small = ["--trainer.fast_dev_run=true", "--data.num_workers=0"]
+    if "voc" in command:
+        small.append("--model.network.init_args.encoder_weights=null")
+    assert main([*shlex.split(command)[2:], *small]) == 0
+
+
+def _tiny_voc(root, photos=1):
     folder = root / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(folder / "JPEGImages" / "a.jpg")
-    Image.fromarray(np.full((30, 40), 3, np.uint8)).save(folder / "SegmentationClass" / "a.png")
+    names = [f"photo{number}" for number in range(photos)]
+    for name in names:
+        Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(folder / "JPEGImages" / f"{name}.jpg")
+        Image.fromarray(np.full((30, 40), 3, np.uint8)).save(folder / "SegmentationClass" / f"{name}.png")
     for split in ("train", "trainval", "val"):
-        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("a\n")
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
 
 
 def _untrained(weights, *_, **__):
@@ -100,18 +114,20 @@ def test_manual_of_an_attack():
     assert "2312.02207" in manual
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py export")])
+def test_export_commands(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[2:]) == 0
+    assert (tmp_path / "model.pt2").is_file()
+
+
 def test_no_command_is_left_out():
-    """fit is run by test_cli, the table of presets by test_shared, the first two lines by CI."""
+    """The table of presets by test_shared, the first two lines by CI."""
     kinds = (
-        "python3 -m venv", "python main.py predict", "python main.py fit", "python -m pydoc", "tensorboard",
+        "python3 -m venv", "python main.py predict", "python main.py fit", "python main.py export", "python -m pydoc",
+        "tensorboard",
         "python -m tests.presets_table",
     )  # fmt: skip
     assert all(line.startswith(kinds) for line in COMMANDS), COMMANDS
-    assert [line for line in COMMANDS if "fit" in line] == ["python main.py fit -c configs/fit/scenes_fpn.yaml"]
     for name in re.findall(r"(?<![\w/])[\w/]*configs/[\w/]+\.yaml", README):
         assert (ROOT / name).is_file(), name
-
-
-def test_every_attack_file_has_a_row():
-    for file in (ROOT / "configs" / "attacks").glob("*.yaml"):
-        assert f"`{file.stem}`" in README, file.stem

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
-from lightning_attack.callbacks.files import complete
+from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_attack.callbacks.distributed import gather
-from lightning_attack.callbacks.files import complete
+from lightning_attack.files import complete
 from lightning_attack.metrics import PerturbationSize, SegmentationScores
 from lightning_attack.module import AttackModule
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_attack.callbacks.files import complete
+from lightning_attack.files import complete
 from lightning_attack.models.weights import RECIPE, read_weights, strip_prefix
 
 

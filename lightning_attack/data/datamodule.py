@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import IGNORE_INDEX, DataError, Scene, SegmentationDataset, check_mask, check_mask_size
 from lightning_attack.data.files import read_mask
 from lightning_attack.data.transforms import Fit
@@ -29,6 +31,7 @@ class SceneTensors(Dataset[Item]):
         fit: the geometry.
         target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = no wish.
         region_masks: folder of `<name>.png`, above 0 where the photo may change.
+        augment: random geometry and colours instead of `fit`, for photos to learn from.
 
     Raises:
         DataError: photo or mask cannot be used.
@@ -40,8 +43,9 @@ class SceneTensors(Dataset[Item]):
         fit: Fit,
         target_masks: str | None = None,
         region_masks: str | None = None,
+        augment: Augment | None = None,
     ) -> None:
-        self.dataset, self.fit = dataset, fit
+        self.dataset, self.fit, self.augment = dataset, fit, augment
         self.target_masks, self.region_masks = target_masks, region_masks
 
     def __len__(self) -> int:
@@ -51,7 +55,11 @@ class SceneTensors(Dataset[Item]):
         scene = self.dataset[index]
         self.check(scene)
         image = torch.from_numpy(scene.image).permute(2, 0, 1)
-        image, mask = self.fit(image, None if scene.mask is None else torch.from_numpy(scene.mask))
+        mask = None if scene.mask is None else torch.from_numpy(scene.mask)
+        if self.augment is not None and mask is not None:
+            image, mask = self.augment(image, mask)
+        else:
+            image, mask = self.fit(image, mask)
         item: Item = {
             "image": image.contiguous().to(torch.float32) / 255,
             "name": scene.name,
@@ -98,6 +106,7 @@ class SegmentationDataModule(LightningDataModule):
             `model.target_labels: masks`.
         region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
             then reported inside and outside too.
+        augment: random scale, crop, flip and colours of `train`, in place of `size` and `fit`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -117,6 +126,7 @@ class SegmentationDataModule(LightningDataModule):
         num_workers: int = 0,
         target_masks: str | None = None,
         region_masks: str | None = None,
+        augment: Augment | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -131,11 +141,17 @@ class SegmentationDataModule(LightningDataModule):
             if folder is not None and not Path(folder).is_dir():
                 raise DataError(f"data.{key}: no folder '{folder}'")
         self.target_masks, self.region_masks = target_masks, region_masks
+        self.augment = augment
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Class names of the photos to attack, if they have labels."""
         return self.dataset.classes if self.dataset else None
+
+    @property
+    def trained_classes(self) -> tuple[str, ...] | None:
+        """Class names of the photos for validation."""
+        return self.val.classes if self.val else None
 
     def scenes(self) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
@@ -195,10 +211,15 @@ class SegmentationDataModule(LightningDataModule):
         train = _given(self.train, "train", "fit")
         if len(train) < self.batch_size:
             raise DataError(f"data.train has {len(train)} photos, fewer than data.batch_size={self.batch_size}")
-        return self._loader(SceneTensors(train, self.fit), shuffle=True, drop_last=True)
+        return self._loader(SceneTensors(train, self.fit, augment=self.augment), shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        return self._loader(SceneTensors(_given(self.val, "val", "fit and validate"), self.fit))
+        scenes = SceneTensors(_given(self.val, "val", "fit, validate and test"), self.fit)
+        several = self.trainer is not None and self.trainer.world_size > 1
+        # Lightning's own sampler for validation repeats photos until all processes have as many.
+        return self._loader(scenes, sampler=UnrepeatedDistributedSampler(scenes, shuffle=False) if several else None)
+
+    test_dataloader = val_dataloader
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         return DataLoader(

@@ -8,6 +8,7 @@ from torchvision import datasets
 
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset
 from lightning_attack.data.files import read_mask, read_photo
+from lightning_attack.data.labelled import check_split
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -22,7 +23,9 @@ class VOCSegmentation(SegmentationDataset):
 
     Args:
         root: folder that holds `VOC2012`, or `VOCdevkit/VOC2012`.
-        split: file in `ImageSets/Segmentation` that lists the photos: `train`, `val`, `trainval` or one of your own.
+        split: file in `ImageSets/Segmentation` that lists the photos: `train`, `val`, `trainval` or one of your own,
+            such as `train_aug`. Masks that are not in `SegmentationClass` are looked for in `SegmentationClassAug`,
+            the usual download of SBD's extra masks for `train_aug`; `TrainAug` makes the same from SBD's own files.
         download: fetch VOC 2012 (2 GB) through torchvision into `root` if it is not there.
 
     Raises:
@@ -43,18 +46,24 @@ class VOCSegmentation(SegmentationDataset):
             )
         self.root, self.split = root, split
         lists = folder / "ImageSets" / "Segmentation"
-        if not (lists / f"{split}.txt").is_file():
-            known = ", ".join(sorted(file.stem for file in lists.glob("*.txt")))
-            raise DataError(f"no split '{split}' in '{lists}'; there are: {known or 'none'}")
+        remedy = "; put its list of names there and its masks into SegmentationClassAug, or use TrainAug with SBD"
+        known = (file.stem for file in lists.glob("*.txt"))
+        check_split(split, known, lists, remedy if split == "train_aug" else "")
         self.names = (lists / f"{split}.txt").read_text().split()
         self._photos, self._masks = folder / "JPEGImages", folder / "SegmentationClass"
+        self._more_masks = folder / "SegmentationClassAug"
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Scene:
         name = self.names[index]
-        return Scene(read_photo(self._photos / f"{name}.jpg"), read_mask(self._masks / f"{name}.png"), name)
+        return Scene(read_photo(self._photos / f"{name}.jpg"), read_mask(self._mask(name)), name)
+
+    def _mask(self, name: str) -> Path:
+        # VOC's own masks come first: SBD's know no ignored borders.
+        own, more = self._masks / f"{name}.png", self._more_masks / f"{name}.png"
+        return more if more.is_file() and not own.is_file() else own
 
 
 def _find(root: Path) -> Path | None:

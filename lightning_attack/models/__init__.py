@@ -1,19 +1,32 @@
 """Networks as functions from [0, 1] images to logits of the same size."""
 
+from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble
+from lightning_attack.models.export import export_checkpoint, export_model
 from lightning_attack.models.exported import ExportedModel
+from lightning_attack.models.hub import SMPHub
+from lightning_attack.models.huggingface import HuggingFaceModel
+from lightning_attack.models.semseg import SemSegModel
 from lightning_attack.models.smp import SMPModel, TrainedModel
+from lightning_attack.models.torchscript import TorchScriptModel
 from lightning_attack.models.torchvision import TorchVisionModel
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
 
 __all__ = [
+    "ClassMap",
     "Ensemble",
     "ExportedModel",
+    "HuggingFaceModel",
     "ModelError",
+    "SMPHub",
     "SMPModel",
     "SegmentationModel",
+    "SemSegModel",
+    "TorchScriptModel",
     "TorchVisionModel",
     "TrainedModel",
     "as_segmentation_model",
+    "export_checkpoint",
+    "export_model",
     "freeze",
 ]

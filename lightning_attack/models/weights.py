@@ -95,10 +95,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
+def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = ()) -> None:
     """Load a weights file into `network`, whichever usual prefix its names carry; every tensor must find its place.
 
     Half precision files are converted to the network's type.
+
+    Args:
+        network: the network.
+        path: the file.
+        allow: beginnings of names that the file may have beside the network's, such as `classifier.`.
 
     Raises:
         ModelError: names are missing or foreign, or shapes differ (often: another number of classes).
@@ -107,6 +112,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     # "num_batches_tracked" counts training steps; older files and safetensors exports leave it out.
     needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
     state = max((strip_prefix(found, prefix) for prefix in _prefixes()), key=lambda names: len(needed & names.keys()))
+    state = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(allow)}
     missing, foreign = sorted(needed - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or foreign:
         raise ModelError(

@@ -71,15 +71,23 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1]."""
+        return self.outputs(images)[0]
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits, and those of the auxiliary head of networks that return one under the key `aux`."""
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
         below, right = -height % self.stride, -width % self.stride
         if below or right:
             x = F.pad(x, (0, right, 0, below))
-        logits = self._logits(self.network(x), x)
-        if logits.shape[-2:] != x.shape[-2:]:
-            logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        output = self.network(x)
+        auxiliary = output.get("aux") if isinstance(output, dict) else None
+        logits = [self._logits(output, x)] + ([] if auxiliary is None else [auxiliary])
+        for number, one in enumerate(logits):
+            if one.shape[-2:] != x.shape[-2:]:
+                one = F.interpolate(one, size=x.shape[-2:], mode="bilinear", align_corners=False)
+            logits[number] = one[..., :height, :width]
+        return logits[0], logits[1] if auxiliary is not None else None
 
     def _logits(self, output: object, x: Tensor) -> Tensor:
         """The logits inside the forms of output that are in use; checked, because later errors would be obscure."""

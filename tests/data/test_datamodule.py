@@ -202,7 +202,7 @@ def test_missing_data_set_is_named():
     for loader, message in (
         (data.predict_dataloader, "predict needs data.dataset"),
         (data.train_dataloader, "fit needs data.train"),
-        (data.val_dataloader, "fit and validate needs data.val"),
+        (data.val_dataloader, "fit, validate and test needs data.val"),
     ):
         with pytest.raises(DataError, match=message):
             loader()

@@ -25,7 +25,8 @@ def complete(path: Path) -> Iterator[Path]:
         (False, '1 2 3', 1)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # With the suffix at its end, by which some writers choose the format.
+    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")
     try:
         yield unfinished
         unfinished.replace(path)

@@ -1,0 +1,93 @@
+"""Cityscapes in its own folder layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lightning_attack.data.base import IGNORE_INDEX, Scene, check_mask_size
+from lightning_attack.data.labelled import (
+    LabelledFiles,
+    check_split,
+    check_tree,
+    find_photos,
+    folders,
+    pair,
+    read_labels,
+)
+from lightning_attack.data.transforms import Fit
+
+LABEL_IDS = {
+    "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
+    "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26, "truck": 27,
+    "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
+}  # fmt: skip
+"""The 19 classes that are scored, in the order of their train ids, and the id of each among all 34 labels."""
+
+FROM_LABEL_IDS = (
+    # -1, the licence plate, is 255 in a PNG.
+    dict.fromkeys([*range(34), 255], IGNORE_INDEX)
+    | {label: train_id for train_id, label in enumerate(LABEL_IDS.values())}
+)
+FROM_TRAIN_IDS = {train_id: train_id for train_id in range(len(LABEL_IDS))} | {255: IGNORE_INDEX}
+
+_PHOTO, _LABELS, _TRAIN = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
+
+
+class Cityscapes(LabelledFiles):
+    """Cityscapes, finely annotated: 1024x2048 street scenes, 19 classes; the other 15 of its 34 labels are ignored.
+
+    Source: M. Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
+
+    A scene is named by its city and frame, such as `aachen/aachen_000000_000019`. Masks are `labelIds`; where there is
+    none, `labelTrainIds`, which the data set's own scripts make. The download needs a login, so it is yours to do.
+
+    Args:
+        root: folder that holds `leftImg8bit` and `gtFine`.
+        split: `train`, `val` or `test` (whose labels are held back: every pixel is ignored).
+        scale: factor for height and width in (0, 1]; 0.5 is the half resolution of many papers. Photos are resized
+            bilinearly (antialiased), masks by nearest neighbour. Folders of `data.target_masks` and
+            `data.region_masks` must have the resulting size.
+
+    Raises:
+        DataError: the folder, the split, a photo or a mask is missing or cannot be used.
+        ValueError: `scale` is out of range.
+    """
+
+    classes = tuple(LABEL_IDS)
+
+    def __init__(self, root: str, split: str = "val", scale: float = 1.0) -> None:
+        if not 0 < scale <= 1:
+            raise ValueError(f"scale={scale}: must be above 0 and not above 1; 0.5 is half the height and width")
+        tree = (f"leftImg8bit/{split}/<city>/<frame>{_PHOTO}", f"gtFine/{split}/<city>/<frame>{_LABELS}")
+        remedy = (
+            "Get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com "
+            f"(free login) and unpack both in '{root}'"
+        )
+        check_tree("Cityscapes", root, ("leftImg8bit", "gtFine"), tree, remedy)
+        photos, self._masks = Path(root) / "leftImg8bit", Path(root) / "gtFine" / split
+        check_split(split, folders(photos), photos)
+        self.root, self.split, self.scale = root, split, scale
+        found = find_photos(photos / split, f"*/*{_PHOTO}")
+        named = ((f"{photo.parent.name}/{photo.name.removesuffix(_PHOTO)}", photo) for photo in found)
+        super().__init__(pair(named, self._mask))
+
+    def __getitem__(self, index: int) -> Scene:
+        scene = super().__getitem__(index)
+        if self.scale == 1 or scene.mask is None:
+            return scene
+        check_mask_size(scene.mask, scene.image, scene.name)  # afterwards both have the same size anyway
+        fit = Fit((max(1, round(scene.mask.shape[0] * self.scale)), max(1, round(scene.mask.shape[1] * self.scale))))
+        image, _ = fit(torch.from_numpy(scene.image).permute(2, 0, 1), None)
+        return Scene(image.permute(1, 2, 0).numpy(), fit.mask(torch.from_numpy(scene.mask)).numpy(), scene.name)
+
+    def labels(self, mask: Path) -> np.ndarray:
+        if mask.name.endswith(_TRAIN):
+            return read_labels(mask, FROM_TRAIN_IDS, "Cityscapes' train ids, 0..18 (and 255 = ignore)")
+        return read_labels(mask, FROM_LABEL_IDS, "Cityscapes' label ids, 0..33 (and 255, the licence plate)")
+
+    def _mask(self, name: str) -> Path:
+        labels, train = self._masks / f"{name}{_LABELS}", self._masks / f"{name}{_TRAIN}"
+        return train if train.is_file() and not labels.is_file() else labels
