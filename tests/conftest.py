@@ -1,8 +1,6 @@
 """Fixtures that several floors share."""
 
 import os
-import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +13,13 @@ from lightning_attack.cli import main
 ROOT = Path(__file__).parents[1]
 
 
-def free_port():
-    """A port for processes that meet, below those that the system gives to others between our look and their use."""
-    for port in random.Random().sample(range(20000, 30000), 100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise AssertionError("no free port")
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Strategies of several processes leave ranks and ports in the environment; the next test must not find them."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def run():
         process = subprocess.run(
             [*launcher, str(ROOT / "main.py"), *map(str, arguments)],
             cwd=cwd,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "MASTER_PORT": str(free_port())},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
             capture_output=True,
             text=True,
             timeout=timeout,
