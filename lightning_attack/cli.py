@@ -128,6 +128,8 @@ class AttackCLI(LightningCLI):
             parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
             parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
             parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
+        else:
+            parser.add_lightning_class_args(callbacks.ExamplePredictions, "example_predictions")
 
     def before_instantiate_classes(self) -> None:
         """Without a progress bar there is none of ours either."""

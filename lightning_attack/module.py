@@ -13,9 +13,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack
+from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
-from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze
+from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
+from lightning_attack.windows import Windows
 
 
 class AttackModule(LightningModule):
@@ -49,6 +51,8 @@ class AttackModule(LightningModule):
             what was scored.
         seed: seed of all randomness; each image has its own, from this one and its position in the data set.
         probe_size: height and width of the probe image, for networks that take one size only.
+        windows: run every network on overlapping windows of a photo and average what they say; None: on the whole one.
+            Its `attack` tells whether the photo is attacked or each window on its own.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
@@ -65,10 +69,12 @@ class AttackModule(LightningModule):
         quantize: bool = True,
         seed: int = 0,
         probe_size: tuple[int, int] = (64, 64),
+        windows: Windows | None = None,
     ) -> None:
         super().__init__()
-        self.attack, self.quantize, self.seed = attack, quantize, seed
-        self.source = as_segmentation_model(source)
+        self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
+        self.quantize, self.seed = quantize, seed
+        self.source = _windowed(as_segmentation_model(source), windows)
         self.white_box: dict[str, bool] = {}
         networks = []
         source_logits = _probe(self.source, self.source.name, probe_size)
@@ -76,7 +82,7 @@ class AttackModule(LightningModule):
                    for number, member in enumerate(getattr(self.source, "members", []))]  # fmt: skip
         self.source_name = ""
         for name, network in (targets or {}).items():
-            target = as_segmentation_model(network, name)
+            target = _windowed(as_segmentation_model(network, name), windows)
             logits = _probe(target, name, probe_size)
             if logits.shape != source_logits.shape:
                 raise ModelError(
@@ -212,6 +218,13 @@ class AttackModule(LightningModule):
         """Predicted classes, (B, H, W)."""
         with torch.no_grad():
             return network(images).max(1)[1]
+
+
+def _windowed(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:
+    """The network run on windows; of an ensemble the members, which some attacks call one by one."""
+    for member in getattr(network, "members", [network]):
+        member.windows = windows
+    return network
 
 
 def _clock(images: Tensor) -> float:

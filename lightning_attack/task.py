@@ -14,8 +14,11 @@ from torch.optim import lr_scheduler
 
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model
+from lightning_attack.windows import Windows
 
 IGNORE_INDEX = 255
+ENCODERS = {"encoder", "backbone"}
+"""Names of the part that is trained beforehand: those of smp and transformers, and of torchvision."""
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "poly", "constant"]
 LOSSES: dict[str, Callable[[Tensor | None], nn.Module]] = {
@@ -39,6 +42,8 @@ class SegmentationTask(LightningModule):
     Args:
         network: the network to train; takes [0, 1] images, as `SMPModel` does.
         lr: largest learning rate, above 0.
+        encoder_lr_factor: the encoder's rate is `lr` times this, above 0; below 1 where the encoder was trained before
+            and the decoder was not. The encoder is every part named `encoder` or `backbone`.
         weight_decay: of the optimizer.
         warmup: share of the steps in which the rate of one-cycle rises, in (0, 1).
         losses: weight of each loss: `cross_entropy`, `dice`, `lovasz`, `focal`.
@@ -49,16 +54,18 @@ class SegmentationTask(LightningModule):
         schedule: `one_cycle`, `poly` or `constant`.
         channels_last: keep colours and features innermost in memory: the same numbers but for rounding, and about twice
             as fast on processors and with half precision.
+        windows: run the network on overlapping windows of the photos for validation and test, not on whole photos.
 
     Raises:
         ValueError: an argument is out of range.
-        ModelError: the network does not say its number of classes.
+        ModelError: the network does not say its number of classes, or has no encoder to give its own rate.
     """
 
     def __init__(
         self,
         network: nn.Module,
         lr: float = 1e-3,
+        encoder_lr_factor: float = 1.0,
         weight_decay: float = 1e-2,
         warmup: float = 0.1,
         losses: Mapping[str, float] | None = None,
@@ -67,10 +74,13 @@ class SegmentationTask(LightningModule):
         optimizer: Optimizer = "adamw",
         schedule: Schedule = "one_cycle",
         channels_last: bool = False,
+        windows: Windows | None = None,
     ) -> None:
         super().__init__()
-        if lr <= 0 or not 0 < warmup < 1:
-            raise ValueError(f"lr={lr} must be above 0, warmup={warmup} between 0 and 1")
+        if lr <= 0 or encoder_lr_factor <= 0 or not 0 < warmup < 1:
+            raise ValueError(
+                f"lr={lr} and encoder_lr_factor={encoder_lr_factor} must be above 0, warmup={warmup} between 0 and 1"
+            )
         if optimizer not in get_args(Optimizer) or schedule not in get_args(Schedule):
             raise ValueError(
                 f"optimizer='{optimizer}' must be one of {', '.join(get_args(Optimizer))}, "
@@ -88,10 +98,12 @@ class SegmentationTask(LightningModule):
         weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.losses = nn.ModuleDict({name: LOSSES[name](weight) for name in losses})
         self.loss_weights, self.aux_weight = losses, aux_weight
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.lr, self.encoder_lr_factor = lr, encoder_lr_factor
+        self.weight_decay, self.warmup = weight_decay, warmup
         self.optimizer, self.schedule = optimizer, schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
+        self.network.windows = windows
         self.scores = SegmentationScores(classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -112,9 +124,11 @@ class SegmentationTask(LightningModule):
         terms = [weight * self.losses[name](logits, labels) for name, weight in self.loss_weights.items()]
         return torch.stack(terms).sum()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        images = batch["image"].contiguous(memory_format=self.memory_format)
-        self.scores.update(self(images).argmax(1), batch["mask"])
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Predicted classes (B, H, W), counted."""
+        predicted = self(batch["image"].contiguous(memory_format=self.memory_format)).argmax(1)
+        self.scores.update(predicted, batch["mask"])
+        return predicted
 
     test_step = validation_step
 
@@ -142,17 +156,34 @@ class SegmentationTask(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer: torch.optim.Optimizer
+        groups = self.parameter_groups()
         if self.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         else:
-            optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=self.weight_decay)
+            optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
         if self.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         if self.schedule == "one_cycle":
             # With a rise of exactly one step torch divides by zero.
             rise = max(self.warmup, min(2 / steps, 0.75))
-            scheduler: Any = lr_scheduler.OneCycleLR(optimizer, self.lr, steps, pct_start=rise)
+            largest = [group["lr"] for group in groups]
+            scheduler: Any = lr_scheduler.OneCycleLR(optimizer, largest, steps, pct_start=rise)
         else:
             scheduler = lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters with their learning rates: one group, or decoder and encoder where these differ."""
+        if self.encoder_lr_factor == 1:
+            return [{"params": list(self.network.parameters()), "lr": self.lr}]
+        encoder: list[nn.Parameter] = []
+        decoder: list[nn.Parameter] = []
+        for name, parameter in self.network.named_parameters():
+            (encoder if ENCODERS & set(name.split(".")) else decoder).append(parameter)
+        if not encoder:
+            raise ModelError(
+                f"network '{self.network.name}' has no part named {' or '.join(sorted(ENCODERS))}; leave out "
+                "encoder_lr_factor"
+            )
+        return [{"params": decoder, "lr": self.lr}, {"params": encoder, "lr": self.encoder_lr_factor * self.lr}]

@@ -47,6 +47,8 @@ def test_predict_commands(command, monkeypatch, tmp_path):
         small.append("--model.attack.steps=1")
     if "my_study.yaml" in arguments:
         small.append("--data.size=64")
+    if "configs/data/voc_paper.yaml" in arguments:
+        small.append("--model.windows.size=48")
     assert main([*arguments, *small]) == 0
     assert list(tmp_path.glob("results/*/version_0/transfer.csv"))
 

@@ -38,7 +38,8 @@ def data(count=7, **settings):
 
 
 def trainer(tmp_path, **settings):
-    return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path,
+    settings = {"logger": False} | settings
+    return Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, default_root_dir=tmp_path,
                    enable_progress_bar=False, enable_model_summary=False, **settings)  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def test_validation_logs_each_class(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": 0}, "lr=0 must be above 0"),
+        ({"lr": 0}, "lr=0 and encoder_lr_factor=1.0 must be above 0"),
         ({"warmup": 1}, "warmup=1 between 0 and 1"),
         ({"optimizer": "adam"}, "optimizer='adam' must be one of adamw, sgd"),
         ({"schedule": "cosine"}, "'cosine' one of one_cycle, poly, constant"),

@@ -28,6 +28,7 @@ from lightning_attack.attacks.norms import L2, Linf, Norm
 from lightning_attack.attacks.objectives import CosPGD, CrossEntropy, Objective, SegPGD
 from lightning_attack.attacks.patch_wise import PatchWise
 from lightning_attack.attacks.peer import Peer
+from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.presets import *  # noqa: F403
 from lightning_attack.attacks.presets import PRESETS
 from lightning_attack.attacks.presets import __all__ as _presets
@@ -76,6 +77,7 @@ __all__ = [
     "PatchWise",
     "Peer",
     "PenalizedGradientNorm",
+    "PerWindow",
     "PreGradient",
     "RandomAffine",
     "RandomCrop",

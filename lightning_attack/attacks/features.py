@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -27,7 +29,8 @@ class Recorder:
         layers: names of layers.
 
     Raises:
-        ValueError: the model has no such layer, or, at a call, the layer did not run or returned no tensor.
+        ValueError: the model has no such layer, or, at a call, the layer did not run, ran more than once, or
+            returned no tensor.
 
     Example:
         >>> import torch
@@ -61,20 +64,28 @@ class Recorder:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of images, and the outputs of the layers by name."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, list[Any]] = defaultdict(list)
         with ExitStack() as stack:
             for layer, module in self._modules.items():
-                hook = module.register_forward_hook(lambda _m, _i, output, layer=layer: found.update({layer: output}))
+                hook = module.register_forward_hook(lambda _m, _i, output, layer=layer: found[layer].append(output))
                 stack.callback(hook.remove)
             for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
                 wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
                 stack.enter_context(_tapped(graph, wanted, found))
             logits = self.model(images)  # type: ignore[operator]
         for layer in (*self._modules, *self._nodes):
-            if not isinstance(found.get(layer), Tensor):
-                what = "did not run" if layer not in found else f"returned a {type(found[layer]).__name__}, no tensor"
-                raise AttackError(f"layer '{layer}' {what} in the source; name another")
-        return logits, found
+            outputs = found[layer]
+            if not outputs:
+                raise AttackError(f"layer '{layer}' did not run in the source; name another")
+            if len(outputs) > 1:
+                raise AttackError(
+                    f"layer '{layer}' ran {len(outputs)} times in one pass of the source; name another, or, if the "
+                    "source runs on windows, attack each window on its own"
+                )
+            if not isinstance(outputs[0], Tensor):
+                kind = type(outputs[0]).__name__
+                raise AttackError(f"layer '{layer}' returned a {kind}, no tensor in the source; name another")
+        return logits, {layer: outputs[0] for layer, outputs in found.items()}
 
 
 def _nodes(model: nn.Module) -> Iterator[tuple[str, tuple[fx.GraphModule, str]]]:
@@ -106,11 +117,11 @@ def _nearest(layer: str, names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _tapped(graph: fx.GraphModule, wanted: dict[str, str], found: dict[str, Tensor]) -> Iterator[None]:
+def _tapped(graph: fx.GraphModule, wanted: dict[str, str], found: dict[str, list[Any]]) -> Iterator[None]:
     """For a while, `graph` keeps the outputs of some of its nodes in `found`."""
 
     def keep(layer: str, value: Tensor) -> None:
-        found[layer] = value
+        found[layer].append(value)
 
     copied = copy.deepcopy(graph.graph)
     for node in list(copied.nodes):

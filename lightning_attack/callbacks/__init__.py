@@ -1,5 +1,6 @@
-"""What happens around the attack: score, save, show. Callbacks know what `AttackModule` returns, and no attack."""
+"""What happens around attacks and training: score, save, show. Callbacks know what modules return, and no attack."""
 
+from lightning_attack.callbacks.example_predictions import ExamplePredictions
 from lightning_attack.callbacks.image_logger import ImageLogger
 from lightning_attack.callbacks.image_writer import ImageWriter
 from lightning_attack.callbacks.progress import AttackProgress
@@ -7,4 +8,12 @@ from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
 from lightning_attack.callbacks.weights_export import WeightsExport
 
-__all__ = ["AttackProgress", "ImageLogger", "ImageWriter", "RunFolder", "TransferMetrics", "WeightsExport"]
+__all__ = [
+    "AttackProgress",
+    "ExamplePredictions",
+    "ImageLogger",
+    "ImageWriter",
+    "RunFolder",
+    "TransferMetrics",
+    "WeightsExport",
+]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_attack.callbacks.distributed import gather
-from lightning_attack.callbacks.image_writer import to_bytes
+from lightning_attack.callbacks.panels import side_by_side
 from lightning_attack.module import AttackModule
 
 
@@ -55,32 +53,10 @@ class ImageLogger(Callback):
     def _strip(self, module: AttackModule, outputs: dict[str, Any], clean: Tensor, row: int) -> Tensor:
         adversarial = outputs["adversarial"][row]
         difference = 0.5 + self.magnify * (adversarial - clean[row])
-        photos = to_bytes(torch.stack([clean[row], adversarial, difference]))
         labels = [outputs["labels"][row]]
         for name in _source_first(module):
             labels += [outputs["preds"][name]["clean"][row], outputs["preds"][name]["adversarial"][row]]
-        maps = class_colours().to(photos.device)[torch.stack(labels).cpu()].permute(0, 3, 1, 2)
-        panels = torch.cat([photos, maps])
-        height, width = panels.shape[-2:]
-        if width > self.width:
-            size = max(1, round(height * self.width / width)), self.width
-            panels = F.interpolate(panels.float(), size=size, mode="nearest-exact").to(torch.uint8)
-        return torch.cat(tuple(panels), dim=-1)
-
-
-def class_colours() -> Tensor:
-    """PASCAL VOC's colour of each of 256 classes, (256, 3) uint8: the bits of the number, dealt out to the colours.
-
-    Example:
-        >>> class_colours()[[0, 1, 2, 255]].tolist()
-        [[0, 0, 0], [128, 0, 0], [0, 128, 0], [255, 255, 255]]
-    """
-    numbers, colours = torch.arange(256), torch.zeros(256, 3, dtype=torch.int64)
-    for bit in range(8):
-        for colour in range(3):
-            colours[:, colour] |= ((numbers >> (3 * bit + colour)) & 1) << (7 - bit)
-    colours[255] = 255
-    return colours.to(torch.uint8)
+        return side_by_side([clean[row], adversarial, difference], labels, self.width)
 
 
 def _source_first(module: AttackModule) -> list[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_attack.files import complete
-from lightning_attack.models.weights import RECIPE, read_weights, strip_prefix
+from lightning_attack.models.weights import read_weights, strip_prefix, write_weights
 
 
 class WeightsExport(Callback):
@@ -38,16 +35,11 @@ class WeightsExport(Callback):
         # A SegmentationTask holds a SegmentationModel, which holds the network.
         network = strip_prefix(state, "network.network.")
         recipe = getattr(pl_module.network, "recipe", None)
-        with complete(self._folder / "weights.safetensors") as path:
-            save_file(
-                {name: self._stored(tensor) for name, tensor in network.items()},
-                path,
-                metadata={RECIPE: json.dumps(recipe)} if recipe else None,
-            )
-            path.chmod(0o644)  # safetensors writes files that only their owner can read
+        classes = getattr(getattr(trainer, "datamodule", None), "trained_classes", None)
+        tensors = {name: self._stored(tensor) for name, tensor in network.items()}
+        write_weights(self._folder / "weights.safetensors", tensors, recipe, classes)
 
     def _stored(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach().cpu().contiguous()
         if self.half and tensor.is_floating_point() and bool(torch.isfinite(tensor.half()).all()):
             return tensor.half()
         return tensor

@@ -11,16 +11,18 @@ from lightning_attack.data.base import IGNORE_INDEX
 
 
 class Augment:
-    """Random scale, crop, flip and colours, by torchvision's v2 transforms.
+    """Random scale, rotation, crop, flip and colours, by torchvision's v2 transforms.
 
-    The photo is enlarged by a random factor, a crop of one size is cut out, mirrored now and then, and its colours are
-    changed. Masks are resized by nearest neighbour; pixels outside of the photo are black and ignored.
+    The photo is enlarged by a random factor and turned by a random angle, a crop of one size is cut out, mirrored now
+    and then, and its colours are changed. Masks take the nearest pixel; outside of the photo crops are black and
+    ignored.
 
     Args:
         crop: height and width of the crop, or one number for both.
         scale: smallest and largest factor, above 0; `[0.5, 2.0]` in the papers of the field.
         flip: probability that the crop is mirrored, in [0, 1].
         jitter: strength of changes of brightness, contrast and saturation, 0 or more; 0 leaves the colours alone.
+        rotate: largest angle to either side in degrees, in [0, 180]; 10 in the papers of the field, 0 = none.
 
     Raises:
         ValueError: an argument is out of range.
@@ -38,17 +40,20 @@ class Augment:
         scale: tuple[float, float] = (0.5, 2.0),
         flip: float = 0.5,
         jitter: float = 0.0,
+        rotate: float = 0.0,
     ) -> None:
         pair = (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
-        if min(pair) < 1 or not 0 < scale[0] <= scale[1] or not 0 <= flip <= 1 or not jitter >= 0:
+        in_range = 0 < scale[0] <= scale[1] and 0 <= flip <= 1 and jitter >= 0 and 0 <= rotate <= 180
+        if min(pair) < 1 or not in_range:
             raise ValueError(
                 f"crop={crop} must be 1 or more, scale={list(scale)} two numbers above 0 in order, flip={flip} between "
-                f"0 and 1, jitter={jitter} 0 or more"
+                f"0 and 1, jitter={jitter} 0 or more, rotate={rotate} between 0 and 180"
             )
-        self.crop, self.scale, self.flip, self.jitter = pair, scale, flip, jitter
+        self.crop, self.scale, self.flip, self.jitter, self.rotate = pair, scale, flip, jitter, rotate
         fill = {tv_tensors.Mask: IGNORE_INDEX, "others": 0}
         steps: list[nn.Module] = [
             _RandomScale(scale),
+            *([v2.RandomRotation(rotate, InterpolationMode.BILINEAR, fill=fill)] if rotate else []),
             v2.RandomCrop(pair, pad_if_needed=True, fill=fill),
             v2.RandomHorizontalFlip(flip),
         ]

@@ -98,7 +98,8 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: photos in a batch. With `size: null` photos differ in size: use 1.
         size: height and width (or one number for both) to which every photo is brought; None keeps each photo's own.
         fit: how: `stretch` (aspect ratio is lost, the whole photo stays), `crop` (short side to size, centre
-            crop) or `pad` (long side to size, the rest is black and ignored).
+            crop), `pad` (long side to size, the rest is black and ignored) or `long_side` (long side to size, the short
+            one as it comes: use batch size 1).
         every: attack every so-manieth photo only, from the first; 1 for all.
         limit: attack only the first so many of these; None for all.
         num_workers: processes that read photos beside the main one.

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from lightning_attack.data.base import IGNORE_INDEX
 
-FitMode = Literal["stretch", "crop", "pad"]
+FitMode = Literal["stretch", "crop", "pad", "long_side"]
 
 
 class Fit:
@@ -22,7 +22,8 @@ class Fit:
     Args:
         size: (height, width) or one number for both; None keeps each photo's own.
         mode: `stretch` (whole photo, aspect ratio lost), `crop` (keeps the aspect ratio, cuts the longer side's ends),
-            `pad` (keeps the aspect ratio and the whole photo; black, ignored pixels below or right).
+            `pad` (keeps the aspect ratio and the whole photo; black, ignored pixels below or right), `long_side` (as
+            `pad`, but nothing is added, so photos differ in size).
 
     Raises:
         ValueError: size below 1 or an unknown mode.
@@ -69,6 +70,8 @@ class Fit:
         ratio = max(ratios) if self.mode == "crop" else min(ratios)
         inner = [max(1, round(height * ratio)), max(1, round(width * ratio))]
         picture = F.resize(picture, inner, interpolation)
+        if self.mode == "long_side":
+            return picture
         if self.mode == "crop":
             return F.center_crop(picture, list(size))
         return F.pad(picture, [0, 0, size[1] - inner[1], size[0] - inner[0]], fill=fill)

@@ -11,11 +11,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from lightning_attack.models.smp import SMPModel, TrainedModel
-from lightning_attack.models.weights import RECIPE, load_weights, read_weights, weights_path
+from lightning_attack.models.weights import CLASSES, RECIPE, load_weights, read_weights, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model
-
-CLASSES = "classes"
-"""Key under which class names stand: in a checkpoint, and in a safetensors file's metadata (as JSON)."""
 
 # A SegmentationTask holds a SegmentationModel, which holds the network.
 _PREFIX = "network.network."
@@ -44,7 +41,8 @@ def load_checkpoint(ckpt: str, config: str | None = None) -> tuple[SegmentationM
     """
     path = weights_path(ckpt)
     if path.suffix == ".safetensors":
-        return TrainedModel(ckpt), None
+        trained = TrainedModel(ckpt)
+        return trained, trained.classes
     if not any(name.startswith(_PREFIX) for name in read_weights(path)):
         raise ModelError(
             f"'{ckpt}' is no checkpoint of fit: none of its tensors is called {_PREFIX}*. Plain weights are loaded by "

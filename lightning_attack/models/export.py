@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightning_attack.files import complete
-from lightning_attack.models.checkpoint import CLASSES, load_checkpoint
+from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.exported import METADATA
-from lightning_attack.models.weights import RECIPE
+from lightning_attack.models.weights import write_weights
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, freeze
 
 SUFFIXES = (".pt2", ".safetensors")
@@ -138,11 +137,7 @@ def _save_weights(model: SegmentationModel, file: Path, classes: Sequence[str] |
             "carry; export it to model.pt2"
         )
     about = _about(model, classes)
-    metadata = {RECIPE: json.dumps(recipe), CLASSES: json.dumps(about["classes"])}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    with complete(file) as unfinished:
-        save_file(weights, unfinished, metadata=metadata)
-        unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
+    write_weights(file, model.network.state_dict(), recipe, classes)
     return about
 
 

@@ -91,6 +91,8 @@ class SMPModel(SegmentationModel):
 class TrainedModel(SMPModel):
     """A network that this program has trained, from one file: `fit` writes `weights.safetensors` with all it needs.
 
+    `classes` holds the class names, or None where the file has none.
+
     Args:
         file: path of the file, or `embedded:NAME` for one that comes with the package: `embedded:scenes_deeplabv3plus`,
             `embedded:scenes_fpn`, `embedded:scenes_segformer`.
@@ -104,8 +106,9 @@ class TrainedModel(SMPModel):
     """
 
     def __init__(self, file: str) -> None:
-        recipe = read_recipe(weights_path(file))
+        recipe, classes = read_recipe(weights_path(file))
         try:
             super().__init__(**recipe, weights=file)
         except TypeError as error:
             raise ModelError(f"'{file}' was written by another version of this program ({error})") from error
+        self.classes = classes

@@ -1,25 +1,26 @@
-"""Read weights from a file, without pickled code, and load them with errors that name what does not fit."""
+"""Weights files: read without pickled code, loaded with errors that name what does not fit, written with a recipe."""
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lightning_attack.files import complete
 from lightning_attack.models.wrapper import ModelError
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
 """Folder of the weights that come with the package, named `embedded:NAME` in configurations."""
 
-RECIPE = "recipe"
-"""Key of a safetensors file's metadata under which the network's arguments stand, as JSON."""
+RECIPE, CLASSES = "recipe", "classes"
+"""Keys under which a checkpoint, and as JSON a safetensors file's metadata, has a network's arguments and classes."""
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("", "module.", "model.", "network.", "net.", "_orig_mod.")
@@ -80,19 +81,35 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The arguments that build the network of a `.safetensors` file that `WeightsExport` wrote.
+def read_recipe(path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """What a `.safetensors` file of `write_weights` says: the arguments that build its network, and the class names.
 
     Raises:
-        ModelError: the file has none.
+        ModelError: the file does not say how its network is built.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})[RECIPE])
+            metadata = file.metadata() or {}
+        classes = json.loads(metadata.get(CLASSES, "null"))
+        return json.loads(metadata[RECIPE]), None if classes is None else tuple(classes)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError(
             f"'{path}' does not say which network it belongs to; use SMPModel with arch, encoder_name and weights"
         ) from error
+
+
+def write_weights(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    recipe: Mapping[str, Any] | None,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Write a `.safetensors` file, with the arguments that build its network and the class names in its metadata."""
+    known = {RECIPE: recipe, CLASSES: None if classes is None else list(classes)}
+    metadata = {key: json.dumps(value) for key, value in known.items() if value is not None}
+    with complete(path) as unfinished:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = ()) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_attack.windows import Windows
 
 
 class ModelError(ValueError):
@@ -23,6 +26,10 @@ class SegmentationModel(nn.Module):
         logits = crop(resize(network(pad((images - mean) / std))))
 
     Padding is zeros in normalised space (the mean colour) at the bottom and the right.
+
+    With `windows` set, it is run on each window of the images (in eval mode only), and where windows overlap their
+    probabilities are averaged: logits = log mean_w softmax(logits of window w), as in PSPNet's protocol. An image that
+    is one window keeps its logits; one that is smaller is padded to a window.
 
     Args:
         network: takes (B, 3, H, W), returns logits (B, C, h, w). A dictionary with the key `out` or `logits` and an
@@ -47,6 +54,7 @@ class SegmentationModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    windows: Windows | None = None
 
     def __init__(
         self,
@@ -71,7 +79,29 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1]."""
-        return self.outputs(images)[0]
+        if self.windows is None or self.training:
+            return self.outputs(images)[0]
+        return self._slide(images, self.windows)
+
+    def _slide(self, images: Tensor, windows: Windows) -> Tensor:
+        (height, width), (window_height, window_width) = images.shape[-2:], windows.shape
+        if height < window_height or width < window_width:
+            larger = (len(images), 3, max(height, window_height), max(width, window_width))
+            padded = self.mean.to(images.dtype).expand(larger).clone()
+            padded[..., :height, :width] = images
+            return self._slide(padded, windows)[..., :height, :width]
+        grid = windows.grid(height, width)
+        if len(grid) == 1:
+            return self.outputs(images)[0]
+        sums, count = [], images.new_zeros(height, width)
+        for top, left in grid:
+            bottom, right = top + window_height, left + window_width
+            logs = self.outputs(images[..., top:bottom, left:right])[0].log_softmax(1)
+            # Finite, so that gradients are numbers where no window has been yet.
+            nothing = torch.finfo(logs.dtype).min / 4
+            sums.append(F.pad(logs, (left, width - right, top, height - bottom), value=nothing))
+            count[top:bottom, left:right] += 1
+        return reduce(torch.logaddexp, sums) - count.log()
 
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits, and those of the auxiliary head of networks that return one under the key `aux`."""

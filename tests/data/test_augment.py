@@ -12,6 +12,25 @@ def chessboard(height, width):
     return (mask * 200 + 20).to(torch.uint8).expand(3, -1, -1).contiguous(), mask.to(torch.uint8)
 
 
+def test_rotation_turns_both_and_stays_in_its_range():
+    """A photo of two halves, turned around its middle: the border between them shows the angle."""
+    mask = (torch.arange(64) < 32).to(torch.uint8).expand(64, 64).contiguous()
+    image = (mask * 200 + 20).expand(3, -1, -1).contiguous()
+    torch.manual_seed(0)
+    angles = []
+    for _ in range(20):
+        turned, labels = Augment(64, (1, 1), flip=0.0, rotate=20)(image, mask)
+        assert set(labels.unique().tolist()) <= {0, 1, 255}, "a class was invented"
+        known = labels != 255
+        assert ((turned[0] > 120) == (labels == 1))[known].double().mean() > 0.97
+        border = (labels[8:56] == 1).sum(1) + (labels[8:56, :16] == 255).sum(1)
+        angles.append(float(torch.atan((border[-1] - border[0]) / 47.0).rad2deg()))
+    assert max(angles) < 22
+    assert min(angles) > -22
+    assert max(angles) > 8
+    assert min(angles) < -8
+
+
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0)])
 def test_photo_and_mask_move_together(scale):
     image, mask = chessboard(60, 90)
@@ -49,7 +68,7 @@ def test_colours_change_and_labels_do_not():
 @pytest.mark.parametrize(
     "settings",
     [{"crop": 0}, {"crop": 8, "scale": (0, 1)}, {"crop": 8, "scale": (2, 1)}, {"crop": 8, "flip": 1.5},
-     {"crop": 8, "jitter": -1}],
+     {"crop": 8, "jitter": -1}, {"crop": 8, "rotate": -1}, {"crop": 8, "rotate": 200}],
 )  # fmt: skip
 def test_bad_settings(settings):
     with pytest.raises(ValueError, match="must be 1 or more"):

@@ -1,0 +1,48 @@
+"""`ExamplePredictions`: what a network in training says about some photos, for TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lightning_attack.callbacks.panels import side_by_side
+
+
+class ExamplePredictions(Callback):
+    """Log photo | ground truth | prediction of the first photos of each validation, as `examples/<name>`.
+
+    Classes have PASCAL VOC's colours, ignored pixels are white. Of several processes the first shows its photos.
+
+    Args:
+        count: number of photos; 0 = none.
+        width: widest panel in pixels; larger ones are shrunk.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, count: int = 4, width: int = 256) -> None:
+        if count < 0 or width < 1:
+            raise ValueError(f"count={count} must be 0 or more, width={width} 1 or more")
+        self.count, self.width = count, width
+        self._shown = 0
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._shown = 0
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, batch: dict[str, Any], *_: Any
+    ) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not loggers or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        for image, mask, prediction, name in zip(batch["image"], batch["mask"], outputs, batch["name"], strict=True):
+            if self._shown == self.count:
+                return
+            self._shown += 1
+            picture = side_by_side([image], [mask, prediction], self.width)
+            for logger in loggers:
+                logger.experiment.add_image(f"examples/{name}", picture, trainer.global_step)
