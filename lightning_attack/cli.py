@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from inspect import isabstract
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 # Imported so that configurations may use the bare class names.
@@ -87,6 +88,8 @@ class Parser(LightningArgumentParser):
 class AttackCLI(LightningCLI):
     """LightningCLI with an `AttackModule` for predict and a `SegmentationTask` for fit and validate."""
 
+    exit_code = 0
+
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
             AttackModule,
@@ -123,11 +126,24 @@ class AttackCLI(LightningCLI):
         if self._model_class is AttackModule:
             parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
             parser.add_argument(
-                "--run_name", type=str | None, default=None, help="Name of this run's folder; must be new."
+                "--run_name",
+                type=str | None,
+                default=None,
+                help="Name of this run's folder; an interrupted run goes on.",
             )
-            parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
+            parser.add_argument(
+                "--fresh", type=bool, default=False, help="Start over: a folder of that name is renamed."
+            )
+            parser.add_argument(
+                "--on_error",
+                type=Literal["raise", "skip"],
+                default="raise",
+                help="What becomes of an image that cannot be used: an error, or it is left out (exit code 3).",
+            )
+            # In this order: an image has its record only after its PNG.
             parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
             parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
+            parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
         else:
             parser.add_lightning_class_args(callbacks.ExamplePredictions, "example_predictions")
 
@@ -148,8 +164,11 @@ class AttackCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "predict":
-            self.run_folder = callbacks.RunFolder(self._get(self.config, "results"), self._get(self.config, "run_name"))
-            trainer.callbacks.insert(0, self.run_folder)  # type: ignore[attr-defined]
+            results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
+            settings = {"data": self._data_settings()}
+            self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings)
+            self.stop = callbacks.GracefulStop()
+            trainer.callbacks = [self.run_folder, *trainer.callbacks, self.stop]  # type: ignore[attr-defined]
         return trainer
 
     def before_predict(self) -> None:
@@ -158,11 +177,12 @@ class AttackCLI(LightningCLI):
             raise UsageError(
                 "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
             )
+        self.model.on_error = self.datamodule.on_error = self._get(self.config, "on_error")
         if self.trainer.is_global_zero:
-            self.run_folder.check()
+            self.run_folder.check(self.model)
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
-            self.datamodule.check(self.trainer.world_size, self.model.num_classes)
+            self.datamodule.check(self.model.num_classes)
             smallest = self.datamodule.smallest_batch(self.trainer.world_size)
             if self.model.attack.mixes and smallest == 1:
                 raise UsageError(
@@ -187,6 +207,15 @@ class AttackCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Attack; nothing is kept in memory, the callbacks have written it."""
         self.trainer.predict(return_predictions=False, **kwargs)
+        if self.stop.signal:
+            self.exit_code = 128 + self.stop.signal
+        elif any(getattr(callback, "incomplete", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.exit_code = 3
+
+    def _data_settings(self) -> dict[str, Any]:
+        """What the data of a run is, for a run that goes on; not how it is read."""
+        data = self._get(self.config, "data").as_dict()
+        return {key: value for key, value in data.items() if key not in ("batch_size", "num_workers", "train", "val")}
 
 
 def export(words: Sequence[str]) -> None:
@@ -202,16 +231,21 @@ def export(words: Sequence[str]) -> None:
 
 
 def main(args: ArgsType = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 for a mistake in what was asked for."""
+    """Run the command line; returns the exit code.
+
+    0 = done, 2 = a mistake in what was asked for, 3 = done but for what `on_error: skip` left out, 128 + n = stopped by
+    signal n.
+    """
     _quiet()
     words = sys.argv[1:] if args is None else args
     try:
         if isinstance(words, list) and words[:1] == ["export"]:
             export(words[1:])
         else:
-            AttackCLI(args)
+            return AttackCLI(args).exit_code
     except (UsageError, attacks.AttackError, data.DataError, models.ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not getattr(rank_zero_only, "rank", 0):  # each process knows it; one says it
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except pickle.UnpicklingError:
         print("error: ckpt_path is no Lightning checkpoint, or holds more than tensors and settings", file=sys.stderr)
@@ -225,5 +259,7 @@ def _quiet() -> None:
         logging.getLogger(f"lightning.{library}.utilities.rank_zero").setLevel(logging.WARNING)
         logging.getLogger(f"lightning.{library}.utilities.seed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # A run that goes on may have nothing left to attack.
+    warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
     # Lightning 2.6 on torch 2.14.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -1,4 +1,4 @@
-"""torchmetrics of the project: segmentation scores from one confusion matrix, and the size of a perturbation."""
+"""Segmentation scores from one confusion matrix, as a torchmetric, and the size of perturbations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 
 class SegmentationScores(Metric):
@@ -57,19 +56,16 @@ class SegmentationScores(Metric):
         """Count predicted classes `preds` against labels `target`, both (B, H, W) or any one shape, integers."""
         if preds.shape != target.shape:
             raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have one shape")
-        classes = self.num_classes
-        preds, target = preds.long(), target.long()
-        ignored = target == self.ignore_index
-        foreign = ((target < 0) | (target >= classes)) & ~ignored | (preds < 0) | (preds >= classes)
-        if foreign.any():
-            raise ValueError(
-                f"labels are {int(target.min())}..{int(target.max())}, predictions {int(preds.min())}.."
-                f"{int(preds.max())}; allowed are 0..{classes - 1} (and {self.ignore_index} for labels)"
-            )
-        # One extra row takes the ignored pixels: cheaper than selecting the others.
-        rows = torch.where(ignored, classes, target)
-        counts = torch.bincount((rows * classes + preds).flatten(), minlength=(classes + 1) * classes)
-        self.confusion += counts[: classes * classes].view(classes, classes)
+        one = confusion_matrices(preds.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_index)
+        self.confusion += one[0]
+
+    @classmethod
+    def of(cls, confusion: Tensor) -> SegmentationScores:
+        """The metric that has counted `confusion`, (C, C) int64, in this process."""
+        metric = cls(len(confusion), sync_on_compute=False)
+        metric.merge_state({"confusion": confusion})
+        metric._update_count += 1  # merge_state leaves compute() in the belief that nothing was counted
+        return metric
 
     def compute(self) -> dict[str, Tensor]:
         """`miou`, `miou_union`, `accuracy` and `iou` (C,), NaN for classes without a label; float64, on the CPU."""
@@ -85,52 +81,63 @@ class SegmentationScores(Metric):
         }
 
 
-class PerturbationSize(Metric):
-    """How far adversarial images lie from the clean ones, in the norms of the field.
+def confusion_matrices(preds: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """The confusion matrix of each image, (B, C, C) int64: rows are labels, columns predictions.
 
-        linf = largest |adversarial - clean| over all images, in levels of 1/255 (whole ones are cut clean)
-        linf_median = median over images of the largest |adversarial - clean| of each, in levels of 1/255: the figure of
-            minimal-norm attacks
-        l2   = mean over images of ||adversarial - clean||_2, of [0, 1] pixels
-        psnr = mean over images of 10 log10(1 / MSE), in dB; infinite where an image was not changed
+    Args:
+        preds: predicted classes, (B, ...), integers.
+        target: labels of the same shape.
+        num_classes: C; classes are 0..C-1.
+        ignore_index: label of pixels that do not count.
+
+    Raises:
+        ValueError: shapes differ, or a prediction or label is out of range.
 
     Example:
-        >>> size = PerturbationSize()
-        >>> size.update(torch.full((1, 3, 2, 2), 0.1), torch.zeros(1, 3, 2, 2))
-        >>> {name: round(value.item(), 4) for name, value in size.compute().items()}    # 25.5/255, 0.1 sqrt(12), 20 dB
-        {'linf': 25.5, 'linf_median': 25.5, 'l2': 0.3464, 'psnr': 20.0}
+        >>> preds, labels = torch.tensor([[0, 0, 1], [1, 1, 0]]), torch.tensor([[0, 1, 1], [0, 255, 255]])
+        >>> confusion_matrices(preds, labels, num_classes=2).tolist()
+        [[[1, 0], [1, 1]], [[0, 1], [0, 0]]]
     """
+    if preds.shape != target.shape:
+        raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have one shape")
+    preds, target = preds.flatten(1).long(), target.flatten(1).long()
+    ignored = target == ignore_index
+    foreign = ((target < 0) | (target >= num_classes)) & ~ignored | (preds < 0) | (preds >= num_classes)
+    if foreign.any():
+        raise ValueError(
+            f"labels are {int(target.min())}..{int(target.max())}, predictions {int(preds.min())}.."
+            f"{int(preds.max())}; allowed are 0..{num_classes - 1} (and {ignore_index} for labels)"
+        )
+    # One extra row for each image takes the ignored pixels: cheaper than selecting the others.
+    images = torch.arange(len(preds), device=preds.device)[:, None]
+    cells = (images * (num_classes + 1) + torch.where(ignored, num_classes, target)) * num_classes + preds
+    counts = torch.bincount(cells.flatten(), minlength=len(preds) * (num_classes + 1) * num_classes)
+    return counts.view(len(preds), num_classes + 1, num_classes)[:, :num_classes]
 
-    is_differentiable = False
-    full_state_update = False
-    linf: list[Tensor]
-    l2: Tensor
-    psnr: Tensor
-    images: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("linf", default=[], dist_reduce_fx="cat")
-        for name in ("l2", "psnr"):
-            self.add_state(name, default=torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("images", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+def perturbation_size(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """How far each image lies from its clean one, in the norms of the field; (B,) float64 on the CPU.
 
-    def update(self, adversarial: Tensor, clean: Tensor) -> None:
-        """Add images (B, 3, H, W) in [0, 1]."""
-        delta = (adversarial - clean).flatten(1).float()
-        levels = delta.abs().amax(1) * 255
+        linf = largest |adversarial - clean|, in levels of 1/255 (whole ones are cut clean)
+        l2   = ||adversarial - clean||_2, of [0, 1] pixels
+        psnr = 10 log10(1 / MSE), in dB; infinite where an image was not changed
+
+    Args:
+        adversarial: (B, 3, H, W) in [0, 1].
+        clean: the same.
+
+    Example:
+        >>> size = perturbation_size(torch.full((1, 3, 2, 2), 0.1), torch.zeros(1, 3, 2, 2))
+        >>> {name: round(value.item(), 4) for name, value in size.items()}    # 25.5/255, 0.1 sqrt(12), 20 dB
+        {'linf': 25.5, 'l2': 0.3464, 'psnr': 20.0}
+    """
+    sizes: dict[str, list[Tensor]] = {"linf": [], "l2": [], "psnr": []}
+    # Image by image, so that the sums are those of one image in every batch.
+    for one, other in zip(adversarial.cpu().double(), clean.cpu().double(), strict=True):
+        delta = (one - other).flatten()
+        levels = delta.abs().amax() * 255
         # float32 images are on the 8-bit grid but for about 1e-5 levels; a thousandth is no violation of a budget.
-        self.linf.append(torch.where((levels - levels.round()).abs() < 1e-3, levels.round(), levels))
-        self.l2 += delta.norm(dim=1).sum()
-        self.psnr += (-10 * delta.square().mean(1).log10()).sum()
-        self.images += len(delta)
-
-    def compute(self) -> dict[str, Tensor]:
-        """`linf`, `linf_median`, `l2` and `psnr`, scalars."""
-        linf = dim_zero_cat(self.linf)
-        return {
-            "linf": linf.max(),
-            "linf_median": linf.quantile(0.5),
-            "l2": self.l2 / self.images,
-            "psnr": self.psnr / self.images,
-        }
+        sizes["linf"].append(torch.where((levels - levels.round()).abs() < 1e-3, levels.round(), levels))
+        sizes["l2"].append(delta.norm())
+        sizes["psnr"].append(-10 * delta.square().mean().log10())
+    return {name: torch.stack(values) if values else torch.zeros(0).double() for name, values in sizes.items()}

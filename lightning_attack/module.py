@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,8 +15,23 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
+from lightning_attack.cost import clock, count_passes
+from lightning_attack.models.fingerprint import fingerprint
+from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
+from lightning_attack.outputs import divide, join, select
 from lightning_attack.windows import Windows
+
+OnError = Literal["raise", "skip"]
+
+
+class ImageError(ModelError):
+    """Images that a network cannot be attacked or scored on: their names by row of the batch, and the reason."""
+
+    def __init__(self, names: dict[int, str], reason: str) -> None:
+        said = ", ".join(f"'{name}'" for name in names.values())
+        super().__init__(f"{reason} for {said}; --on_error=skip leaves out what fails")
+        self.names, self.reason = names, reason
 
 
 class AttackModule(LightningModule):
@@ -25,10 +39,13 @@ class AttackModule(LightningModule):
 
     `predict_step` takes a batch of `SegmentationDataModule` and returns
 
+    * `index`, `name`, `image`: those of the batch that could be attacked;
     * `adversarial`: (B, 3, H, W) in [0, 1], on the 8-bit grid inside the budget: what is scored is what is saved;
     * `labels`: (B, H, W), the batch's masks, or the source's clean prediction where it has none;
     * `target_labels`: (B, H, W), the wanted classes of a targeted run, 255 = no wish; else absent;
     * `preds`: for each scored network `{"clean": (B, H, W), "adversarial": (B, H, W)}`, predicted classes;
+    * `failed`: for each image a mapping from targets that could not be scored to the reason;
+    * `skipped`: images that were left out; if all were, there is nothing else;
     * `figures`: one mapping per attack step from names to tensors (B,), see `StepLog`;
     * `passes`: forward and backward passes of the source per image, of an ensemble those of all members; `seconds`:
       time of the attack.
@@ -53,6 +70,8 @@ class AttackModule(LightningModule):
         probe_size: height and width of the probe image, for networks that take one size only.
         windows: run every network on overlapping windows of a photo and average what they say; None: on the whole one.
             Its `attack` tells whether the photo is attacked or each window on its own.
+        exact: show the networks one image at a time, so that results are the same to the last bit whatever the batch
+            size; networks compute in another order for another batch size, and sign steps amplify that rounding.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
@@ -70,20 +89,23 @@ class AttackModule(LightningModule):
         seed: int = 0,
         probe_size: tuple[int, int] = (64, 64),
         windows: Windows | None = None,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
-        self.quantize, self.seed = quantize, seed
+        self.quantize, self.seed, self.exact, self.windows = quantize, seed, exact, windows
+        self.on_error: OnError = "raise"
+        """What becomes of an image that cannot be attacked or scored: an error, or it is left out."""
         self.source = _windowed(as_segmentation_model(source), windows)
         self.white_box: dict[str, bool] = {}
         networks = []
-        source_logits = _probe(self.source, self.source.name, probe_size)
-        members = [_probe(member, f"{self.source.name}[{number}]", probe_size)
+        source_logits = probe(self.source, self.source.name, probe_size)
+        members = [probe(member, f"{self.source.name}[{number}]", probe_size)
                    for number, member in enumerate(getattr(self.source, "members", []))]  # fmt: skip
         self.source_name = ""
         for name, network in (targets or {}).items():
             target = _windowed(as_segmentation_model(network, name), windows)
-            logits = _probe(target, name, probe_size)
+            logits = probe(target, name, probe_size)
             if logits.shape != source_logits.shape:
                 raise ModelError(
                     f"target '{name}' has {logits.shape[1]} classes, source '{self.source.name}' has "
@@ -126,6 +148,19 @@ class AttackModule(LightningModule):
             self.attack.check_targetable()
         return target_labels
 
+    def settings(self) -> dict[str, Any]:
+        """What decides on the results, as plain values; networks by a hash of their weights."""
+        return {
+            "attack": self.attack.settings(),
+            "source": {self.source_name: fingerprint(self.source)},
+            "targets": dict(zip(self.target_names, map(fingerprint, self.scored), strict=True)),
+            "target_labels": self.target_labels,
+            "quantize": self.quantize,
+            "seed": self.seed,
+            "exact": self.exact,
+            "windows": None if self.windows is None else asdict(self.windows),
+        }
+
     def train(self, mode: bool = True) -> AttackModule:
         """Do nothing: networks under attack stay in eval mode, whatever the caller says."""
         return self
@@ -153,10 +188,40 @@ class AttackModule(LightningModule):
             self.trainer.predict_loop.inference_mode = False
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        skipped = list(batch.get("skipped", ()))
+        count = len(batch.get("image", ()))
+        batches = divide(batch, 1 if self.exact else count) if count else []
+        parts = [outputs for one in batches for outputs in self._outputs(one, skipped)]
+        return {**(join(parts) if parts else {}), "skipped": skipped}
+
+    def _outputs(self, batch: dict[str, Any], skipped: list[tuple[int, str, str]]) -> list[dict[str, Any]]:
+        """The outputs for a batch in one part; in two if memory is short; without images that cannot be attacked."""
+        count = len(batch["image"])
+        try:
+            return [self._attack_batch(batch)]
+        except ImageError as error:
+            if self.on_error == "raise":
+                raise
+            skipped += [(int(batch["index"][row]), name, error.reason) for row, name in error.names.items()]
+            rest = [row for row in range(count) if row not in error.names]
+            return self._outputs(select(batch, rest), skipped) if rest else []
+        except RuntimeError as error:
+            if count == 1 or not _out_of_memory(error):
+                raise
+        # Here and not above, where the error's traceback would keep the tensors of the failed pass.
+        half = -(-count // 2)
+        rank_zero_warn(f"out of memory with {count} images; trying again with {half}: data.batch_size={half} avoids it")
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+        return [self._attack_batch(part) for part in divide(batch, half)]
+
+    def _attack_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         images = batch["image"]
+        names = batch.get("name", [f"image {index}" for index in batch["index"].tolist()])
+        failed: list[dict[str, str]] = [{} for _ in names]
         self.on_status("clean prediction")
-        clean = [self._classes(network, images) for network in self.scored]
-        labels = batch["mask"] if "mask" in batch else clean[self.target_names.index(self.source_name)]
+        clean = {name: self._classes(name, images, names, failed) for name in self.target_names}
+        labels = batch["mask"] if "mask" in batch else clean[self.source_name]
         wanted = self._wanted(batch, labels)
 
         figures: list[Mapping[str, Tensor]] = []
@@ -166,7 +231,7 @@ class AttackModule(LightningModule):
             self.on_status(f"{self.attack.name} step {step + 1}")
 
         with count_passes(self.source) as passes:
-            seconds = _clock(images)
+            seconds = clock(images)
             adversarial = self.attack(
                 self.source,
                 images,
@@ -176,7 +241,9 @@ class AttackModule(LightningModule):
                 targeted=wanted is not None,
                 region=batch.get("region"),
             )
-            seconds = _clock(images) - seconds
+            seconds = clock(images) - seconds
+        # The sign of NaN is NaN, and so is all that follows from it.
+        _refuse(~_finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
         if self.quantize:
             exact, adversarial = adversarial, self.attack.quantize(images, adversarial)
             lost = (exact != images).flatten(1).any(1) & (adversarial == images).flatten(1).all(1)
@@ -187,14 +254,19 @@ class AttackModule(LightningModule):
                 )
 
         preds = {}
-        for name, network, before in zip(self.target_names, self.scored, clean, strict=True):
+        for name in self.target_names:
             self.on_status(f"scoring {name}")
-            preds[name] = {"clean": before, "adversarial": self._classes(network, adversarial)}
+            preds[name] = {"clean": clean[name], "adversarial": self._classes(name, adversarial, names, failed)}
         return {
+            "index": batch["index"],
+            "name": names,
+            "image": images,
             "adversarial": adversarial,
             "labels": labels,
             **({} if wanted is None else {"target_labels": wanted}),
+            **({"region": batch["region"]} if "region" in batch else {}),
             "preds": preds,
+            "failed": failed,
             "figures": figures,
             "passes": {kind: count / len(images) for kind, count in passes.items()},
             "seconds": seconds,
@@ -213,11 +285,42 @@ class AttackModule(LightningModule):
             wanted = torch.full_like(labels, int(self.target_labels))
         return torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, wanted)
 
-    @staticmethod
-    def _classes(network: nn.Module, images: Tensor) -> Tensor:
-        """Predicted classes, (B, H, W)."""
-        with torch.no_grad():
-            return network(images).max(1)[1]
+    def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
+        """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""
+        network = self.scored[self.target_names.index(name)]
+        source = name == self.source_name
+        reason = f"'{name}' gives NaN or infinite logits"
+        try:
+            with torch.no_grad():
+                values, classes = network(images).max(1)
+            bad = ~_finite(values)
+        except Exception as error:
+            if source or _out_of_memory(error):
+                raise
+            reason = f"'{name}' fails ({type(error).__name__}: {error})"
+            classes = images.new_zeros(images[:, 0].shape, dtype=torch.int64)
+            bad = torch.ones(len(images), dtype=torch.bool)
+        if source or self.on_error == "raise":
+            _refuse(bad, names, reason)
+        for row in bad.nonzero().flatten().tolist():
+            failed[row][name] = reason
+        return classes
+
+
+def _refuse(bad: Tensor, names: list[str], reason: str) -> None:
+    """Raise `ImageError` if any image is bad, (B,)."""
+    if bad.any():
+        raise ImageError({row: names[row] for row in bad.nonzero().flatten().tolist()}, reason)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Which images have no NaN and nothing infinite, (B,)."""
+    return values.isfinite().flatten(1).all(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # What torch raises on processors is a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _windowed(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:
@@ -225,57 +328,3 @@ def _windowed(network: SegmentationModel, windows: Windows | None) -> Segmentati
     for member in getattr(network, "members", [network]):
         member.windows = windows
     return network
-
-
-def _clock(images: Tensor) -> float:
-    """Seconds, after what was asked of the device is done."""
-    if images.device.type != "cpu":
-        torch.accelerator.synchronize(images.device)
-    return time.perf_counter()
-
-
-@contextmanager
-def count_passes(source: nn.Module) -> Iterator[dict[str, int]]:
-    """Count forward and backward passes, image by image; of an ensemble those of its members."""
-    passes = {"forward": 0, "backward": 0}
-
-    def forward(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        passes["forward"] += len(inputs[0])
-        if not inputs[0].requires_grad:
-            return None
-        # At the input, which the gradient of every loss reaches, of features too; a view of its own for each pass,
-        # because several networks may be shown the same tensor.
-        images = inputs[0].view_as(inputs[0])
-        images.register_hook(backward)
-        return (images, *inputs[1:])
-
-    def backward(gradient: Tensor) -> None:
-        passes["backward"] += len(gradient)
-
-    hooks = [network.register_forward_pre_hook(forward) for network in getattr(source, "members", [source])]
-    try:
-        yield passes
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
-    """Logits of a small fixed image of noise: shows that a network runs, its classes, and whether two are the same."""
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    freeze(network)
-    try:
-        with torch.no_grad():
-            logits = network(image)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"network '{name}' fails on a {size[0]}x{size[1]} image ({type(error).__name__}: {error}); "
-            "if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
-        ) from error
-    if not logits.isfinite().all():
-        raise ModelError(
-            f"network '{name}' returns NaN or infinite logits for an image of noise; are its weights whole?"
-        )
-    return logits

@@ -50,6 +50,8 @@ class SegmentationTask(LightningModule):
         class_weights: weight of each class in the cross-entropy; None = equal ones.
         aux_weight: weight of the same losses on the auxiliary output of networks that have one (torchvision's `aux`);
             0.4 in PSPNet.
+        loss_stride: the losses count every so-manieth row and column, from a random one on; 1 = all. On processors, and
+            with many classes, losses of all pixels take as long as the network, and neighbours say much the same.
         optimizer: `adamw`, or `sgd` with momentum 0.9.
         schedule: `one_cycle`, `poly` or `constant`.
         channels_last: keep colours and features innermost in memory: the same numbers but for rounding, and about twice
@@ -71,6 +73,7 @@ class SegmentationTask(LightningModule):
         losses: Mapping[str, float] | None = None,
         class_weights: Sequence[float] | None = None,
         aux_weight: float = 0.4,
+        loss_stride: int = 1,
         optimizer: Optimizer = "adamw",
         schedule: Schedule = "one_cycle",
         channels_last: bool = False,
@@ -86,6 +89,8 @@ class SegmentationTask(LightningModule):
                 f"optimizer='{optimizer}' must be one of {', '.join(get_args(Optimizer))}, "
                 f"schedule='{schedule}' one of {', '.join(get_args(Schedule))}"
             )
+        if loss_stride < 1:
+            raise ValueError(f"loss_stride={loss_stride}: must be 1 or more")
         losses = dict(losses or {"cross_entropy": 1.0})
         if not losses.keys() <= LOSSES.keys() or not all(weight > 0 for weight in losses.values()):
             raise ValueError(f"losses={losses}: must be weights above 0 of {', '.join(LOSSES)}")
@@ -97,7 +102,7 @@ class SegmentationTask(LightningModule):
             raise ValueError(f"class_weights has {len(class_weights)} numbers, the network {classes} classes")
         weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.losses = nn.ModuleDict({name: LOSSES[name](weight) for name in losses})
-        self.loss_weights, self.aux_weight = losses, aux_weight
+        self.loss_weights, self.aux_weight, self.loss_stride = losses, aux_weight, loss_stride
         self.lr, self.encoder_lr_factor = lr, encoder_lr_factor
         self.weight_decay, self.warmup = weight_decay, warmup
         self.optimizer, self.schedule = optimizer, schedule
@@ -112,9 +117,11 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         logits, auxiliary = self.network.outputs(batch["image"].contiguous(memory_format=self.memory_format))
-        loss = self.loss(logits, batch["mask"])
+        row, column = torch.randint(self.loss_stride, (2,)).tolist()
+        counted = ..., slice(row, None, self.loss_stride), slice(column, None, self.loss_stride)
+        loss = self.loss(logits[counted], batch["mask"][counted])
         if auxiliary is not None and self.aux_weight:
-            loss = loss + self.aux_weight * self.loss(auxiliary, batch["mask"])
+            loss = loss + self.aux_weight * self.loss(auxiliary[counted], batch["mask"][counted])
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

@@ -53,7 +53,7 @@ def test_default_run_leaves_the_promised_folder(default_run):
     names = {path.name.split(".")[0] if "tfevents" in path.name else path.name for path in folder.iterdir()}
     assert {"config.yaml", "transfer.csv", "transfer.json", "images", "events"} <= names
     assert len(list((folder / "images").glob("*.png"))) == 16
-    assert not list(folder.rglob(".*")), "an unfinished file is left"
+    assert [path.name for path in folder.rglob(".*")] == [".lock"], "an unfinished file is left"
 
     table = rows(folder)
     assert tuple(table[0]) == COLUMNS
@@ -360,12 +360,21 @@ def test_results_must_be_a_folder(predict, tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_run_name_is_kept_and_not_overwritten(predict, tmp_path, capsys):
+def test_a_run_of_the_same_name_goes_on_or_is_refused(predict, tmp_path, capsys):
     quick = ("--run_name=mine", "--data.limit=1", "--model.attack.steps=1", "--model.targets=null")
     assert predict(*quick) == 0
     assert (tmp_path / "results" / "mine" / "transfer.csv").is_file()
-    assert predict(*quick) == 2
-    assert "choose another --run_name" in capsys.readouterr().err
+    table = (tmp_path / "results" / "mine" / "transfer.csv").read_text()
+    assert predict(*quick, "--data.batch_size=3") == 0
+    assert (tmp_path / "results" / "mine" / "transfer.csv").read_text() == table
+    capsys.readouterr()
+    assert predict(*quick, "--model.attack.eps=4/255", "--data.every=2") == 2
+    said = capsys.readouterr().err
+    assert "is a run of other settings; choose another --run_name, or --fresh=true" in said
+    assert f"  model.attack.norm.eps: {8 / 255} before, {4 / 255} now\n" in said
+    assert "  data.every: 1 before, 2 now\n" in said
+    assert predict(*quick, "--model.attack.eps=4/255", "--fresh=true") == 0
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["mine", "mine.old_0"]
 
 
 def test_photos_of_ones_own_without_masks(predict, tmp_path):

@@ -14,8 +14,8 @@ from torch import nn
 from lightning_attack import attacks
 from lightning_attack.attacks import PRESETS, SVRE
 from lightning_attack.cli import CONFIGS, PARTS
+from lightning_attack.cost import count_passes
 from lightning_attack.models import Ensemble
-from lightning_attack.module import count_passes
 
 README = (CONFIGS.parent / "README.md").read_text()
 FILES = sorted((CONFIGS / "attacks").glob("*.yaml"))

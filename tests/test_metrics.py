@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from lightning_attack.metrics import PerturbationSize, SegmentationScores
+from lightning_attack.metrics import SegmentationScores, confusion_matrices, perturbation_size
 
 
 def by_hand(preds, target, classes):
@@ -119,38 +119,35 @@ def test_perturbation_size_closed_forms():
     adversarial[0] += 8 / 255  # every value: l2 = 8/255 sqrt(60)
     adversarial[1, 2, 3, 4] -= 0.25  # one value: l2 = 0.25, MSE = 0.0625 / 60
     adversarial[2, :, 0] += 0.1  # a quarter of the values
-    size = PerturbationSize()
-    size.update(adversarial[:1], clean[:1])
-    size.update(adversarial[1:], clean[1:])
-    result = size.compute()
-    assert result["linf"].item() == pytest.approx(0.25 * 255, rel=1e-6)
-    assert result["linf_median"].item() == pytest.approx(0.1 * 255, rel=1e-6)  # of 8, 63.75 and 25.5
-    assert result["l2"].item() == pytest.approx((8 / 255 * 60**0.5 + 0.25 + 0.1 * 15**0.5) / 3, rel=1e-6)
+    size = perturbation_size(adversarial, clean)
+    assert size["linf"].tolist() == pytest.approx([8, 0.25 * 255, 0.1 * 255], rel=1e-6)
+    assert size["linf"][0] == 8  # whole levels are whole
+    assert size["l2"].tolist() == pytest.approx([8 / 255 * 60**0.5, 0.25, 0.1 * 15**0.5], rel=1e-6)
     mse = [(8 / 255) ** 2, 0.25**2 / 60, 0.1**2 / 4]
-    assert result["psnr"].item() == pytest.approx(np.mean([10 * math.log10(1 / m) for m in mse]), rel=1e-6)
+    assert size["psnr"].tolist() == pytest.approx([10 * math.log10(1 / m) for m in mse], rel=1e-6)
+    for row in range(3):  # one by one, to the last bit
+        alone = perturbation_size(adversarial[row : row + 1], clean[row : row + 1])
+        assert {name: value.item() for name, value in alone.items()} == {name: size[name][row].item() for name in size}
 
 
 def test_no_perturbation():
     images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    size = PerturbationSize()
-    size.update(images, images)
-    result = {name: value.item() for name, value in size.compute().items()}
-    assert result == {"linf": 0.0, "linf_median": 0.0, "l2": 0.0, "psnr": math.inf}
+    size = {name: value.tolist() for name, value in perturbation_size(images, images).items()}
+    assert size == {"linf": [0, 0], "l2": [0, 0], "psnr": [math.inf, math.inf]}
 
 
-@pytest.mark.parametrize(
-    ("levels", "median"), [([7], 7), ([9, 1, 4], 4), ([1, 10, 2, 3], 2.5), ([0, 0, 0, 200], 0), ([5, 5.5], 5.25)]
-)
-def test_median_counts_images_however_they_are_batched(levels, median):
-    clean = torch.rand(len(levels), 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.2
-    adversarial = clean.clone()
-    for number, level in enumerate(levels):  # the largest change of one value, among smaller ones
-        adversarial[number, 1] += level / 510
-        adversarial[number, 2, 3, number] += level / 255
-    for batch in (1, 2, 4):
-        size = PerturbationSize()
-        for start in range(0, len(levels), batch):
-            size.update(adversarial[start : start + batch], clean[start : start + batch])
-        result = size.compute()
-        assert result["linf_median"].item() == pytest.approx(median, abs=1e-6)
-        assert result["linf"].item() == pytest.approx(max(levels), abs=1e-6)
+def test_matrices_of_images_add_up_to_that_of_all():
+    generator = torch.Generator().manual_seed(0)
+    preds = torch.randint(4, (3, 5, 6), generator=generator)
+    target = torch.where(torch.rand(3, 5, 6, generator=generator) < 0.3, 255, preds.roll(1))
+    each = confusion_matrices(preds, target, 4)
+    for image in range(3):
+        for label in range(4):
+            for said in range(4):
+                pixels = (target[image] == label) & (preds[image] == said)
+                assert each[image, label, said] == pixels.sum()
+    scores = SegmentationScores(4)
+    scores.update(preds, target)
+    assert torch.equal(scores.confusion, each.sum(0))
+    whole, merged = scores.compute(), SegmentationScores.of(each.sum(0)).compute()
+    assert all(torch.equal(whole[name].nan_to_num(-1), merged[name].nan_to_num(-1)) for name in whole)

@@ -85,6 +85,18 @@ def test_auxiliary_head_counts_with_its_weight(tmp_path):
     assert both == pytest.approx(plain + 0.4 * float(tasks[0].loss(auxiliary, batch["mask"])))
 
 
+def test_losses_of_every_so_manieth_pixel(tmp_path):
+    batch = {"image": torch.rand(2, 3, 7, 8), "mask": torch.randint(CLASSES, (2, 7, 8))}
+    task = SegmentationTask(network(), loss_stride=2)
+    task.log = lambda *_, **__: None
+    seen = {round(task.training_step(batch, 0).item(), 6) for _ in range(100)}
+    logits = task.network(batch["image"])
+    expected = {round(task.loss(logits[..., row::2, column::2], batch["mask"][:, row::2, column::2]).item(), 6)
+                for row in range(2) for column in range(2)}  # fmt: skip
+    assert len(expected) == 4
+    assert seen == expected
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     ("schedule", "expected"),
@@ -132,6 +144,7 @@ def test_validation_logs_each_class(tmp_path):
     ("settings", "message"),
     [
         ({"lr": 0}, "lr=0 and encoder_lr_factor=1.0 must be above 0"),
+        ({"loss_stride": 0}, "loss_stride=0: must be 1 or more"),
         ({"warmup": 1}, "warmup=1 between 0 and 1"),
         ({"optimizer": "adam"}, "optimizer='adam' must be one of adamw, sgd"),
         ({"schedule": "cosine"}, "'cosine' one of one_cycle, poly, constant"),

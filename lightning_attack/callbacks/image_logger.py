@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from lightning_attack.callbacks.distributed import gather
 from lightning_attack.callbacks.panels import side_by_side
+from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 
 
@@ -18,7 +22,8 @@ class ImageLogger(Callback):
 
     Panels: clean | adversarial | difference | ground truth | for each network, source first, its prediction for the
     clean and for the adversarial image. The tag `images/panels` lists them. Classes have PASCAL VOC's colours, ignored
-    pixels are white, and the difference is grey where nothing changed.
+    pixels are white, and the difference is grey where nothing changed. The strips lie below `panels` too, so that a
+    resumed run shows those of its first part.
 
     Args:
         count: number of images; 0 = none.
@@ -28,35 +33,54 @@ class ImageLogger(Callback):
 
     def __init__(self, count: int = 8, magnify: float = 10.0, width: int = 256) -> None:
         self.count, self.magnify, self.width = count, magnify, width
-        self._strips: dict[int, tuple[str, Tensor]] = {}
+        self._folder = Path()
+        self._first: set[int] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self._folder = Path(trainer.log_dir or ".") / "panels"  # talks to the other processes: all of them must ask
+        datamodule = getattr(trainer, "datamodule", None)
+        self._first = None if datamodule is None else {*datamodule.indices()[: self.count]}
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
     ) -> None:
-        for row, index in enumerate(batch["index"].tolist()):
-            if len(self._strips) < self.count:  # in each process; the first of all are chosen at the end
-                self._strips[index] = (batch["name"][row], self._strip(pl_module, outputs, batch["image"], row))
+        for row, index in enumerate(outputs["index"].tolist() if "image" in outputs else ()):
+            if index < self.count if self._first is None else index in self._first:
+                strip = self._strip(pl_module, outputs, row)
+                # The name is in the file, not the file's: it may have folders in it.
+                with complete(self._folder / f"{index:08d}.png") as path:
+                    picture = Image.fromarray(strip.permute(1, 2, 0).numpy())
+                    picture.save(path, format="png", pnginfo=_text(outputs["name"][row]))
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        strips = {index: strip for part in gather(self._strips) for index, strip in part.items()}
-        self._strips = {}
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        trainer.strategy.barrier("all panels are written")
+        if not trainer.is_global_zero:
+            return
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        files = sorted(self._folder.glob("*.png"))
         panels = ["clean", "adversarial", f"difference x {self.magnify:g}", "ground truth"]
         for name in _source_first(pl_module):
             panels += [f"{name}: clean", f"{name}: adversarial"]
-        for logger in trainer.loggers:
-            if trainer.is_global_zero and isinstance(logger, TensorBoardLogger) and strips:
-                logger.experiment.add_text("images/panels", " | ".join(panels))
-                for index in sorted(strips)[: self.count]:
-                    name, strip = strips[index]
-                    logger.experiment.add_image(f"images/{name}", strip)
+        for logger in loggers if files else []:
+            logger.experiment.add_text("images/panels", " | ".join(panels))
+            for file in files:
+                with Image.open(file) as strip:
+                    name, pixels = strip.text["name"], np.array(strip)  # type: ignore[attr-defined]
+                logger.experiment.add_image(f"images/{name}", pixels, dataformats="HWC")
 
-    def _strip(self, module: AttackModule, outputs: dict[str, Any], clean: Tensor, row: int) -> Tensor:
-        adversarial = outputs["adversarial"][row]
-        difference = 0.5 + self.magnify * (adversarial - clean[row])
+    def _strip(self, module: AttackModule, outputs: dict[str, Any], row: int) -> Tensor:
+        clean, adversarial = outputs["image"][row], outputs["adversarial"][row]
+        difference = 0.5 + self.magnify * (adversarial - clean)
         labels = [outputs["labels"][row]]
         for name in _source_first(module):
             labels += [outputs["preds"][name]["clean"][row], outputs["preds"][name]["adversarial"][row]]
-        return side_by_side([clean[row], adversarial, difference], labels, self.width)
+        return side_by_side([clean, adversarial, difference], labels, self.width)
+
+
+def _text(name: str) -> PngInfo:
+    info = PngInfo()
+    info.add_text("name", name)
+    return info
 
 
 def _source_first(module: AttackModule) -> list[str]:

@@ -36,7 +36,9 @@ class ImageWriter(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
     ) -> None:
-        for name, image in zip(batch["name"], to_bytes(outputs["adversarial"]), strict=True):
+        if "image" not in outputs:  # all were left out
+            return
+        for name, image in zip(outputs["name"], to_bytes(outputs["adversarial"]), strict=True):
             with complete(self._images / f"{name}.png") as path:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png")
 

@@ -1,79 +1,213 @@
-"""`RunFolder`: one new folder for each run, and nothing left of a run that failed."""
+"""`RunFolder`: one folder for each run, which the same run may enter again and no other."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import re
 import shutil
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
+from lightning_attack.records import FOLDER, RecordError, read_record
+
+SETTINGS, LOCK = "settings.json", ".lock"
+
+
+class RunError(OSError):
+    """A run folder that this run cannot have."""
 
 
 class RunFolder(Callback):
-    """Make the run's folder and log TensorBoard events into it, so that `trainer.log_dir` is this folder.
+    """Make the run's folder, or go on with it, and log TensorBoard events into it: `trainer.log_dir` is this folder.
 
-    The folder is `results/<attack>_<source>/version_N` with the first free N, or `results/<run_name>`. It is made when
-    the run starts; a run that fails takes it away again, since it has no table and cannot be continued. Must be the
-    first callback: others write into `trainer.log_dir` from their `setup` on.
+    The folder is `results/<attack>_<source>/version_N` with the first free N, or `results/<run_name>`. With a name the
+    run can go on where it was stopped: images that have a record are not attacked again, whatever the number of
+    processes. The settings must be the same; `settings.json` in the folder holds them, the networks by a hash of their
+    weights. A damaged record is reported and its image attacked again. A lock keeps a second run out as long as the
+    first lives.
+
+    A run that fails before its first record takes its folder away again. Must be the first callback: others write into
+    `trainer.log_dir` from their `setup` on.
 
     Args:
         results: folder of all runs.
-        run_name: a name of one's own, which must be new.
+        run_name: a name of one's own.
+        fresh: start over: a folder of that name is renamed to `<run_name>.old_N`.
+        settings: more that must be the same, such as those of the data.
 
     Raises:
-        FileExistsError: there is a folder `results/<run_name>` already.
+        RunError: there is a folder `results/<run_name>` of other settings, without settings, or of a run that is
+            under way.
         ValueError: `run_name` is no plain name.
     """
 
-    def __init__(self, results: str = "results", run_name: str | None = None) -> None:
+    def __init__(
+        self,
+        results: str = "results",
+        run_name: str | None = None,
+        fresh: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         if run_name and Path(run_name).name != run_name:
             raise ValueError(f"run_name='{run_name}': must be the name of a folder, without '/' or '..'")
-        self.results, self.run_name = results, run_name
+        self.results, self.run_name, self.fresh = results, run_name, fresh
+        self.settings = dict(settings or {})
         self._made: Path | None = None
         self._parents: list[Path] = []
+        self._lock: IO[str] | None = None
         self._logger: TensorBoardLogger | None = None
 
+    def check(self, module: AttackModule) -> None:
+        """Raise `RunError` if the run's folder is one of other settings; nothing is written."""
+        if self.run_name and not self.fresh:
+            self._compare(Path(self.results) / self.run_name, self._settings(module))
+
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        self._made = None  # of an earlier run with the same Trainer, which is finished and stays
+        self._made, self._parents = None, []  # of an earlier run with the same Trainer, which is finished and stays
+        answer: tuple[str, frozenset[int], Exception | None] = "", frozenset(), None
         if trainer.is_global_zero:
-            self._made = self._make(re.sub(r"[^\w.-]+", "_", f"{pl_module.attack.name}_{pl_module.source.name}"))
-        folder = Path(trainer.strategy.broadcast(str(self._made)))
+            try:
+                answer = (*self._open(pl_module), None)
+            except (OSError, ValueError) as error:
+                answer = "", frozenset(), error
+        # What went wrong is told to all processes, which would wait for the first one else.
+        place, finished, problem = trainer.strategy.broadcast(answer)
+        if problem:
+            raise problem
+        folder = Path(place)
+        if getattr(trainer, "datamodule", None) is not None:
+            trainer.datamodule.finished = finished  # type: ignore[attr-defined]
         others = [logger for logger in trainer.loggers if logger is not self._logger]
         self._logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         trainer.loggers = [self._logger, *others]
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
-        if self._made:
+        if self._made and not any((self._made / FOLDER).glob("*.record")):
             for logger in trainer.loggers:
                 logger.finalize("failed")
             shutil.rmtree(self._made, ignore_errors=True)
             for parent in self._parents:
                 if parent.is_dir() and not any(parent.iterdir()):
                     parent.rmdir()
+        self._release()
 
-    def check(self) -> None:
-        """Raise `FileExistsError` if `run_name` is taken."""
-        if self.run_name and (Path(self.results) / self.run_name).exists():
-            raise FileExistsError(f"'{Path(self.results) / self.run_name}' exists already; choose another --run_name")
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        trainer.strategy.barrier("the run's folder is done")
+        self._release()
 
-    def _make(self, title: str) -> Path:
-        self.check()
-        parent = Path(self.results) if self.run_name else Path(self.results) / title
+    def _open(self, module: AttackModule) -> tuple[str, frozenset[int]]:
+        """The folder, locked, and the images that need not be attacked again."""
+        settings = self._settings(module)
+        folder = Path(self.results) / (self.run_name or "")
+        if self.run_name and self.fresh and folder.exists():
+            self._hold(folder)
+            self._release()
+            folder.rename(_free(folder.parent, f"{self.run_name}.old"))
+        if self.run_name and folder.exists():
+            self._compare(folder, settings)
+            self._hold(folder)
+            return str(folder), frozenset(_finished(folder))
+        title = re.sub(r"[^\w.-]+", "_", f"{module.attack.name}_{module.source.name}")
+        parent = folder.parent if self.run_name else folder / title
         # Those that are made here go again with a failed run; those that were there stay.
-        self._parents = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+        self._parents = [path for path in (parent, *parent.parents) if not path.exists()]
         parent.mkdir(parents=True, exist_ok=True)
-        if self.run_name:
-            folder = parent / self.run_name
-            folder.mkdir()
-            return folder
-        number = 0
-        while True:
-            folder = parent / f"version_{number}"
+        while self._made is None:
+            made = folder if self.run_name else _free(parent, "version")
             try:
-                folder.mkdir()  # of two jobs that start together, one gets the number and the other the next
-                return folder
-            except FileExistsError:
-                number += 1
+                made.mkdir()
+                self._made = made
+            except FileExistsError:  # of two jobs that start together, one gets the number and the other the next
+                if self.run_name:
+                    raise RunError(f"'{made}' was made by another run just now; choose another --run_name") from None
+        self._hold(self._made)
+        with complete(self._made / SETTINGS) as path:
+            path.write_text(json.dumps(settings, indent=2))
+        return str(self._made), frozenset()
+
+    def _settings(self, module: AttackModule) -> dict[str, Any]:
+        return json.loads(json.dumps({"model": module.settings(), **self.settings}))
+
+    def _compare(self, folder: Path, settings: dict[str, Any]) -> None:
+        if not folder.exists():
+            return
+        try:
+            before = json.loads((folder / SETTINGS).read_text())
+        except (OSError, ValueError):
+            raise RunError(
+                f"'{folder}' exists already and is no run that could go on (no readable {SETTINGS}); choose another "
+                "--run_name"
+            ) from None
+        old, new = dict(_flat(before)), dict(_flat(settings))
+        differing = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+        if differing:
+            lines = [f"  {key}: {old.get(key, 'not there')} before, {new.get(key, 'not there')} now"
+                     for key in differing]  # fmt: skip
+            raise RunError(
+                f"'{folder}' is a run of other settings; choose another --run_name, or --fresh=true to start over:\n"
+                + "\n".join(lines)
+            )
+
+    def _hold(self, folder: Path) -> None:
+        """Lock the folder; the system takes the lock away with the process, whatever becomes of that."""
+        lock = (folder / LOCK).open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise RunError(f"'{folder}' is in use by another run ({holder}); wait for it or stop it") from None
+        except OSError as error:
+            rank_zero_warn(f"this file system has no locks ({error}); see to it that no other run uses '{folder}'")
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        self._lock = lock
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.truncate(0)  # not deleted: another run may have opened it already
+            self._lock.close()
+            self._lock = None
+
+
+def _finished(folder: Path) -> Iterator[int]:
+    """The images that have a whole record, and their PNG if the run writes them."""
+    for path in sorted((folder / FOLDER).glob("*.record")):
+        try:
+            record = read_record(path)
+        except RecordError as error:
+            rank_zero_warn(f"{error}; its image is attacked again")
+            continue
+        if (folder / "images").is_dir() and not (folder / "images" / f"{record.name}.png").is_file():
+            rank_zero_warn(f"'{folder / 'images' / record.name}.png' is gone; its image is attacked again")
+            continue
+        yield record.index
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as keys with dots."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _free(parent: Path, title: str) -> Path:
+    """The first path `<title>_N` that does not exist."""
+    number = 0
+    while (parent / f"{title}_{number}").exists():
+        number += 1
+    return parent / f"{title}_{number}"

@@ -5,36 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import platform
+import shutil
 import time
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lightning_attack.callbacks.distributed import gather
 from lightning_attack.files import complete
-from lightning_attack.metrics import PerturbationSize, SegmentationScores
+from lightning_attack.metrics import confusion_matrices, perturbation_size
 from lightning_attack.module import AttackModule
+from lightning_attack.records import FOLDER, Record, read_record, record_path, write_record
+from lightning_attack.report import COLUMNS, CONDITIONS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
-COLUMNS = (
-    "attack", "source", "target", "white_box", "images", "clean_miou", "adversarial_miou", "drop",
-    "clean_accuracy", "adversarial_accuracy",
-)  # fmt: skip
-CONDITIONS = ("clean", "adversarial")
-SUCCESS_COLUMNS = ("clean_success", "success")
-REGION_COLUMNS = tuple(f"{part}_{condition}_miou" for part in ("inside", "outside") for condition in CONDITIONS)
+__all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 _TAGS = {
     "clean/miou": "clean_miou", "adversarial/miou": "adversarial_miou", "drop/miou": "drop",
     "adversarial/success": "success",
 }  # fmt: skip
+SKIPPED = "skipped"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
@@ -45,6 +42,10 @@ class TransferMetrics(Callback):
     IoU per class and torchmetrics' union mIoU, perturbation sizes, passes, seconds, versions, settings and the curves
     over the attack's steps). All shares are in [0, 1]. Loggers get `adversarial/miou/<target>`, `clean/...`, `drop/...`
     and, per attack step, `steps/loss`, `steps/p_t`, ...
+
+    Each image leaves a record below `records`, written after its PNG; the figures are sums over them, so they are the
+    same however the run was divided and interrupted. While images are missing, rows have the column `partial` and the
+    report says how many are `missing`. Images that were left out stand under `skipped`. Must come after `ImageWriter`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
@@ -63,122 +64,115 @@ class TransferMetrics(Callback):
         self.folder, self.table = folder, table
         self.rows: list[dict[str, Any]] = []
         self.report: dict[str, Any] = {}
+        self.incomplete = False
+        """Whether the run left out images, or targets could not be scored on some."""
         self._folder = Path()
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         log_dir = trainer.log_dir  # talks to the other processes: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        # Not in setup: only now the module is on its device. All keys now and in one order, because compute() meets the
-        # other processes metric by metric.
         self._parts = ["all"]
         if pl_module.target_labels is not None:
             self._parts.append("wanted")
         if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
             self._parts += ["inside", "outside"]
-        self._scores = {
-            (number, part, condition): SegmentationScores(pl_module.num_classes).to(pl_module.device)
-            for number in range(len(pl_module.target_names))
-            for part in self._parts
-            for condition in CONDITIONS
-        }
-        self._size = PerturbationSize().to(pl_module.device)
-        self._totals: dict[str, float] = defaultdict(float)
-        self._curves: list[dict[str, list[float]]] = []
-        self._norms: list[float] = []
         self._started = time.perf_counter()
+        if trainer.is_global_zero:  # the others write only after the barrier before the first batch
+            finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
+            kept = {record_path(self._folder, index) for index in finished}
+            for path in (self._folder / FOLDER).glob("*.record"):
+                if path not in kept:
+                    path.unlink()
+            shutil.rmtree(self._folder / SKIPPED, ignore_errors=True)  # they are tried again
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
     ) -> None:
-        images = batch["image"]
-        for part in self._parts:
-            labels = _labels(part, outputs, batch)
-            for number, name in enumerate(pl_module.target_names):
-                for condition in CONDITIONS:
-                    self._scores[number, part, condition].update(outputs["preds"][name][condition], labels)
-        self._size.update(outputs["adversarial"], images)
-        self._totals["images"] += len(images)
-        self._totals["attack seconds"] += outputs["seconds"]
-        for kind, passes in outputs["passes"].items():
-            self._totals[f"{kind} passes"] += passes * len(images)
-        for step, figures in enumerate(outputs["figures"]):
-            if step == len(self._curves):
-                self._curves.append({})
-            for name, values in figures.items():
-                values = values.cpu().double()  # not every device has float64
-                known = values[~values.isnan()]
-                sums = self._curves[step].setdefault(name, [0.0, 0])
-                sums[0] += float(known.sum())
-                sums[1] += len(known)
-        if outputs["figures"] and "linf" in outputs["figures"][-1]:
-            self._norms += (255 * outputs["figures"][-1]["linf"].cpu().double()).tolist()
+        for one in outputs["skipped"]:
+            with complete(self._folder / SKIPPED / f"{one[0]:08d}.json") as path:
+                path.write_text(json.dumps(dict(zip(("index", "name", "error"), one, strict=True))))
+        if "image" not in outputs:
+            return
+        size = perturbation_size(outputs["adversarial"], outputs["image"])
+        counts = self._counts(pl_module, outputs)
+        curves = _curves(outputs["figures"])
+        for row, (index, name) in enumerate(zip(outputs["index"].tolist(), outputs["name"], strict=True)):
+            record = Record(
+                index=index,
+                name=name,
+                confusion=counts[row],
+                size={key: float(values[row]) for key, values in size.items()},
+                passes=outputs["passes"],
+                seconds=outputs["seconds"] / len(outputs["name"]),
+                failed=outputs["failed"][row],
+                figures={key: values[:, row] for key, values in curves.items()},
+            )
+            write_record(self._folder, record)
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        scores = {key: metric.compute() for key, metric in self._scores.items()}
-        size = {name: _number(value) for name, value in self._size.compute().items()}
-        totals = _sum(gather(dict(self._totals)))
-        curves = _merge(gather(self._curves))
-        norms = [norm for part in gather(self._norms) for norm in part]
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        # Not when the epoch ends: a process that had no batch does not see its end.
+        trainer.strategy.barrier("all records are written")
         if not trainer.is_global_zero:
             return
-        classes = getattr(getattr(trainer, "datamodule", None), "classes", None)
-        classes = classes or tuple(map(str, range(pl_module.num_classes)))
-        self.rows, networks = [], []
-        for number, name in enumerate(pl_module.target_names):
-            clean, adversarial = (scores[number, "all", condition] for condition in CONDITIONS)
-            row = {
-                "attack": pl_module.attack.name,
-                "source": pl_module.source.name,
-                "target": name,
-                "white_box": pl_module.white_box[name],
-                "images": int(totals["images"]),
-                "clean_miou": _number(clean["miou"]),
-                "adversarial_miou": _number(adversarial["miou"]),
-                "drop": _number(clean["miou"] - adversarial["miou"]),
-                "clean_accuracy": _number(clean["accuracy"]),
-                "adversarial_accuracy": _number(adversarial["accuracy"]),
-            }
-            if "wanted" in self._parts:
-                for column, condition in zip(SUCCESS_COLUMNS, CONDITIONS, strict=True):
-                    row[column] = _number(scores[number, "wanted", condition]["accuracy"])
-            if "inside" in self._parts:
-                for column in REGION_COLUMNS:
-                    part, condition, _ = column.split("_")
-                    row[column] = _number(scores[number, part, condition]["miou"])
-            self.rows.append(row)
-            more: dict[str, Any] = {}
-            for condition, score in zip(CONDITIONS, (clean, adversarial), strict=True):
-                more[f"{condition}_miou_union"] = _number(score["miou_union"])
-            for condition, score in zip(CONDITIONS, (clean, adversarial), strict=True):
-                more[f"{condition}_iou"] = dict(zip(classes, map(_number, score["iou"]), strict=True))
-            networks.append(row | more)
-        self.report = {
-            "attack": pl_module.attack.name,
-            "source": pl_module.source.name,
-            "images": int(totals["images"]),
-            "targets": networks,
-            "perturbation": size,
-            **({"minimal_norm": _minimal_norm(norms)} if norms else {}),
-            "passes_per_image": {kind: totals[f"{kind} passes"] / totals["images"] for kind in ("forward", "backward")},
-            "seconds": {"run": time.perf_counter() - self._started, "attack": totals["attack seconds"]},
-            "curves": curves,
+        datamodule = getattr(trainer, "datamodule", None)
+        expected = None if datamodule is None else {*datamodule.indices()}
+        files = sorted((self._folder / FOLDER).glob("*.record"))
+        records = [record for record in map(read_record, files) if expected is None or record.index in expected]
+        classes = getattr(datamodule, "classes", None) or tuple(map(str, range(pl_module.num_classes)))
+        skipped = [json.loads(file.read_text()) for file in sorted((self._folder / SKIPPED).glob("*.json"))]
+        attack, source = pl_module.attack.name, pl_module.source.name
+        scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts))
+        self.rows, self.report = summarize(records, scored)
+        missing = 0 if expected is None else len(expected) - len(records) - len(skipped)
+        if missing:
+            for row in self.rows:
+                row["partial"] = True
+            self.report |= {"partial": True, "missing": missing}
+        if skipped:
+            self.report["skipped"] = skipped
+        self.incomplete = bool(skipped) or any(record.failed for record in records)
+        self.report |= {
+            "seconds": {
+                "run": time.perf_counter() - self._started,
+                "attack": sum(record.seconds for record in records),
+            },
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }
         self._write()
         self._log(trainer)
+        if self.table:
+            self._show()
 
-    def on_predict_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        if trainer.is_global_zero and self.table:
-            console = Console()
-            console.print(self._table())
-            if "minimal_norm" in self.report:
-                found = self.report["minimal_norm"]
-                norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"
-                console.print(f"Solved: {found['solved']:.1%} of the images; median L-inf norm: {norm}")
-            console.print(f"Results: {self._folder}", soft_wrap=True)
+    def _counts(self, module: AttackModule, outputs: dict[str, Any]) -> np.ndarray:
+        """Confusion matrices, (B, targets, parts, 2, C, C)."""
+        counts = [
+            confusion_matrices(outputs["preds"][name][condition], _labels(part, outputs), module.num_classes)
+            for name in module.target_names
+            for part in self._parts
+            for condition in CONDITIONS
+        ]
+        shape = len(module.target_names), len(self._parts), len(CONDITIONS)
+        matrices = torch.stack(counts, 1).unflatten(1, shape).cpu()
+        for row, failed in enumerate(outputs["failed"]):
+            for name in failed:
+                matrices[row, module.target_names.index(name)] = 0
+        return matrices.numpy()
+
+    def _show(self) -> None:
+        console = Console()
+        console.print(self._table())
+        if "minimal_norm" in self.report:
+            found = self.report["minimal_norm"]
+            norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"
+            console.print(f"Solved: {found['solved']:.1%} of the images; median L-inf norm: {norm}")
+        for one in self.report.get("skipped", ()):
+            console.print(f"Left out: {one['name']}: {one['error']}", soft_wrap=True, markup=False)
+        for one in self.report.get("failed", ()):
+            console.print(f"Not scored: {one['name']}: {one['error']}", soft_wrap=True, markup=False)
+        if "partial" in self.report:
+            console.print(f"Partial: {self.report['missing']} images are missing; the same command goes on")
+        console.print(f"Results: {self._folder}", soft_wrap=True)
 
     def _write(self) -> None:
         text = io.StringIO()
@@ -216,45 +210,21 @@ class TransferMetrics(Callback):
         return table
 
 
-def _labels(part: str, outputs: dict[str, Any], batch: dict[str, Any]) -> Tensor:
+def _labels(part: str, outputs: dict[str, Any]) -> Tensor:
     """What predictions are counted against, (B, H, W); 255 = not counted."""
     if part == "wanted":
         return outputs["target_labels"]
     if part == "all":
         return outputs["labels"]
-    outside = ~batch["region"] if part == "inside" else batch["region"]
+    outside = ~outputs["region"] if part == "inside" else outputs["region"]
     return outputs["labels"].masked_fill(outside, 255)
 
 
-def _number(value: Tensor | float) -> float | None:
-    """A plain number; None where there is none (a class without labels, the PSNR of an unchanged image)."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _minimal_norm(norms: list[float]) -> dict[str, float | None]:
-    """Share of images with a solution, and the median of the solutions' norms, where none counts as infinite."""
-    norms = sorted(math.inf if math.isnan(norm) else norm for norm in norms)
-    return {
-        "solved": sum(map(math.isfinite, norms)) / len(norms),
-        "median_linf": _number(median(norms)),
-    }
-
-
-def _sum(parts: list[dict[str, float]]) -> dict[str, float]:
-    return {key: math.fsum(part.get(key, 0.0) for part in parts) for key in parts[0]}
-
-
-def _merge(parts: list[list[dict[str, list[float]]]]) -> dict[str, list[float | None]]:
-    """Curves over the steps from the sums of all processes: means over images; for `stage_two`, how many they are."""
-    steps = max(map(len, parts))
-    names = {name for part in parts for figures in part for name in figures}
-    curves: dict[str, list[float | None]] = {name: [None] * steps for name in sorted(names)}
-    for name, curve in curves.items():
-        for step in range(steps):
-            sums = [part[step][name] for part in parts if step < len(part) and name in part[step]]
-            count = sum(number for _, number in sums)
-            if count:
-                total = math.fsum(value for value, _ in sums)
-                curve[step] = total if name == "stage_two" else total / count
+def _curves(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+    """The figures by name, (steps, B), NaN where a step has none; one transfer from the device for each name."""
+    curves = {}
+    for name in dict.fromkeys(name for values in figures for name in values):
+        known = next(values[name] for values in figures if name in values).float()
+        rows = [values[name].float() if name in values else torch.full_like(known, torch.nan) for values in figures]
+        curves[name] = torch.stack(rows).cpu().double().numpy()
     return curves

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import IGNORE_INDEX, DataError, Scene, SegmentationDataset, check_mask, check_mask_size
@@ -143,6 +143,12 @@ class SegmentationDataModule(LightningDataModule):
                 raise DataError(f"data.{key}: no folder '{folder}'")
         self.target_masks, self.region_masks = target_masks, region_masks
         self.augment = augment
+        self.finished: frozenset[int] = frozenset()
+        """Positions of photos that an earlier part of the run has attacked already."""
+        self.on_error: Literal["raise", "skip"] = "raise"
+        """What becomes of a photo that cannot be used: an error, or the batch names it under `skipped`."""
+        # A run that goes on may have fewer photos left than processes.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -154,37 +160,37 @@ class SegmentationDataModule(LightningDataModule):
         """Class names of the photos for validation."""
         return self.val.classes if self.val else None
 
+    def indices(self) -> list[int]:
+        """Positions in the data set of the photos to attack."""
+        return list(range(0, len(_given(self.dataset, "dataset", "predict")), self.every)[: self.limit])
+
     def scenes(self) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
-        tensors = SceneTensors(dataset, self.fit, self.target_masks, self.region_masks)
-        return Subset(tensors, range(0, len(dataset), self.every)[: self.limit])
+        return Subset(SceneTensors(dataset, self.fit, self.target_masks, self.region_masks), self.indices())
 
     def smallest_batch(self, processes: int = 1) -> int:
         """Size of the smallest batch that any process will attack."""
-        photos = len(self.scenes())
+        photos = len(self.indices())
         # Process r takes every so-manieth photo from the r-th; the last batch of a process is what remains.
         shares = [len(range(rank, photos, processes)) for rank in range(processes)]
         return min(share % self.batch_size or self.batch_size for share in shares if share)
 
-    def check(self, processes: int = 1, num_classes: int | None = None) -> None:
+    def check(self, num_classes: int | None = None) -> None:
         """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.
 
         Args:
-            processes: number of processes that share the photos.
             num_classes: number of classes that the networks know; None = not looked at.
 
         Raises:
-            DataError: a photo or mask cannot be used, photos of a batch differ in size, a wanted class is unknown to
-                the networks, or there are fewer photos than processes.
+            DataError: a photo or mask cannot be used (with `on_error = "skip"` it is left out instead), photos of a
+                batch differ in size, or a wanted class is unknown to the networks.
         """
-        scenes = self.scenes()
-        if len(scenes) < processes:
-            raise DataError(
-                f"{len(scenes)} photos for {processes} processes; give each at least one, or use fewer devices"
-            )
-        sizes = set()
-        for item in (scenes[index] for index in range(len(scenes))):
+        indices = self.indices()
+        scenes, sizes = self._scenes(indices), set()
+        for item in map(scenes.__getitem__, range(len(indices))):
+            if "error" in item:
+                continue
             sizes.add(tuple(item["image"].shape[-2:]))
             if num_classes is not None and "target_mask" in item:
                 wanted = item["target_mask"][item["target_mask"] != IGNORE_INDEX]
@@ -206,7 +212,11 @@ class SegmentationDataModule(LightningDataModule):
                 )
 
     def predict_dataloader(self) -> DataLoader[Item]:
-        return self._loader(self.scenes())
+        return self._shared(self._scenes([index for index in self.indices() if index not in self.finished]))
+
+    def _scenes(self, indices: list[int]) -> Dataset[Item]:
+        scenes = Subset(self.scenes().dataset, indices)
+        return Lenient(scenes, indices) if self.on_error == "skip" else scenes
 
     def train_dataloader(self) -> DataLoader[Item]:
         train = _given(self.train, "train", "fit")
@@ -216,11 +226,14 @@ class SegmentationDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Item]:
         scenes = SceneTensors(_given(self.val, "val", "fit, validate and test"), self.fit)
-        several = self.trainer is not None and self.trainer.world_size > 1
-        # Lightning's own sampler for validation repeats photos until all processes have as many.
-        return self._loader(scenes, sampler=UnrepeatedDistributedSampler(scenes, shuffle=False) if several else None)
+        return self._shared(scenes)
 
     test_dataloader = val_dataloader
+
+    def _shared(self, scenes: Dataset[Item]) -> DataLoader[Item]:
+        """Batches of the photos of this process."""
+        several = self.trainer is not None and self.trainer.world_size > 1
+        return self._loader(scenes, sampler=Share(scenes, shuffle=False) if several else None)
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         return DataLoader(
@@ -233,18 +246,53 @@ class SegmentationDataModule(LightningDataModule):
         )
 
 
+class Lenient(Dataset[Item]):
+    """Scenes of which some cannot be used; those become items with an `error` and nothing else but their `index`."""
+
+    def __init__(self, scenes: Dataset[Item], indices: list[int]) -> None:
+        self.scenes, self.indices = scenes, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Item:
+        try:
+            return self.scenes[number]
+        except (DataError, OSError) as error:
+            return {"index": self.indices[number], "error": str(error)}
+
+
+class Share(DistributedSampler[Item]):
+    """The scenes of one process: every so-manieth, none twice; a process may have none.
+
+    Lightning's own for validation repeats scenes until all processes have as many, and its own for predict wants at
+    least one for each.
+    """
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+
 def collate(items: list[Item]) -> Item:
-    """Stack items of one size to a batch.
+    """Stack items of one size to a batch; those with an `error` go to its list `skipped`.
 
     Raises:
         DataError: the photos differ in size.
     """
+    skipped = [(item["index"], f"photo {item['index']}", item["error"]) for item in items if "error" in item]
+    items = [item for item in items if "error" not in item]
+    batch: Item = {key: [item[key] for item in items] for key in items[0]} if items else {}
     _one_size({tuple(item["image"].shape[-2:]) for item in items})
-    batch: Item = {key: [item[key] for item in items] for key in items[0]}
     for key, values in batch.items():
         if isinstance(values[0], Tensor):
             batch[key] = torch.stack(values)
-    batch["index"] = torch.tensor(batch["index"])
+    if items:
+        batch["index"] = torch.tensor(batch["index"])
+    if skipped:
+        batch["skipped"] = skipped
     return batch
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
 from lightning_attack.models.smp import SMPModel
 from lightning_attack.models.wrapper import ModelError
 
 # Arguments of smp's constructors that SMPModel sets itself, or that concern what is not loaded.
 _NOT_OPTIONS = ("encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params")
+
+
+class MissingFileError(ModelError):
+    """The folder or the repository is there, and it is known not to have the file."""
 
 
 class SMPHub(SMPModel):
@@ -80,32 +84,42 @@ def hub_file(folder_or_repo: str, file: str, revision: str | None = None) -> Pat
     """The path of a file of a folder, or of a repository of the Hugging Face hub after its download.
 
     Raises:
-        ModelError: there is no such folder or repository, or it lacks the file.
+        MissingFileError: the folder or the repository lacks the file.
+        ModelError: there is no such folder or repository, or the hub does not answer.
 
     Example:
         >>> hub_file(".", "no such file")
         Traceback (most recent call last):
             ...
-        lightning_attack.models.wrapper.ModelError: folder '.' has no no such file
+        lightning_attack.models.hub.MissingFileError: folder '.' has no no such file
     """
     if Path(folder_or_repo).is_dir():
         path = Path(folder_or_repo) / file
         if not path.is_file():
-            raise ModelError(f"folder '{folder_or_repo}' has no {file}")
+            raise MissingFileError(f"folder '{folder_or_repo}' has no {file}")
         return path
     try:
         return Path(hf_hub_download(folder_or_repo, file, revision=revision))
     except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError too, but knows nothing of the repository
-        raise ModelError(
-            f"no folder '{folder_or_repo}', and the hub cannot be reached for a repository of that name "
-            f"({_first_line(error)})"
-        ) from error
+        # The cache remembers what the repository lacked when the hub could be reached.
+        if try_to_load_from_cache(folder_or_repo, file, revision=revision) is _CACHED_NO_EXIST:
+            raise MissingFileError(f"repository '{folder_or_repo}' has no {file}") from error
+        raise ModelError(_out_of_reach(folder_or_repo, error)) from error
     except EntryNotFoundError as error:
-        raise ModelError(f"repository '{folder_or_repo}' has no {file}") from error
-    except (HFValidationError, OSError) as error:  # OSError: all answers of the hub, and no connection
+        raise MissingFileError(f"repository '{folder_or_repo}' has no {file}") from error
+    except (HFValidationError, OSError) as error:  # OSError: all answers of the hub
         raise ModelError(
             f"no folder '{folder_or_repo}', and no such repository on the hub ({_first_line(error)})"
         ) from error
+    except HTTPError as error:  # what is no OSError is no answer: a connection that breaks, a proxy
+        raise ModelError(_out_of_reach(folder_or_repo, error)) from error
+
+
+def _out_of_reach(folder_or_repo: str, error: Exception) -> str:
+    return (
+        f"no folder '{folder_or_repo}', and the hub cannot be reached for a repository of that name "
+        f"({_first_line(error)})"
+    )
 
 
 def _classes() -> set[str]:

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_attack.models.hub import hub_file
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lightning_attack.models.hub import MissingFileError, hub_file
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# `model_type` of the networks that return queries with a class and a mask each. OneFormer does so too, but takes a task
+# next to the image.
+_MASK_CLASSIFIERS = ("mask2former", "maskformer")
+# What a checkpoint may lack: neither takes part in a prediction.
+_NOT_NEEDED = ("num_batches_tracked", "criterion.empty_weight")
+# A smaller sum of terms up to 1 may have lost terms that count in float32, or have an inverse (the gradient of its
+# logarithm) that overflows.
+_LEAST_SUM = 1e-20
+
 
 class HuggingFaceModel(SegmentationModel):
-    """SegFormer, UPerNet, DPT, BEiT and all else that `transformers.AutoModelForSemanticSegmentation` loads.
+    """Mask2Former, MaskFormer, and SegFormer, UPerNet, DPT, BEiT and all else of `AutoModelForSemanticSegmentation`.
 
     Source: T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020, arXiv 1910.03771.
     Needs `pip install transformers`. Only safetensors weights are read and no code of a repository is run. The size
     that `preprocessor_config.json` names is not applied: photos keep theirs. Logits at a quarter of the size are
     resized by `SegmentationModel`.
+
+    Mask2Former (B. Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022,
+    arXiv 2112.01527) and MaskFormer (B. Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic
+    Segmentation", NeurIPS 2021, arXiv 2107.06278) need `pip install scipy` too. They have queries with a class and a
+    mask each instead of logits; the logits are the logarithm of the scores of their semantic map (`log_scores`), so
+    that softmax gives the scores divided by their sum and argmax the classes of transformers'
+    `post_process_semantic_segmentation`. These logits are resized, where transformers resizes the scores and, for
+    Mask2Former, before that the masks to 384 x 384: at full size the maps may differ along edges.
 
     Args:
         path: a folder that `save_pretrained` wrote, or `owner/name` of a repository on the hub.
@@ -42,8 +65,7 @@ class HuggingFaceModel(SegmentationModel):
         stride: int = 32,
         name: str | None = None,
     ) -> None:
-        network = _load(path)
-        labels = network.config.num_labels
+        network, labels = _load(path)
         if num_classes not in (None, labels):
             raise ModelError(
                 f"'{path}' has {labels} classes, but num_classes is {num_classes}; leave num_classes out, or map the "
@@ -55,13 +77,74 @@ class HuggingFaceModel(SegmentationModel):
         super().__init__(network, labels, mean, std, stride, name or path.rstrip("/").rpartition("/")[2])
 
 
-def _load(path: str) -> Any:
+class _SemanticMap(nn.Module):
+    """A network of transformers with queries, as one that returns the logits of a semantic map at the masks' size."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        # transformers 5.23 looks for these states where its configuration does not make it keep them: MaskFormer with
+        # use_auxiliary_loss, Mask2Former without.
+        output = self.network(images, output_hidden_states=True)
+        return log_scores(output.class_queries_logits, output.masks_queries_logits)
+
+
+def log_scores(classes: Tensor, masks: Tensor) -> Tensor:
+    """Logarithm of the scores (B, C, h, w) of the semantic map of queries that have a class and a mask each.
+
+        scores[c, y, x] = sum_q softmax(classes[q])[c] sigmoid(masks[q, y, x])
+
+    Source: B. Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic Segmentation", NeurIPS 2021,
+    arXiv 2107.06278, section 3.4. A score that float32 rounds to zero still has its logarithm and a gradient.
+
+    Args:
+        classes: logits (B, Q, C + 1) of the queries' classes; the last class is "no object" and has no score.
+        masks: logits (B, Q, h, w) of the queries' masks.
+
+    Example:
+        >>> classes, masks = torch.tensor([[[0.5, 0.3, 0.2]]]).log(), torch.zeros(1, 1, 1, 1)
+        >>> log_scores(classes, masks).exp().flatten()           # 0.5 / 2 and 0.3 / 2
+        tensor([0.2500, 0.1500])
+        >>> log_scores(classes, masks - 1000).flatten()          # log 0.5 - 1000 and log 0.3 - 1000
+        tensor([-1000.6932, -1001.2040])
+    """
+    dtype = torch.promote_types(masks.dtype, torch.float32)
+    with torch.autocast(masks.device.type, enabled=False):  # a product of half precision would lose small scores
+        log_class = classes.to(dtype).log_softmax(-1)[..., :-1]
+        log_mask = F.logsigmoid(masks.to(dtype))
+        # With the largest factor of either side taken out, the sum is a product of matrices: a twentieth of the time of
+        # logsumexp, and no tensor with queries, classes and pixels, which for 100 x 150 x 128 x 128 has 1 GB.
+        top_class, top_mask = (part.detach().amax(1, keepdim=True) for part in (log_class, log_mask))
+        sums = torch.einsum("bqc,bqhw->bchw", (log_class - top_class).exp(), (log_mask - top_mask).exp())
+        if bool((sums >= _LEAST_SUM).all()):
+            return sums.log() + top_class.transpose(1, 2).unsqueeze(-1) + top_mask
+        # A class and a pixel whose best queries differ widely. Checkpoints keep the memory of one class at a time.
+        logs = [
+            checkpoint(_log_score, one, log_mask, use_reentrant=False, preserve_rng_state=False)
+            for one in log_class.unbind(2)
+        ]
+        return torch.stack(logs, 1)
+
+
+def _log_score(log_class: Tensor, log_mask: Tensor) -> Tensor:
+    """Log scores (B, h, w) of one class: of (B, Q) and (B, Q, h, w)."""
+    return (log_class[..., None, None] + log_mask).logsumexp(1)
+
+
+def _load(path: str) -> tuple[nn.Module, int]:
+    """The network, and the number of its classes."""
     try:
-        from transformers import AutoModelForSemanticSegmentation
+        import transformers
     except ImportError as error:
         raise ModelError("HuggingFaceModel needs transformers: pip install transformers") from error
     try:
-        network, report = AutoModelForSemanticSegmentation.from_pretrained(
+        kind = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+        has_queries = kind in _MASK_CLASSIFIERS
+        # Asked for by name here, so that what an old version lacks only matters to who wants it.
+        name = "AutoModelForUniversalSegmentation" if has_queries else "AutoModelForSemanticSegmentation"
+        network, report = getattr(transformers, name).from_pretrained(
             path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # transformers raises whatever its readers of folders, JSON and weights raise
@@ -70,14 +153,14 @@ def _load(path: str) -> Any:
             "expected a folder or a repository with config.json and model.safetensors"
         ) from error
     # transformers fills what the file lacks with random numbers and only warns: such a network must not be scored.
-    lacking = [key for key in sorted(map(str, report["missing_keys"])) if not key.endswith("num_batches_tracked")]
+    lacking = [key for key in sorted(map(str, report["missing_keys"])) if not key.endswith(_NOT_NEEDED)]
     lacking += [str(key) for key in report.get("mismatched_keys", ())]
     if lacking:
         raise ModelError(
             f"'{path}' lacks {len(lacking)} tensors of the network (the first is {lacking[0]}), as an encoder without "
             "a trained segmentation head does; choose one that was trained for semantic segmentation"
         )
-    return network
+    return _SemanticMap(network) if has_queries else network, network.config.num_labels
 
 
 def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -86,8 +169,12 @@ def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:
     Pixels of 0 to 255 are multiplied by `rescale_factor` (usually 1/255), then `image_mean` and `image_std` apply;
     with k = 255 rescale_factor this is (x k - mean) / std = (x - mean / k) / (std / k) for x in [0, 1].
 
+    Warns:
+        UserWarning: there is no file, or it lacks the numbers, so that ImageNet's are a guess.
+
     Raises:
-        ModelError: the file is damaged, or the network wants its colours in another order.
+        ModelError: the file is damaged or the hub cannot be asked for it, or the network wants its colours in another
+            order.
 
     Example:
         >>> from pathlib import Path
@@ -100,8 +187,13 @@ def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:
     """
     try:
         file = hub_file(path, "preprocessor_config.json")
-    except ModelError:
+    except MissingFileError:
+        _warn_of_a_guess(f"'{path}' has no preprocessor_config.json")
         return IMAGENET
+    except ModelError as error:  # a guess would change all results without a word, and only while the hub is away
+        raise ModelError(
+            f"preprocessor_config.json of '{path}' is not to be had: {error}; give mean and std"
+        ) from error
     try:
         config = json.loads(file.read_text())
         k = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
@@ -117,4 +209,16 @@ def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:
             f"'{path}' wants blue before red (do_flip_channel_order), which is not supported; write a class that flips "
             "the colours and name it in SegmentationModel's network"
         )
+    lacking = [key for key in ("image_mean", "image_std") if normalises and key not in config]
+    if lacking:
+        _warn_of_a_guess(f"preprocessor_config.json of '{path}' has no {' and no '.join(lacking)}")
     return scaled
+
+
+def _warn_of_a_guess(reason: str) -> None:
+    warnings.warn(
+        f"{reason}: ImageNet's mean and standard deviation are taken, which may not be those it was trained with. Give "
+        f"mean and std to say which they are; ImageNet's are mean={list(IMAGENET[0])}, std={list(IMAGENET[1])}",
+        UserWarning,
+        stacklevel=4,  # the line that builds HuggingFaceModel
+    )

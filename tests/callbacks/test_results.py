@@ -1,6 +1,7 @@
 """What a run leaves behind, read back from disk and counted by hand."""
 
 import csv
+import fcntl
 import json
 import math
 from copy import deepcopy
@@ -19,6 +20,7 @@ from torch import nn
 from lightning_attack.attacks import NoAttack, pgd, transegpgd
 from lightning_attack.attacks.base import Attack
 from lightning_attack.callbacks import AttackProgress, ImageLogger, ImageWriter, RunFolder, TransferMetrics
+from lightning_attack.callbacks.run_folder import RunError
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
 from lightning_attack.models import SegmentationModel
 from lightning_attack.module import AttackModule
@@ -52,7 +54,7 @@ def model(seed=0, name="net"):
 def run(results, attack, targets=None, dataset=SCENES, callbacks=None, logger=False, count=3, bar=False, **arguments):
     """Attack in a real run; returns its folder and the callback that keeps the scores."""
     metrics = TransferMetrics()
-    kept = callbacks or [RunFolder(str(results)), metrics, ImageWriter(), ImageLogger(count, width=24)]
+    kept = callbacks or [RunFolder(str(results)), ImageWriter(), ImageLogger(count, width=24), metrics]
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -109,9 +111,12 @@ def test_what_is_in_the_folder(finished):
     folder, _, _ = finished
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     images = [f"images/scene_{index:06d}.png" for index in range(5)]
+    images += [f"panels/{index:08d}.png" for index in range(3)]
+    images += [f"records/{index:08d}.record" for index in range(5)]
     events = [name for name in files if name.startswith("events.out.tfevents")]
     assert len(events) == 1
-    assert files == sorted([*events, "hparams.yaml", *images, "transfer.csv", "transfer.json"])  # (no unfinished files)
+    own = [".lock", "hparams.yaml", "settings.json", "transfer.csv", "transfer.json"]
+    assert files == sorted([*events, *images, *own])  # (no unfinished files)
 
 
 def test_saved_images_score_what_the_table_says(finished):
@@ -353,60 +358,129 @@ def test_each_run_has_a_folder_of_its_own(tmp_path):
         assert (tmp_path / "no_attack_source" / f"version_{number}" / "transfer.csv").is_file()
 
 
-def test_run_name(tmp_path):
+def test_a_finished_run_of_the_same_name_is_not_attacked_again(tmp_path):
+    first, second = TransferMetrics(), TransferMetrics()
+    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), first])
+    content = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+
+    class Never(NoAttack):
+        def perturb(self, problem):
+            raise AssertionError("nothing is left to attack")
+
+    Never.__name__ = "NoAttack"  # what settings say of it
+    run(tmp_path, Never(), callbacks=[RunFolder(str(tmp_path), "mine"), second])
+    assert second.rows == first.rows
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()} == content
+
+
+def test_another_run_of_the_same_name_is_refused(tmp_path):
     run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
     content = (tmp_path / "mine" / "transfer.json").read_text()
-    with pytest.raises(FileExistsError, match=r"mine' exists already; choose another --run_name"):
-        run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+    for change, says in (
+        ({"seed": 1}, r"model\.seed: 0 before, 1 now"),
+        ({"targets": {"other": model(1)}}, r"model\.targets\.other: not there before, [0-9a-f]{16} now"),
+    ):
+        with pytest.raises(RunError, match=rf"mine' is a run of other settings; .*--fresh=true(?s:.*){says}"):
+            run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()], **change)
     assert (tmp_path / "mine" / "transfer.json").read_text() == content
-    with pytest.raises(FileExistsError):
-        RunFolder(str(tmp_path), "mine").check()
+    (tmp_path / "mine" / "settings.json").write_text("{")
+    with pytest.raises(RunError, match=r"is no run that could go on \(no readable settings.json\)"):
+        run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
 
 
-def test_a_second_run_of_one_callback_does_not_delete_the_first(tmp_path):
-    folder = RunFolder(str(tmp_path), "mine")
-    run(tmp_path, NoAttack(), callbacks=[folder, TransferMetrics()])
-    with pytest.raises(FileExistsError):
-        run(tmp_path, NoAttack(), callbacks=[folder, TransferMetrics()])
-    assert (tmp_path / "mine" / "transfer.json").is_file()
+def test_fresh_starts_over_and_keeps_the_old_folder(tmp_path):
+    for number in range(3):
+        folder = RunFolder(str(tmp_path), "mine", fresh=True)
+        run(tmp_path, NoAttack(), callbacks=[folder, TransferMetrics()], seed=number)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.old_0", "mine.old_1"]
+    seeds = [json.loads((tmp_path / name / "settings.json").read_text())["model"]["seed"]
+             for name in ("mine.old_0", "mine.old_1", "mine")]  # fmt: skip
+    assert seeds == [0, 1, 2]
 
 
 class Fails(Attack):
-    """Fails at the second batch, when images are written already."""
+    """Fails at one of its batches."""
 
-    def __init__(self, error=RuntimeError):
+    def __init__(self, error=RuntimeError, at=2):
         super().__init__("fails")
-        self.calls, self.error = 0, error
+        self._calls, self._error, self._at = 0, error, at
 
     def perturb(self, problem):
-        self.calls += 1
-        if self.calls == 2:
-            raise self.error("broken")
+        self._calls += 1
+        if self._calls == self._at:
+            raise self._error("broken")
         return problem.images
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failing_run_leaves_nothing(tmp_path, error):
+def test_a_run_that_fails_before_its_first_record_leaves_nothing(tmp_path, error):
     results = tmp_path / "results"
-    seen = []
+    with pytest.raises((error, SystemExit)):
+        run(results, Fails(error, 1), callbacks=[RunFolder(str(results)), ImageWriter(), TransferMetrics()])
+    assert not results.exists()
 
-    class Look(RunFolder):
-        def on_exception(self, trainer, pl_module, exception):
-            seen.extend(path.name for path in results.rglob("*.png"))
-            super().on_exception(trainer, pl_module, exception)
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_fails_later_keeps_what_was_finished_and_goes_on(tmp_path, error):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(5), TransferMetrics()]
 
     with pytest.raises((error, SystemExit)):
-        run(results, Fails(error), callbacks=[Look(str(results)), TransferMetrics(), ImageWriter(), ImageLogger()])
-    assert sorted(seen) == ["scene_000000.png", "scene_000001.png"]
-    assert not results.exists()
+        run(tmp_path, Fails(error, 2), callbacks=callbacks())
+    records = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    assert len(records) == 2
+    second = callbacks()
+    run(tmp_path, Fails(error, 0), callbacks=second)
+    assert second[-1].rows[0]["images"] == 5
+    assert "partial" not in second[-1].rows[0]
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    assert len(kept) == 5
+    assert {name: kept[name] for name in records} == records, "no image is attacked twice"
+    shown = {tag for file in (tmp_path / "mine").glob("events.*") for tag in events(file).Tags()["images"]}
+    assert shown == {f"images/scene_{index:06d}" for index in range(5)}
 
 
 def test_a_failing_run_leaves_other_runs_alone(tmp_path):
     run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "first"), TransferMetrics()])
     with pytest.raises(RuntimeError, match="broken"):
-        run(tmp_path, Fails(), callbacks=[RunFolder(str(tmp_path)), TransferMetrics(), ImageWriter()])
+        run(tmp_path, Fails(at=1), callbacks=[RunFolder(str(tmp_path)), ImageWriter(), TransferMetrics()])
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
     assert (tmp_path / "first" / "transfer.csv").is_file()
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "another file", "no picture"])
+def test_a_damaged_record_is_reported_and_its_image_attacked_again(tmp_path, damage):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    first, second = callbacks(), callbacks()
+    run(tmp_path, pgd(steps=2), callbacks=first)
+    record = tmp_path / "mine" / "records" / "00000003.record"
+    whole, picture = record.read_bytes(), tmp_path / "mine" / "images" / "scene_000003.png"
+    if damage == "no picture":
+        picture.unlink()
+    else:
+        flipped = bytes([*whole[:-40], whole[-40] ^ 1, *whole[-39:]])
+        other = b"\x89PNG" + bytes(60)
+        record.write_bytes({"torn": whole[:-7], "flipped": flipped, "empty": b"", "another file": other}[damage])
+    says = "is gone" if damage == "no picture" else "is damaged or was not written to its end"
+    with pytest.warns(UserWarning, match=rf"{says}; its image is attacked again"):
+        run(tmp_path, pgd(steps=2), callbacks=second)
+    assert second[-1].rows == first[-1].rows
+    assert picture.is_file()
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    """The holder is another process: locks belong to files that are open, so one process would do too."""
+    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+    lock = (tmp_path / "mine" / ".lock").open("a+")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write("pid 12 on nowhere")
+    lock.flush()
+    with pytest.raises(RunError, match=r"mine' is in use by another run \(pid 12 on nowhere\); wait for it or stop it"):
+        run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+    lock.close()
+    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
 
 
 def test_own_folder_and_other_loggers(tmp_path):

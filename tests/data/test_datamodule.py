@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attack.data import DataError, Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
+from lightning_attack.data.datamodule import Share
 from lightning_attack.data.transforms import Fit
 
 MODES = ("stretch", "crop", "pad")
@@ -190,11 +191,34 @@ def test_check_reads_only_what_is_attacked():
         SegmentationDataModule(scenes).check()
 
 
-def test_fewer_photos_than_processes():
-    data = SegmentationDataModule(SyntheticScenes(4, size=16), limit=3)
-    data.check(processes=3)
-    with pytest.raises(DataError, match="3 photos for 4 processes"):
-        data.check(processes=4)
+@pytest.mark.parametrize("photos", [0, 1, 3, 4, 11])
+def test_processes_share_the_photos_and_some_may_have_none(photos):
+    shares = [list(Share(range(photos), num_replicas=4, rank=rank, shuffle=False)) for rank in range(4)]
+    assert sorted(index for share in shares for index in share) == list(range(photos))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [len(Share(range(photos), num_replicas=4, rank=rank)) for rank in range(4)] == list(map(len, shares))
+
+
+def test_finished_photos_are_not_read_again():
+    data = SegmentationDataModule(Scenes(*[scene(8, 8) for _ in range(5)]), every=2)
+    assert data.indices() == [0, 2, 4]
+    data.finished = frozenset({1, 2})
+    assert [batch["index"].tolist() for batch in data.predict_dataloader()] == [[0], [4]]
+
+
+def test_photos_that_cannot_be_used_are_left_out():
+    broken = Scene(np.zeros((8, 8, 3), np.uint8), np.full((4, 8), 0, np.uint8), "broken")
+    data = SegmentationDataModule(Scenes(scene(8, 8), broken, scene(8, 8), broken), batch_size=3)
+    with pytest.raises(DataError, match="mask of 'broken'"):
+        list(data.predict_dataloader())
+    data.on_error = "skip"
+    data.check()
+    first, second = data.predict_dataloader()
+    assert first["index"].tolist() == [0, 2]
+    ((index, name, error),) = first["skipped"]
+    assert (index, name) == (1, "photo 1")
+    assert "mask of 'broken' is 4x8" in error
+    assert set(second) == {"skipped"}
 
 
 def test_missing_data_set_is_named():

@@ -11,6 +11,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from lightning_attack.models import ModelError, SMPHub, SMPModel, freeze
+from lightning_attack.models.hub import MissingFileError, hub_file
 
 
 def photo(*shape, seed=0):
@@ -192,3 +193,30 @@ def test_hub_out_of_reach(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="no folder 'someone/fpn', and the hub cannot be reached"):
         SMPHub("someone/fpn")
+
+
+def test_only_a_file_that_is_known_to_be_absent_is_missing(hub, folder, monkeypatch):
+    with pytest.raises(MissingFileError):
+        hub_file(str(folder[0]), "absent.json")
+    with pytest.raises(MissingFileError, match=r"repository 'someone/fpn' has no absent.json"):
+        hub_file("someone/fpn", "absent.json")
+    for repository, revision in (("someone/else", None), ("someone/fpn", "v2"), ("no/such/folder", None)):
+        with pytest.raises(ModelError) as caught:
+            hub_file(repository, "absent.json", revision)
+        assert not isinstance(caught.value, MissingFileError)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingFileError, match=r"repository 'someone/fpn' has no absent.json"):
+        hub_file("someone/fpn", "absent.json")  # the cache remembers
+    with pytest.raises(ModelError, match="the hub cannot be reached") as caught:
+        hub_file("someone/fpn", "never_asked_for.json")
+    assert not isinstance(caught.value, MissingFileError)
+
+
+def test_connection_that_breaks(monkeypatch):
+    def breaks(*_, **__):
+        raise huggingface_hub.errors.HTTPError("Server disconnected")
+
+    monkeypatch.setattr("lightning_attack.models.hub.hf_hub_download", breaks)
+    with pytest.raises(ModelError, match=r"the hub cannot be reached .*\(Server disconnected\)") as caught:
+        hub_file("someone/fpn", "config.json")
+    assert not isinstance(caught.value, MissingFileError)

@@ -1,0 +1,69 @@
+"""`GracefulStop`: a run that is told to stop finishes its batch, and can go on later."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from lightning_attack.module import AttackModule
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class GracefulStop(Callback):
+    """On SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 the running batch is finished and stored, then the run ends as usual.
+
+    All processes stop, whichever got the signal: it leaves a file `stop` in the run's folder, which the others see
+    after their batch. A second SIGINT interrupts at once. `signal` is the number of the signal that stopped the run,
+    else 0; the command line's exit code is 128 + signal. Must be the last callback, so that the batch is stored before.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._file = Path()
+        self._before: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self.signal = 0
+        self._file = Path(trainer.log_dir or ".") / "stop"  # talks to the other processes: all of them must ask
+        if trainer.is_global_zero:
+            self._file.unlink(missing_ok=True)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        # Not in setup: Lightning's own handlers, which ignore SIGTERM in predict, come after it.
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._told)
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: AttackModule, *_: Any) -> None:
+        if self.signal and not self._file.exists():
+            self._file.write_text(str(self.signal))
+        if self._file.exists():
+            raise StopIteration  # ends the loop of batches, and nothing else
+
+    def on_predict_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
+        self._restore()
+
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        trainer.strategy.barrier("all processes have stopped")
+        if self._file.exists():
+            self.signal = int(self._file.read_text() or signal.SIGTERM)
+        trainer.strategy.barrier("all processes know why")
+        if trainer.is_global_zero:
+            self._file.unlink(missing_ok=True)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

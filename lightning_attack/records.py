@@ -1,0 +1,94 @@
+"""`Record`: what is kept of each attacked image, so that a run can stop anywhere and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lightning_attack.files import complete
+
+FOLDER = "records"
+
+
+class RecordError(ValueError):
+    """A record that is torn, damaged or not one of ours."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a run: counts and sizes, from which every figure of the run follows by exact sums.
+
+    Attributes:
+        index: position in the data set.
+        name: of the image.
+        confusion: (targets, parts, 2, C, C) int64, clean and adversarial.
+        size: `linf`, `l2` and `psnr` of the perturbation, see `metrics.perturbation_size`.
+        passes: `forward` and `backward` passes of the source.
+        seconds: this image's share of the attack's time.
+        failed: for targets that could not be scored the reason, by name; their counts are 0.
+        figures: by name the figures of all steps, float64, NaN where a step has none.
+    """
+
+    index: int
+    name: str
+    confusion: np.ndarray
+    size: dict[str, float]
+    passes: dict[str, float]
+    seconds: float
+    failed: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def record_path(folder: Path, index: int) -> Path:
+    """Where the record of an image lies below a run's folder."""
+    return folder / FOLDER / f"{index:08d}.record"
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a record below a run's folder; it is complete when it appears, and begins with its own SHA-256."""
+    plain = {key: getattr(record, key) for key in ("index", "name", "size", "passes", "seconds", "failed")}
+    arrays = {f"figure/{name}": values for name, values in record.figures.items()}
+    text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+    content = io.BytesIO()
+    np.savez_compressed(content, plain=text, confusion=record.confusion, **arrays)  # type: ignore[arg-type]
+    with complete(record_path(folder, record.index)) as path:
+        path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        RecordError: it is torn or damaged.
+        OSError: it cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_record(Path(folder), Record(7, "a", np.eye(2, dtype=np.int64), {"l2": 0.5}, {"forward": 1}, 0.1))
+        ...     path = record_path(Path(folder), 7)
+        ...     name = read_record(path).name
+        ...     _ = path.write_bytes(path.read_bytes()[:-1])
+        ...     try:
+        ...         read_record(path)
+        ...     except RecordError as error:
+        ...         name, str(error).replace(str(path), "FILE")
+        ('a', "'FILE' is damaged or was not written to its end")
+    """
+    content = path.read_bytes()
+    digest, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise RecordError(f"'{path}' is damaged or was not written to its end")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            plain = json.loads(arrays["plain"].tobytes())
+            figures = {key.removeprefix("figure/"): arrays[key] for key in arrays.files if key.startswith("figure/")}
+            return Record(confusion=arrays["confusion"], figures=figures, **plain)
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RecordError(f"'{path}' is no record of this version ({error})") from error
