@@ -387,28 +387,6 @@ def test_photos_of_ones_own_without_masks(predict, tmp_path):
     assert {path.name for path in (folder / "images").iterdir()} == {"0.png", "1.png", "2.png"}
 
 
-def test_two_processes_give_the_numbers_of_one(run, tmp_path):
-    arguments = [
-        "--model.attack=configs/attacks/transegpgd_mi_di_ti.yaml",
-        "--model.attack.steps=4",
-        "--data.limit=5",  # an odd number: one process has a photo more
-        "--data.batch_size=1",
-    ]
-    run("predict", *arguments, f"--results={tmp_path}", "--run_name=one")
-    run(
-        "predict",
-        *arguments,
-        f"--results={tmp_path}",
-        "--run_name=two",
-        "--trainer.devices=2",
-        "--trainer.strategy=ddp",
-    )
-    assert (tmp_path / "one" / "transfer.csv").read_text() == (tmp_path / "two" / "transfer.csv").read_text()
-    one, two = (sorted((tmp_path / name / "images").iterdir()) for name in ("one", "two"))
-    assert len(one) == 5
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-
-
 def test_fit_makes_a_network_that_predict_takes(run, tmp_path):
     run(
         "fit",

@@ -81,7 +81,8 @@ class Linf(Norm):
             raise ValueError(f"eps={eps!r}: images are in [0, 1], so an L-inf radius is at most 1; 8 levels are 8/255")
 
     def direction(self, gradient: Tensor) -> Tensor:
-        return gradient.sign()
+        # torch's sign of NaN is 0: a broken gradient would pass for a weak attack.
+        return torch.where(gradient.isnan(), gradient, gradient.sign())
 
     def project(self, delta: Tensor) -> Tensor:
         return delta.clamp(-self.eps, self.eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -19,16 +20,18 @@ class GracefulStop(Callback):
 
     All processes stop, whichever got the signal: it leaves a file `stop` in the run's folder, which the others see
     after their batch. A second SIGINT interrupts at once. `signal` is the number of the signal that stopped the run,
-    else 0; the command line's exit code is 128 + signal. Must be the last callback, so that the batch is stored before.
+    else 0; the command line's exit code is 128 + signal. A process whose launcher was killed ends after its batch too,
+    for nobody waits for it. Must be the last callback, so that the batch is stored before.
     """
 
     def __init__(self) -> None:
         self.signal = 0
         self._file = Path()
         self._before: dict[int, Any] = {}
+        self._parent = 0
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        self.signal = 0
+        self.signal, self._parent = 0, os.getppid()
         self._file = Path(trainer.log_dir or ".") / "stop"  # talks to the other processes: all of them must ask
         if trainer.is_global_zero:
             self._file.unlink(missing_ok=True)
@@ -39,6 +42,8 @@ class GracefulStop(Callback):
             self._before[number] = signal.signal(number, self._told)
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: AttackModule, *_: Any) -> None:
+        if not trainer.is_global_zero and os.getppid() != self._parent:
+            raise SystemExit(1)
         if self.signal and not self._file.exists():
             self._file.write_text(str(self.signal))
         if self._file.exists():

@@ -39,6 +39,8 @@ class ImageWriter(Callback):
         if "image" not in outputs:  # all were left out
             return
         for name, image in zip(outputs["name"], to_bytes(outputs["adversarial"]), strict=True):
+            if not (self._images / f"{name}.png").resolve().is_relative_to(self._images.resolve()):
+                raise OSError(f"'{self._images / name}.png' lies outside of the run's folder (a link?)")
             with complete(self._images / f"{name}.png") as path:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png")
 

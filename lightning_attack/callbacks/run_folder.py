@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +21,9 @@ from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 from lightning_attack.records import FOLDER, RecordError, read_record
 
-SETTINGS, LOCK = "settings.json", ".lock"
+SETTINGS, LOCK, OTHERS = "settings.json", ".lock", ".lock.others"
+PATIENCE = 60.0
+"""Seconds that a run waits for processes of a run that was killed: they end after their batch."""
 
 
 class RunError(OSError):
@@ -85,6 +88,9 @@ class RunFolder(Callback):
         if problem:
             raise problem
         folder = Path(place)
+        if not trainer.is_global_zero:
+            self._lock = (folder / OTHERS).open("a+")
+            _lock(self._lock, fcntl.LOCK_SH)
         if getattr(trainer, "datamodule", None) is not None:
             trainer.datamodule.finished = finished  # type: ignore[attr-defined]
         others = [logger for logger in trainer.loggers if logger is not self._logger]
@@ -161,15 +167,19 @@ class RunFolder(Callback):
     def _hold(self, folder: Path) -> None:
         """Lock the folder; the system takes the lock away with the process, whatever becomes of that."""
         lock = (folder / LOCK).open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(lock, fcntl.LOCK_EX):
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
-            raise RunError(f"'{folder}' is in use by another run ({holder}); wait for it or stop it") from None
-        except OSError as error:
-            rank_zero_warn(f"this file system has no locks ({error}); see to it that no other run uses '{folder}'")
+            raise RunError(f"'{folder}' is in use by another run ({holder}); wait for it or stop it")
+        if (folder / OTHERS).exists():
+            with (folder / OTHERS).open("a+") as others:
+                until = time.monotonic() + PATIENCE
+                while not _lock(others, fcntl.LOCK_EX):
+                    if time.monotonic() > until:
+                        lock.close()
+                        raise RunError(f"processes of an earlier run in '{folder}' are still alive; stop them")
+                    time.sleep(0.2)
         lock.truncate(0)
         lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
         lock.flush()
@@ -180,6 +190,17 @@ class RunFolder(Callback):
             self._lock.truncate(0)  # not deleted: another run may have opened it already
             self._lock.close()
             self._lock = None
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    """Whether a file could be locked; where the file system has no locks, they are taken to be free."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        rank_zero_warn(f"this file system has no locks ({error}); see to it that no other run uses '{file.name}'")
+    return True
 
 
 def _finished(folder: Path) -> Iterator[int]:

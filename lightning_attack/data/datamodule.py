@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
@@ -79,7 +79,10 @@ class SceneTensors(Dataset[Item]):
         return item
 
     def check(self, scene: Scene) -> None:
-        """Raise `DataError` if the mask does not fit the photo or the classes."""
+        """Raise `DataError` if the mask does not fit the photo or the classes, or the name leaves the run's folder."""
+        path = PurePath(scene.name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise DataError(f"a photo is named '{scene.name}', and cannot be saved under that name in the run's folder")
         if scene.mask is not None:
             check_mask(scene.mask, scene.image, len(self.dataset.classes or ()) or None, scene.name)
 

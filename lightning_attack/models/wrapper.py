@@ -32,9 +32,9 @@ class SegmentationModel(nn.Module):
     is one window keeps its logits; one that is smaller is padded to a window.
 
     Args:
-        network: takes (B, 3, H, W), returns logits (B, C, h, w). A dictionary with the key `out` or `logits` and an
-            object with the attribute `logits` are taken too (torchvision, transformers); h x w may be smaller than
-            H x W.
+        network: takes (B, 3, H, W), returns logits (B, C, h, w). A dictionary with the key `out` or `logits`, an
+            object with the attribute `logits` (torchvision, transformers) and a tuple or list that begins with the
+            logits are taken too; h x w may be smaller than H x W.
         num_classes: C; None means that it is read off the first output.
         mean: mean of each colour in [0, 1], subtracted first.
         std: standard deviation of each colour, divided by; above 0.
@@ -123,6 +123,8 @@ class SegmentationModel(nn.Module):
         """The logits inside the forms of output that are in use; checked, because later errors would be obscure."""
         if isinstance(output, dict):
             output = output.get("out", output.get("logits", output))
+        if isinstance(output, tuple | list) and output:
+            output = output[0]  # the logits come first, those of auxiliary heads after them
         output = getattr(output, "logits", output)
         if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != x.shape[0]:
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -63,6 +63,9 @@ def test_small_logits_are_resized_before_the_padding_is_cut():
         lambda x: {"out": x, "aux": -x},
         lambda x: {"logits": x, "loss": 0},
         lambda x: SimpleNamespace(logits=x),
+        lambda x: (x, -x),
+        lambda x: [x],
+        lambda x: {"out": (x, -x)},
     ],
 )
 def test_forms_of_output(form):
@@ -73,7 +76,8 @@ def test_forms_of_output(form):
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        (lambda x: (x, x), "tuple"),
+        (lambda x: (x.sum(), x), r"\(\)"),
+        (lambda x: [], "list"),
         (lambda x: {"masks": x}, "dict"),
         (lambda x: x[:, 0], r"\(2, 8, 8\)"),
         (lambda x: x[:1], r"\(1, 3, 8, 8\)"),
