@@ -20,10 +20,11 @@ SMALL = ("--data.dataset.init_args.count=13", "--data.dataset.init_args.size=64"
 DDP = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
-def start(folder, *arguments, launcher=(sys.executable,), **environment):
+def start(folder, *arguments, launcher=(sys.executable,), main=("main.py", "predict"), **environment):
     return subprocess.Popen(
-        [*launcher, str(ROOT / "main.py"), "predict", f"--results={folder}", *SMALL, *map(str, arguments)],
+        [*launcher, *main, f"--results={folder}", *SMALL, *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -52,19 +53,40 @@ def wait_for(folder, count, process):
         time.sleep(0.02)
 
 
+SRUN = """
+import os, subprocess, sys
+words = sys.argv[1:]
+while words[0].startswith("--"):
+    words.pop(0)
+places = [{"SLURM_PROCID": rank, "SLURM_NODEID": rank, "SLURM_LOCALID": "0"} for rank in "01"]
+tasks = [subprocess.Popen(words, env=os.environ | place) for place in places]
+with open(os.environ["TASKS"], "w") as file:
+    file.write(" ".join(str(task.pid) for task in tasks))
+sys.exit(max(task.wait() for task in tasks))
+"""
+"""Stands for `srun` on two nodes of one task each."""
+
+
 def nodes_of_slurm(folder, *arguments):
-    """Two nodes of one task each, as `srun` would start them."""
+    """The batch script as SLURM would run it."""
+    tools = folder.parent / "tools"
+    tools.mkdir(exist_ok=True)
+    programs = {
+        "srun": SRUN,
+        "scontrol": f"import sys; open({str(tools / 'asked')!r}, 'a').write(str(sys.argv[1:]))",
+        "python": f"import os, sys; os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])",
+    }
+    for name, text in programs.items():
+        (tools / name).write_text(f"#!{sys.executable}\n{text}")
+        (tools / name).chmod(0o755)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "attack", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1",
-           "SLURM_NNODES": "2", "SLURM_LOCALID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_ADDR": "127.0.0.1",
-           "MASTER_PORT": str(port)}  # fmt: skip
-    return [
-        start(folder, "--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp", *arguments,
-              **job, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank))
-        for rank in range(2)
-    ]  # fmt: skip
+           "SLURM_NNODES": "2", "SLURM_NODELIST": "127.0.0.1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+           "TASKS": str(tools / "tasks"), "PATH": f"{tools}:{os.environ['PATH']}"}  # fmt: skip
+    script = ["bash", str(ROOT / "configs" / "cluster" / "slurm.sbatch")]
+    return [start(folder, *arguments, launcher=script, main=(), **job)]
 
 
 def single(folder, *arguments):
@@ -80,8 +102,10 @@ def ddp(folder, *arguments):
 
 
 def torchrun(folder, *arguments):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    return [start(folder, *arguments, "--trainer.devices=2", launcher=launcher)]
+    """The script for several machines, on one."""
+    script = ["bash", str(ROOT / "configs" / "cluster" / "torchrun.sh")]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return [start(folder, *arguments, launcher=script, main=(), HEAD="127.0.0.1:0", NODES="1", DEVICES="2", PATH=path)]
 
 
 ATTACKS = os.environ.get("ATTACKS", "transegpgd_mi_di_ti").split()
@@ -145,3 +169,17 @@ def test_a_signal_stops_all_processes_after_the_batch(tmp_path):
         assert not (tmp_path / "run" / "stop").exists()
     finish(start(tmp_path, "--model.attack.steps=20"))
     assert "partial" not in results(tmp_path)[0]
+
+
+def test_a_job_whose_time_is_up_is_requeued_and_goes_on(tmp_path):
+    (job,) = nodes_of_slurm(tmp_path / "job", "--model.attack.steps=20")
+    wait_for(tmp_path / "job", 2, job)
+    for task in (tmp_path / "tools" / "tasks").read_text().split():
+        os.kill(int(task), signal.SIGUSR1)
+    finish(job, 128 + signal.SIGUSR1)
+    assert (tmp_path / "tools" / "asked").read_text() == "['requeue', '7']"
+    assert 2 <= len(records(tmp_path / "job")) < 13
+    (job,) = nodes_of_slurm(tmp_path / "job", "--model.attack.steps=20")
+    finish(job)
+    assert results(tmp_path / "job")[0]["images"] == 13
+    assert (tmp_path / "tools" / "asked").read_text() == "['requeue', '7']"
