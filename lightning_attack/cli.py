@@ -183,12 +183,8 @@ class AttackCLI(LightningCLI):
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
             self.datamodule.check(self.model.num_classes)
-            smallest = self.datamodule.smallest_batch(self.trainer.world_size)
-            if self.model.attack.mixes and smallest == 1:
-                raise UsageError(
-                    f"{self.model.attack.name} mixes the photos of a batch, but a batch of this run has a single one; "
-                    "choose data.batch_size and data.limit so that each has two or more"
-                )
+            if self.model.attack.mixes and len(self.datamodule.dataset) == 1:
+                raise UsageError(f"{self.model.attack.name} mixes photos, but the data set has a single one")
 
     def _check_masks(self) -> None:
         """Wanted classes from masks need both the masks and the wish."""

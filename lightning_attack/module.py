@@ -182,6 +182,8 @@ class AttackModule(LightningModule):
                 "use 32-true or bf16-mixed"
             )
         self.check_classes(getattr(getattr(self.trainer, "datamodule", None), "classes", None))
+        if self.attack.mixes and getattr(self.trainer, "datamodule", None) is not None:
+            self.trainer.datamodule.partners_seed = self.seed  # type: ignore[attr-defined]
         # Lightning decides on the mode after this hook and before the loop; later is too late.
         if self.trainer.predict_loop.inference_mode:
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
@@ -240,6 +242,7 @@ class AttackModule(LightningModule):
                 log,
                 targeted=wanted is not None,
                 region=batch.get("region"),
+                partners=batch.get("partners"),
             )
             seconds = clock(images) - seconds
         # The sign of NaN is NaN, and so is all that follows from it.

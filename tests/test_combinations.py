@@ -106,7 +106,7 @@ def mistake(*arguments, says):
             says="EnhancedSampling cannot come after PreGradient",
         ),
         # Batches of one.
-        mistake(attack("admix"), "--data.batch_size=1", says="admix mixes the photos of a batch"),
+        mistake(attack("admix"), "--data.dataset.init_args.count=1", says="admix mixes photos, but the data set has"),
         mistake(attack("admix"), "--data.limit=3", "--data.batch_size=2", says="a batch of this run has a single one"),
         mistake(
             loop(CE, input_transforms=[part("StraightThrough", transform=part("Admix"))]), "--data.limit=1",
@@ -217,17 +217,3 @@ def test_clean_predictions_of_members_are_counted(predict, tmp_path):
     config = ensemble("fpn", "segformer", by="loss")
     assert predict(config, "--model.attack.steps=2", "--data.limit=1", "--model.targets=null") == 0
     assert report(tmp_path)["passes_per_image"] == {"forward": 2 * (1 + 2), "backward": 2 * 2}
-
-
-@pytest.mark.parametrize(
-    ("photos", "batch_size", "processes", "smallest"),
-    [(4, 2, 1, 2), (5, 2, 1, 1), (5, 8, 1, 5), (8, 4, 2, 4), (9, 4, 2, 1), (5, 3, 2, 2), (7, 3, 3, 2), (2, 2, 3, 1)],
-)
-def test_smallest_batch(photos, batch_size, processes, smallest):
-    data = SegmentationDataModule(
-        SyntheticScenes(2 * photos + 4, size=16), batch_size=batch_size, every=2, limit=photos
-    )
-    assert data.smallest_batch(processes) == smallest
-    shares = [list(range(photos))[rank::processes] for rank in range(processes)]
-    batches = [share[start : start + batch_size] for share in shares for start in range(0, len(share), batch_size)]
-    assert min(map(len, batches)) == smallest

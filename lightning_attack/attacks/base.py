@@ -67,7 +67,8 @@ class Attack(ABC):
     targetable = True
     """Whether it can pull pixels to wanted classes."""
     mixes = False
-    """Whether an image's result depends on the other images of its batch, of which it then needs at least one."""
+    """Whether it mixes images: with `partners` of the data set, or without these with others of the batch, of which it
+    then needs at least one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -93,6 +94,7 @@ class Attack(ABC):
         log: StepLog | None = None,
         targeted: bool = False,
         region: Tensor | None = None,
+        partners: Tensor | None = None,
     ) -> Tensor:
         """Attack `model` on `images`.
 
@@ -108,6 +110,7 @@ class Attack(ABC):
             log: called after each step, see `StepLog`.
             targeted: pull pixels to the classes of `labels` instead of away from them.
             region: (B, H, W) bool, where images may change; None = everywhere.
+            partners: (B, P, 3, H, W), for attacks that mix images: P other images for each.
 
         Returns:
             Adversarial images, shape and type of `images`, detached.
@@ -120,7 +123,7 @@ class Attack(ABC):
         _check(images, labels, seeds, region)
         if targeted:
             self.check_targetable()
-        if self.mixes and len(images) == 1:
+        if self.mixes and len(images) == 1 and partners is None:
             raise AttackError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
         self.check_model(model)
         if len(images) == 0:
@@ -132,7 +135,7 @@ class Attack(ABC):
         log = log or (lambda step, figures: None)
         clean = images.detach()
         with _frozen(model), torch.enable_grad():
-            problem = Problem(model, clean, labels, Draws(seeds, images.device), log, targeted, region)
+            problem = Problem(model, clean, labels, Draws(seeds, images.device, partners), log, targeted, region)
             adversarial = self.perturb(problem).detach()
         return torch.where(changeable if region is None else changeable & region, adversarial, clean)
 

@@ -48,22 +48,23 @@ class Admix(InputTransform):
 
     Source: X. Wang et al., "Admix: Enhancing the Transferability of Adversarial Attacks", ICCV 2021, arXiv 2102.00436.
 
-        views x + strength * x',   x' another image of the batch, without gradient
+        views x + strength * x',   x' another image, without gradient
 
     The paper's attack also shows each of them at 5 brightnesses: put `ScaleCopies` after it. As in the paper, views may
     be brighter than 1.
 
     Departs from the paper, which takes x' from other classes: a photo for segmentation shows several, so any other
-    image of the batch will do. Released code shuffles the batch, which may give an image itself; here it never is.
-
-    An image's result depends on its batch. Which partner it gets is drawn from its own stream.
+    image will do. For each view it is one of the image's `partners`, which `SegmentationDataModule` draws from the data
+    set, so that an image's result does not depend on its batch; where there are none (in Python), one of the batch, as
+    in released code, which shuffles the batch and may give an image itself; here it never is. Which one is drawn from
+    the image's own stream.
 
     Args:
         copies: number of views, 1 or more; the paper's is 3.
         strength: share of the other image, in [0, 1]; the paper's is 0.2. 0 shows the image as it is, once.
 
     Raises:
-        ValueError: an argument is out of range; when called: the batch has one image.
+        ValueError: an argument is out of range; when called: no partners, and the batch has one image.
 
     Example:
         >>> images = torch.tensor([0.5, 1.0]).view(2, 1, 1, 1)
@@ -78,24 +79,26 @@ class Admix(InputTransform):
 
     @property
     def mixes(self) -> bool:  # type: ignore[override]
-        """Whether an image sees the others of its batch."""
+        """Whether an image sees others."""
         return self.strength > 0
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         if self.strength == 0:
             yield View(images, as_it_is)
             return
-        others = len(images) - 1
-        if others == 0:
-            raise ValueError(
-                "Admix adds another image of the batch, and this batch has one image; raise the batch size to 2 or "
-                "more, such that no batch of one is left at the end of the data"
-            )
+        if draws.partners is None and len(images) == 1:
+            raise ValueError("Admix adds another image; give partners, or a batch of 2 or more")
         for _ in range(self.copies):
-            numbers = draws.uniform_on_host("admix partner")
-            partners = [(image + 1 + int(number * others)) % len(images) for image, number in enumerate(numbers)]
-            mixed = torch.stack([images[partner] for partner in partners]).detach()
+            mixed = torch.stack(self._others(images, draws)).detach()
             yield View(images + self.strength * mixed, as_it_is)
+
+    @staticmethod
+    def _others(images: Tensor, draws: Draws) -> list[Tensor]:
+        numbers = draws.uniform_on_host("admix partner")
+        if draws.partners is not None:
+            return [own[int(number * len(own))] for own, number in zip(draws.partners, numbers, strict=True)]
+        others = len(images) - 1
+        return [images[(image + 1 + int(number * others)) % len(images)] for image, number in enumerate(numbers)]
 
 
 class SpectrumSimulation(InputTransform):
@@ -180,7 +183,7 @@ class StraightThrough(InputTransform):
 
     @property
     def mixes(self) -> bool:  # type: ignore[override]
-        """Whether an image sees the others of its batch."""
+        """Whether an image sees others."""
         return self.transform.mixes
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:

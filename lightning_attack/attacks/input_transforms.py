@@ -35,7 +35,7 @@ class InputTransform(ABC):
     partial: bool = False
     """Whether a view may leave pixels of the image without logits; `undo` puts 0 there, in each channel."""
     mixes: bool = False
-    """Whether an image sees the others of its batch."""
+    """Whether an image sees others: the partners of `Draws`, or without these the others of its batch."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:

@@ -59,6 +59,7 @@ class PerWindow(Attack):
         height, width = problem.images.shape[-2:]
         window_height, window_width = self.windows.shape
         window_height, window_width = min(height, window_height), min(width, window_width)
+        partners = problem.draws.partners
         grid = self.windows.grid(height, width)
         depth = _depth(window_height)[:, None].minimum(_depth(window_width)).to(problem.images.device)
         deepest = depth.new_zeros(height, width)
@@ -75,6 +76,7 @@ class PerWindow(Attack):
                 lambda step, values: figures[step].append(values),
                 problem.targeted,
                 None if problem.region is None else problem.region[:, 0, rows, columns],
+                None if partners is None else partners[..., rows, columns],
             )
             deeper = depth > deepest[rows, columns]
             adversarial[..., rows, columns] = torch.where(deeper, result, adversarial[..., rows, columns])

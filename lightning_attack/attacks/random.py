@@ -31,6 +31,7 @@ class Draws:
     Args:
         seeds: one integer per image.
         device: where the numbers are wanted.
+        partners: other images of the data set for those who mix images, (B, P, 3, H, W), drawn for each image.
 
     Example:
         >>> both, second = Draws([7, 8]), Draws([8])
@@ -38,8 +39,10 @@ class Draws:
         True
     """
 
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
-        self.seeds, self.device = list(seeds), device
+    def __init__(
+        self, seeds: Sequence[int], device: torch.device | str = "cpu", partners: Tensor | None = None
+    ) -> None:
+        self.seeds, self.device, self.partners = list(seeds), device, partners
         self._generators: dict[str, list[torch.Generator]] = {}
 
     def uniform(self, purpose: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:

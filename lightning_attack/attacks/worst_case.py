@@ -114,7 +114,7 @@ class WorstCase(Attack):
     def _run(self, number: int, problem: Problem) -> Tensor:
         """One of the attacks, with draws of its own and steps numbered on from those before it."""
         before = sum(getattr(attack, "steps", 0) for attack in self.attacks[:number])
-        draws = Draws(problem.draws.seeds, problem.draws.device)
+        draws = Draws(problem.draws.seeds, problem.draws.device, problem.draws.partners)
         part = replace(problem, draws=draws, log=lambda step, figures: problem.log(before + step, figures))
         return self.attacks[number].perturb(part).detach()
 

@@ -32,6 +32,7 @@ class SceneTensors(Dataset[Item]):
         target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = no wish.
         region_masks: folder of `<name>.png`, above 0 where the photo may change.
         augment: random geometry and colours instead of `fit`, for photos to learn from.
+        partners: adds the item `partners` (P, 3, H, W): other photos of the data set, brought to the size of this one.
 
     Raises:
         DataError: photo or mask cannot be used.
@@ -44,8 +45,9 @@ class SceneTensors(Dataset[Item]):
         target_masks: str | None = None,
         region_masks: str | None = None,
         augment: Augment | None = None,
+        partners: Partners | None = None,
     ) -> None:
-        self.dataset, self.fit, self.augment = dataset, fit, augment
+        self.dataset, self.fit, self.augment, self.partners = dataset, fit, augment, partners
         self.target_masks, self.region_masks = target_masks, region_masks
 
     def __len__(self) -> int:
@@ -76,7 +78,14 @@ class SceneTensors(Dataset[Item]):
             region = read_mask(Path(self.region_masks) / f"{scene.name}.png")
             check_mask_size(region, scene.image, f"{self.region_masks}/{scene.name}")
             item["region"] = self.fit.mask(torch.from_numpy(region), fill=0) > 0
+        if self.partners is not None:
+            own = Fit(tuple(item["image"].shape[-2:]), "stretch")
+            item["partners"] = torch.stack([self._partner(other, own) for other in self.partners(index)])
         return item
+
+    def _partner(self, index: int, own: Fit) -> Tensor:
+        image = torch.from_numpy(self.dataset[index].image).permute(2, 0, 1)
+        return own(self.fit(image, None)[0], None)[0].contiguous().to(torch.float32) / 255
 
     def check(self, scene: Scene) -> None:
         """Raise `DataError` if the mask does not fit the photo or the classes, or the name leaves the run's folder."""
@@ -85,6 +94,34 @@ class SceneTensors(Dataset[Item]):
             raise DataError(f"a photo is named '{scene.name}', and cannot be saved under that name in the run's folder")
         if scene.mask is not None:
             check_mask(scene.mask, scene.image, len(self.dataset.classes or ()) or None, scene.name)
+
+
+class Partners:
+    """Other photos for each photo of a data set, by seeded permutations: no photo is its own partner.
+
+    Args:
+        count: photos of the data set, 2 or more.
+        seed: of the permutations.
+        each: partners of a photo.
+
+    Example:
+        >>> partners = Partners(count=2, seed=0)
+        >>> partners(0), partners(1)
+        ([1, 1, 1], [0, 0, 0])
+    """
+
+    def __init__(self, count: int, seed: int, each: int = 3) -> None:
+        if count < 2:
+            raise DataError(f"the attack mixes photos, but the data set has {count}; give it 2 or more")
+        generator = torch.Generator().manual_seed(seed)
+        # A photo's partner is the next one in a ring of all.
+        self._rings = [torch.randperm(count, generator=generator) for _ in range(each)]
+        self._places = [ring.argsort() for ring in self._rings]
+
+    def __call__(self, index: int) -> list[int]:
+        """Positions of the partners of the photo at `index`."""
+        return [int(ring[(int(places[index]) + 1) % len(ring)])
+                for ring, places in zip(self._rings, self._places, strict=True)]  # fmt: skip
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -150,6 +187,8 @@ class SegmentationDataModule(LightningDataModule):
         """Positions of photos that an earlier part of the run has attacked already."""
         self.on_error: Literal["raise", "skip"] = "raise"
         """What becomes of a photo that cannot be used: an error, or the batch names it under `skipped`."""
+        self.partners_seed: int | None = None
+        """For attacks that mix photos: the seed by which each gets `partners`, (B, 3, 3, H, W), from the data set."""
         # A run that goes on may have fewer photos left than processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -170,14 +209,9 @@ class SegmentationDataModule(LightningDataModule):
     def scenes(self) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
-        return Subset(SceneTensors(dataset, self.fit, self.target_masks, self.region_masks), self.indices())
-
-    def smallest_batch(self, processes: int = 1) -> int:
-        """Size of the smallest batch that any process will attack."""
-        photos = len(self.indices())
-        # Process r takes every so-manieth photo from the r-th; the last batch of a process is what remains.
-        shares = [len(range(rank, photos, processes)) for rank in range(processes)]
-        return min(share % self.batch_size or self.batch_size for share in shares if share)
+        partners = None if self.partners_seed is None else Partners(len(dataset), self.partners_seed)
+        tensors = SceneTensors(dataset, self.fit, self.target_masks, self.region_masks, partners=partners)
+        return Subset(tensors, self.indices())
 
     def check(self, num_classes: int | None = None) -> None:
         """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.

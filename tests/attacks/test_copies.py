@@ -85,12 +85,28 @@ def test_partner_is_drawn_from_the_image_s_own_stream():
 
 def test_admix_of_one_image():
     image = pictures(1)
-    with pytest.raises(ValueError, match="raise the batch size to 2"):
+    with pytest.raises(ValueError, match="give partners, or a batch of 2"):
         next(Admix()(image, Draws([0])))
     (view,) = Admix(copies=3, strength=0)(image, Draws([0]))
     assert view.images is image
     assert Admix().mixes
     assert not Admix(strength=0).mixes
+
+
+def test_admix_with_partners_of_the_data_set():
+    """One view shows one of the image's own partners; other images of the batch have no say."""
+    images, partners = pictures(3).detach(), torch.rand(3, 2, *pictures(1).shape[1:], dtype=torch.float64)
+    together = list(Admix(copies=5)(images, Draws([4, 5, 6], partners=partners)))
+    alone = list(Admix(copies=5)(images[1:2], Draws([5], partners=partners[1:2])))
+    chosen = set()
+    for view, single in zip(together, alone, strict=True):
+        assert torch.equal(view.images[1], single.images[0])
+        for image in range(3):
+            mixed = (view.images[image] - images[image]) / 0.2
+            which = [which for which in range(2) if torch.allclose(mixed, partners[image, which], atol=1e-12)]
+            assert len(which) == 1
+            chosen.update(which)
+    assert chosen == {0, 1}
 
 
 def test_admix_then_scales():

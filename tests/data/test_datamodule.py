@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attack.data import DataError, Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
-from lightning_attack.data.datamodule import Share
+from lightning_attack.data.datamodule import Partners, Share
 from lightning_attack.data.transforms import Fit
 
 MODES = ("stretch", "crop", "pad")
@@ -197,6 +197,32 @@ def test_processes_share_the_photos_and_some_may_have_none(photos):
     assert sorted(index for share in shares for index in share) == list(range(photos))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert [len(Share(range(photos), num_replicas=4, rank=rank)) for rank in range(4)] == list(map(len, shares))
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_partners_are_others_by_permutations(count):
+    for turn in zip(*[Partners(count, seed=3)(index) for index in range(count)], strict=True):
+        assert sorted(turn) == list(range(count))  # each photo is the partner of one
+        assert all(partner != index for index, partner in enumerate(turn))
+    if count == 10:
+        assert [Partners(10, 3)(index) for index in range(10)] != [Partners(10, 4)(index) for index in range(10)]
+
+
+def test_partners_come_in_the_size_of_their_photo():
+    scenes = Scenes(scene(8, 8), scene(6, 10))
+    data = SegmentationDataModule(scenes)
+    data.partners_seed = 0
+    first, second = data.predict_dataloader()
+    assert first["partners"].shape == (1, 3, 3, 8, 8)
+    assert second["partners"].shape == (1, 3, 3, 6, 10)
+    same = SegmentationDataModule(Scenes(scene(8, 8), scene(8, 8)), batch_size=2)
+    same.partners_seed = 0
+    (batch,) = same.predict_dataloader()
+    assert torch.equal(batch["partners"][:, 0], batch["image"].flip(0))
+    single = SegmentationDataModule(Scenes(scene(8, 8)))
+    single.partners_seed = 0
+    with pytest.raises(DataError, match="mixes photos, but the data set has 1"):
+        single.predict_dataloader()
 
 
 def test_finished_photos_are_not_read_again():
