@@ -147,6 +147,13 @@ class AttackCLI(LightningCLI):
         else:
             parser.add_lightning_class_args(callbacks.ExamplePredictions, "example_predictions")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read options and files."""
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"a configuration file is no text in UTF-8 ({error})") from error
+
     def before_instantiate_classes(self) -> None:
         """Without a progress bar there is none of ours either."""
         trainer = self._get(self.config, "trainer")
