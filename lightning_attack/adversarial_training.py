@@ -50,7 +50,10 @@ class AdversarialTraining(Callback):
         count = -int(-len(images) * self.fraction // 1)
         # By the step too, so that a photo meets another start in each epoch.
         seeds = image_seeds(self.seed, batch["index"][:count] + 2**32 * trainer.global_step)
+        # In eval mode the network may run on windows; crops are learnt from as they are.
+        windows, pl_module.network.windows = pl_module.network.windows, None
         attacked = self.attack(pl_module.network, images[:count], labels[:count], seeds)
+        pl_module.network.windows = windows
         batch["image"] = torch.cat([attacked, images[count:]])
         self._spent += time.perf_counter() - began
         share = self._spent / (time.perf_counter() - self._began)

@@ -186,12 +186,11 @@ class AttackCLI(LightningCLI):
             )
         self.model.on_error = self.datamodule.on_error = self._get(self.config, "on_error")
         if self.trainer.is_global_zero:
-            self.run_folder.check(self.model)
+            self.run_folder.check(self.trainer, self.model)
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
+            self.datamodule.partners_seed = self.model.partners_seed
             self.datamodule.check(self.model.num_classes)
-            if self.model.attack.mixes and len(self.datamodule.dataset) == 1:
-                raise UsageError(f"{self.model.attack.name} mixes photos, but the data set has a single one")
 
     def _check_masks(self) -> None:
         """Wanted classes from masks need both the masks and the wish."""

@@ -148,6 +148,11 @@ class AttackModule(LightningModule):
             self.attack.check_targetable()
         return target_labels
 
+    @property
+    def partners_seed(self) -> int | None:
+        """For the data: the seed of the photos that the attack mixes in; None if it does not."""
+        return self.seed if self.attack.mixes else None
+
     def settings(self) -> dict[str, Any]:
         """What decides on the results, as plain values; networks by a hash of their weights."""
         return {
@@ -182,8 +187,8 @@ class AttackModule(LightningModule):
                 "use 32-true or bf16-mixed"
             )
         self.check_classes(getattr(getattr(self.trainer, "datamodule", None), "classes", None))
-        if self.attack.mixes and getattr(self.trainer, "datamodule", None) is not None:
-            self.trainer.datamodule.partners_seed = self.seed  # type: ignore[attr-defined]
+        if getattr(self.trainer, "datamodule", None) is not None:
+            self.trainer.datamodule.partners_seed = self.partners_seed  # type: ignore[attr-defined]
         # Lightning decides on the mode after this hook and before the loop; later is too late.
         if self.trainer.predict_loop.inference_mode:
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
@@ -196,7 +201,9 @@ class AttackModule(LightningModule):
         parts = [outputs for one in batches for outputs in self._outputs(one, skipped)]
         return {**(join(parts) if parts else {}), "skipped": skipped}
 
-    def _outputs(self, batch: dict[str, Any], skipped: list[tuple[int, str, str]]) -> list[dict[str, Any]]:
+    def _outputs(
+        self, batch: dict[str, Any], skipped: list[tuple[int, str, str]], halve: bool = True
+    ) -> list[dict[str, Any]]:
         """The outputs for a batch in one part; in two if memory is short; without images that cannot be attacked."""
         count = len(batch["image"])
         try:
@@ -206,16 +213,16 @@ class AttackModule(LightningModule):
                 raise
             skipped += [(int(batch["index"][row]), name, error.reason) for row, name in error.names.items()]
             rest = [row for row in range(count) if row not in error.names]
-            return self._outputs(select(batch, rest), skipped) if rest else []
+            return self._outputs(select(batch, rest), skipped, halve) if rest else []
         except RuntimeError as error:
-            if count == 1 or not _out_of_memory(error):
+            if count == 1 or not halve or not _out_of_memory(error):
                 raise
         # Here and not above, where the error's traceback would keep the tensors of the failed pass.
         half = -(-count // 2)
         rank_zero_warn(f"out of memory with {count} images; trying again with {half}: data.batch_size={half} avoids it")
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()
-        return [self._attack_batch(part) for part in divide(batch, half)]
+        return [one for part in divide(batch, half) for one in self._outputs(part, skipped, halve=False)]
 
     def _attack_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         images = batch["image"]
@@ -263,6 +270,7 @@ class AttackModule(LightningModule):
         return {
             "index": batch["index"],
             "name": names,
+            "digest": batch.get("digest", [""] * len(names)),
             "image": images,
             "adversarial": adversarial,
             "labels": labels,

@@ -31,6 +31,7 @@ class Record:
         size: `linf`, `l2` and `psnr` of the perturbation, see `metrics.perturbation_size`.
         passes: `forward` and `backward` passes of the source.
         seconds: this image's share of the attack's time.
+        digest: hash of the photo and its masks.
         failed: for targets that could not be scored the reason, by name; their counts are 0.
         figures: by name the figures of all steps, float64, NaN where a step has none.
     """
@@ -41,6 +42,7 @@ class Record:
     size: dict[str, float]
     passes: dict[str, float]
     seconds: float
+    digest: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     figures: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -50,9 +52,14 @@ def record_path(folder: Path, index: int) -> Path:
     return folder / FOLDER / f"{index:08d}.record"
 
 
+def record_files(folder: Path) -> list[Path]:
+    """The records below a run's folder; not what was being written when a process was killed."""
+    return sorted((folder / FOLDER).glob("[0-9]*.record"))
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write a record below a run's folder; it is complete when it appears, and begins with its own SHA-256."""
-    plain = {key: getattr(record, key) for key in ("index", "name", "size", "passes", "seconds", "failed")}
+    plain = {key: getattr(record, key) for key in ("index", "name", "size", "passes", "seconds", "digest", "failed")}
     arrays = {f"figure/{name}": values for name, values in record.figures.items()}
     text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     content = io.BytesIO()
@@ -89,6 +96,9 @@ def read_record(path: Path) -> Record:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             plain = json.loads(arrays["plain"].tobytes())
             figures = {key.removeprefix("figure/"): arrays[key] for key in arrays.files if key.startswith("figure/")}
-            return Record(confusion=arrays["confusion"], figures=figures, **plain)
+            record = Record(confusion=arrays["confusion"], figures=figures, **plain)
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RecordError(f"'{path}' is no record of this version ({error})") from error
+    if path.stem != f"{record.index:08d}":
+        raise RecordError(f"'{path}' is the record of image {record.index}")
+    return record

@@ -106,11 +106,10 @@ def mistake(*arguments, says):
             says="EnhancedSampling cannot come after PreGradient",
         ),
         # Batches of one.
-        mistake(attack("admix"), "--data.dataset.init_args.count=1", says="admix mixes photos, but the data set has"),
-        mistake(attack("admix"), "--data.limit=3", "--data.batch_size=2", says="a batch of this run has a single one"),
+        mistake(attack("admix"), "--data.dataset.init_args.count=1", says="the attack mixes photos, but the run has 1"),
         mistake(
             loop(CE, input_transforms=[part("StraightThrough", transform=part("Admix"))]), "--data.limit=1",
-            says="choose data.batch_size and data.limit so that each has two or more",
+            says="the attack mixes photos, but the run has 1; give it 2 or more",
         ),
         # Ensembles.
         mistake(attack("svre"), says="svre needs an ensemble as source (with members, weights and by); Tr"),

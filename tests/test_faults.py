@@ -34,7 +34,7 @@ class Net(nn.Module):
         logits = self.layers(x)
         near = [x.shape[-1] == 32 and bool((one[:, 8:24, 8:24] - self.mark).abs().max() < 0.1) for one in x]
         here = torch.tensor(near)[:, None, None, None]
-        if self.fault == "nan":
+        if self.fault in ("nan", "memory and nan"):
             logits = torch.where(here, torch.nan, logits)
         if self.fault == "nan gradient":
             rootless = [(one - one.detach()).square().sum().sqrt() if bad else one.sum() * 0  # 0 has no slope
@@ -42,7 +42,7 @@ class Net(nn.Module):
             logits = logits + torch.stack(rootless)[:, None, None, None]
         if self.fault == "raises" and here.any():
             raise RuntimeError("my kernel broke")
-        if self.fault == "memory" and len(x) > 2:
+        if self.fault in ("memory", "memory and nan") and len(x) > 2:
             raise torch.OutOfMemoryError("out of memory: tried to allocate 7 GiB")
         return logits
 
@@ -118,6 +118,13 @@ def test_out_of_memory_halves_the_batch_once(tmp_path):
     with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="trying again with 3"):
         run(tmp_path / "large", network("memory", name="source"), batch_size=6)
     assert not (tmp_path / "large").exists()
+
+
+def test_out_of_memory_and_an_image_that_fails(tmp_path):
+    with pytest.warns(UserWarning, match="trying again with 2"):
+        done = run(tmp_path, network("memory and nan", name="source"), batch_size=4, on_error="skip")
+    assert records(tmp_path) == [0, 1, 2, 4, 5]
+    assert [one["index"] for one in done.report["skipped"]] == [3]
 
 
 @pytest.mark.parametrize("fails", ["records", "images"])

@@ -13,7 +13,7 @@ from lightning_attack.cli import main
 from lightning_attack.models import SMPModel
 from lightning_attack.models.weights import write_weights
 
-MUTATIONS = int(os.environ.get("MUTATIONS", "6"))
+MUTATIONS = int(os.environ.get("MUTATIONS", "3"))
 """Of each kind of file; more by hand: MUTATIONS=400 python -m pytest tests/test_fuzz.py."""
 SECONDS = 60
 

@@ -166,9 +166,22 @@ def test_a_signal_stops_all_processes_after_the_batch(tmp_path):
         header, first = (tmp_path / "run" / "transfer.csv").read_text().splitlines()[:2]
         assert header.endswith(",partial")
         assert first.endswith(",True")
-        assert not (tmp_path / "run" / "stop").exists()
+        assert not (tmp_path / "run" / ".stop").exists()
     finish(start(tmp_path, "--model.attack.steps=20"))
     assert "partial" not in results(tmp_path)[0]
+
+
+def test_a_process_without_photos_waits_through_a_signal(tmp_path):
+    more = ("--data.limit=1", "--model.attack.steps=300", *DDP)
+    process = start(tmp_path, *more)
+    while not list(tmp_path.glob("run/config.yaml")) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    report = json.loads((tmp_path / "run" / "transfer.json").read_text())
+    assert report["images"] == 1
+    assert "partial" not in report  # the batch that was finished was the only one
 
 
 def test_a_job_whose_time_is_up_is_requeued_and_goes_on(tmp_path):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from lightning_attack.attacks import CosPGD, Linf, NoAttack, PerWindow, fspgd, pgd, transegpgd
+from lightning_attack.attacks import CosPGD, Linf, NoAttack, PerWindow, alma_prox, fspgd, pgd, transegpgd
 from lightning_attack.attacks.iterative import IterativeAttack
-from lightning_attack.cli import CONFIGS
+from lightning_attack.cli import CONFIGS, main
 from lightning_attack.models import Ensemble, SegmentationModel
 from lightning_attack.module import AttackModule
 from lightning_attack.task import SegmentationTask
@@ -178,7 +178,14 @@ def test_figures_are_the_mean_over_the_windows_that_have_labels():
     for both, left in zip(curves["all"], curves["left"], strict=True):
         assert both.keys() == left.keys()
         for key in left:
-            assert torch.allclose(both[key], left[key].float(), atol=1e-6), key
+            assert torch.allclose(both[key].double(), left[key].double(), atol=1e-6), key
+
+
+@pytest.mark.parametrize("attack", [pgd(eps=0.5, norm="l2"), alma_prox()], ids=lambda attack: attack.name)
+def test_only_budgets_that_hold_for_a_photo_if_for_its_windows(attack):
+    with pytest.raises(ValueError, match=r"cannot attack each window: it has no L-inf budget.*windows.attack=image"):
+        PerWindow(attack, Windows(4))
+    PerWindow(NoAttack(), Windows(4))
 
 
 def test_targeted_and_inside_a_region():
@@ -243,19 +250,22 @@ def test_validation_slides_and_training_does_not():
 
 
 @pytest.mark.parametrize(("protocol", "kind", "classes"), [("voc", "voc", 21), ("cityscapes", "cityscapes", 19)])
-def test_the_papers_protocols_run(protocol, kind, classes, run, tmp_path):
+def test_the_papers_protocols_run(protocol, kind, classes, monkeypatch, tmp_path):
     """`configs/data/*_paper.yaml` on a tree of photos made here, with a small network and smaller windows."""
     file = CONFIGS / "data" / f"{protocol}_paper.yaml"
     place = yaml.safe_load(file.read_text())["data"]["dataset"]["init_args"]["root"]
     LAYOUTS[kind].make(tmp_path / place)
     small = {"class_path": "SMPModel", "init_args": {"arch": "fpn", "encoder_name": "tu-test_resnet",
              "encoder_weights": None, "num_classes": classes}}  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["main.py"])
     for command, network in (("predict", {"source": small, "targets": {}}), ("validate", {"network": small})):
         config = tmp_path / f"{command}.yaml"
         config.write_text(yaml.safe_dump({"trainer": {"accelerator": "cpu", "logger": False}, "model": network}))
         more = ["--results=results", "--run_name=run", "--model.attack.steps=1"] if command == "predict" else []
         size = [64, 96] if kind == "cityscapes" else 96
-        run(command, "-c", config, "-c", file, "--model.windows.size=64", f"--data.size={size}", *more, cwd=tmp_path)
+        files = [f"-c={config}", f"-c={file}", "--model.windows.size=64", f"--data.size={size}"]
+        assert main([command, *files, *more]) == 0
     report = json.loads(next(tmp_path.rglob("transfer.json")).read_text())
     assert report["settings"]["attack"]["class"] == "PerWindow"
     # 4x6 photos at a long side of 96, or at 64x96: a window of 64 at columns 0 and 32, and of each one step.

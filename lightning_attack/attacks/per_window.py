@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.base import Attack, Model, Problem
+from lightning_attack.attacks.base import Attack, Model, NoAttack, Problem
+from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.windows import Windows
 
@@ -25,8 +26,12 @@ class PerWindow(Attack):
     network. The figures of a step are the mean over the windows.
 
     Args:
-        attack: what each window is attacked with.
+        attack: what each window is attacked with: one with an L-inf budget, which holds for a photo if it does for its
+            windows.
         windows: the windows; those of the model, so that it sees what was attacked.
+
+    Raises:
+        ValueError: the attack has another norm, or looks for the smallest one.
 
     Example:
         >>> from lightning_attack.attacks import fgsm
@@ -39,6 +44,11 @@ class PerWindow(Attack):
 
     def __init__(self, attack: Attack, windows: Windows) -> None:
         super().__init__(attack.name)
+        if not isinstance(getattr(attack, "norm", None), Linf) and not isinstance(attack, NoAttack):
+            raise ValueError(
+                f"{attack.name} cannot attack each window: it has no L-inf budget, and the perturbations of windows "
+                "would add up; set model.windows.attack=image"
+            )
         self.attack, self.windows = attack, windows
 
     @property
@@ -82,10 +92,14 @@ class PerWindow(Attack):
             adversarial[..., rows, columns] = torch.where(deeper, result, adversarial[..., rows, columns])
             deepest[rows, columns] = depth.maximum(deepest[rows, columns])
         for step, values in sorted(figures.items()):
-            # A window without a labelled pixel has no figures (NaN).
-            means = {name: torch.stack([one[name].float() for one in values]).nanmean(0) for name in values[0]}
-            problem.log(step, means)
+            problem.log(step, {name: _mean([one[name] for one in values]) for name in values[0]})
         return adversarial
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    """Over the windows; one without a labelled pixel has no figures (NaN). For yes and no, whether any says yes."""
+    stacked = torch.stack(values)
+    return stacked.any(0) if stacked.dtype == torch.bool else stacked.nanmean(0)
 
 
 def _depth(length: int) -> Tensor:

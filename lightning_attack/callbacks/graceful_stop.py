@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class GracefulStop(Callback):
     """On SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 the running batch is finished and stored, then the run ends as usual.
 
-    All processes stop, whichever got the signal: it leaves a file `stop` in the run's folder, which the others see
+    All processes stop, whichever got the signal: it leaves a file `.stop` in the run's folder, which the others see
     after their batch. A second SIGINT interrupts at once. `signal` is the number of the signal that stopped the run,
     else 0; the command line's exit code is 128 + signal. A process whose launcher was killed ends after its batch too,
     for nobody waits for it. Must be the last callback, so that the batch is stored before.
@@ -32,14 +32,17 @@ class GracefulStop(Callback):
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self.signal, self._parent = 0, os.getppid()
-        self._file = Path(trainer.log_dir or ".") / "stop"  # talks to the other processes: all of them must ask
+        self._file = Path(trainer.log_dir or ".") / ".stop"  # talks to the other processes: all of them must ask
         if trainer.is_global_zero:
             self._file.unlink(missing_ok=True)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        # Not in setup: Lightning's own handlers, which ignore SIGTERM in predict, come after it.
+        # Now, for a process without a batch, and for the wait at the end: Lightning's own handlers come later, ignore
+        # SIGTERM in predict, and give way to these when the loop is over.
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._told)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._told)
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: AttackModule, *_: Any) -> None:
         if not trainer.is_global_zero and os.getppid() != self._parent:
@@ -48,9 +51,6 @@ class GracefulStop(Callback):
             self._file.write_text(str(self.signal))
         if self._file.exists():
             raise StopIteration  # ends the loop of batches, and nothing else
-
-    def on_predict_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
         self._restore()
@@ -62,6 +62,7 @@ class GracefulStop(Callback):
         trainer.strategy.barrier("all processes know why")
         if trainer.is_global_zero:
             self._file.unlink(missing_ok=True)
+        self._restore()
 
     def _told(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:

@@ -39,7 +39,8 @@ class ImageLogger(Callback):
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self._folder = Path(trainer.log_dir or ".") / "panels"  # talks to the other processes: all of them must ask
         datamodule = getattr(trainer, "datamodule", None)
-        self._first = None if datamodule is None else {*datamodule.indices()[: self.count]}
+        indices = getattr(datamodule, "indices", None)
+        self._first = None if indices is None else {*indices()[: self.count]}
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any

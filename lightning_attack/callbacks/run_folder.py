@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
-from lightning_attack.records import FOLDER, RecordError, read_record
+from lightning_attack.records import RecordError, read_record, record_files
 
 SETTINGS, LOCK, OTHERS = "settings.json", ".lock", ".lock.others"
 PATIENCE = 60.0
@@ -70,17 +70,17 @@ class RunFolder(Callback):
         self._lock: IO[str] | None = None
         self._logger: TensorBoardLogger | None = None
 
-    def check(self, module: AttackModule) -> None:
+    def check(self, trainer: Trainer, module: AttackModule) -> None:
         """Raise `RunError` if the run's folder is one of other settings; nothing is written."""
         if self.run_name and not self.fresh:
-            self._compare(Path(self.results) / self.run_name, self._settings(module))
+            self._compare(Path(self.results) / self.run_name, self._settings(trainer, module))
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self._made, self._parents = None, []  # of an earlier run with the same Trainer, which is finished and stays
         answer: tuple[str, frozenset[int], Exception | None] = "", frozenset(), None
         if trainer.is_global_zero:
             try:
-                answer = (*self._open(pl_module), None)
+                answer = (*self._open(trainer, pl_module), None)
             except (OSError, ValueError) as error:
                 answer = "", frozenset(), error
         # What went wrong is told to all processes, which would wait for the first one else.
@@ -91,6 +91,8 @@ class RunFolder(Callback):
         if not trainer.is_global_zero:
             self._lock = (folder / OTHERS).open("a+")
             _lock(self._lock, fcntl.LOCK_SH)
+        # Hooks run in the order of the callbacks, and this one is the first: the folder is given back by the last.
+        trainer.callbacks.append(_Release(self))  # type: ignore[attr-defined]
         if getattr(trainer, "datamodule", None) is not None:
             trainer.datamodule.finished = finished  # type: ignore[attr-defined]
         others = [logger for logger in trainer.loggers if logger is not self._logger]
@@ -98,22 +100,25 @@ class RunFolder(Callback):
         trainer.loggers = [self._logger, *others]
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
-        if self._made and not any((self._made / FOLDER).glob("*.record")):
+        if self._made and not record_files(self._made) and not any(self._made.glob("images/**/*.png")):
             for logger in trainer.loggers:
                 logger.finalize("failed")
             shutil.rmtree(self._made, ignore_errors=True)
             for parent in self._parents:
                 if parent.is_dir() and not any(parent.iterdir()):
                     parent.rmdir()
+        self.release(trainer)
+
+    def release(self, trainer: Trainer) -> None:
+        """Give the folder back, and forget which photos are finished."""
+        if getattr(trainer, "datamodule", None) is not None:
+            trainer.datamodule.finished = frozenset()  # type: ignore[attr-defined]
+        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, _Release)]  # type: ignore[attr-defined]
         self._release()
 
-    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        trainer.strategy.barrier("the run's folder is done")
-        self._release()
-
-    def _open(self, module: AttackModule) -> tuple[str, frozenset[int]]:
+    def _open(self, trainer: Trainer, module: AttackModule) -> tuple[str, frozenset[int]]:
         """The folder, locked, and the images that need not be attacked again."""
-        settings = self._settings(module)
+        settings = self._settings(trainer, module)
         folder = Path(self.results) / (self.run_name or "")
         if self.run_name and self.fresh and folder.exists():
             self._hold(folder)
@@ -122,7 +127,9 @@ class RunFolder(Callback):
         if self.run_name and folder.exists():
             self._compare(folder, settings)
             self._hold(folder)
-            return str(folder), frozenset(_finished(folder))
+            for path in folder.rglob(".*.unfinished.*"):
+                path.unlink()
+            return str(folder), frozenset(_finished(folder, getattr(trainer, "datamodule", None)))
         title = re.sub(r"[^\w.-]+", "_", f"{module.attack.name}_{module.source.name}")
         parent = folder.parent if self.run_name else folder / title
         # Those that are made here go again with a failed run; those that were there stay.
@@ -141,8 +148,9 @@ class RunFolder(Callback):
             path.write_text(json.dumps(settings, indent=2))
         return str(self._made), frozenset()
 
-    def _settings(self, module: AttackModule) -> dict[str, Any]:
-        return json.loads(json.dumps({"model": module.settings(), **self.settings}))
+    def _settings(self, trainer: Trainer, module: AttackModule) -> dict[str, Any]:
+        own = {"model": module.settings(), "trainer": {"precision": trainer.precision}}
+        return json.loads(json.dumps(own | self.settings))
 
     def _compare(self, folder: Path, settings: dict[str, Any]) -> None:
         if not folder.exists():
@@ -167,14 +175,17 @@ class RunFolder(Callback):
     def _hold(self, folder: Path) -> None:
         """Lock the folder; the system takes the lock away with the process, whatever becomes of that."""
         lock = (folder / LOCK).open("a+")
-        if not _lock(lock, fcntl.LOCK_EX):
+        until = time.monotonic() + PATIENCE
+        while not _lock(lock, fcntl.LOCK_EX):
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
-            lock.close()
-            raise RunError(f"'{folder}' is in use by another run ({holder}); wait for it or stop it")
+            # Processes that read photos for a run that was killed hold its lock until they notice.
+            if _alive(holder) or time.monotonic() > until:
+                lock.close()
+                raise RunError(f"'{folder}' is in use by another run ({holder}); wait for it or stop it")
+            time.sleep(0.2)
         if (folder / OTHERS).exists():
             with (folder / OTHERS).open("a+") as others:
-                until = time.monotonic() + PATIENCE
                 while not _lock(others, fcntl.LOCK_EX):
                     if time.monotonic() > until:
                         lock.close()
@@ -187,7 +198,9 @@ class RunFolder(Callback):
 
     def _release(self) -> None:
         if self._lock:
-            self._lock.truncate(0)  # not deleted: another run may have opened it already
+            if self._lock.name.endswith(LOCK):
+                self._lock.truncate(0)  # not deleted: another run may have opened it already
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # for processes that were forked, too
             self._lock.close()
             self._lock = None
 
@@ -203,9 +216,31 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def _finished(folder: Path) -> Iterator[int]:
-    """The images that have a whole record, and their PNG if the run writes them."""
-    for path in sorted((folder / FOLDER).glob("*.record")):
+class _Release(Callback):
+    """Gives a run's folder back when all other callbacks are done with it."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        trainer.strategy.barrier("the run's folder is done")
+        self.folder.release(trainer)
+
+
+def _alive(holder: str) -> bool:
+    """Whether the process that wrote a lock may be alive; one of another machine may."""
+    match = re.fullmatch(r"pid (\d+) on (.+)", holder)
+    if not match or match[2] != socket.gethostname():
+        return True
+    return Path(f"/proc/{match[1]}").exists() or not Path("/proc").exists()
+
+
+def _finished(folder: Path, datamodule: Any) -> Iterator[int]:
+    """The images that have a whole record of the photo as it is now, and their PNG if the run writes them."""
+    files = record_files(folder)
+    if files and not hasattr(datamodule, "finished"):
+        raise RunError(f"'{folder}' has finished images, and only a SegmentationDataModule can leave them out")
+    for path in files:
         try:
             record = read_record(path)
         except RecordError as error:
@@ -213,6 +248,10 @@ def _finished(folder: Path) -> Iterator[int]:
             continue
         if (folder / "images").is_dir() and not (folder / "images" / f"{record.name}.png").is_file():
             rank_zero_warn(f"'{folder / 'images' / record.name}.png' is gone; its image is attacked again")
+            continue
+        if record.digest and record.digest != datamodule.digest(record.index):
+            if record.index in datamodule.indices():
+                rank_zero_warn(f"the photo or mask of '{record.name}' has changed since; it is attacked again")
             continue
         yield record.index
 

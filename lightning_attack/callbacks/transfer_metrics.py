@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.files import complete
 from lightning_attack.metrics import confusion_matrices, perturbation_size
 from lightning_attack.module import AttackModule
-from lightning_attack.records import FOLDER, Record, read_record, record_path, write_record
+from lightning_attack.records import Record, read_record, record_files, record_path, write_record
 from lightning_attack.report import COLUMNS, CONDITIONS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
@@ -56,7 +56,7 @@ class TransferMetrics(Callback):
     After the run `rows` holds the rows and `report` the content of `transfer.json`.
 
     Args:
-        folder: where the files go; None = the run's folder (`trainer.log_dir`).
+        folder: where the tables go; None = the run's folder (`trainer.log_dir`).
         table: whether the table is printed at the end.
     """
 
@@ -66,11 +66,14 @@ class TransferMetrics(Callback):
         self.report: dict[str, Any] = {}
         self.incomplete = False
         """Whether the run left out images, or targets could not be scored on some."""
-        self._folder = Path()
+        self._folder = self._home = Path()
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         log_dir = trainer.log_dir  # talks to the other processes: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
+        # With a RunFolder the records lie in it, wherever the tables go: it looks for them.
+        owned = any(isinstance(callback, RunFolder) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        self._home = Path(log_dir or ".") if owned else self._folder
         self._parts = ["all"]
         if pl_module.target_labels is not None:
             self._parts.append("wanted")
@@ -79,17 +82,16 @@ class TransferMetrics(Callback):
         self._started = time.perf_counter()
         if trainer.is_global_zero:  # the others write only after the barrier before the first batch
             finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
-            kept = {record_path(self._folder, index) for index in finished}
-            for path in (self._folder / FOLDER).glob("*.record"):
+            kept = {record_path(self._home, index) for index in finished}
+            for path in (*record_files(self._home), *self._skipped()):  # those that were left out are tried again
                 if path not in kept:
                     path.unlink()
-            shutil.rmtree(self._folder / SKIPPED, ignore_errors=True)  # they are tried again
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
     ) -> None:
         for one in outputs["skipped"]:
-            with complete(self._folder / SKIPPED / f"{one[0]:08d}.json") as path:
+            with complete(self._home / SKIPPED / f"{one[0]:08d}.json") as path:
                 path.write_text(json.dumps(dict(zip(("index", "name", "error"), one, strict=True))))
         if "image" not in outputs:
             return
@@ -104,10 +106,11 @@ class TransferMetrics(Callback):
                 size={key: float(values[row]) for key, values in size.items()},
                 passes=outputs["passes"],
                 seconds=outputs["seconds"] / len(outputs["name"]),
+                digest=outputs["digest"][row],
                 failed=outputs["failed"][row],
                 figures={key: values[:, row] for key, values in curves.items()},
             )
-            write_record(self._folder, record)
+            write_record(self._home, record)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         # Not when the epoch ends: a process that had no batch does not see its end.
@@ -115,11 +118,11 @@ class TransferMetrics(Callback):
         if not trainer.is_global_zero:
             return
         datamodule = getattr(trainer, "datamodule", None)
-        expected = None if datamodule is None else {*datamodule.indices()}
-        files = sorted((self._folder / FOLDER).glob("*.record"))
-        records = [record for record in map(read_record, files) if expected is None or record.index in expected]
+        expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
+        records = [record for record in map(read_record, record_files(self._home))
+                   if expected is None or record.index in expected]  # fmt: skip
         classes = getattr(datamodule, "classes", None) or tuple(map(str, range(pl_module.num_classes)))
-        skipped = [json.loads(file.read_text()) for file in sorted((self._folder / SKIPPED).glob("*.json"))]
+        skipped = [json.loads(file.read_text()) for file in self._skipped()]
         attack, source = pl_module.attack.name, pl_module.source.name
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts))
         self.rows, self.report = summarize(records, scored)
@@ -143,6 +146,9 @@ class TransferMetrics(Callback):
         self._log(trainer)
         if self.table:
             self._show()
+
+    def _skipped(self) -> list[Path]:
+        return sorted((self._home / SKIPPED).glob("[0-9]*.json"))
 
     def _counts(self, module: AttackModule, outputs: dict[str, Any]) -> np.ndarray:
         """Confusion matrices, (B, targets, parts, 2, C, C)."""

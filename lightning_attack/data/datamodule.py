@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -23,8 +24,9 @@ class SceneTensors(Dataset[Item]):
     """A data set as tensors of one geometry; checks what it reads.
 
     An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
-    where the data set has no labels), `name`, `index` (position in the data set) and `size` (height and width of the
-    photo before `fit`); with the folders also `target_mask` (H, W) int64 and `region` (H, W) bool.
+    where the data set has no labels), `name`, `index` (position in the data set), `size` (height and width of the
+    photo before `fit`) and `digest` (a hash of all of it); with the folders also `target_mask` (H, W) int64 and
+    `region` (H, W) bool.
 
     Args:
         dataset: the scenes.
@@ -68,16 +70,21 @@ class SceneTensors(Dataset[Item]):
             "index": index,
             "size": torch.tensor(scene.image.shape[:2]),
         }
+        digest = blake2b(f"{scene.name} {tuple(image.shape)}".encode() + image.numpy().tobytes(), digest_size=8)
         if mask is not None:
             item["mask"] = mask.long()
+            digest.update(mask.numpy().tobytes())
         if self.target_masks is not None:
             wanted = read_mask(Path(self.target_masks) / f"{scene.name}.png")
             self.check(Scene(scene.image, wanted, f"{self.target_masks}/{scene.name}"))
             item["target_mask"] = self.fit.mask(torch.from_numpy(wanted)).long()
+            digest.update(wanted.tobytes())
         if self.region_masks is not None:
             region = read_mask(Path(self.region_masks) / f"{scene.name}.png")
             check_mask_size(region, scene.image, f"{self.region_masks}/{scene.name}")
             item["region"] = self.fit.mask(torch.from_numpy(region), fill=0) > 0
+            digest.update(region.tobytes())
+        item["digest"] = digest.hexdigest()
         if self.partners is not None:
             own = Fit(tuple(item["image"].shape[-2:]), "stretch")
             item["partners"] = torch.stack([self._partner(other, own) for other in self.partners(index)])
@@ -97,39 +104,39 @@ class SceneTensors(Dataset[Item]):
 
 
 class Partners:
-    """Other photos for each photo of a data set, by seeded permutations: no photo is its own partner.
+    """Other photos for each photo of a run, by seeded permutations: no photo is its own partner.
 
     Args:
-        count: photos of the data set, 2 or more.
+        indices: positions of the run's photos in the data set, 2 or more.
         seed: of the permutations.
         each: partners of a photo.
 
     Example:
-        >>> partners = Partners(count=2, seed=0)
-        >>> partners(0), partners(1)
-        ([1, 1, 1], [0, 0, 0])
+        >>> partners = Partners([4, 7], seed=0)
+        >>> partners(4), partners(7)
+        ([7, 7, 7], [4, 4, 4])
     """
 
-    def __init__(self, count: int, seed: int, each: int = 3) -> None:
-        if count < 2:
-            raise DataError(f"the attack mixes photos, but the data set has {count}; give it 2 or more")
+    def __init__(self, indices: Sequence[int], seed: int, each: int = 3) -> None:
+        if len(indices) < 2:
+            raise DataError(f"the attack mixes photos, but the run has {len(indices)}; give it 2 or more")
         generator = torch.Generator().manual_seed(seed)
-        # A photo's partner is the next one in a ring of all.
-        self._rings = [torch.randperm(count, generator=generator) for _ in range(each)]
-        self._places = [ring.argsort() for ring in self._rings]
+        self._next: list[dict[int, int]] = []
+        for _ in range(each):
+            ring = [indices[place] for place in torch.randperm(len(indices), generator=generator).tolist()]
+            self._next.append(dict(zip(ring, [*ring[1:], ring[0]], strict=True)))
 
     def __call__(self, index: int) -> list[int]:
         """Positions of the partners of the photo at `index`."""
-        return [int(ring[(int(places[index]) + 1) % len(ring)])
-                for ring, places in zip(self._rings, self._places, strict=True)]  # fmt: skip
+        return [following[index] for following in self._next]
 
 
 class SegmentationDataModule(LightningDataModule):
     """Batches for predict (`dataset`), fit (`train`, `val`) and validate (`val`).
 
     A batch is a dictionary: `image` (B, 3, H, W) float32 in [0, 1], `mask` (B, H, W) int64 with 255 = ignored,
-    `name` list of B strings, `index` (B,) int64, `size` (B, 2) int64; with the folders also `target_mask` (B, H, W)
-    int64 and `region` (B, H, W) bool.
+    `name` and `digest` lists of B strings, `index` (B,) int64, `size` (B, 2) int64; with the folders also `target_mask`
+    (B, H, W) int64 and `region` (B, H, W) bool.
 
     Args:
         dataset: photos to attack.
@@ -206,12 +213,22 @@ class SegmentationDataModule(LightningDataModule):
         """Positions in the data set of the photos to attack."""
         return list(range(0, len(_given(self.dataset, "dataset", "predict")), self.every)[: self.limit])
 
+    def digest(self, index: int) -> str | None:
+        """The hash of the photo at a position, with all that belongs to it; None if it is not one of the run's."""
+        if index not in self.indices():
+            return None
+        try:
+            return self.scenes().dataset[index]["digest"]
+        except (DataError, OSError):
+            return None
+
     def scenes(self) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
-        partners = None if self.partners_seed is None else Partners(len(dataset), self.partners_seed)
+        indices = self.indices()
+        partners = None if self.partners_seed is None else Partners(indices, self.partners_seed)
         tensors = SceneTensors(dataset, self.fit, self.target_masks, self.region_masks, partners=partners)
-        return Subset(tensors, self.indices())
+        return Subset(tensors, indices)
 
     def check(self, num_classes: int | None = None) -> None:
         """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.
@@ -262,7 +279,11 @@ class SegmentationDataModule(LightningDataModule):
         return self._loader(SceneTensors(train, self.fit, augment=self.augment), shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        scenes = SceneTensors(_given(self.val, "val", "fit, validate and test"), self.fit)
+        val = _given(self.val, "val", "fit, validate and test")
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        if len(val) < processes:  # the others would wait for a process without a photo
+            raise DataError(f"data.val has {len(val)} photos for {processes} processes; use fewer devices")
+        scenes = SceneTensors(val, self.fit)
         return self._shared(scenes)
 
     test_dataloader = val_dataloader

@@ -9,18 +9,28 @@ from torch import nn
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A hash of a network's class and of all its parameters and buffers: 16 hexadecimal digits.
+    """A hash of a network's modules with their plain settings, and of its tensors: 16 hexadecimal digits.
 
-    It is the same in every process and on every machine; settings that leave no trace in a tensor, such as a stride,
-    are not seen.
+    It is the same in every process and on every machine.
 
     Example:
         >>> layer = nn.Linear(2, 1)
         >>> fingerprint(layer) == fingerprint(layer), fingerprint(layer) == fingerprint(nn.Linear(2, 1))
         (True, False)
     """
-    digest = blake2b(type(network).__name__.encode(), digest_size=8)
+    digest = blake2b(digest_size=8)
+    for name, module in network.named_modules():
+        settings = {key: value for key, value in sorted(vars(module).items()) if _plain(value) and key[0] != "_"}
+        digest.update(f"{name} {type(module).__name__} {settings | {'training': False}}".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(map(_plain, [*value, *value.values()]))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -22,7 +22,8 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.callbacks import AttackProgress, ImageLogger, ImageWriter, RunFolder, TransferMetrics
 from lightning_attack.callbacks.run_folder import RunError
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
-from lightning_attack.models import SegmentationModel
+from lightning_attack.models import Ensemble, SegmentationModel
+from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.module import AttackModule
 
 COLUMNS = [
@@ -468,6 +469,78 @@ def test_a_damaged_record_is_reported_and_its_image_attacked_again(tmp_path, dam
         run(tmp_path, pgd(steps=2), callbacks=second)
     assert second[-1].rows == first[-1].rows
     assert picture.is_file()
+
+
+class Other(SegmentationDataset):
+    """The scenes in another order, or with other masks."""
+
+    classes = SCENES.classes
+
+    def __init__(self, change):
+        self.change = change
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        scene = SCENES[index]
+        if self.change == "masks" and index == 2:
+            return Scene(scene.image, np.roll(scene.mask, 1), scene.name)
+        return SCENES[[1, 0, 2, 3, 4][index]] if self.change == "order" else scene
+
+
+@pytest.mark.parametrize(("change", "again"), [("masks", {2}), ("order", {0, 1}), ("nothing", set())])
+def test_photos_that_have_changed_are_attacked_again(tmp_path, change, again):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mine" / "records").iterdir()}
+    second = callbacks()
+    run(tmp_path, pgd(steps=2), callbacks=second, dataset=Other(change))
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mine" / "records").iterdir()}
+    assert {int(name[:8]) for name in after if after[name] != before[name]} == again
+    new = TransferMetrics(table=False)
+    run(tmp_path, pgd(steps=2), dataset=Other(change), callbacks=[RunFolder(str(tmp_path), "new"), ImageWriter(), new])
+    if change != "order":  # a photo's place in the data set is its seed
+        assert second[-1].rows == new.rows
+
+
+def test_what_a_killed_process_was_writing_is_no_record(tmp_path):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    record = tmp_path / "mine" / "records" / "00000003.record"
+    unfinished = record.rename(record.with_name(".99.unfinished.00000003.record"))
+    second = callbacks()
+    run(tmp_path, pgd(steps=2), callbacks=second)
+    assert record.is_file()
+    assert not unfinished.exists()
+    assert second[-1].rows[0]["images"] == 5
+
+
+def test_one_data_module_serves_several_runs(tmp_path):
+    data = SegmentationDataModule(SCENES, batch_size=2)
+    for number in range(2):
+        metrics = TransferMetrics(str(tmp_path / "plain"), table=False)
+        named = [RunFolder(str(tmp_path), "mine"), TransferMetrics(table=False)]
+        for callbacks in (named, [metrics]):
+            quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+            trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=callbacks, **quiet)
+            trainer.predict(AttackModule(model(), NoAttack()), datamodule=data, return_predictions=False)
+        assert metrics.rows[0]["images"] == 5, number
+        assert "partial" not in metrics.rows[0]
+
+
+def test_networks_that_differ_in_settings_only_are_others():
+    first, second = model(1), model(2)
+    ensembles = [Ensemble([first, second], [1, 3]), Ensemble([first, second], [3, 1]),
+                 Ensemble([first, second], [3, 1], by="softmax")]  # fmt: skip
+    wide = SegmentationModel(deepcopy(first.network), mean=(0.5,) * 3, std=(0.25,) * 3, stride=8, name="net")
+    prints = [fingerprint(network) for network in (*ensembles, first, second, wide)]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(model(1)) == fingerprint(first.train())
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """Batches: keys, types, ranges and geometry; which photos; what is refused before the run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -46,7 +48,7 @@ def test_batch():
     assert [len(batch["image"]) for batch in batches] == [2, 2, 1]
     for batch in batches:
         count = len(batch["image"])
-        assert set(batch) == {"image", "mask", "name", "index", "size"}
+        assert set(batch) == {"image", "mask", "name", "index", "size", "digest"}
         assert batch["image"].shape == (count, 3, 24, 32)
         assert batch["image"].dtype == torch.float32
         assert batch["image"].min() >= 0
@@ -61,7 +63,7 @@ def test_batch():
 
 def test_batch_without_labels():
     data = SegmentationDataModule(Scenes(*[scene(8, 8, seed, labelled=False) for seed in range(2)], labelled=False))
-    assert set(next(iter(data.predict_dataloader()))) == {"image", "name", "index", "size"}
+    assert set(next(iter(data.predict_dataloader()))) == {"image", "name", "index", "size", "digest"}
     assert data.classes is None
 
 
@@ -201,11 +203,12 @@ def test_processes_share_the_photos_and_some_may_have_none(photos):
 
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_partners_are_others_by_permutations(count):
-    for turn in zip(*[Partners(count, seed=3)(index) for index in range(count)], strict=True):
-        assert sorted(turn) == list(range(count))  # each photo is the partner of one
-        assert all(partner != index for index, partner in enumerate(turn))
+    indices = list(range(5, 5 + 3 * count, 3))
+    for turn in zip(*[Partners(indices, seed=3)(index) for index in indices], strict=True):
+        assert sorted(turn) == indices  # each photo is the partner of one
+        assert all(partner != index for index, partner in zip(indices, turn, strict=True))
     if count == 10:
-        assert [Partners(10, 3)(index) for index in range(10)] != [Partners(10, 4)(index) for index in range(10)]
+        assert Partners(indices, 3)(5) + Partners(indices, 3)(8) != Partners(indices, 4)(5) + Partners(indices, 4)(8)
 
 
 def test_partners_come_in_the_size_of_their_photo():
@@ -221,8 +224,15 @@ def test_partners_come_in_the_size_of_their_photo():
     assert torch.equal(batch["partners"][:, 0], batch["image"].flip(0))
     single = SegmentationDataModule(Scenes(scene(8, 8)))
     single.partners_seed = 0
-    with pytest.raises(DataError, match="mixes photos, but the data set has 1"):
+    with pytest.raises(DataError, match="mixes photos, but the run has 1"):
         single.predict_dataloader()
+
+
+def test_fewer_photos_for_validation_than_processes():
+    data = SegmentationDataModule(val=SyntheticScenes(2, size=16))
+    data.trainer = SimpleNamespace(world_size=3)
+    with pytest.raises(DataError, match=r"data\.val has 2 photos for 3 processes; use fewer devices"):
+        data.val_dataloader()
 
 
 def test_finished_photos_are_not_read_again():
