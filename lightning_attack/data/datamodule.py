@@ -57,6 +57,7 @@ class SceneTensors(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         scene = self.dataset[index]
+        _check_name(scene.name)
         self.check(scene)
         image = torch.from_numpy(scene.image).permute(2, 0, 1)
         mask = None if scene.mask is None else torch.from_numpy(scene.mask)
@@ -95,12 +96,16 @@ class SceneTensors(Dataset[Item]):
         return own(self.fit(image, None)[0], None)[0].contiguous().to(torch.float32) / 255
 
     def check(self, scene: Scene) -> None:
-        """Raise `DataError` if the mask does not fit the photo or the classes, or the name leaves the run's folder."""
-        path = PurePath(scene.name)
-        if path.is_absolute() or ".." in path.parts or not path.name:
-            raise DataError(f"a photo is named '{scene.name}', and cannot be saved under that name in the run's folder")
+        """Raise `DataError` if the mask does not fit the photo or the classes."""
         if scene.mask is not None:
             check_mask(scene.mask, scene.image, len(self.dataset.classes or ()) or None, scene.name)
+
+
+def _check_name(name: str) -> None:
+    """Raise `DataError` if a file of that name would lie outside of the run's folder."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise DataError(f"a photo is named '{name}', and cannot be saved under that name in the run's folder")
 
 
 class Partners:
