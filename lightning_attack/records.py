@@ -54,7 +54,7 @@ def record_path(folder: Path, index: int) -> Path:
 
 def record_files(folder: Path) -> list[Path]:
     """The records below a run's folder; not what was being written when a process was killed."""
-    return sorted((folder / FOLDER).glob("[0-9]*.record"))
+    return sorted(path for path in (folder / FOLDER).glob("*.record") if path.stem.isdigit())
 
 
 def write_record(folder: Path, record: Record) -> None:

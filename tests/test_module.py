@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_attack.attacks import InputDiversity, NoAttack, fgsm, pgd, transegpgd, transegpgd_mi
 from lightning_attack.attacks.base import Attack
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
-from lightning_attack.data.datamodule import SceneTensors, collate
+from lightning_attack.data.scenes import SceneTensors, collate
 from lightning_attack.data.transforms import Fit
 from lightning_attack.models import ExportedModel, ModelError, SegmentationModel
 from lightning_attack.module import AttackModule

@@ -240,6 +240,7 @@ def _finished(folder: Path, datamodule: Any) -> Iterator[int]:
     files = record_files(folder)
     if files and not hasattr(datamodule, "finished"):
         raise RunError(f"'{folder}' has finished images, and only a SegmentationDataModule can leave them out")
+    now = datamodule.digests(int(path.stem) for path in files) if files else {}
     for path in files:
         try:
             record = read_record(path)
@@ -249,8 +250,8 @@ def _finished(folder: Path, datamodule: Any) -> Iterator[int]:
         if (folder / "images").is_dir() and not (folder / "images" / f"{record.name}.png").is_file():
             rank_zero_warn(f"'{folder / 'images' / record.name}.png' is gone; its image is attacked again")
             continue
-        if record.digest and record.digest != datamodule.digest(record.index):
-            if record.index in datamodule.indices():
+        if record.digest and record.digest != now.get(record.index):
+            if record.index in now:
                 rank_zero_warn(f"the photo or mask of '{record.name}' has changed since; it is attacked again")
             continue
         yield record.index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_attack.models.weights import check_archive
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
 METADATA = "lightning_attack.json"
@@ -44,10 +44,7 @@ class ExportedModel(SegmentationModel):
         stride: int = 1,
         name: str | None = None,
     ) -> None:
-        if not Path(path).is_file():
-            raise ModelError(f"no file '{path}'")
-        if not zipfile.is_zipfile(path):
-            raise ModelError(f"'{path}' is not a file of torch.export.save (it is no zip archive)")
+        check_archive(path, "torch.export.save")
         extra = {METADATA: ""}
         try:
             program = torch.export.load(path, extra_files=extra)

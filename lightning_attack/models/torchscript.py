@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from lightning_attack.models.weights import check_archive
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
 
@@ -40,10 +40,7 @@ class TorchScriptModel(SegmentationModel):
         stride: int = 1,
         name: str | None = None,
     ) -> None:
-        if not Path(path).is_file():
-            raise ModelError(f"no file '{path}'")
-        if not zipfile.is_zipfile(path):
-            raise ModelError(f"'{path}' is not a file of torch.jit.save (it is no zip archive)")
+        check_archive(path, "torch.jit.save")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own word on the deprecation; ours says what to do

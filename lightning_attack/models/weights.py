@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ def weights_path(weights: str) -> Path:
     if not path.is_file():
         raise ModelError(f"no file '{weights}' (weights are a path or 'embedded:NAME')")
     return path
+
+
+def check_archive(path: str, writer: str) -> None:
+    """Raise `ModelError` if there is no such file, or it is no zip archive, as the files of `writer` are."""
+    if not Path(path).is_file():
+        raise ModelError(f"no file '{path}'")
+    if not zipfile.is_zipfile(path):
+        raise ModelError(f"'{path}' is not a file of {writer} (it is no zip archive)")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

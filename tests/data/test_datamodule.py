@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_attack.data import DataError, Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
-from lightning_attack.data.datamodule import Partners, Share
+from lightning_attack.data.scenes import Partners, Share
 from lightning_attack.data.transforms import Fit
 
 MODES = ("stretch", "crop", "pad")

@@ -1,0 +1,195 @@
+"""Scenes as tensors of one geometry, and what batches of them are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from lightning_attack.data.augment import Augment
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, check_mask_size
+from lightning_attack.data.files import read_mask
+from lightning_attack.data.transforms import Fit
+
+Item = dict[str, Any]
+
+
+class SceneTensors(Dataset[Item]):
+    """A data set as tensors of one geometry; checks what it reads.
+
+    An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
+    where the data set has no labels), `name`, `index` (position in the data set), `size` (height and width of the
+    photo before `fit`) and `digest` (a hash of all of it); with the folders also `target_mask` (H, W) int64 and
+    `region` (H, W) bool.
+
+    Args:
+        dataset: the scenes.
+        fit: the geometry.
+        target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = no wish.
+        region_masks: folder of `<name>.png`, above 0 where the photo may change.
+        augment: random geometry and colours instead of `fit`, for photos to learn from.
+        partners: adds the item `partners` (P, 3, H, W): other photos of the data set, brought to the size of this one.
+
+    Raises:
+        DataError: photo or mask cannot be used.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        fit: Fit,
+        target_masks: str | None = None,
+        region_masks: str | None = None,
+        augment: Augment | None = None,
+        partners: Partners | None = None,
+    ) -> None:
+        self.dataset, self.fit, self.augment, self.partners = dataset, fit, augment, partners
+        self.target_masks, self.region_masks = target_masks, region_masks
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Item:
+        scene = self.dataset[index]
+        _check_name(scene.name)
+        self.check(scene)
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)
+        mask = None if scene.mask is None else torch.from_numpy(scene.mask)
+        if self.augment is not None and mask is not None:
+            image, mask = self.augment(image, mask)
+        else:
+            image, mask = self.fit(image, mask)
+        item: Item = {
+            "image": image.contiguous().to(torch.float32) / 255,
+            "name": scene.name,
+            "index": index,
+            "size": torch.tensor(scene.image.shape[:2]),
+        }
+        digest = blake2b(f"{scene.name} {tuple(image.shape)}".encode() + image.numpy().tobytes(), digest_size=8)
+        if mask is not None:
+            item["mask"] = mask.long()
+            digest.update(mask.numpy().tobytes())
+        if self.target_masks is not None:
+            wanted = read_mask(Path(self.target_masks) / f"{scene.name}.png")
+            self.check(Scene(scene.image, wanted, f"{self.target_masks}/{scene.name}"))
+            item["target_mask"] = self.fit.mask(torch.from_numpy(wanted)).long()
+            digest.update(wanted.tobytes())
+        if self.region_masks is not None:
+            region = read_mask(Path(self.region_masks) / f"{scene.name}.png")
+            check_mask_size(region, scene.image, f"{self.region_masks}/{scene.name}")
+            item["region"] = self.fit.mask(torch.from_numpy(region), fill=0) > 0
+            digest.update(region.tobytes())
+        item["digest"] = digest.hexdigest()
+        if self.partners is not None:
+            own = Fit(tuple(item["image"].shape[-2:]), "stretch")
+            item["partners"] = torch.stack([self._partner(other, own) for other in self.partners(index)])
+        return item
+
+    def _partner(self, index: int, own: Fit) -> Tensor:
+        image = torch.from_numpy(self.dataset[index].image).permute(2, 0, 1)
+        return own(self.fit(image, None)[0], None)[0].contiguous().to(torch.float32) / 255
+
+    def check(self, scene: Scene) -> None:
+        """Raise `DataError` if the mask does not fit the photo or the classes."""
+        if scene.mask is not None:
+            check_mask(scene.mask, scene.image, len(self.dataset.classes or ()) or None, scene.name)
+
+
+def _check_name(name: str) -> None:
+    """Raise `DataError` if a file of that name would lie outside of the run's folder."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise DataError(f"a photo is named '{name}', and cannot be saved under that name in the run's folder")
+
+
+class Partners:
+    """Other photos for each photo of a run, by seeded permutations: no photo is its own partner.
+
+    Args:
+        indices: positions of the run's photos in the data set, 2 or more.
+        seed: of the permutations.
+        each: partners of a photo.
+
+    Example:
+        >>> partners = Partners([4, 7], seed=0)
+        >>> partners(4), partners(7)
+        ([7, 7, 7], [4, 4, 4])
+    """
+
+    def __init__(self, indices: Sequence[int], seed: int, each: int = 3) -> None:
+        if len(indices) < 2:
+            raise DataError(f"the attack mixes photos, but the run has {len(indices)}; give it 2 or more")
+        generator = torch.Generator().manual_seed(seed)
+        self._next: list[dict[int, int]] = []
+        for _ in range(each):
+            ring = [indices[place] for place in torch.randperm(len(indices), generator=generator).tolist()]
+            self._next.append(dict(zip(ring, [*ring[1:], ring[0]], strict=True)))
+
+    def __call__(self, index: int) -> list[int]:
+        """Positions of the partners of the photo at `index`."""
+        return [following[index] for following in self._next]
+
+
+class Lenient(Dataset[Item]):
+    """Scenes of which some cannot be used; those become items with an `error` and nothing else but their `index`."""
+
+    def __init__(self, scenes: Dataset[Item], indices: list[int]) -> None:
+        self.scenes, self.indices = scenes, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Item:
+        try:
+            return self.scenes[number]
+        except (DataError, OSError) as error:
+            return {"index": self.indices[number], "error": str(error)}
+
+
+class Share(DistributedSampler[Item]):
+    """The scenes of one process: every so-manieth, none twice; a process may have none.
+
+    Lightning's own for validation repeats scenes until all processes have as many, and its own for predict wants at
+    least one for each.
+    """
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+
+def collate(items: list[Item]) -> Item:
+    """Stack items of one size to a batch; those with an `error` go to its list `skipped`.
+
+    Raises:
+        DataError: the photos differ in size.
+    """
+    skipped = [(item["index"], f"photo {item['index']}", item["error"]) for item in items if "error" in item]
+    items = [item for item in items if "error" not in item]
+    batch: Item = {key: [item[key] for item in items] for key in items[0]} if items else {}
+    one_size({tuple(item["image"].shape[-2:]) for item in items})
+    for key, values in batch.items():
+        if isinstance(values[0], Tensor):
+            batch[key] = torch.stack(values)
+    if items:
+        batch["index"] = torch.tensor(batch["index"])
+    if skipped:
+        batch["skipped"] = skipped
+    return batch
+
+
+def one_size(sizes: set[tuple[int, int]]) -> None:
+    """Raise `DataError` if photos of one batch differ in size."""
+    if len(sizes) > 1:
+        given = [f"{height}x{width}" for height, width in sorted(sizes)]
+        raise DataError(
+            f"photos differ in size ({', '.join(given[:3])}{', ...' if len(given) > 3 else ''}) and cannot share a "
+            "batch; set data.size to bring them to one, or data.batch_size to 1"
+        )
