@@ -14,6 +14,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from inspect import isabstract
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from typing import Any, Literal
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 # Imported so that configurations may use the bare class names.
 from lightning_attack import __version__, attacks, callbacks, data, models
@@ -31,6 +33,8 @@ from lightning_attack.module import AttackModule
 from lightning_attack.task import SegmentationTask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other where the strategy is `ddp`; torch's own patience is half an hour."""
 
 
 def _attack_files() -> list[str]:
@@ -169,6 +173,9 @@ class AttackCLI(LightningCLI):
             raise UsageError(explain(str(error), (), PARTS)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
+        if self.subcommand == "predict":
+            # Attacks differ in cost, and at the end the fast processes wait for the slow ones.
+            StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", timeout=PATIENCE)
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "predict":
             results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lightning_attack.attacks import PRESETS
 from lightning_attack.callbacks.transfer_metrics import COLUMNS
-from lightning_attack.cli import CONFIGS, main
+from lightning_attack.cli import CONFIGS, AttackCLI, UsageError, main
 from lightning_attack.data import SyntheticScenes
 
 ATTACKS = sorted((CONFIGS / "attacks").glob("*.yaml"))
@@ -410,3 +410,13 @@ def test_fit_makes_a_network_that_predict_takes(run, tmp_path):
     )
     (row,) = rows(the_run(tmp_path / "results"))
     assert row["source"] == "fpn_mobilenetv2_050"
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "auto"])
+def test_fast_processes_wait_for_slow_ones(predict, monkeypatch, capsys, strategy):
+    def say(command_line):
+        raise UsageError(f"patience of {command_line.trainer.strategy._timeout}")
+
+    monkeypatch.setattr(AttackCLI, "before_predict", say)
+    assert predict("--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}") == 2
+    assert "patience of 12:00:00" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_attack.models.weights import check_archive
+from lightning_attack.models.archive import read_program
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
 METADATA = "lightning_attack.json"
@@ -32,7 +32,8 @@ class ExportedModel(SegmentationModel):
         name: name in tables and folders; the default is the one in the file, or the file's name without suffix.
 
     Raises:
-        ModelError: no such file, not an exported program, or images of a size that the network does not take.
+        ModelError: no such file, not an exported program, more than that (see `read_program`), or images of a size that
+            the network does not take.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class ExportedModel(SegmentationModel):
         stride: int = 1,
         name: str | None = None,
     ) -> None:
-        check_archive(path, "torch.export.save")
+        content = read_program(path)
         extra = {METADATA: ""}
         try:
-            program = torch.export.load(path, extra_files=extra)
+            program = torch.export.load(content, extra_files=extra)
             metadata = _parse(extra[METADATA])
             # Guards hold what happened to be true of the traced sizes; `export_model` has compared others already.
             network = program.module(check_guards=metadata.get("size") != "any")
