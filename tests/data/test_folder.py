@@ -1,6 +1,8 @@
 """`ImageFolder` and the readers behind it: the same labels from every form of mask, errors that name the file."""
 
 import contextlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -154,6 +156,14 @@ def break_photo_folder(tree):
     (tree / "photos" / "b.png").mkdir()
 
 
+def break_photo_size(tree):
+    """A few bytes that claim to be ten gigabytes."""
+    content = bytearray((tree / "photos" / "b.png").read_bytes())
+    content[16:24] = struct.pack(">II", 60000, 60000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tree / "photos" / "b.png").write_bytes(content)
+
+
 BROKEN = [
     (break_mask_class, "mask of 'b' holds the class 3, but the classes are 0..2"),
     (break_mask_size, r"mask of 'b' is 8x6, but its photo is 6x8"),
@@ -164,6 +174,7 @@ BROKEN = [
     (break_photo_truncated, "photo '.*photos/b.png' cannot be read"),
     (break_photo_garbage, "photo '.*photos/b.png' cannot be read"),
     (break_photo_empty, "photo '.*photos/b.png' cannot be read"),
+    (break_photo_size, r"photo '.*photos/b.png' cannot be read \(Image size \(3600000000 pixels\) exceeds limit"),
     (break_photo_folder, "photo '.*photos/b.png' cannot be read"),
 ]
 
