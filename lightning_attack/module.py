@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,22 +16,12 @@ from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.cost import clock, count_passes
+from lightning_attack.faults import OnError, attempt, finite, out_of_memory, refuse
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
-from lightning_attack.outputs import divide, join, select
+from lightning_attack.outputs import divide, join
 from lightning_attack.windows import Windows
-
-OnError = Literal["raise", "skip"]
-
-
-class ImageError(ModelError):
-    """Images that a network cannot be attacked or scored on: their names by row of the batch, and the reason."""
-
-    def __init__(self, names: dict[int, str], reason: str) -> None:
-        said = ", ".join(f"'{name}'" for name in names.values())
-        super().__init__(f"{reason} for {said}; --on_error=skip leaves out what fails")
-        self.names, self.reason = names, reason
 
 
 class AttackModule(LightningModule):
@@ -95,7 +85,6 @@ class AttackModule(LightningModule):
         self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
         self.quantize, self.seed, self.exact, self.windows = quantize, seed, exact, windows
         self.on_error: OnError = "raise"
-        """What becomes of an image that cannot be attacked or scored: an error, or it is left out."""
         self.source = _windowed(as_segmentation_model(source), windows)
         self.white_box: dict[str, bool] = {}
         networks = []
@@ -198,31 +187,8 @@ class AttackModule(LightningModule):
         skipped = list(batch.get("skipped", ()))
         count = len(batch.get("image", ()))
         batches = divide(batch, 1 if self.exact else count) if count else []
-        parts = [outputs for one in batches for outputs in self._outputs(one, skipped)]
+        parts = [one for part in batches for one in attempt(part, self._attack_batch, self.on_error, skipped)]
         return {**(join(parts) if parts else {}), "skipped": skipped}
-
-    def _outputs(
-        self, batch: dict[str, Any], skipped: list[tuple[int, str, str]], halve: bool = True
-    ) -> list[dict[str, Any]]:
-        """The outputs for a batch in one part; in two if memory is short; without images that cannot be attacked."""
-        count = len(batch["image"])
-        try:
-            return [self._attack_batch(batch)]
-        except ImageError as error:
-            if self.on_error == "raise":
-                raise
-            skipped += [(int(batch["index"][row]), name, error.reason) for row, name in error.names.items()]
-            rest = [row for row in range(count) if row not in error.names]
-            return self._outputs(select(batch, rest), skipped, halve) if rest else []
-        except RuntimeError as error:
-            if count == 1 or not halve or not _out_of_memory(error):
-                raise
-        # Here and not above, where the error's traceback would keep the tensors of the failed pass.
-        half = -(-count // 2)
-        rank_zero_warn(f"out of memory with {count} images; trying again with {half}: data.batch_size={half} avoids it")
-        if torch.accelerator.is_available():
-            torch.accelerator.empty_cache()
-        return [one for part in divide(batch, half) for one in self._outputs(part, skipped, halve=False)]
 
     def _attack_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         images = batch["image"]
@@ -253,7 +219,7 @@ class AttackModule(LightningModule):
             )
             seconds = clock(images) - seconds
         # The sign of NaN is NaN, and so is all that follows from it.
-        _refuse(~_finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
+        refuse(~finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
         if self.quantize:
             exact, adversarial = adversarial, self.attack.quantize(images, adversarial)
             lost = (exact != images).flatten(1).any(1) & (adversarial == images).flatten(1).all(1)
@@ -304,34 +270,18 @@ class AttackModule(LightningModule):
         try:
             with torch.no_grad():
                 values, classes = network(images).max(1)
-            bad = ~_finite(values)
+            bad = ~finite(values)
         except Exception as error:
-            if source or _out_of_memory(error):
+            if source or out_of_memory(error):
                 raise
             reason = f"'{name}' fails ({type(error).__name__}: {error})"
             classes = images.new_zeros(images[:, 0].shape, dtype=torch.int64)
             bad = torch.ones(len(images), dtype=torch.bool)
         if source or self.on_error == "raise":
-            _refuse(bad, names, reason)
+            refuse(bad, names, reason)
         for row in bad.nonzero().flatten().tolist():
             failed[row][name] = reason
         return classes
-
-
-def _refuse(bad: Tensor, names: list[str], reason: str) -> None:
-    """Raise `ImageError` if any image is bad, (B,)."""
-    if bad.any():
-        raise ImageError({row: names[row] for row in bad.nonzero().flatten().tolist()}, reason)
-
-
-def _finite(values: Tensor) -> Tensor:
-    """Which images have no NaN and nothing infinite, (B,)."""
-    return values.isfinite().flatten(1).all(1)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # What torch raises on processors is a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _windowed(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:

@@ -14,8 +14,9 @@ from lightning_attack.attacks import pgd
 from lightning_attack.callbacks import ImageLogger, ImageWriter, RunFolder, TransferMetrics
 from lightning_attack.callbacks import transfer_metrics as module_of_metrics
 from lightning_attack.data import DataError, SegmentationDataModule, SegmentationDataset, SyntheticScenes
+from lightning_attack.faults import ImageError
 from lightning_attack.models import ModelError, SegmentationModel
-from lightning_attack.module import AttackModule, ImageError
+from lightning_attack.module import AttackModule
 
 SCENES = SyntheticScenes(6, size=32)
 BAD = 3
