@@ -42,7 +42,8 @@ class ImageWriter(Callback):
             if not (self._images / f"{name}.png").resolve().is_relative_to(self._images.resolve()):
                 raise OSError(f"'{self._images / name}.png' lies outside of the run's folder (a link?)")
             with complete(self._images / f"{name}.png") as path:
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png")
+                # Level 1 takes half the time of Pillow's own 6; attacked photos are noise and lose 4 % at most.
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png", compress_level=1)
 
 
 def to_bytes(images: Tensor) -> Tensor:
