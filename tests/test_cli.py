@@ -229,6 +229,7 @@ def mistake(*arguments, says):
         mistake("--model.attack.steps=0", says="steps=0: must be 1 or more"),
         mistake("--model.attack.gamma=1.5", says="gamma=1.5: must be between 0 and 1"),
         mistake("--data.limit=0", says="limit=0 must be 1 or more"),
+        mistake("--image_writer.workers=0", says="workers=0: must be 1 or more"),
         mistake("--data.dataset=ImageFolder", "--data.dataset.root=nowhere", says="no folder 'nowhere'"),
         mistake("--data.dataset=VOCSegmentation", "--data.dataset.root=nowhere", says="no PASCAL VOC in 'nowhere'"),
         mistake("--model.source.file=embedded:scenes", says="there are embedded:scenes_"),
