@@ -1,0 +1,135 @@
+"""Elementwise operators done by the convolution before them, or in the memory of what they replace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from lightning_attack.engine.depthwise import dilated_depthwise
+from lightning_attack.engine.graphs import call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
+
+aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+
+_CONVOLUTION = mkldnn._convolution_pointwise.default
+_TRANSPOSED = mkldnn._convolution_transpose_pointwise.default
+_SUM = mkldnn._convolution_pointwise.binary
+_SUM_IN_PLACE = mkldnn._convolution_pointwise_.binary
+
+_IN_PLACE = {
+    aten.add.Tensor: aten.add_.Tensor,
+    aten.mul.Tensor: aten.mul_.Tensor,
+    aten.div.Tensor: aten.div_.Tensor,
+    aten.relu.default: aten.relu_.default,
+    aten.hardtanh.default: aten.hardtanh_.default,
+    aten.silu.default: aten.silu_.default,
+    aten.hardswish.default: aten.hardswish_.default,
+}
+_IN_PLACE_GRADIENT = {
+    aten.threshold_backward.default: aten.threshold_backward.grad_input,
+    aten.hardtanh_backward.default: aten.hardtanh_backward.grad_input,
+    aten.silu_backward.default: aten.silu_backward.grad_input,
+}
+
+_NEW = {
+    _CONVOLUTION, _TRANSPOSED, _SUM, _SUM_IN_PLACE, dilated_depthwise,
+    aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
+    aten.max_pool2d_with_indices_backward.default, aten.avg_pool2d_backward.default,
+    *_IN_PLACE, *_IN_PLACE.values(), *_IN_PLACE_GRADIENT, *_IN_PLACE_GRADIENT.values(),
+}  # fmt: skip
+"""Operators whose result is memory of its own, or memory that another one of these has handed over for good."""
+
+
+def fuse(module: fx.GraphModule) -> fx.GraphModule:
+    """The graph with activations and sums inside the convolutions that come before them."""
+    for node in calls(module.graph, aten.add.Tensor):
+        _into_sum(node)
+    for node in calls(module.graph, _CONVOLUTION, _TRANSPOSED, _SUM):
+        _with_activation(node)
+    return cleaned(module)
+
+
+def reuse(module: fx.GraphModule) -> fx.GraphModule:
+    """The graph with elementwise operators that write over an operand which nothing else needs.
+
+    Of memory that the caller owns, or that is kept for the backward pass, nothing is written over.
+    """
+    for node in calls(module.graph, *_IN_PLACE, *_IN_PLACE_GRADIENT, _SUM):
+        if node.target == _SUM:
+            # X, other, W, ... -> other, X, W, ...
+            if _handed_over(node, node.args[1]):
+                node.target, node.args = _SUM_IN_PLACE, (node.args[1], node.args[0], *node.args[2:])
+            continue
+        first = node.args[0]
+        if node.target == aten.add.Tensor and not _handed_over(node, first) and not node.kwargs:
+            first, node.args = node.args[1], (node.args[1], node.args[0], *node.args[2:])
+        if not _handed_over(node, first):
+            continue
+        if node.target in _IN_PLACE_GRADIENT:
+            node.target, node.kwargs = _IN_PLACE_GRADIENT[node.target], {"grad_input": first}
+        else:
+            node.target = _IN_PLACE[node.target]
+    module.recompile()
+    return module
+
+
+def _handed_over(node: fx.Node, operand: Any) -> bool:
+    """Whether the result of `node` may take the memory of an operand."""
+    return (
+        is_tensor(operand)
+        and operand.target in _NEW
+        and only_user(operand) is node
+        and shape(operand) == shape(node)
+        and dtype(operand) == dtype(node)
+    )
+
+
+def _into_sum(node: fx.Node) -> None:
+    """conv(x) + other in one pass."""
+    if node.kwargs or len(node.args) > 2:
+        return
+    for own, other in (node.args, node.args[::-1]):
+        if (
+            is_tensor(own)
+            and is_tensor(other)
+            and own.target == _CONVOLUTION
+            and own.args[7] == "none"
+            and only_user(own) is node
+            and shape(own) == shape(other)
+            and dtype(own) == dtype(other)
+        ):
+            x, *settings = own.args[:7]
+            replace(node, call(node, node.meta["val"], _SUM, x, other, *settings, "add", None, None, [], None))
+            return
+
+
+def _with_activation(node: fx.Node) -> None:
+    user = only_user(node)
+    known = None if user is None else _activation(user)
+    if user is None or known is None:
+        return
+    name, scalars, algorithm = known
+    if node.target == _SUM:
+        if name != "relu":
+            return
+        node.args = (*node.args[:10], name, scalars, algorithm)
+    else:
+        node.args = (*node.args[:-3], name, scalars, algorithm)
+    replace(user, node)
+
+
+def _activation(node: fx.Node) -> tuple[str, list[float], str] | None:
+    """An activation in the words of the library."""
+    if node.target == aten.relu.default:
+        return "relu", [], ""
+    if node.target == aten.hardtanh.default:
+        low, high = (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])
+        return "hardtanh", [low, high], ""  # type: ignore
+    if node.target == aten.hardswish.default:
+        return "hardswish", [], ""
+    if node.target == aten.silu.default:
+        return "swish", [], ""
+    if node.target == aten.gelu.default:
+        return "gelu", [], str(node.kwargs.get("approximate", "none"))
+    return None

@@ -1,0 +1,74 @@
+"""`Program`: the graphs of a network for one shape of images, rewritten and ready to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from lightning_attack.engine.convolution import Packed, lower
+from lightning_attack.engine.folding import fold
+from lightning_attack.engine.fusion import fuse, reuse
+from lightning_attack.engine.precision import to_bfloat16
+from lightning_attack.engine.trace import split, trace_forward, trace_joint
+
+
+class Program:
+    """Images (B, 3, H, W) of one shape to logits, with a gradient for the images if they ask for one.
+
+    Args:
+        network: the network, frozen, in eval mode.
+        images: the shape.
+        bfloat16: whether to compute in bfloat16.
+        packed: packed weights, shared with the programs for other shapes.
+
+    Raises:
+        NotUnderstood: see `trace_forward`.
+        Exception: see `trace_forward`.
+    """
+
+    def __init__(self, network: nn.Module, images: tuple[int, ...], bfloat16: bool, packed: Packed) -> None:
+        self._images, self._packed = images, packed
+        self._graph = fold(trace_forward(network, images))
+        if bfloat16:
+            self._graph = to_bfloat16(self._graph, images)
+        self._predict: fx.GraphModule | None = None
+        self._halves: tuple[fx.GraphModule, fx.GraphModule] | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of the images."""
+        if images.requires_grad and torch.is_grad_enabled():
+            if self._halves is None:
+                forward, backward = split(trace_joint(self._graph, self._images))
+                self._halves = self._finished(forward), self._finished(backward)
+            return _Differentiable.apply(images, *self._halves)
+        if self._predict is None:
+            self._predict = self._finished(self._graph)
+        with torch.no_grad():
+            return self._predict(_channels_last(images))
+
+    def _finished(self, module: fx.GraphModule) -> fx.GraphModule:
+        return reuse(fuse(lower(module, self._packed)))
+
+
+class _Differentiable(Function):
+    """The network as one operator."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, forward: fx.GraphModule, backward: fx.GraphModule) -> Tensor:
+        logits, *kept = forward(_channels_last(images))
+        ctx.save_for_backward(*kept)
+        ctx.graph = backward
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.graph(*ctx.saved_tensors, _channels_last(gradient)).contiguous(), None, None
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,135 @@
+"""A network as a graph of ATen operators for one shape of images, and that graph with the gradient of the images."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses import FakeTensorMode
+from torch.func import functionalize, vjp
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lightning_attack.engine.graphs import NotUnderstood, calls, cleaned, replace
+
+aten = torch.ops.aten
+
+_NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default, aten.dropout.default)
+"""Operators that return what they are given: nothing in a graph is written to, and networks are in eval mode."""
+
+_LAYOUT = (aten.as_strided.default, aten.as_strided_.default)
+"""Operators whose result depends on how values lie in memory, which the rewritten graph is free to choose."""
+
+
+def trace_forward(network: nn.Module, images: tuple[int, ...]) -> fx.GraphModule:
+    """What a network in eval mode does with float32 images of one shape, operator by operator.
+
+    It is run on tensors without values, so this costs little memory and time.
+
+    Raises:
+        NotUnderstood: an operator's result depends on the layout in memory.
+        Exception: whatever the network raises when its tensors have no values, as in `if x.max() > 1`.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        example = torch.empty(images)
+    with torch.no_grad():
+        return _settled(_traced(functionalize(network), example))
+
+
+def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:
+    """(images, gradient of the logits) -> (logits, gradient of the images), from the graph of the logits."""
+
+    def joint(images: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        logits, backward = vjp(forward, images)
+        return logits, backward(gradient)[0]
+
+    logits = _output(forward).meta["val"]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        example, gradient = torch.empty(images), torch.empty(logits.shape, dtype=logits.dtype)
+    module = _settled(_traced(functionalize(joint), example, gradient))
+    _mask_by_results(module.graph)
+    return cleaned(module)
+
+
+def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The two halves of `trace_joint`.
+
+    The first gives (logits, *kept) of the images, the second the gradient of the images, given (*kept, gradient of the
+    logits). What the logits do not need is left to the second half; what both need is kept.
+    """
+    images, gradient = (node for node in joint.graph.nodes if node.op == "placeholder")
+    logits, result = _outputs(joint)
+    first = {images}
+    todo = [logits]
+    while todo:
+        node = todo.pop()
+        if node not in first:
+            first.add(node)
+            todo += node.all_input_nodes
+    # One of several results of an operator, such as the places of maxima, is kept as a tensor of its own.
+    first |= {node for node in calls(joint.graph, operator.getitem) if node.args[0] in first}
+    kept = [node for node in joint.graph.nodes
+            if node in first and node.op != "get_attr" and any(user not in first and user.op != "output" for user in node.users)]  # fmt: skip
+    if any(not isinstance(node.meta.get("val"), Tensor) for node in kept):
+        raise NotUnderstood("the backward pass needs a result that is no tensor")
+    return (
+        _part(joint, [images], [logits, *kept]),
+        _part(joint, [*kept, gradient], [result]),
+    )
+
+
+def _part(joint: fx.GraphModule, inputs: list[fx.Node], outputs: list[fx.Node]) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in inputs:
+        copies[node] = graph.placeholder(node.name)
+        copies[node].meta = node.meta
+    needed, todo = set(), list(outputs)
+    while todo:
+        node = todo.pop()
+        if node not in needed and node not in copies:
+            needed.add(node)
+            todo += node.all_input_nodes
+    for node in joint.graph.nodes:
+        if node in needed:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    values = tuple(copies[node] for node in outputs)
+    graph.output(values if len(inputs) == 1 else values[0])
+    return fx.GraphModule(joint, graph)
+
+
+def _traced(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
+    return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+
+
+def _settled(module: fx.GraphModule) -> fx.GraphModule:
+    """Without operators that do nothing, and free to lay out its tensors in memory."""
+    for node in calls(module.graph, *_LAYOUT):
+        raise NotUnderstood(f"{node.target} depends on the layout of its input in memory")
+    for node in calls(module.graph, *_NOTHING):
+        if isinstance(node.args[0], fx.Node):
+            replace(node, node.args[0])
+    for node in calls(module.graph, aten.view.default, aten._unsafe_view.default):
+        node.target = aten.reshape.default  # a view of this layout may need a copy in another one
+    return cleaned(module)
+
+
+def _mask_by_results(graph: fx.Graph) -> None:
+    """Let the gradients of clipped values look at the clipped values, which are kept anyway, as those of ReLU do."""
+    for node in calls(graph, aten.hardtanh_backward.default):
+        gradient, before, *limits = node.args
+        for user in before.users:  # type: ignore[union-attr]
+            if user.target == aten.hardtanh.default and list(user.args[1:]) == limits:
+                node.args = (gradient, user, *limits)
+                break
+
+
+def _output(module: fx.GraphModule) -> fx.Node:
+    return next(iter(_outputs(module)))
+
+
+def _outputs(module: fx.GraphModule) -> list[fx.Node]:
+    found = next(node for node in module.graph.nodes if node.op == "output").args[0]
+    return list(found) if isinstance(found, tuple | list) else [found]  # type: ignore[list-item]
