@@ -21,6 +21,8 @@ from lightning_attack.engine.graphs import (
     replace,
     shape,
 )
+from lightning_attack.engine.pointwise import pack, pointwise
+from lightning_attack.engine.strided import phases, shuffled, spread, thinned
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
@@ -78,7 +80,9 @@ class Packed:
         key = (id(weight), geometry)
         if key not in self._packed:
             g = geometry
-            if g.transposed:
+            if weight.shape[-2:] == (1, 1) and g.groups == 1 and g.padding == (0, 0):
+                packed = pack(weight)
+            elif g.transposed:
                 packed = mkldnn._reorder_convolution_transpose_weight(
                     weight, g.padding, g.output_padding, g.stride, g.dilation, g.groups
                 )
@@ -95,8 +99,10 @@ def lower(module: fx.GraphModule, packed: Packed) -> fx.GraphModule:
         x, weight, bias, *settings = node.args
         found = constant(module, weight)
         if found is not None and found.ndim == 4:
-            replace(node, _convolution(module, packed, node, x, found, bias, _geometry(settings)))
-    for node in calls(module.graph, aten.convolution_backward.default):
+            geometry = _geometry(settings, found)
+            replace(node, Lowering(module, packed, node).convolution(x, found, bias, geometry))
+    # From last to first: gradients of joined tensors are asked for in parts, and those of others in parts of these.
+    for node in reversed(calls(module.graph, aten.convolution_backward.default)):
         _lower_gradient(module, packed, node)
     return cleaned(module)
 
@@ -106,15 +112,22 @@ def _lower_gradient(module: fx.GraphModule, packed: Packed, node: fx.Node) -> No
     found = constant(module, weight)
     if found is None or found.ndim != 4 or list(wanted) != [True, False, False]:  # type: ignore
         return
-    geometry, found = adjoint(_geometry(settings), found, shape(x), shape(gradient))  # type: ignore
+    geometry, found = adjoint(_geometry(settings, found), found, shape(x), shape(gradient))  # type: ignore
+    depthwise = geometry.groups == len(found) and found.shape[1] == 1
     for result in [user for user in node.users if user.target is operator.getitem]:
-        parts = _parts(result) if geometry.groups == 1 else []
+        parts = _parts(result) if geometry.groups == 1 or depthwise else []
         for part, start, stop in parts:
             # A gradient of joined tensors is computed apart for each of them, not cut afterwards.
-            own = found[:, start:stop] if geometry.transposed else found[start:stop]
-            replace(part, _convolution(module, packed, part, gradient, own.contiguous(), None, geometry))
+            lowering, share = Lowering(module, packed, part), gradient
+            if depthwise:
+                value = gradient.meta["val"][:, start:stop]
+                share = call(part, value, aten.slice.Tensor, gradient, 1, start, stop)
+                own, its = found[start:stop], changed(geometry, groups=stop - start)
+            else:
+                own, its = (found[:, start:stop] if geometry.transposed else found[start:stop]), geometry
+            replace(part, lowering.convolution(share, own.contiguous(), None, its))
         if not parts:
-            replace(result, _convolution(module, packed, result, gradient, found, None, geometry))
+            replace(result, Lowering(module, packed, result).convolution(gradient, found, None, geometry))
 
 
 def _parts(node: fx.Node) -> list[tuple[fx.Node, int, int]]:
@@ -129,37 +142,79 @@ def _parts(node: fx.Node) -> list[tuple[fx.Node, int, int]]:
     return parts
 
 
-def _convolution(
-    module: fx.GraphModule, packed: Packed, node: fx.Node, x: Any, weight: Tensor, bias: Any, geometry: Geometry
-) -> fx.Node:
-    """A node before `node`, and with the shape of its result, that computes a convolution in the fastest known way."""
-    value, g = node.meta["val"], geometry
-    depthwise = g.groups == weight.shape[0] and weight.shape[1] == 1
-    if depthwise and not g.transposed and g.stride == (1, 1) and g.dilation != (1, 1):
-        taps = add_constant(module, node, weight)
-        return call(node, value, dilated_depthwise, x, taps, bias, list(g.padding), list(g.dilation))
-    if g.transposed:
-        # In bfloat16 the library's transposed depthwise convolutions are several times slower than in float32.
-        wide = depthwise and dtype(x) == torch.bfloat16
-        if wide:
-            x = call(node, x.meta["val"].float(), aten._to_copy.default, x, dtype=torch.float32)
-            bias = None if bias is None else add_constant(module, node, constant(module, bias).float())  # type: ignore
-            weight = weight.float()
-        place = add_constant(module, node, packed(weight, g))
-        result = call(
-            node, value.float() if wide else value, mkldnn._convolution_transpose_pointwise.default,
-            x, place, bias, list(g.padding), list(g.output_padding), list(g.stride), list(g.dilation), g.groups,
-            "none", [], "",
-        )  # fmt: skip
-        return call(node, value, aten._to_copy.default, result, dtype=torch.bfloat16) if wide else result
-    place = add_constant(module, node, packed(weight, g))
-    return call(
-        node, value, mkldnn._convolution_pointwise.default,
-        x, place, bias, list(g.padding), list(g.stride), list(g.dilation), g.groups, "none", [], "",
-    )  # fmt: skip
+class Lowering:
+    """Writes one convolution into a graph, before a node and with the shape of its result.
+
+    Args:
+        module: the graph.
+        packed: the packed weights.
+        node: the node.
+    """
+
+    def __init__(self, module: fx.GraphModule, packed: Packed, node: fx.Node) -> None:
+        self.module, self.packed, self.node, self.value = module, packed, node, node.meta["val"]
+
+    def convolution(self, x: Any, weight: Tensor, bias: Any, geometry: Geometry) -> fx.Node:
+        """The fastest known way to compute it."""
+        g = geometry
+        depthwise = g.groups == len(weight) and weight.shape[1] == 1
+        single = weight.shape[-2:] == (1, 1) and g.groups == 1 and g.padding == (0, 0)
+        if single and not (g.transposed and bias is not None):
+            return self._pointwise(x, weight, bias, g)
+        if g.transposed and g.groups == 1 and weight.shape[1] <= 4 and g.stride[0] == g.stride[1] and bias is None:
+            return self._by_phases(x, weight, g)
+        if depthwise and not g.transposed and g.stride == (1, 1) and g.dilation != (1, 1):
+            taps = self._constant(weight)
+            return self._call(dilated_depthwise, x, taps, bias, list(g.padding), list(g.dilation))
+        if g.transposed and depthwise and dtype(x) == torch.bfloat16:
+            # The library's own is several times slower in bfloat16.
+            wide = self._call(aten._to_copy.default, x, dtype=torch.float32)
+            wide.meta["val"] = x.meta["val"].float()
+            bias = None if bias is None else self._constant(constant(self.module, bias).float())  # type: ignore
+            result = self._library(wide, weight.float(), bias, g)
+            result.meta["val"] = self.value.float()
+            return self._call(aten._to_copy.default, result, dtype=torch.bfloat16)
+        return self._library(x, weight, bias, g)
+
+    def _library(self, x: Any, weight: Tensor, bias: Any, g: Geometry) -> fx.Node:
+        place, pairs = self._constant(self.packed(weight, g)), [list(g.stride), list(g.dilation)]
+        if g.transposed:
+            target, pairs = mkldnn._convolution_transpose_pointwise.default, [list(g.output_padding), *pairs]
+        else:
+            target = mkldnn._convolution_pointwise.default
+        return self._call(target, x, place, bias, list(g.padding), *pairs, g.groups, "none", [], "")
+
+    def _pointwise(self, x: Any, weight: Tensor, bias: Any, g: Geometry) -> fx.Node:
+        stride = list(g.stride)
+        if g.transposed:
+            turned = weight.transpose(0, 1).contiguous()
+            small = self._call(pointwise, x, self._constant(self.packed(turned, g)), bias, "none", [], "")
+            small.meta["val"] = self.value[..., :: stride[0], :: stride[1]]
+            return self._call(spread, small, stride, list(self.value.shape[-2:]))
+        if g.stride != (1, 1):
+            value = x.meta["val"][..., :: stride[0], :: stride[1]]
+            x = self._call(thinned, x, stride)
+            x.meta["val"] = value
+        return self._call(pointwise, x, self._constant(self.packed(weight, g)), bias, "none", [], "")
+
+    def _by_phases(self, x: Any, weight: Tensor, g: Geometry) -> fx.Node:
+        """A transposed convolution to few channels, such as the gradient of images: the phases fill a register."""
+        stride, size = g.stride[0], list(self.value.shape[-2:])
+        weight, padding, late = phases(weight, stride, g.padding)
+        plain = Geometry((1, 1), padding, (1, 1), 1)
+        inner = self._library(x, weight, None, plain)
+        return self._call(shuffled, inner, stride, list(late), size)
+
+    def _constant(self, value: Tensor) -> fx.Node:
+        return add_constant(self.module, self.node, value)
+
+    def _call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        return call(self.node, self.value, target, *args, **kwargs)
 
 
-def _geometry(settings: list[Any]) -> Geometry:
+def _geometry(settings: list[Any], weight: Tensor) -> Geometry:
     stride, padding, dilation, transposed, output_padding, groups = settings
     pairs = [tuple(padded_to(2, values)) for values in (stride, padding, dilation, output_padding)]
-    return Geometry(pairs[0], pairs[1], pairs[2], groups, transposed, pairs[3])
+    # A kernel of one tap has nothing to dilate, but the library would take a slower way.
+    dilation = tuple(1 if taps == 1 else d for taps, d in zip(weight.shape[-2:], pairs[2], strict=True))
+    return Geometry(pairs[0], pairs[1], dilation, groups, transposed, pairs[3])

@@ -9,6 +9,8 @@ from torch import fx
 
 from lightning_attack.engine.depthwise import dilated_depthwise
 from lightning_attack.engine.graphs import call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
+from lightning_attack.engine.pointwise import pointwise
+from lightning_attack.engine.strided import shuffled, spread, thinned
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
@@ -33,8 +35,8 @@ _IN_PLACE_GRADIENT = {
 }
 
 _NEW = {
-    _CONVOLUTION, _TRANSPOSED, _SUM, _SUM_IN_PLACE, dilated_depthwise,
-    aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
+    _CONVOLUTION, _TRANSPOSED, _SUM, _SUM_IN_PLACE, dilated_depthwise, pointwise, shuffled,
+    spread, thinned, aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
     aten.max_pool2d_with_indices_backward.default, aten.avg_pool2d_backward.default,
     *_IN_PLACE, *_IN_PLACE.values(), *_IN_PLACE_GRADIENT, *_IN_PLACE_GRADIENT.values(),
 }  # fmt: skip
@@ -45,7 +47,7 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
     """The graph with activations and sums inside the convolutions that come before them."""
     for node in calls(module.graph, aten.add.Tensor):
         _into_sum(node)
-    for node in calls(module.graph, _CONVOLUTION, _TRANSPOSED, _SUM):
+    for node in calls(module.graph, _CONVOLUTION, _TRANSPOSED, _SUM, pointwise):
         _with_activation(node)
     return cleaned(module)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
-from torch.func import functionalize, vjp
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lightning_attack.engine.graphs import NotUnderstood, calls, cleaned, replace
@@ -42,13 +42,18 @@ def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphMod
     """(images, gradient of the logits) -> (logits, gradient of the images), from the graph of the logits."""
 
     def joint(images: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        logits, backward = vjp(forward, images)
-        return logits, backward(gradient)[0]
+        images = images.detach().requires_grad_()
+        logits = forward(images)
+        return logits, torch.autograd.grad(logits, images, gradient)[0]
 
     logits = _output(forward).meta["val"]
     with FakeTensorMode(allow_non_fake_inputs=True):
         example, gradient = torch.empty(images), torch.empty(logits.shape, dtype=logits.dtype)
-    module = _settled(_traced(functionalize(joint), example, gradient))
+    with torch.enable_grad():
+        module = _traced(joint, example, gradient)
+    if any(node.op == "call_function" and node.target._schema.is_mutable for node in module.graph.nodes if isinstance(node.target, torch._ops.OpOverload)):
+        module = _traced(functionalize(module), example, gradient)
+    module = _settled(module)
     _mask_by_results(module.graph)
     return cleaned(module)
 
