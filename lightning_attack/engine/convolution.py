@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace as changed
 from typing import Any
 
@@ -73,23 +74,29 @@ class Packed:
     """Weights in the library's own order, made once for each weight and geometry."""
 
     def __init__(self) -> None:
-        self._packed: dict[tuple[int, Geometry], tuple[Tensor, Tensor]] = {}
+        self._packed: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, weight: Tensor, geometry: Geometry) -> Tensor:
-        """The packed weight."""
-        key = (id(weight), geometry)
+    def convolution(self, weight: Tensor, geometry: Geometry) -> Tensor:
+        """The weight for the library's convolutions."""
+        g = geometry
+        if g.transposed:
+            return self._once(
+                weight, g, mkldnn._reorder_convolution_transpose_weight,
+                g.padding, g.output_padding, g.stride, g.dilation, g.groups,
+            )  # fmt: skip
+        return self._once(
+            weight, g, mkldnn._reorder_convolution_weight, g.padding, g.stride, g.dilation, g.groups
+        )  # fmt: skip
+
+    def pointwise(self, weight: Tensor) -> Tensor:
+        """The weight for `pointwise`."""
+        return self._once(weight, "pointwise", pack)
+
+    def _once(self, weight: Tensor, use: object, make: Callable[..., Tensor], *settings: Any) -> Tensor:
+        # The weight is kept beside it, lest another one takes its place in memory.
+        key = (weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, use)
         if key not in self._packed:
-            g = geometry
-            if weight.shape[-2:] == (1, 1) and g.groups == 1 and g.padding == (0, 0):
-                packed = pack(weight)
-            elif g.transposed:
-                packed = mkldnn._reorder_convolution_transpose_weight(
-                    weight, g.padding, g.output_padding, g.stride, g.dilation, g.groups
-                )
-            else:
-                packed = mkldnn._reorder_convolution_weight(weight, g.padding, g.stride, g.dilation, g.groups)
-            # The weight is kept beside it, lest another one takes its place in memory and with it its id.
-            self._packed[key] = (weight, packed)
+            self._packed[key] = (weight, make(weight, *settings))
         return self._packed[key][1]
 
 
@@ -177,7 +184,7 @@ class Lowering:
         return self._library(x, weight, bias, g)
 
     def _library(self, x: Any, weight: Tensor, bias: Any, g: Geometry) -> fx.Node:
-        place, pairs = self._constant(self.packed(weight, g)), [list(g.stride), list(g.dilation)]
+        place, pairs = self._constant(self.packed.convolution(weight, g)), [list(g.stride), list(g.dilation)]
         if g.transposed:
             target, pairs = mkldnn._convolution_transpose_pointwise.default, [list(g.output_padding), *pairs]
         else:
@@ -188,21 +195,21 @@ class Lowering:
         stride = list(g.stride)
         if g.transposed:
             turned = weight.transpose(0, 1).contiguous()
-            small = self._call(pointwise, x, self._constant(self.packed(turned, g)), bias, "none", [], "")
+            small = self._call(pointwise, x, self._constant(self.packed.pointwise(turned)), bias, "none", [], "")
             small.meta["val"] = self.value[..., :: stride[0], :: stride[1]]
             return self._call(spread, small, stride, list(self.value.shape[-2:]))
         if g.stride != (1, 1):
             value = x.meta["val"][..., :: stride[0], :: stride[1]]
             x = self._call(thinned, x, stride)
             x.meta["val"] = value
-        return self._call(pointwise, x, self._constant(self.packed(weight, g)), bias, "none", [], "")
+        return self._call(pointwise, x, self._constant(self.packed.pointwise(weight)), bias, "none", [], "")
 
     def _by_phases(self, x: Any, weight: Tensor, g: Geometry) -> fx.Node:
         """A transposed convolution to few channels, such as the gradient of images: the phases fill a register."""
         stride, size = g.stride[0], list(self.value.shape[-2:])
         weight, padding, late = phases(weight, stride, g.padding)
         plain = Geometry((1, 1), padding, (1, 1), 1)
-        inner = self._library(x, weight, None, plain)
+        inner = self.convolution(x, weight, None, plain)
         return self._call(shuffled, inner, stride, list(late), size)
 
     def _constant(self, value: Tensor) -> fx.Node:

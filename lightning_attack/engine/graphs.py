@@ -23,6 +23,12 @@ def dtype(node: fx.Node) -> torch.dtype:
     return node.meta["val"].dtype
 
 
+def outputs(module: fx.GraphModule) -> list[fx.Node]:
+    """The nodes whose results a graph returns."""
+    found: Any = next(node for node in module.graph.nodes if node.op == "output").args[0]
+    return list(found) if isinstance(found, tuple | list) else [found]
+
+
 def is_tensor(node: object) -> bool:
     """Whether this is a node that computes one tensor."""
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
@@ -91,6 +97,13 @@ def cleaned(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.graph.lint()
     return fx.GraphModule(module, module.graph)
+
+
+def copied(module: fx.GraphModule) -> fx.GraphModule:
+    """A graph of its own for the same constants, to be rewritten."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    return fx.GraphModule(module, graph)
 
 
 def padded_to(length: int, values: Sequence[int]) -> list[int]:

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch._subclasses import FakeTensorMode
 
-from lightning_attack.engine.graphs import cleaned
+from lightning_attack.engine.trace import traced
 
 aten = torch.ops.aten
 
@@ -29,11 +27,8 @@ def to_bfloat16(module: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModu
         module: the graph.
         images: shape of the images.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        example = torch.empty(images)
-    interpreter = _Narrow(module)
     with torch.no_grad():
-        return cleaned(make_fx(interpreter.run, tracing_mode="fake", _allow_non_fake_inputs=True)(example))
+        return traced(_Narrow(module).run, images)
 
 
 class _Narrow(fx.Interpreter):

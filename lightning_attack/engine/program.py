@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from lightning_attack.engine.convolution import Packed, lower
 from lightning_attack.engine.folding import fold
 from lightning_attack.engine.fusion import fuse, reuse
+from lightning_attack.engine.graphs import copied
 from lightning_attack.engine.precision import to_bfloat16
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
 
@@ -51,7 +52,7 @@ class Program:
             return self._predict(_channels_last(images))
 
     def _finished(self, module: fx.GraphModule) -> fx.GraphModule:
-        return reuse(fuse(lower(module, self._packed)))
+        return reuse(fuse(lower(copied(module), self._packed)))
 
 
 class _Differentiable(Function):

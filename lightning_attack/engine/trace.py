@@ -8,34 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lightning_attack.engine.graphs import NotUnderstood, calls, cleaned, replace
+from lightning_attack.engine.graphs import NotUnderstood, calls, cleaned, outputs, replace, shape
 
 aten = torch.ops.aten
 
-_NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default, aten.dropout.default)
+_NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default)
 """Operators that return what they are given: nothing in a graph is written to, and networks are in eval mode."""
 
-_LAYOUT = (aten.as_strided.default, aten.as_strided_.default)
-"""Operators whose result depends on how values lie in memory, which the rewritten graph is free to choose."""
-
-
 def trace_forward(network: nn.Module, images: tuple[int, ...]) -> fx.GraphModule:
-    """What a network in eval mode does with float32 images of one shape, operator by operator.
+    """What a network in eval mode does with images of one shape.
 
     It is run on tensors without values, so this costs little memory and time.
-
-    Raises:
-        NotUnderstood: an operator's result depends on the layout in memory.
-        Exception: whatever the network raises when its tensors have no values, as in `if x.max() > 1`.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        example = torch.empty(images)
     with torch.no_grad():
-        return _settled(_traced(functionalize(network), example))
+        return traced(network, images)
 
 
 def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:
@@ -46,14 +37,8 @@ def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphMod
         logits = forward(images)
         return logits, torch.autograd.grad(logits, images, gradient)[0]
 
-    logits = _output(forward).meta["val"]
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        example, gradient = torch.empty(images), torch.empty(logits.shape, dtype=logits.dtype)
     with torch.enable_grad():
-        module = _traced(joint, example, gradient)
-    if any(node.op == "call_function" and node.target._schema.is_mutable for node in module.graph.nodes if isinstance(node.target, torch._ops.OpOverload)):
-        module = _traced(functionalize(module), example, gradient)
-    module = _settled(module)
+        module = traced(joint, images, shape(outputs(forward)[0]))
     _mask_by_results(module.graph)
     return cleaned(module)
 
@@ -65,7 +50,7 @@ def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     logits). What the logits do not need is left to the second half; what both need is kept.
     """
     images, gradient = (node for node in joint.graph.nodes if node.op == "placeholder")
-    logits, result = _outputs(joint)
+    logits, result = outputs(joint)
     first = {images}
     todo = [logits]
     while todo:
@@ -105,20 +90,39 @@ def _part(joint: fx.GraphModule, inputs: list[fx.Node], outputs: list[fx.Node]) 
     return fx.GraphModule(joint, graph)
 
 
-def _traced(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:
-    return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphModule:
+    """What a function does with float32 tensors of these shapes, as a graph without writes and of any memory layout.
 
+    Raises:
+        NotUnderstood: an operator's result depends on the layout in memory.
+        Exception: whatever the function raises when its tensors have no values, as in `if x.max() > 1`.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        examples = [torch.empty(shape) for shape in shapes]
 
-def _settled(module: fx.GraphModule) -> fx.GraphModule:
-    """Without operators that do nothing, and free to lay out its tensors in memory."""
-    for node in calls(module.graph, *_LAYOUT):
-        raise NotUnderstood(f"{node.target} depends on the layout of its input in memory")
+    def trace(function: Callable[..., Any]) -> fx.GraphModule:
+        return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+
+    module = trace(function)
+    if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in module.graph.nodes):
+        module = trace(functionalize(module))
+    for node in calls(module.graph, aten.as_strided.default, aten.as_strided_.default):
+        if not _same_layout(node):
+            raise NotUnderstood(f"{node.target} depends on the layout of its input in memory")
+        replace(node, node.args[0])  # type: ignore
     for node in calls(module.graph, *_NOTHING):
-        if isinstance(node.args[0], fx.Node):
-            replace(node, node.args[0])
+        replace(node, node.args[0])  # type: ignore
     for node in calls(module.graph, aten.view.default, aten._unsafe_view.default):
         node.target = aten.reshape.default  # a view of this layout may need a copy in another one
     return cleaned(module)
+
+
+def _same_layout(node: fx.Node) -> bool:
+    """Whether `as_strided` gives its input back, as where it only settles the strides of dimensions of length 1."""
+    before, size, stride, *offset = node.args
+    value = before.meta["val"]  # type: ignore
+    places = zip(value.shape, value.stride(), stride, strict=True)  # type: ignore
+    return list(value.shape) == list(size) and not any(offset) and all(a == b or n == 1 for n, a, b in places)  # type: ignore
 
 
 def _mask_by_results(graph: fx.Graph) -> None:
@@ -129,12 +133,3 @@ def _mask_by_results(graph: fx.Graph) -> None:
             if user.target == aten.hardtanh.default and list(user.args[1:]) == limits:
                 node.args = (gradient, user, *limits)
                 break
-
-
-def _output(module: fx.GraphModule) -> fx.Node:
-    return next(iter(_outputs(module)))
-
-
-def _outputs(module: fx.GraphModule) -> list[fx.Node]:
-    found = next(node for node in module.graph.nodes if node.op == "output").args[0]
-    return list(found) if isinstance(found, tuple | list) else [found]  # type: ignore[list-item]
