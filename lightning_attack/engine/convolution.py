@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, replace as changed
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import Any
 
 import torch
@@ -13,12 +14,12 @@ from torch import Tensor, fx
 from lightning_attack.engine.depthwise import dilated_depthwise
 from lightning_attack.engine.graphs import (
     add_constant,
+    arguments,
     call,
     calls,
     cleaned,
     constant,
     dtype,
-    padded_to,
     replace,
     shape,
 )
@@ -43,7 +44,9 @@ class Geometry:
     output_padding: tuple[int, int] = (0, 0)
 
 
-def adjoint(geometry: Geometry, weight: Tensor, images: tuple[int, ...], results: tuple[int, ...]) -> tuple[Geometry, Tensor]:
+def adjoint(
+    geometry: Geometry, weight: Tensor, images: tuple[int, ...], results: tuple[int, ...]
+) -> tuple[Geometry, Tensor]:
     """The convolution that takes the gradient of a convolution's results to that of its images.
 
     * Of one with stride 1 it is a convolution with the weight turned by 180 degrees and in- and outputs exchanged.
@@ -56,18 +59,17 @@ def adjoint(geometry: Geometry, weight: Tensor, images: tuple[int, ...], results
         images: shape of its input.
         results: shape of its output.
     """
-    kernel, g = weight.shape[-2:], geometry
-    reach = [d * (k - 1) for d, k in zip(g.dilation, kernel, strict=True)]
+    g, both = geometry, (0, 1)
     if g.transposed:
         return changed(g, transposed=False, output_padding=(0, 0)), weight
-    if g.stride == (1, 1) and all(r >= p for r, p in zip(reach, g.padding, strict=True)):
+    reach = [g.dilation[i] * (weight.shape[2 + i] - 1) for i in both]
+    padding = [reach[i] - g.padding[i] for i in both]
+    if g.stride == (1, 1) and min(padding) >= 0:
         turned = weight.flip(-1, -2).unflatten(0, (g.groups, -1)).transpose(1, 2).flatten(0, 1)
-        return changed(g, padding=tuple(r - p for r, p in zip(reach, g.padding, strict=True))), turned
-    rest = [
-        size - ((result - 1) * s - 2 * p + r + 1)
-        for size, result, s, p, r in zip(images[-2:], results[-2:], g.stride, g.padding, reach, strict=True)
-    ]
-    return changed(g, transposed=True, output_padding=tuple(rest)), weight
+        return changed(g, padding=_pair(padding)), turned
+    # Rows and columns at the end that the stride has left over.
+    rest = [images[2 + i] - ((results[2 + i] - 1) * g.stride[i] - 2 * g.padding[i] + reach[i] + 1) for i in both]
+    return changed(g, transposed=True, output_padding=_pair(rest)), weight
 
 
 class Packed:
@@ -103,9 +105,10 @@ class Packed:
 def lower(module: fx.GraphModule, packed: Packed) -> fx.GraphModule:
     """The graph with its two-dimensional convolutions, and their input gradients, on packed weights."""
     for node in calls(module.graph, aten.convolution.default):
-        x, weight, bias, *settings = node.args
+        x, weight, bias, *settings = arguments(node)
         found = constant(module, weight)
-        if found is not None and found.ndim == 4:
+        known = bias is None or constant(module, bias) is not None
+        if found is not None and found.ndim == 4 and known:
             geometry = _geometry(settings, found)
             replace(node, Lowering(module, packed, node).convolution(x, found, bias, geometry))
     # From last to first: gradients of joined tensors are asked for in parts, and those of others in parts of these.
@@ -115,11 +118,11 @@ def lower(module: fx.GraphModule, packed: Packed) -> fx.GraphModule:
 
 
 def _lower_gradient(module: fx.GraphModule, packed: Packed, node: fx.Node) -> None:
-    gradient, x, weight, _, *settings, wanted = node.args
+    gradient, x, weight, _, *settings, wanted = arguments(node)
     found = constant(module, weight)
-    if found is None or found.ndim != 4 or list(wanted) != [True, False, False]:  # type: ignore
+    if found is None or found.ndim != 4 or list(wanted) != [True, False, False]:
         return
-    geometry, found = adjoint(_geometry(settings, found), found, shape(x), shape(gradient))  # type: ignore
+    geometry, found = adjoint(_geometry(settings, found), found, shape(x), shape(gradient))
     depthwise = geometry.groups == len(found) and found.shape[1] == 1
     for result in [user for user in node.users if user.target is operator.getitem]:
         parts = _parts(result) if geometry.groups == 1 or depthwise else []
@@ -141,10 +144,11 @@ def _parts(node: fx.Node) -> list[tuple[fx.Node, int, int]]:
     """The users of a node and the channels they take, if all of them are slices of channels."""
     parts = []
     for user in node.users:
-        if user.target != aten.slice.Tensor or user.args[1] != 1 or len(user.args) > 4:
-            return []
-        start, stop = (*user.args[2:], None, None)[:2]
-        begin, end, _ = slice(start, stop).indices(shape(node)[1])  # type: ignore
+        _, dim, *places = (*arguments(user), 0) if user.target == aten.slice.Tensor else (None, None)
+        if dim != 1 or len(places) != 3:
+            return []  # no slice, one of rows or columns, or one that leaves out every other channel
+        start, stop, _ = places
+        begin, end, _ = slice(start, stop).indices(shape(node)[1])
         parts.append((user, begin, end))
     return parts
 
@@ -177,7 +181,8 @@ class Lowering:
             # The library's own is several times slower in bfloat16.
             wide = self._call(aten._to_copy.default, x, dtype=torch.float32)
             wide.meta["val"] = x.meta["val"].float()
-            bias = None if bias is None else self._constant(constant(self.module, bias).float())  # type: ignore
+            own = constant(self.module, bias)
+            bias = None if own is None else self._constant(own.float())
             result = self._library(wide, weight.float(), bias, g)
             result.meta["val"] = self.value.float()
             return self._call(aten._to_copy.default, result, dtype=torch.bfloat16)
@@ -221,7 +226,13 @@ class Lowering:
 
 def _geometry(settings: list[Any], weight: Tensor) -> Geometry:
     stride, padding, dilation, transposed, output_padding, groups = settings
-    pairs = [tuple(padded_to(2, values)) for values in (stride, padding, dilation, output_padding)]
+    down, across = _pair(dilation)
+    height, width = weight.shape[-2:]
     # A kernel of one tap has nothing to dilate, but the library would take a slower way.
-    dilation = tuple(1 if taps == 1 else d for taps, d in zip(weight.shape[-2:], pairs[2], strict=True))
-    return Geometry(pairs[0], pairs[1], dilation, groups, transposed, pairs[3])
+    dilation = (down if height > 1 else 1, across if width > 1 else 1)
+    return Geometry(_pair(stride), _pair(padding), dilation, groups, transposed, _pair(output_padding))
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    """Down and across; ATen allows one value for both."""
+    return values[0], values[-1]

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def dilated_depthwise(images: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:
+def dilated_depthwise(
+    images: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]
+) -> Tensor:
     """y[c, i, j] = b_c + sum_uv w[c, u, v] x[c, i + u d - p, j + v d - p], zeros outside: one pass for each (u, v).
 
     With large dilations most of the taps fall outside of small maps, and cost little or nothing.
@@ -21,18 +23,17 @@ def dilated_depthwise(images: Tensor, weight: Tensor, bias: Tensor | None, paddi
     Example:
         >>> row = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)
         >>> taps = torch.tensor([10.0, 1.0, 100.0]).view(1, 1, 1, 3)
-        >>> dilated_depthwise(row, taps, None, [0, 2], [1, 2]).flatten().tolist()      # 1 + 300, 2 + 400, 10 + 3, 20 + 4
+        >>> dilated_depthwise(row, taps, None, [0, 2], [1, 2]).flatten().tolist()      # 1 + 100 * 3, ..., 10 * 2 + 4
         [301.0, 402.0, 13.0, 24.0]
     """
     (height, width), (rows, columns) = images.shape[-2:], weight.shape[-2:]
     out_height = height + 2 * padding[0] - dilation[0] * (rows - 1)
     out_width = width + 2 * padding[1] - dilation[1] * (columns - 1)
     # Sums of half types are kept in float32, as in the library's own convolutions.
-    result = torch.empty(
-        (*images.shape[:2], out_height, out_width), dtype=torch.float32 if images.dtype == torch.bfloat16 else images.dtype,
-        device=images.device, memory_format=torch.channels_last,
-    )  # fmt: skip
-    result.copy_(torch.zeros(()) if bias is None else bias.view(1, -1, 1, 1))
+    kind = torch.float32 if images.dtype == torch.bfloat16 else images.dtype
+    start = torch.zeros((), dtype=kind) if bias is None else bias.view(1, -1, 1, 1)
+    shape = (*images.shape[:2], out_height, out_width)
+    result = torch.empty(shape, dtype=kind, memory_format=torch.channels_last).copy_(start)
     for row in range(rows):
         to_row, from_row = _overlap(row * dilation[0] - padding[0], out_height, height)
         for column in range(columns):

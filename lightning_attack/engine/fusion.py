@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from lightning_attack.engine.depthwise import dilated_depthwise
-from lightning_attack.engine.graphs import call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
+from lightning_attack.engine.graphs import arguments, call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
 from lightning_attack.engine.pointwise import pointwise
 from lightning_attack.engine.strided import shuffled, spread, thinned
 
@@ -19,7 +19,7 @@ _TRANSPOSED = mkldnn._convolution_transpose_pointwise.default
 _SUM = mkldnn._convolution_pointwise.binary
 _SUM_IN_PLACE = mkldnn._convolution_pointwise_.binary
 
-_IN_PLACE = {
+_IN_PLACE: dict[Any, Any] = {
     aten.add.Tensor: aten.add_.Tensor,
     aten.mul.Tensor: aten.mul_.Tensor,
     aten.div.Tensor: aten.div_.Tensor,
@@ -28,7 +28,7 @@ _IN_PLACE = {
     aten.silu.default: aten.silu_.default,
     aten.hardswish.default: aten.hardswish_.default,
 }
-_IN_PLACE_GRADIENT = {
+_IN_PLACE_GRADIENT: dict[Any, Any] = {
     aten.threshold_backward.default: aten.threshold_backward.grad_input,
     aten.hardtanh_backward.default: aten.hardtanh_backward.grad_input,
     aten.silu_backward.default: aten.silu_backward.grad_input,
@@ -57,21 +57,20 @@ def reuse(module: fx.GraphModule) -> fx.GraphModule:
 
     Of memory that the caller owns, or that is kept for the backward pass, nothing is written over.
     """
-    for node in calls(module.graph, *_IN_PLACE, *_IN_PLACE_GRADIENT, _SUM):
-        if node.target == _SUM:
-            # X, other, W, ... -> other, X, W, ...
-            if _handed_over(node, node.args[1]):
-                node.target, node.args = _SUM_IN_PLACE, (node.args[1], node.args[0], *node.args[2:])
-            continue
-        first = node.args[0]
-        if node.target == aten.add.Tensor and not _handed_over(node, first) and not node.kwargs:
-            first, node.args = node.args[1], (node.args[1], node.args[0], *node.args[2:])
-        if not _handed_over(node, first):
-            continue
-        if node.target in _IN_PLACE_GRADIENT:
-            node.target, node.kwargs = _IN_PLACE_GRADIENT[node.target], {"grad_input": first}
-        else:
+    for node in calls(module.graph, _SUM):
+        x, other, *rest = arguments(node)
+        if _handed_over(node, other):
+            node.target, node.args = _SUM_IN_PLACE, (other, x, *rest)
+    for node in calls(module.graph, aten.add.Tensor):
+        operands = arguments(node)
+        if len(operands) == 2 and not node.kwargs and _handed_over(node, operands[1]):
+            node.args = operands[::-1]
+    for node in calls(module.graph, *_IN_PLACE):
+        if _handed_over(node, arguments(node)[0]):
             node.target = _IN_PLACE[node.target]
+    for node in calls(module.graph, *_IN_PLACE_GRADIENT):
+        if _handed_over(node, arguments(node)[0]):
+            node.target, node.kwargs = _IN_PLACE_GRADIENT[node.target], {"grad_input": arguments(node)[0]}
     module.recompile()
     return module
 
@@ -89,49 +88,40 @@ def _handed_over(node: fx.Node, operand: Any) -> bool:
 
 def _into_sum(node: fx.Node) -> None:
     """conv(x) + other in one pass."""
-    if node.kwargs or len(node.args) > 2:
+    operands = arguments(node)
+    if len(operands) != 2 or node.kwargs:
         return
-    for own, other in (node.args, node.args[::-1]):
+    for own, other in (operands, operands[::-1]):
         if (
             is_tensor(own)
             and is_tensor(other)
             and own.target == _CONVOLUTION
-            and own.args[7] == "none"
             and only_user(own) is node
             and shape(own) == shape(other)
             and dtype(own) == dtype(other)
         ):
-            x, *settings = own.args[:7]
-            replace(node, call(node, node.meta["val"], _SUM, x, other, *settings, "add", None, None, [], None))
-            return
+            x, *settings, activation, _, _ = arguments(own)
+            if activation == "none":
+                replace(node, call(node, node.meta["val"], _SUM, x, other, *settings, "add", None, None, [], None))
+                return
 
 
 def _with_activation(node: fx.Node) -> None:
+    """activation(conv(x)), and relu(conv(x) + other), in one pass."""
     user = only_user(node)
-    known = None if user is None else _activation(user)
-    if user is None or known is None:
+    activation = None if user is None else _activation(user)
+    if user is None or activation is None or (node.target == _SUM and activation[0] != "relu"):
         return
-    name, scalars, algorithm = known
-    if node.target == _SUM:
-        if name != "relu":
-            return
-        node.args = (*node.args[:10], name, scalars, algorithm)
-    else:
-        node.args = (*node.args[:-3], name, scalars, algorithm)
+    node.args = (*arguments(node)[:-3], *activation)
     replace(user, node)
 
 
 def _activation(node: fx.Node) -> tuple[str, list[float], str] | None:
-    """An activation in the words of the library."""
-    if node.target == aten.relu.default:
-        return "relu", [], ""
+    """An activation as the library's name, numbers and variant of it."""
     if node.target == aten.hardtanh.default:
-        low, high = (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])
-        return "hardtanh", [low, high], ""  # type: ignore
-    if node.target == aten.hardswish.default:
-        return "hardswish", [], ""
-    if node.target == aten.silu.default:
-        return "swish", [], ""
+        limits = list(arguments(node)[1:])
+        return "hardtanh", [*limits, *(-1.0, 1.0)[len(limits) :]], ""
     if node.target == aten.gelu.default:
         return "gelu", [], str(node.kwargs.get("approximate", "none"))
-    return None
+    names: dict[Any, str] = {aten.relu.default: "relu", aten.hardswish.default: "hardswish", aten.silu.default: "swish"}
+    return (names[node.target], [], "") if node.target in names else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 
-class NotUnderstood(Exception):
+class UnsupportedError(Exception):
     """A network that this floor cannot rewrite; the message names the operator or says why."""
 
 
@@ -27,6 +27,11 @@ def outputs(module: fx.GraphModule) -> list[fx.Node]:
     """The nodes whose results a graph returns."""
     found: Any = next(node for node in module.graph.nodes if node.op == "output").args[0]
     return list(found) if isinstance(found, tuple | list) else [found]
+
+
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """What an operator is called with; which types these have is the operator's affair."""
+    return node.args
 
 
 def is_tensor(node: object) -> bool:
@@ -104,8 +109,3 @@ def copied(module: fx.GraphModule) -> fx.GraphModule:
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
     return fx.GraphModule(module, graph)
-
-
-def padded_to(length: int, values: Sequence[int]) -> list[int]:
-    """Values for each dimension; ATen allows one value for all of them."""
-    return list(values) * length if len(values) == 1 else list(values)

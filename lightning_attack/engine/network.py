@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attack.engine.convolution import Packed
-from lightning_attack.engine.graphs import NotUnderstood
+from lightning_attack.engine.graphs import UnsupportedError
 from lightning_attack.engine.program import Program
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class PreparedNetwork(nn.Module):
     def _give_up(self, images: Tensor, error: Exception) -> None:
         self._programs[tuple(images.shape)] = None
         first = str(error).strip().partition("\n")[0]
-        self._report(first if isinstance(error, NotUnderstood) else f"{type(error).__name__}: {first}")
+        self._report(first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}")
 
     def _report(self, reason: str) -> None:
         if reason not in self._reported:

@@ -61,7 +61,8 @@ class _Narrow(fx.Interpreter):
                 return self._weight(str(node.target), value)
             return value.to(wanted)
 
-        return n.target(*fx.map_arg(n.args, cast), **fx.map_arg(n.kwargs, cast))  # type: ignore
+        target: Any = n.target
+        return target(*fx.map_arg(n.args, cast), **fx.map_arg(n.kwargs, cast))
 
     def _weight(self, name: str, value: Tensor) -> Tensor:
         """The constant in bfloat16, converted once; a real tensor and no part of the traced graph."""

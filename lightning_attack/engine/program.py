@@ -27,7 +27,7 @@ class Program:
         packed: packed weights, shared with the programs for other shapes.
 
     Raises:
-        NotUnderstood: see `trace_forward`.
+        UnsupportedError: see `trace_forward`.
         Exception: see `trace_forward`.
     """
 

@@ -13,12 +13,22 @@ from torch._subclasses import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lightning_attack.engine.graphs import NotUnderstood, calls, cleaned, outputs, replace, shape
+from lightning_attack.engine.graphs import (
+    UnsupportedError,
+    arguments,
+    calls,
+    cleaned,
+    is_tensor,
+    outputs,
+    replace,
+    shape,
+)
 
 aten = torch.ops.aten
 
 _NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default)
 """Operators that return what they are given: nothing in a graph is written to, and networks are in eval mode."""
+
 
 def trace_forward(network: nn.Module, images: tuple[int, ...]) -> fx.GraphModule:
     """What a network in eval mode does with images of one shape.
@@ -59,11 +69,12 @@ def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
             first.add(node)
             todo += node.all_input_nodes
     # One of several results of an operator, such as the places of maxima, is kept as a tensor of its own.
-    first |= {node for node in calls(joint.graph, operator.getitem) if node.args[0] in first}
-    kept = [node for node in joint.graph.nodes
-            if node in first and node.op != "get_attr" and any(user not in first and user.op != "output" for user in node.users)]  # fmt: skip
-    if any(not isinstance(node.meta.get("val"), Tensor) for node in kept):
-        raise NotUnderstood("the backward pass needs a result that is no tensor")
+    first |= {node for node in calls(joint.graph, operator.getitem) if arguments(node)[0] in first}
+    later = [node for node in joint.graph.nodes if node not in first and node.op != "output"]
+    used = {node for user in later for node in user.all_input_nodes}
+    kept = [node for node in joint.graph.nodes if node in first & used and node.op != "get_attr"]
+    if not all(map(is_tensor, kept)):
+        raise UnsupportedError("the backward pass needs a result that is no tensor")
     return (
         _part(joint, [images], [logits, *kept]),
         _part(joint, [*kept, gradient], [result]),
@@ -94,7 +105,7 @@ def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphMo
     """What a function does with float32 tensors of these shapes, as a graph without writes and of any memory layout.
 
     Raises:
-        NotUnderstood: an operator's result depends on the layout in memory.
+        UnsupportedError: an operator's result depends on the layout in memory.
         Exception: whatever the function raises when its tensors have no values, as in `if x.max() > 1`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -108,10 +119,10 @@ def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphMo
         module = trace(functionalize(module))
     for node in calls(module.graph, aten.as_strided.default, aten.as_strided_.default):
         if not _same_layout(node):
-            raise NotUnderstood(f"{node.target} depends on the layout of its input in memory")
-        replace(node, node.args[0])  # type: ignore
+            raise UnsupportedError(f"{node.target} depends on the layout of its input in memory")
+        replace(node, arguments(node)[0])
     for node in calls(module.graph, *_NOTHING):
-        replace(node, node.args[0])  # type: ignore
+        replace(node, arguments(node)[0])
     for node in calls(module.graph, aten.view.default, aten._unsafe_view.default):
         node.target = aten.reshape.default  # a view of this layout may need a copy in another one
     return cleaned(module)
@@ -119,17 +130,17 @@ def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphMo
 
 def _same_layout(node: fx.Node) -> bool:
     """Whether `as_strided` gives its input back, as where it only settles the strides of dimensions of length 1."""
-    before, size, stride, *offset = node.args
-    value = before.meta["val"]  # type: ignore
-    places = zip(value.shape, value.stride(), stride, strict=True)  # type: ignore
-    return list(value.shape) == list(size) and not any(offset) and all(a == b or n == 1 for n, a, b in places)  # type: ignore
+    before, size, stride, *offset = arguments(node)
+    value = before.meta["val"]
+    places = zip(value.shape, value.stride(), stride, strict=True)
+    return list(value.shape) == list(size) and not any(offset) and all(a == b or n == 1 for n, a, b in places)
 
 
 def _mask_by_results(graph: fx.Graph) -> None:
     """Let the gradients of clipped values look at the clipped values, which are kept anyway, as those of ReLU do."""
     for node in calls(graph, aten.hardtanh_backward.default):
-        gradient, before, *limits = node.args
-        for user in before.users:  # type: ignore[union-attr]
-            if user.target == aten.hardtanh.default and list(user.args[1:]) == limits:
+        gradient, before, *limits = arguments(node)
+        for user in before.users:
+            if user.target == aten.hardtanh.default and list(arguments(user)[1:]) == limits:
                 node.args = (gradient, user, *limits)
                 break
