@@ -138,6 +138,9 @@ def _lower_gradient(module: fx.GraphModule, packed: Packed, node: fx.Node) -> No
             replace(part, lowering.convolution(share, own.contiguous(), None, its))
         if not parts:
             replace(result, Lowering(module, packed, result).convolution(gradient, found, None, geometry))
+        else:
+            module.graph.erase_node(result)
+    module.graph.erase_node(node)
 
 
 def _parts(node: fx.Node) -> list[tuple[fx.Node, int, int]]:
@@ -172,7 +175,8 @@ class Lowering:
         single = weight.shape[-2:] == (1, 1) and g.groups == 1 and g.padding == (0, 0)
         if single and not (g.transposed and bias is not None):
             return self._pointwise(x, weight, bias, g)
-        if g.transposed and g.groups == 1 and weight.shape[1] <= 4 and g.stride[0] == g.stride[1] and bias is None:
+        square = g.stride[0] == g.stride[1] and g.dilation == (1, 1)
+        if g.transposed and g.groups == 1 and weight.shape[1] <= 4 and square and bias is None:
             return self._by_phases(x, weight, g)
         if depthwise and not g.transposed and g.stride == (1, 1) and g.dilation != (1, 1):
             taps = self._constant(weight)
@@ -211,11 +215,10 @@ class Lowering:
 
     def _by_phases(self, x: Any, weight: Tensor, g: Geometry) -> fx.Node:
         """A transposed convolution to few channels, such as the gradient of images: the phases fill a register."""
-        stride, size = g.stride[0], list(self.value.shape[-2:])
-        weight, padding, late = phases(weight, stride, g.padding)
-        plain = Geometry((1, 1), padding, (1, 1), 1)
-        inner = self.convolution(x, weight, None, plain)
-        return self._call(shuffled, inner, stride, list(late), size)
+        stride, size = g.stride[0], self.value.shape[-2:]
+        weight, padding, late = phases(weight, stride, g.padding, x.meta["val"].shape[-2:], size)
+        inner = self.convolution(x, weight, None, Geometry((1, 1), padding, (1, 1), 1))
+        return self._call(shuffled, inner, stride, list(late), list(size))
 
     def _constant(self, value: Tensor) -> fx.Node:
         return add_constant(self.module, self.node, value)
