@@ -43,16 +43,14 @@ class Program:
         """Logits of the images."""
         if images.requires_grad and torch.is_grad_enabled():
             if self._halves is None:
-                forward, backward = split(trace_joint(self._graph, self._images))
-                self._halves = self._finished(forward), self._finished(backward)
+                # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
+                forward, backward = split(lower(trace_joint(self._graph, self._images), self._packed))
+                self._halves = reuse(fuse(forward)), reuse(fuse(backward))
             return _Differentiable.apply(images, *self._halves)
         if self._predict is None:
-            self._predict = self._finished(self._graph)
+            self._predict = reuse(fuse(lower(copied(self._graph), self._packed)))
         with torch.no_grad():
             return self._predict(_channels_last(images))
-
-    def _finished(self, module: fx.GraphModule) -> fx.GraphModule:
-        return reuse(fuse(lower(copied(module), self._packed)))
 
 
 class _Differentiable(Function):

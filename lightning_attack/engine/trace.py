@@ -75,19 +75,17 @@ def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     kept = [node for node in joint.graph.nodes if node in first & used and node.op != "get_attr"]
     if not all(map(is_tensor, kept)):
         raise UnsupportedError("the backward pass needs a result that is no tensor")
-    return (
-        _part(joint, [images], [logits, *kept]),
-        _part(joint, [*kept, gradient], [result]),
-    )
+    return _part(joint, [images], [logits, *kept]), _part(joint, [*kept, gradient], result)
 
 
-def _part(joint: fx.GraphModule, inputs: list[fx.Node], outputs: list[fx.Node]) -> fx.GraphModule:
+def _part(joint: fx.GraphModule, inputs: list[fx.Node], result: fx.Node | list[fx.Node]) -> fx.GraphModule:
+    """The part of a graph between some of its nodes."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in inputs:
         copies[node] = graph.placeholder(node.name)
         copies[node].meta = node.meta
-    needed, todo = set(), list(outputs)
+    needed, todo = set(), [result] if isinstance(result, fx.Node) else list(result)
     while todo:
         node = todo.pop()
         if node not in needed and node not in copies:
@@ -96,8 +94,7 @@ def _part(joint: fx.GraphModule, inputs: list[fx.Node], outputs: list[fx.Node]) 
     for node in joint.graph.nodes:
         if node in needed:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    values = tuple(copies[node] for node in outputs)
-    graph.output(values if len(inputs) == 1 else values[0])
+    graph.output(fx.map_arg(result, copies.__getitem__))
     return fx.GraphModule(joint, graph)
 
 
