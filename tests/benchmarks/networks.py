@@ -12,7 +12,7 @@ from lightning_attack.models import SegmentationModel, TrainedModel, freeze
 
 
 def _calibrated(build: Callable[[], nn.Module], classes: int) -> SegmentationModel:
-    """Random weights, with batch normalisations that have seen what they normalise, so that nothing under- or overflows."""
+    """Random weights, with batch normalisations that have seen what they normalise."""
     torch.manual_seed(0)
     network = build().train()
     for module in network.modules():
@@ -29,7 +29,8 @@ NETWORKS: dict[str, tuple[Callable[[], SegmentationModel], int, tuple[int, int, 
         lambda: _calibrated(lambda: smp.Unet("resnet18", encoder_weights=None, classes=11), 11), 11, (4, 256, 256)
     ),
     "deeplabv3plus-resnet50": (
-        lambda: _calibrated(lambda: smp.DeepLabV3Plus("resnet50", encoder_weights=None, classes=21), 21), 21, (2, 512, 512)
+        lambda: _calibrated(lambda: smp.DeepLabV3Plus("resnet50", encoder_weights=None, classes=21), 21), 21,
+        (2, 512, 512),
     ),
     "fpn-mobilenet_v2": (
         lambda: _calibrated(lambda: smp.FPN("mobilenet_v2", encoder_weights=None, classes=19), 19), 19, (1, 512, 1024)

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/speed.py [--quick] [--json FILE]
 
-Columns: the speedup over a plain `autograd.grad` loop, over one with `.backward()`, and over torchattacks; the least time
-that convolutions forward and back can take at the machine's measured peak, over the time taken; the memory that a step
-adds; the shares of network, loss and the rest in the step.
+Columns: the speedup over a plain `autograd.grad` loop, over one with `.backward()`, and over torchattacks; the least
+time that convolutions forward and back can take at the machine's measured peak, over the time taken; the memory that a
+step adds; the shares of network, loss and the rest in the step.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from networks import NETWORKS, build
 from steps import work
+from torch import nn
 
 PLAIN, PREPARED = ("naive", "backward"), ("float32", "bf16")
+PARTS = ("network", "loss", "rest")
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def measured(name: str, workers: dict[str, Connection], rounds: int) -> list[dic
     rows = []
     for precision in PREPARED:
         over = {way: median(a / b for a, b in zip(seconds[way], seconds[precision], strict=True)) for way in workers}
-        times = [sum(parts[part] for parts in shares[precision]) for part in ("network", "loss", "rest")]
+        times = [sum(parts[part] for parts in shares[precision]) for part in PARTS]
         rows.append({
             "network": name, "size": f"{batch}x{height}x{width}", "precision": precision, "engine": "fused",
             "speedup_over_naive": over["naive"], "speedup_over_backward": over["backward"],
@@ -93,7 +93,7 @@ def measured(name: str, workers: dict[str, Connection], rounds: int) -> list[dic
             "fraction_of_floor": work / max(peaks[precision]) / median(seconds[precision]),
             "peak_memory_mb": ask(workers[precision], f"memory {precision}"),
             "naive_memory_mb": ask(workers["naive"], "memory naive"),
-            **{f"{part}_share": took / sum(times) for part, took in zip(("network", "loss", "rest"), times, strict=True)},
+            **{f"{part}_share": took / sum(times) for part, took in zip(PARTS, times, strict=True)},
         })  # fmt: skip
     return rows
 
@@ -134,10 +134,10 @@ def show(rows: list[dict[str, Any]]) -> None:
     print("  ".join(f"{column:>12}" for column in columns))
     for row in rows:
         values = [row["network"], row["size"], row["precision"]]
-        values += ["-" if row[key] is None else f"{row[key]:.2f}" for key in (
-            "speedup_over_naive", "speedup_over_backward", "speedup_over_torchattacks", "fraction_of_floor")]  # fmt: skip
+        ratios = ("speedup_over_naive", "speedup_over_backward", "speedup_over_torchattacks", "fraction_of_floor")
+        values += ["-" if row[key] is None else f"{row[key]:.2f}" for key in ratios]
         values += ["-" if row[key] is None else f"{row[key]:.0f}" for key in ("peak_memory_mb", "naive_memory_mb")]
-        values.append("/".join(f"{row[f'{part}_share']:.0%}" for part in ("network", "loss", "rest")))
+        values.append("/".join(f"{row[f'{part}_share']:.0%}" for part in PARTS))
         print("  ".join(f"{value:>12}" for value in values))
 
 

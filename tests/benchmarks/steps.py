@@ -6,16 +6,16 @@ import ctypes
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from networks import build
 from torch import Tensor, nn
 
 from lightning_attack.engine import cross_entropy, keep_freed_memory, prepare
-
-from networks import build
 
 EPS, STEP = 8 / 255, 2 / 255
 Shares = dict[str, float]
@@ -81,31 +81,35 @@ STEPS: dict[str, Callable[..., tuple[Tensor, Shares]]] = {
 def work(connection: Connection, ways: tuple[str, ...], threads: int) -> None:
     """Build the networks it is told to, and take a step in the ways it is told to, until it is told nothing more.
 
-    A message is the name of a network, or of a way; the answer to a way is (seconds, shares), and to "memory WAY" the MB
-    that a step adds at its peak.
+    A message is "build NETWORK", "step WAY", which is answered by (seconds, shares), or "memory WAY", which is answered
+    by the MB that a step adds at its peak.
     """
     torch.set_num_threads(threads)
     if set(ways) & {"float32", "bf16"}:
         keep_freed_memory()
-    known: dict[str, nn.Module] = {}
-    images = labels = torch.empty(0)
+    steps: dict[str, Callable[[], tuple[Tensor, Shares]]] = {}
     while message := connection.recv():
-        kind, _, way = message.rpartition(" ")
+        kind, name = message.split(" ")
         if kind == "build":
-            network, images, labels = build(way)
-            known = {name: prepare(network, precision=name) if name in ("float32", "bf16") else network
-                     for name in ways}  # fmt: skip
-            if "backward" in ways or "naive" in ways:
-                network.requires_grad_(True)
-            for name in ways:
-                STEPS[name](known[name], images, labels, images)
+            steps = _steps(name, ways)
             connection.send(None)
         elif kind == "memory":
-            connection.send(_added_memory(lambda: STEPS[way](known[way], images, labels, images)))
+            connection.send(_added_memory(steps[name]))
         else:
             begin = time.perf_counter()
-            _, shares = STEPS[way](known[way], images, labels, images)
+            _, shares = steps[name]()
             connection.send((time.perf_counter() - begin, shares))
+
+
+def _steps(name: str, ways: tuple[str, ...]) -> dict[str, Callable[[], tuple[Tensor, Shares]]]:
+    """The ways to take a step, each taken once, so that all that is done only once is done."""
+    network, images, labels = build(name)
+    steps = {}
+    for way in ways:
+        prepared = prepare(network, precision=way) if way in ("float32", "bf16") else network.requires_grad_(True)
+        steps[way] = partial(STEPS[way], prepared, images, labels, images)
+        steps[way]()
+    return steps
 
 
 def _added_memory(step: Callable[[], object]) -> float | None:

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_attack.engine.program import Program
 from lightning_attack.engine.convolution import Packed
+from lightning_attack.engine.program import Program
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
 
 from .compare import apart, both, check, noise, operators
@@ -59,7 +59,9 @@ def test_a_convolution_with_two_users_keeps_its_weights():
 
 
 def test_sums_of_stacked_tensors_are_additions():
-    made = network(lambda x, a, b: torch.stack([a(x), b(x), x], 0).sum(0), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1))
+    made = network(
+        lambda x, a, b: torch.stack([a(x), b(x), x], 0).sum(0), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+    )
     images = noise(2, 3, 8, 10)
     assert not any("stack" in name or "sum" in name for name in operators(check(made, images), images)[0])
     # Sums over another dimension than that of the stack are none.
@@ -68,10 +70,14 @@ def test_sums_of_stacked_tensors_are_additions():
 
 
 @pytest.mark.parametrize("activation", [F.relu, F.relu6, F.hardtanh, F.silu, F.hardswish, F.gelu, torch.sigmoid])
-@pytest.mark.parametrize("layer", [nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 1), nn.ConvTranspose2d(3, 5, 3, stride=2)])
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 1), nn.ConvTranspose2d(3, 5, 3, stride=2)]
+)
 def test_activations(activation, layer):
     images = noise(2, 3, 9, 7)
-    alone, forward, _ = operators(check(network(lambda x, conv: 3 * activation(4 * conv(x) - 0.5), layer), images), images)
+    alone, forward, _ = operators(
+        check(network(lambda x, conv: 3 * activation(4 * conv(x) - 0.5), layer), images), images
+    )
     made = network(lambda x, conv: activation(conv(x)), layer)
     alone, forward, _ = operators(check(made, images), images)
     if activation is not torch.sigmoid:
@@ -107,9 +113,13 @@ def test_a_sum_may_take_the_memory_of_a_branch():
         lambda x, conv: (y := conv(x).relu()) + conv(y) + y,
         lambda x, conv: (y := conv(x)) * y + y.relu() * y,
         lambda x, conv: conv(conv(x).mul_(2)).add_(x),
-        lambda x, conv: torch.cat([conv(x), x], 1).flatten(2).transpose(1, 2).softmax(1).transpose(1, 2).unflatten(2, (8, 8)),
+        lambda x, conv: (
+            torch.cat([conv(x), x], 1).flatten(2).transpose(1, 2).softmax(1).transpose(1, 2).unflatten(2, (8, 8))
+        ),
         lambda x, conv: F.interpolate(conv(x), scale_factor=2, mode="bilinear") + F.interpolate(x, scale_factor=2),
-        lambda x, conv: conv(x) * F.adaptive_avg_pool2d(x, 1).sigmoid() + F.max_pool2d(x, 3, 1, 1) + F.avg_pool2d(x, 3, 1, 1),
+        lambda x, conv: (
+            conv(x) * F.adaptive_avg_pool2d(x, 1).sigmoid() + F.max_pool2d(x, 3, 1, 1) + F.avg_pool2d(x, 3, 1, 1)
+        ),
         lambda x, conv: F.layer_norm(conv(x), (8, 8)) + F.group_norm(x, 3) + F.dropout(x, training=False),
         lambda x, conv: conv(x[..., ::2, 1:]).roll(1, 2) + F.pad(x, (1, -2, 0, -4)),
     ],
