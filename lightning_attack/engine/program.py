@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.fx.graph import _BoxedCodeGen
 
 from lightning_attack.engine.convolution import Packed, lower
 from lightning_attack.engine.folding import fold
@@ -45,12 +46,19 @@ class Program:
             if self._halves is None:
                 # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
                 forward, backward = split(lower(trace_joint(self._graph, self._images), self._packed))
-                self._halves = reuse(fuse(forward)), reuse(fuse(backward))
+                self._halves = reuse(fuse(forward)), _from_a_list(reuse(fuse(backward)))
             return _Differentiable.apply(images, *self._halves)
         if self._predict is None:
             self._predict = reuse(fuse(lower(copied(self._graph), self._packed)))
         with torch.no_grad():
             return self._predict(_channels_last(images))
+
+
+def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
+    """The graph with a list in place of its arguments, which it empties, so that each goes as soon as it is used up."""
+    module.graph.set_codegen(_BoxedCodeGen())
+    module.recompile()
+    return module
 
 
 class _Differentiable(Function):
@@ -66,7 +74,9 @@ class _Differentiable(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.graph(*ctx.saved_tensors, _channels_last(gradient)).contiguous(), None, None
+        given = [*ctx.saved_tensors, _channels_last(gradient)]
+        ctx.maybe_clear_saved_tensors()  # all of them, unless the caller wants to come back
+        return ctx.graph(given).contiguous(), None, None
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ def engine(network: nn.Module, images: Tensor, labels: Tensor, start: Tensor) ->
     losses, log_probs = cross_entropy(values, labels)
     right = -losses.detach() >= log_probs.amax(1)
     (at_logits,) = torch.autograd.grad(losses, values, right.float() + 0.5 * (~right))
+    del losses, log_probs, right
     after_loss = time.perf_counter()
     (grad,) = torch.autograd.grad(logits, x, at_logits)
     after_backward = time.perf_counter()
