@@ -69,6 +69,20 @@ def test_sums_of_stacked_tensors_are_additions():
     check(network(lambda x: torch.stack([x, 2 * x], 0).sum([0, 1])[:, None]), images)
 
 
+def test_bfloat16_is_for_products_and_what_lies_between():
+    def function(x, a, b):
+        x = F.group_norm(a(x - 0.25), 2).relu()
+        return F.interpolate(b(x), scale_factor=2, mode="bilinear")
+
+    made, images = network(function, nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)), noise(2, 3, 9, 7)
+    fast = check(made, images, 2e-2, 5e-2, precision="bf16")
+    (program,) = fast._programs.values()
+    types = {str(node.target): node.meta["val"].dtype for node in program._graph.graph.nodes
+             if node.op == "call_function" and isinstance(node.meta["val"], torch.Tensor)}  # fmt: skip
+    assert types["aten.sub.Tensor"] == types["aten.upsample_bilinear2d.default"] == torch.float32
+    assert types["aten.convolution.default"] == types["aten.relu.default"] == torch.bfloat16
+
+
 @pytest.mark.parametrize("activation", [F.relu, F.relu6, F.hardtanh, F.silu, F.hardswish, F.gelu, torch.sigmoid])
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 1), nn.ConvTranspose2d(3, 5, 3, stride=2)]
