@@ -6,19 +6,21 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lightning_attack.engine.compiled import CompiledProgram
 from lightning_attack.engine.convolution import Packed
 from lightning_attack.engine.graphs import UnsupportedError
 from lightning_attack.engine.program import Program
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["eager", "fused"]
+Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
+AnyProgram = Program | CompiledProgram
 
 SHAPES = 4
 """Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
@@ -34,9 +36,11 @@ def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "fl
 
     Args:
         network: takes images (B, 3, H, W), returns logits (B, C, H', W'). Nothing of it is changed.
-        kind: `eager` runs the network as it is, to the last bit. `fused` runs graphs made from it.
-        precision: what convolutions and matrix products of `fused` compute in: float32, or bfloat16 (`bf16`). Images,
-            logits and gradients are float32 with both.
+        kind: `eager` runs the network as it is, to the last bit. `fused` runs graphs made from it, whose convolutions
+            are fused with what surrounds them; `compiled` leaves that to torch.compile, which needs a C++ compiler and
+            takes a minute for each shape of images.
+        precision: what convolutions and matrix products compute in: float32, or bfloat16 (`bf16`), which `eager` does
+            not offer. Images, logits and gradients are float32 with both.
 
     Raises:
         ValueError: there is no such kind or precision, or eager is to run in bfloat16.
@@ -69,13 +73,16 @@ class PreparedNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, kind: Kind, precision: Precision) -> None:
         super().__init__()
-        if kind not in ("eager", "fused") or precision not in ("float32", "bf16"):
-            raise ValueError(f"kind={kind!r}, precision={precision!r}: must be eager or fused, and float32 or bf16")
+        if kind not in get_args(Kind) or precision not in get_args(Precision):
+            raise ValueError(
+                f"kind={kind!r}, precision={precision!r}: must be one of {', '.join(get_args(Kind))}, and of "
+                f"{', '.join(get_args(Precision))}"
+            )
         if kind == "eager" and precision != "float32":
-            raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs kind='fused'")
+            raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs another kind")
         self.network, self.kind, self.precision = network, kind, precision
         self.training = network.training
-        self._programs: OrderedDict[Hashable, Program | None] = OrderedDict()
+        self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed = Packed()
         self._reported: set[str] = set()
         self._weights, self._hooks = _weights(network), _hooks(network)
@@ -83,15 +90,14 @@ class PreparedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
         program = self._program(images) if self.kind != "eager" and _hooks(self.network) == self._hooks else None
-        if program is None:
-            return self.network(images)
-        try:
-            return program(images)
-        except Exception as error:
-            self._give_up(images, error)
-            return self.network(images)
+        if program is not None:
+            try:
+                return program(images)
+            except Exception as error:
+                self._give_up(images, error)
+        return self.network(images)
 
-    def _program(self, images: Tensor) -> Program | None:
+    def _program(self, images: Tensor) -> AnyProgram | None:
         reason = self._outside(images)
         if reason:
             self._report(reason)
@@ -105,13 +111,19 @@ class PreparedNetwork(nn.Module):
             if shape not in self._programs:
                 try:
                     with torch.inference_mode(False):
-                        self._programs[shape] = Program(self.network, shape, self.precision == "bf16", self._packed)
+                        self._programs[shape] = self._build(shape)
                 except Exception as error:
                     self._give_up(images, error)
                 while len(self._programs) > SHAPES:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(shape)
             return self._programs[shape]
+
+    def _build(self, shape: tuple[int, ...]) -> AnyProgram:
+        bfloat16 = self.precision == "bf16"
+        if self.kind == "compiled":
+            return CompiledProgram(self.network, shape, bfloat16)
+        return Program(self.network, shape, bfloat16, self._packed)
 
     def _outside(self, images: Tensor) -> str:
         """Why these images, or the network as it now is, are none for a graph; empty if they are."""
@@ -130,6 +142,9 @@ class PreparedNetwork(nn.Module):
         return ""
 
     def _give_up(self, images: Tensor, error: Exception) -> None:
+        """Let the network itself do it from now on; not where memory is short, of which it needs more."""
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise error
         self._programs[tuple(images.shape)] = None
         first = str(error).strip().partition("\n")[0]
         self._report(first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}")

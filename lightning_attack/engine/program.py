@@ -18,6 +18,12 @@ from lightning_attack.engine.precision import to_bfloat16
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
 
 
+def rewritten(network: nn.Module, images: tuple[int, ...], bfloat16: bool) -> fx.GraphModule:
+    """The graph of the logits for one shape of images, as far as its gradient can still be asked for."""
+    graph = fold(trace_forward(network, images))
+    return to_bfloat16(graph, images) if bfloat16 else graph
+
+
 class Program:
     """Images (B, 3, H, W) of one shape to logits, with a gradient for the images if they ask for one.
 
@@ -34,9 +40,7 @@ class Program:
 
     def __init__(self, network: nn.Module, images: tuple[int, ...], bfloat16: bool, packed: Packed) -> None:
         self._images, self._packed = images, packed
-        self._graph = fold(trace_forward(network, images))
-        if bfloat16:
-            self._graph = to_bfloat16(self._graph, images)
+        self._graph = rewritten(network, images, bfloat16)
         self._predict: fx.GraphModule | None = None
         self._halves: tuple[fx.GraphModule, fx.GraphModule] | None = None
 
@@ -51,7 +55,7 @@ class Program:
         if self._predict is None:
             self._predict = reuse(fuse(lower(copied(self._graph), self._packed)))
         with torch.no_grad():
-            return self._predict(_channels_last(images))
+            return self._predict(channels_last(images))
 
 
 def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
@@ -66,7 +70,7 @@ class _Differentiable(Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, forward: fx.GraphModule, backward: fx.GraphModule) -> Tensor:
-        logits, *kept = forward(_channels_last(images))
+        logits, *kept = forward(channels_last(images))
         ctx.save_for_backward(*kept)
         ctx.graph = backward
         return logits
@@ -74,10 +78,11 @@ class _Differentiable(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        given = [*ctx.saved_tensors, _channels_last(gradient)]
+        given = [*ctx.saved_tensors, channels_last(gradient)]
         ctx.maybe_clear_saved_tensors()  # all of them, unless the caller wants to come back
         return ctx.graph(given).contiguous(), None, None
 
 
-def _channels_last(images: Tensor) -> Tensor:
+def channels_last(images: Tensor) -> Tensor:
+    """The images in the layout in which convolutions are fast."""
     return images.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """What a prepared network promises beside its results: the network stays what it was, and nothing gets lost."""
 
 import copy
+import shutil
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_attack.engine import prepare
+from lightning_attack.engine.program import Program
 
 from .compare import apart, both, noise, operators
 
@@ -126,6 +128,41 @@ def test_images_that_need_no_gradient_keep_nothing():
         fast(images)
     assert both(fast, images)[1].abs().sum() > 0
     assert all(len(names) == 2 for names in operators(fast, images)[:2])
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_compiled(caplog):
+    network, images = small(), noise(2, 3, 8, 8)
+    found, gradient = both(prepare(network, kind="compiled"), images)
+    expected, expected_gradient = both(network, images)
+    assert apart(found, expected) < 1e-6
+    assert apart(gradient, expected_gradient) < 1e-6
+    assert not reports(caplog)
+
+
+def test_without_a_compiler_the_network_runs_itself(caplog, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: raising("no compiler"))
+    network = small()
+    fast = prepare(network, kind="compiled")
+    for _ in range(2):
+        assert same(fast, network, noise(2, 3, 8, 8))
+    (line,) = reports(caplog)
+    assert line.endswith("runs without the compiled engine: RuntimeError: no compiler")
+
+
+def test_memory_that_is_short_is_the_callers_affair(monkeypatch):
+    fast, images = prepare(small()), noise(2, 3, 8, 8)
+    fast(images)
+    monkeypatch.setattr(Program, "__call__", raising("DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        fast(images)
+
+
+def raising(message):
+    def function(*_):
+        raise RuntimeError(message)
+
+    return function
 
 
 def test_many_shapes_keep_few_programs(caplog):
