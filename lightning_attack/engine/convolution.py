@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,10 +74,10 @@ def adjoint(
 
 
 class Packed:
-    """Weights in the library's own order, made once for each weight and geometry."""
+    """Weights in the library's own order, made once for each weight and geometry, whatever the shape of the images."""
 
     def __init__(self) -> None:
-        self._packed: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._packed: dict[tuple[object, ...], Tensor] = {}
 
     def convolution(self, weight: Tensor, geometry: Geometry) -> Tensor:
         """The weight for the library's convolutions."""
@@ -95,11 +96,12 @@ class Packed:
         return self._once(weight, "pointwise", pack)
 
     def _once(self, weight: Tensor, use: object, make: Callable[..., Tensor], *settings: Any) -> Tensor:
-        # The weight is kept beside it, lest another one takes its place in memory.
-        key = (weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, use)
+        # By content: each shape of images has a graph of its own, with the same numbers in other tensors.
+        values: Any = weight.contiguous().view(-1).view(torch.uint8).numpy()
+        key = (hashlib.blake2b(values, digest_size=16).digest(), weight.shape, weight.dtype, use)
         if key not in self._packed:
-            self._packed[key] = (weight, make(weight, *settings))
-        return self._packed[key][1]
+            self._packed[key] = make(weight, *settings)
+        return self._packed[key]
 
 
 def lower(module: fx.GraphModule, packed: Packed) -> fx.GraphModule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Literal, get_args
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lightning_attack.engine.compiled import CompiledProgram
 from lightning_attack.engine.convolution import Packed
 from lightning_attack.engine.graphs import UnsupportedError
-from lightning_attack.engine.program import Program
+from lightning_attack.engine.program import BUILDING, Program
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +23,6 @@ AnyProgram = Program | CompiledProgram
 
 SHAPES = 4
 """Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
-
-_building = threading.RLock()
 
 
 def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "float32") -> PreparedNetwork:
@@ -103,7 +100,7 @@ class PreparedNetwork(nn.Module):
             self._report(reason)
             return None
         shape = tuple(images.shape)
-        with _building:
+        with BUILDING:
             weights = _weights(self.network)
             if weights != self._weights:
                 self._weights, self._packed = weights, Packed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from lightning_attack.engine.fusion import fuse, reuse
 from lightning_attack.engine.graphs import copied
 from lightning_attack.engine.precision import to_bfloat16
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
+
+BUILDING = threading.RLock()
+"""Held while graphs are made: tracing changes torch for all threads."""
 
 
 def rewritten(network: nn.Module, images: tuple[int, ...], bfloat16: bool) -> fx.GraphModule:
@@ -40,22 +44,37 @@ class Program:
 
     def __init__(self, network: nn.Module, images: tuple[int, ...], bfloat16: bool, packed: Packed) -> None:
         self._images, self._packed = images, packed
-        self._graph = rewritten(network, images, bfloat16)
-        self._predict: fx.GraphModule | None = None
+        self._graph: fx.GraphModule | None = rewritten(network, images, bfloat16)
+        self._logits: fx.GraphModule | None = None
         self._halves: tuple[fx.GraphModule, fx.GraphModule] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of the images."""
         if images.requires_grad and torch.is_grad_enabled():
-            if self._halves is None:
+            return _Differentiable.apply(images, *(self._halves or self._build_halves()))
+        with torch.no_grad():
+            return (self._logits or self._build_logits())(channels_last(images))
+
+    def _build_logits(self) -> fx.GraphModule:
+        with BUILDING, torch.inference_mode(False):
+            if self._logits is None and self._graph is not None:
+                self._logits = reuse(fuse(lower(copied(self._graph), self._packed)))
+                self._release()
+            return self._logits  # type: ignore[return-value]  # another thread may have built it
+
+    def _build_halves(self) -> tuple[fx.GraphModule, fx.GraphModule]:
+        with BUILDING, torch.inference_mode(False):
+            if self._halves is None and self._graph is not None:
                 # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
                 forward, backward = split(lower(trace_joint(self._graph, self._images), self._packed))
                 self._halves = reuse(fuse(forward)), _from_a_list(reuse(fuse(backward)))
-            return _Differentiable.apply(images, *self._halves)
-        if self._predict is None:
-            self._predict = reuse(fuse(lower(copied(self._graph), self._packed)))
-        with torch.no_grad():
-            return self._predict(channels_last(images))
+                self._release()
+            return self._halves  # type: ignore[return-value]  # another thread may have built it
+
+    def _release(self) -> None:
+        """Drop the graph, and with it the weights that are not packed, once all is built from it."""
+        if self._logits is not None and self._halves is not None:
+            self._graph = None
 
 
 def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:

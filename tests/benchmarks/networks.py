@@ -51,3 +51,19 @@ def build(name: str) -> tuple[SegmentationModel, Tensor, Tensor]:
     labels = torch.randint(classes, (batch, height, width), generator=draws)
     labels[:, : height // 16] = 255
     return network, images, labels
+
+
+def convolution_operations(network: nn.Module, images: Tensor) -> float:
+    """Floating point operations of a network's convolutions, forward."""
+    total = 0.0
+
+    def count(module: nn.Conv2d, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += 2.0 * output[:, 0].numel() * module.weight.numel()
+
+    hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, nn.Conv2d)]
+    with torch.no_grad():
+        network(images[:1])
+    for hook in hooks:
+        hook.remove()
+    return total * len(images)

@@ -24,9 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 import torch.nn.functional as F
-from networks import NETWORKS, build
+from networks import NETWORKS
 from steps import work
-from torch import nn
 
 PLAIN, PREPARED = ("naive", "backward"), ("float32", "bf16")
 PARTS = ("network", "loss", "rest")
@@ -54,7 +53,7 @@ def main() -> None:
     for name in options.networks:
         for one in {id(worker): worker for worker in workers.values()}.values():
             ask(one, f"build {name}")
-        rows += measured(name, workers, 2 if options.quick else 7)
+        rows += measured(name, workers, options.quick)
     for one in {id(worker): worker for worker in workers.values()}.values():
         one.send("")
     show(rows)
@@ -68,20 +67,22 @@ def ask(worker: Connection, message: str) -> Any:
     return worker.recv()
 
 
-def measured(name: str, workers: dict[str, Connection], rounds: int) -> list[dict[str, Any]]:
+def measured(name: str, workers: dict[str, Connection], quick: bool) -> list[dict[str, Any]]:
     """The rows of a network: each round takes one step in every way, in turns."""
     seconds: dict[str, list[float]] = {way: [] for way in workers}
     shares: dict[str, list[dict[str, float]]] = {way: [] for way in workers}
     peaks: dict[str, list[float]] = {precision: [] for precision in PREPARED}
-    for _ in range(rounds):
+    for _ in range(2 if quick else 7):
         for way, worker in workers.items():
             took, parts = ask(worker, f"step {way}")
             seconds[way].append(took)
             shares[way].append(parts)
         for precision, peak in peaks.items():
             peak.append(convolution_peak(getattr(torch, precision.replace("bf16", "bfloat16"))))
-    work = 2 * convolution_flops(name)  # forward and gradient of the images
+    operations = 2 * ask(workers["naive"], "count naive")  # forward and gradient of the images
     batch, height, width = NETWORKS[name][2]
+    # A tenth of a quick run for a figure that hardly changes.
+    naive_memory = None if quick else ask(workers["naive"], "memory naive")
     rows = []
     for precision in PREPARED:
         over = {way: median(a / b for a, b in zip(seconds[way], seconds[precision], strict=True)) for way in workers}
@@ -90,29 +91,12 @@ def measured(name: str, workers: dict[str, Connection], rounds: int) -> list[dic
             "network": name, "size": f"{batch}x{height}x{width}", "precision": precision, "engine": "fused",
             "speedup_over_naive": over["naive"], "speedup_over_backward": over["backward"],
             "speedup_over_torchattacks": over.get("torchattacks"),
-            "fraction_of_floor": work / max(peaks[precision]) / median(seconds[precision]),
+            "fraction_of_floor": operations / max(peaks[precision]) / median(seconds[precision]),
             "peak_memory_mb": ask(workers[precision], f"memory {precision}"),
-            "naive_memory_mb": ask(workers["naive"], "memory naive"),
+            "naive_memory_mb": naive_memory,
             **{f"{part}_share": took / sum(times) for part, took in zip(PARTS, times, strict=True)},
         })  # fmt: skip
     return rows
-
-
-def convolution_flops(name: str) -> float:
-    """Floating point operations of a network's convolutions on its batch of images, forward."""
-    network, images, _ = build(name)
-    total = 0.0
-
-    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        total += 2.0 * output[:, 0].numel() * module.weight.numel()
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        network(images[:1])
-    return total * len(images)
 
 
 def convolution_peak(dtype: torch.dtype) -> float:

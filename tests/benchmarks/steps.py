@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from networks import build
+from networks import build, convolution_operations
 from torch import Tensor, nn
 
 from lightning_attack.engine import cross_entropy, keep_freed_memory, prepare
@@ -83,12 +83,12 @@ def work(connection: Connection, ways: tuple[str, ...], threads: int) -> None:
     """Build the networks it is told to, and take a step in the ways it is told to, until it is told nothing more.
 
     A message is "build NETWORK", "step WAY", which is answered by (seconds, shares), or "memory WAY", which is answered
-    by the MB that a step adds at its peak.
+    by the MB that a step adds at its peak; "count WAY" asks for the operations of the network's convolutions.
     """
     torch.set_num_threads(threads)
     if set(ways) & {"float32", "bf16"}:
         keep_freed_memory()
-    steps: dict[str, Callable[[], tuple[Tensor, Shares]]] = {}
+    steps: dict[str, partial[tuple[Tensor, Shares]]] = {}
     while message := connection.recv():
         kind, name = message.split(" ")
         if kind == "build":
@@ -96,13 +96,15 @@ def work(connection: Connection, ways: tuple[str, ...], threads: int) -> None:
             connection.send(None)
         elif kind == "memory":
             connection.send(_added_memory(steps[name]))
+        elif kind == "count":
+            connection.send(convolution_operations(*steps[name].args[:2]))
         else:
             begin = time.perf_counter()
             _, shares = steps[name]()
             connection.send((time.perf_counter() - begin, shares))
 
 
-def _steps(name: str, ways: tuple[str, ...]) -> dict[str, Callable[[], tuple[Tensor, Shares]]]:
+def _steps(name: str, ways: tuple[str, ...]) -> dict[str, partial[tuple[Tensor, Shares]]]:
     """The ways to take a step, each taken once, so that all that is done only once is done."""
     network, images, labels = build(name)
     steps = {}

@@ -51,6 +51,6 @@ def operators(fast, images):
     with torch.no_grad():
         fast(images)
     (program,) = fast._programs.values()
-    graphs = (program._predict, *program._halves)
+    graphs = (program._logits, *program._halves)
     return tuple([str(getattr(node.target, "__name__", node.target)) for node in graph.graph.nodes
                   if node.op == "call_function"] for graph in graphs)  # fmt: skip

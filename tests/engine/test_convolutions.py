@@ -116,8 +116,8 @@ def test_weights_are_packed_once():
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1)).eval().requires_grad_(False)
     fast = check(network, noise(1, 3, 8, 8))
     count = len(fast._packed._packed)
-    for _ in range(2):
-        both(fast, noise(1, 3, 8, 8))
+    for size in (8, 10):
+        both(fast, noise(1, 3, size, size))
     assert len(fast._packed._packed) == count == 4
 
 

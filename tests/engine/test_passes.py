@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_attack.engine.convolution import Packed
-from lightning_attack.engine.program import Program
+from lightning_attack.engine.program import Program, rewritten
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
 
 from .compare import apart, both, check, noise, operators
@@ -75,9 +75,9 @@ def test_bfloat16_is_for_products_and_what_lies_between():
         return F.interpolate(b(x), scale_factor=2, mode="bilinear")
 
     made, images = network(function, nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)), noise(2, 3, 9, 7)
-    fast = check(made, images, 2e-2, 5e-2, precision="bf16")
-    (program,) = fast._programs.values()
-    types = {str(node.target): node.meta["val"].dtype for node in program._graph.graph.nodes
+    check(made, images, 2e-2, 5e-2, precision="bf16")
+    graph = rewritten(made, tuple(images.shape), bfloat16=True).graph
+    types = {str(node.target): node.meta["val"].dtype for node in graph.nodes
              if node.op == "call_function" and isinstance(node.meta["val"], torch.Tensor)}  # fmt: skip
     assert types["aten.sub.Tensor"] == types["aten.upsample_bilinear2d.default"] == torch.float32
     assert types["aten.convolution.default"] == types["aten.relu.default"] == torch.bfloat16
