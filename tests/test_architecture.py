@@ -8,6 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_attack"
 OWN = "lightning_attack"
 FORBIDDEN = {
+    "engine": {"lightning", "torchmetrics", "segmentation_models_pytorch", "torchvision",
+               *(f"{OWN}.{floor}" for floor in ("attacks", "callbacks", "cli", "data", "metrics", "models", "module",
+                                                "outputs", "report", "task", "windows"))},
     "attacks": {"lightning", "torchmetrics", "segmentation_models_pytorch", "torchvision", "pathlib", "os",
                 f"{OWN}.models", f"{OWN}.data", f"{OWN}.metrics", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
     "models": {"lightning", f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},

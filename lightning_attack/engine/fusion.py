@@ -1,0 +1,127 @@
+"""Elementwise operators done by the convolution before them, or in the memory of what they replace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from lightning_attack.engine.depthwise import dilated_depthwise
+from lightning_attack.engine.graphs import arguments, call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
+from lightning_attack.engine.pointwise import pointwise
+from lightning_attack.engine.strided import shuffled, spread, thinned
+
+aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+
+_CONVOLUTION = mkldnn._convolution_pointwise.default
+_TRANSPOSED = mkldnn._convolution_transpose_pointwise.default
+_SUM = mkldnn._convolution_pointwise.binary
+_SUM_IN_PLACE = mkldnn._convolution_pointwise_.binary
+
+_IN_PLACE: dict[Any, Any] = {
+    aten.add.Tensor: aten.add_.Tensor,
+    aten.mul.Tensor: aten.mul_.Tensor,
+    aten.div.Tensor: aten.div_.Tensor,
+    aten.relu.default: aten.relu_.default,
+    aten.hardtanh.default: aten.hardtanh_.default,
+    aten.silu.default: aten.silu_.default,
+    aten.hardswish.default: aten.hardswish_.default,
+}
+_IN_PLACE_GRADIENT: dict[Any, Any] = {
+    aten.threshold_backward.default: aten.threshold_backward.grad_input,
+    aten.hardtanh_backward.default: aten.hardtanh_backward.grad_input,
+    aten.silu_backward.default: aten.silu_backward.grad_input,
+}
+
+_NEW = {
+    _CONVOLUTION, _TRANSPOSED, _SUM, _SUM_IN_PLACE, dilated_depthwise, pointwise, shuffled,
+    spread, thinned, aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
+    aten.max_pool2d_with_indices_backward.default, aten.avg_pool2d_backward.default,
+    *_IN_PLACE, *_IN_PLACE.values(), *_IN_PLACE_GRADIENT, *_IN_PLACE_GRADIENT.values(),
+}  # fmt: skip
+"""Operators whose result is memory of its own, or memory that another one of these has handed over for good."""
+
+
+def fuse(module: fx.GraphModule) -> fx.GraphModule:
+    """The graph with activations and sums inside the convolutions that come before them."""
+    for node in calls(module.graph, aten.add.Tensor):
+        _into_sum(node)
+    for node in calls(module.graph, _CONVOLUTION, _TRANSPOSED, _SUM, pointwise):
+        _with_activation(node)
+    return cleaned(module)
+
+
+def reuse(module: fx.GraphModule) -> fx.GraphModule:
+    """The graph with elementwise operators that write over an operand which nothing else needs.
+
+    Of memory that the caller owns, or that is kept for the backward pass, nothing is written over.
+    """
+    for node in calls(module.graph, _SUM):
+        x, other, *rest = arguments(node)
+        if _handed_over(node, other):
+            node.target, node.args = _SUM_IN_PLACE, (other, x, *rest)
+    for node in calls(module.graph, aten.add.Tensor):
+        operands = arguments(node)
+        if len(operands) == 2 and not node.kwargs and _handed_over(node, operands[1]):
+            node.args = operands[::-1]
+    for node in calls(module.graph, *_IN_PLACE):
+        if _handed_over(node, arguments(node)[0]):
+            node.target = _IN_PLACE[node.target]
+    for node in calls(module.graph, *_IN_PLACE_GRADIENT):
+        if _handed_over(node, arguments(node)[0]):
+            node.target, node.kwargs = _IN_PLACE_GRADIENT[node.target], {"grad_input": arguments(node)[0]}
+    module.recompile()
+    return module
+
+
+def _handed_over(node: fx.Node, operand: Any) -> bool:
+    """Whether the result of `node` may take the memory of an operand."""
+    return (
+        is_tensor(operand)
+        and operand.target in _NEW
+        and only_user(operand) is node
+        and shape(operand) == shape(node)
+        and dtype(operand) == dtype(node)
+    )
+
+
+def _into_sum(node: fx.Node) -> None:
+    """conv(x) + other in one pass."""
+    operands = arguments(node)
+    if len(operands) != 2 or node.kwargs:
+        return
+    for own, other in (operands, operands[::-1]):
+        if (
+            is_tensor(own)
+            and is_tensor(other)
+            and own.target == _CONVOLUTION
+            and only_user(own) is node
+            and shape(own) == shape(other)
+            and dtype(own) == dtype(other)
+        ):
+            x, *settings, activation, _, _ = arguments(own)
+            if activation == "none":
+                replace(node, call(node, node.meta["val"], _SUM, x, other, *settings, "add", None, None, [], None))
+                return
+
+
+def _with_activation(node: fx.Node) -> None:
+    """activation(conv(x)), and relu(conv(x) + other), in one pass."""
+    user = only_user(node)
+    activation = None if user is None else _activation(user)
+    if user is None or activation is None or (node.target == _SUM and activation[0] != "relu"):
+        return
+    node.args = (*arguments(node)[:-3], *activation)
+    replace(user, node)
+
+
+def _activation(node: fx.Node) -> tuple[str, list[float], str] | None:
+    """An activation as the library's name, numbers and variant of it."""
+    if node.target == aten.hardtanh.default:
+        limits = list(arguments(node)[1:])
+        return "hardtanh", [*limits, *(-1.0, 1.0)[len(limits) :]], ""
+    if node.target == aten.gelu.default:
+        return "gelu", [], str(node.kwargs.get("approximate", "none"))
+    names: dict[Any, str] = {aten.relu.default: "relu", aten.hardswish.default: "hardswish", aten.silu.default: "swish"}
+    return (names[node.target], [], "") if node.target in names else None

@@ -1,0 +1,23 @@
+"""Memory that a process keeps from one step to the next."""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed for what is allocated next, for the rest of the process.
+
+    Otherwise each tensor above 32 MB is given back to the system and asked for again, page by page, in every step: a
+    tenth to a fifth of the time of networks on large images. The process stays as large as it has ever been.
+
+    Returns:
+        Whether it could be done: in the GNU C library it can.
+    """
+    try:
+        change = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return False
+    return bool(change(_TRIM_THRESHOLD, -1)) and bool(change(_MMAP_MAX, 0))

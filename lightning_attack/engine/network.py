@@ -1,0 +1,171 @@
+"""`prepare`: a frozen network made fast, for its logits and for the gradient of its images."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attack.engine.compiled import CompiledProgram
+from lightning_attack.engine.convolution import Packed
+from lightning_attack.engine.graphs import UnsupportedError
+from lightning_attack.engine.program import BUILDING, Program
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["eager", "fused", "compiled"]
+Precision = Literal["float32", "bf16"]
+AnyProgram = Program | CompiledProgram
+
+SHAPES = 4
+"""Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
+
+
+def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "float32") -> PreparedNetwork:
+    """A frozen network that gives the same logits, and the same gradients of its images, in less time.
+
+    It is called as the network is. The first call with a shape of images, and the first with images that require a
+    gradient, take some seconds longer, in which the network is rewritten for it.
+
+    Args:
+        network: takes images (B, 3, H, W), returns logits (B, C, H', W'). Nothing of it is changed.
+        kind: `eager` runs the network as it is, to the last bit. `fused` runs graphs made from it, whose convolutions
+            are fused with what surrounds them; `compiled` leaves that to torch.compile, which needs a C++ compiler and
+            takes a minute for each shape of images.
+        precision: what convolutions and matrix products compute in: float32, or bfloat16 (`bf16`), which `eager` does
+            not offer. Images, logits and gradients are float32 with both.
+
+    Raises:
+        ValueError: there is no such kind or precision, or eager is to run in bfloat16.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU()).requires_grad_(False).eval()
+        >>> network[0].weight.data = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, -1.0]]).view(2, 3, 1, 1)
+        >>> fast, images = prepare(network), torch.ones(1, 3, 1, 1, requires_grad=True)
+        >>> fast(images).flatten().tolist()                 # 1 + 2 + 3, max(0, -1)
+        [6.0, 0.0]
+        >>> torch.autograd.grad(fast(images).sum(), images)[0].flatten().tolist()
+        [1.0, 2.0, 3.0]
+    """
+    return PreparedNetwork(network, kind, precision)
+
+
+class PreparedNetwork(nn.Module):
+    """See `prepare`.
+
+    What the graphs cannot do is done by the network itself, and the reason is logged, once for each: other images than
+    float32 ones on the CPU, training mode, weights that require a gradient, autocast, and networks that cannot be
+    written as a graph. So that hooks see what they wait for, the network also runs itself while any of its modules has
+    one more or less than at first, without a word. If its weights change, it is rewritten.
+
+    A second derivative is refused; in one process, several threads may call it.
+
+    Attributes:
+        network: the network.
+    """
+
+    def __init__(self, network: nn.Module, kind: Kind, precision: Precision) -> None:
+        super().__init__()
+        if kind not in get_args(Kind) or precision not in get_args(Precision):
+            raise ValueError(
+                f"kind={kind!r}, precision={precision!r}: must be one of {', '.join(get_args(Kind))}, and of "
+                f"{', '.join(get_args(Precision))}"
+            )
+        if kind == "eager" and precision != "float32":
+            raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs another kind")
+        self.network, self.kind, self.precision = network, kind, precision
+        self.training = network.training
+        self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
+        self._packed = Packed()
+        self._reported: set[str] = set()
+        self._weights, self._hooks = _weights(network), _hooks(network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        program = self._program(images) if self.kind != "eager" and _hooks(self.network) == self._hooks else None
+        if program is not None:
+            try:
+                return program(images)
+            except Exception as error:
+                self._give_up(images, error)
+        return self.network(images)
+
+    def _program(self, images: Tensor) -> AnyProgram | None:
+        reason = self._outside(images)
+        if reason:
+            self._report(reason)
+            return None
+        shape = tuple(images.shape)
+        with BUILDING:
+            weights = _weights(self.network)
+            if weights != self._weights:
+                self._weights, self._packed = weights, Packed()
+                self._programs.clear()
+            if shape not in self._programs:
+                try:
+                    with torch.inference_mode(False):
+                        self._programs[shape] = self._build(shape)
+                except Exception as error:
+                    self._give_up(images, error)
+                while len(self._programs) > SHAPES:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(shape)
+            return self._programs[shape]
+
+    def _build(self, shape: tuple[int, ...]) -> AnyProgram:
+        bfloat16 = self.precision == "bf16"
+        if self.kind == "compiled":
+            return CompiledProgram(self.network, shape, bfloat16)
+        return Program(self.network, shape, bfloat16, self._packed)
+
+    def _outside(self, images: Tensor) -> str:
+        """Why these images, or the network as it now is, are none for a graph; empty if they are."""
+        if images.dtype != torch.float32:
+            return f"images are {images.dtype}, not float32"
+        if images.device.type != "cpu":
+            return f"images are on {images.device.type}, not on the CPU"
+        if not torch.backends.mkldnn.is_available():
+            return "this build of torch has no oneDNN"
+        if torch.is_autocast_enabled("cpu"):
+            return "autocast is on"
+        if any(module.training for module in self.network.modules()):
+            return "the network is in training mode"
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in self.network.parameters()):
+            return "weights require a gradient"
+        return ""
+
+    def _give_up(self, images: Tensor, error: Exception) -> None:
+        """Let the network itself do it from now on; not where memory is short, of which it needs more."""
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise error
+        self._programs[tuple(images.shape)] = None
+        first = str(error).strip().partition("\n")[0]
+        self._report(first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}")
+
+    def _report(self, reason: str) -> None:
+        if reason not in self._reported:
+            self._reported.add(reason)
+            log.warning("'%s' runs without the %s engine: %s", _name(self.network), self.kind, reason)
+
+
+def _name(network: nn.Module) -> str:
+    return getattr(network, "name", type(network).__name__)
+
+
+def _weights(network: nn.Module) -> list[tuple[int, int]]:
+    """Which tensors the network has, and how often each has been written to."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+
+def _hooks(network: nn.Module) -> list[tuple[int, ...]]:
+    """Which hooks each module has, and whether it has a `forward` of its own, as some recorders give it."""
+    return [
+        (*module._forward_hooks, -1, *module._forward_pre_hooks, -1, *module._backward_hooks, -1,
+         *module._backward_pre_hooks, id(vars(module).get("forward")))
+        for module in network.modules()
+    ]  # fmt: skip

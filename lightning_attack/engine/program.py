@@ -1,0 +1,107 @@
+"""`Program`: the graphs of a network for one shape of images, rewritten and ready to run."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.fx.graph import _BoxedCodeGen
+
+from lightning_attack.engine.convolution import Packed, lower
+from lightning_attack.engine.folding import fold
+from lightning_attack.engine.fusion import fuse, reuse
+from lightning_attack.engine.graphs import copied
+from lightning_attack.engine.precision import to_bfloat16
+from lightning_attack.engine.trace import split, trace_forward, trace_joint
+
+BUILDING = threading.RLock()
+"""Held while graphs are made: tracing changes torch for all threads."""
+
+
+def rewritten(network: nn.Module, images: tuple[int, ...], bfloat16: bool) -> fx.GraphModule:
+    """The graph of the logits for one shape of images, as far as its gradient can still be asked for."""
+    graph = fold(trace_forward(network, images))
+    return to_bfloat16(graph, images) if bfloat16 else graph
+
+
+class Program:
+    """Images (B, 3, H, W) of one shape to logits, with a gradient for the images if they ask for one.
+
+    Args:
+        network: the network, frozen, in eval mode.
+        images: the shape.
+        bfloat16: whether to compute in bfloat16.
+        packed: packed weights, shared with the programs for other shapes.
+
+    Raises:
+        UnsupportedError: see `trace_forward`.
+        Exception: see `trace_forward`.
+    """
+
+    def __init__(self, network: nn.Module, images: tuple[int, ...], bfloat16: bool, packed: Packed) -> None:
+        self._images, self._packed = images, packed
+        self._graph: fx.GraphModule | None = rewritten(network, images, bfloat16)
+        self._logits: fx.GraphModule | None = None
+        self._halves: tuple[fx.GraphModule, fx.GraphModule] | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of the images."""
+        if images.requires_grad and torch.is_grad_enabled():
+            return _Differentiable.apply(images, *(self._halves or self._build_halves()))
+        with torch.no_grad():
+            return (self._logits or self._build_logits())(channels_last(images))
+
+    def _build_logits(self) -> fx.GraphModule:
+        with BUILDING, torch.inference_mode(False):
+            if self._logits is None and self._graph is not None:
+                self._logits = reuse(fuse(lower(copied(self._graph), self._packed)))
+                self._release()
+            return self._logits  # type: ignore[return-value]  # another thread may have built it
+
+    def _build_halves(self) -> tuple[fx.GraphModule, fx.GraphModule]:
+        with BUILDING, torch.inference_mode(False):
+            if self._halves is None and self._graph is not None:
+                # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
+                forward, backward = split(lower(trace_joint(self._graph, self._images), self._packed))
+                self._halves = reuse(fuse(forward)), _from_a_list(reuse(fuse(backward)))
+                self._release()
+            return self._halves  # type: ignore[return-value]  # another thread may have built it
+
+    def _release(self) -> None:
+        """Drop the graph, and with it the weights that are not packed, once all is built from it."""
+        if self._logits is not None and self._halves is not None:
+            self._graph = None
+
+
+def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
+    """The graph with a list in place of its arguments, which it empties, so that each goes as soon as it is used up."""
+    module.graph.set_codegen(_BoxedCodeGen())
+    module.recompile()
+    return module
+
+
+class _Differentiable(Function):
+    """The network as one operator."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, forward: fx.GraphModule, backward: fx.GraphModule) -> Tensor:
+        logits, *kept = forward(channels_last(images))
+        ctx.save_for_backward(*kept)
+        ctx.graph = backward
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        given = [*ctx.saved_tensors, channels_last(gradient)]
+        ctx.maybe_clear_saved_tensors()  # all of them, unless the caller wants to come back
+        return ctx.graph(given).contiguous(), None, None
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The images in the layout in which convolutions are fast."""
+    return images.contiguous(memory_format=torch.channels_last)

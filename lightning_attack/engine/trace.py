@@ -1,0 +1,143 @@
+"""A network as a graph of ATen operators for one shape of images, and that graph with the gradient of the images."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
+from torch._subclasses import FakeTensorMode
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lightning_attack.engine.graphs import (
+    UnsupportedError,
+    arguments,
+    calls,
+    cleaned,
+    is_tensor,
+    outputs,
+    replace,
+    shape,
+)
+
+aten = torch.ops.aten
+
+_NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default)
+"""Operators that return what they are given: nothing in a graph is written to, and networks are in eval mode."""
+
+
+def trace_forward(network: nn.Module, images: tuple[int, ...]) -> fx.GraphModule:
+    """What a network in eval mode does with images of one shape.
+
+    It is run on tensors without values, so this costs little memory and time.
+    """
+    with torch.no_grad():
+        return traced(network, images)
+
+
+def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:
+    """(images, gradient of the logits) -> (logits, gradient of the images), from the graph of the logits."""
+
+    def joint(images: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.detach().requires_grad_()
+        logits = forward(images)
+        return logits, torch.autograd.grad(logits, images, gradient)[0]
+
+    with torch.enable_grad():
+        module = traced(joint, images, shape(outputs(forward)[0]))
+    _mask_by_results(module.graph)
+    return cleaned(module)
+
+
+def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The two halves of `trace_joint`.
+
+    The first gives (logits, *kept) of the images, the second the gradient of the images, given (*kept, gradient of the
+    logits). What the logits do not need is left to the second half; what both need is kept.
+    """
+    images, gradient = (node for node in joint.graph.nodes if node.op == "placeholder")
+    logits, result = outputs(joint)
+    first = {images}
+    todo = [logits]
+    while todo:
+        node = todo.pop()
+        if node not in first:
+            first.add(node)
+            todo += node.all_input_nodes
+    # One of several results of an operator, such as the places of maxima, is kept as a tensor of its own.
+    first |= {node for node in calls(joint.graph, operator.getitem) if arguments(node)[0] in first}
+    later = [node for node in joint.graph.nodes if node not in first and node.op != "output"]
+    used = {node for user in later for node in user.all_input_nodes}
+    kept = [node for node in joint.graph.nodes if node in first & used and node.op != "get_attr"]
+    if not all(map(is_tensor, kept)):
+        raise UnsupportedError("the backward pass needs a result that is no tensor")
+    return _part(joint, [images], [logits, *kept]), _part(joint, [*kept, gradient], result)
+
+
+def _part(joint: fx.GraphModule, inputs: list[fx.Node], result: fx.Node | list[fx.Node]) -> fx.GraphModule:
+    """The part of a graph between some of its nodes."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in inputs:
+        copies[node] = graph.placeholder(node.name)
+        copies[node].meta = node.meta
+    needed, todo = set(), [result] if isinstance(result, fx.Node) else list(result)
+    while todo:
+        node = todo.pop()
+        if node not in needed and node not in copies:
+            needed.add(node)
+            todo += node.all_input_nodes
+    for node in joint.graph.nodes:
+        if node in needed:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(fx.map_arg(result, copies.__getitem__))
+    return fx.GraphModule(joint, graph)
+
+
+def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphModule:
+    """What a function does with float32 tensors of these shapes, as a graph without writes and of any memory layout.
+
+    Raises:
+        UnsupportedError: an operator's result depends on the layout in memory.
+        Exception: whatever the function raises when its tensors have no values, as in `if x.max() > 1`.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        examples = [torch.empty(shape) for shape in shapes]
+
+    def trace(function: Callable[..., Any]) -> fx.GraphModule:
+        return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+
+    module = trace(function)
+    if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in module.graph.nodes):
+        module = trace(functionalize(module))
+    for node in calls(module.graph, aten.as_strided.default, aten.as_strided_.default):
+        if not _same_layout(node):
+            raise UnsupportedError(f"{node.target} depends on the layout of its input in memory")
+        replace(node, arguments(node)[0])
+    for node in calls(module.graph, *_NOTHING):
+        replace(node, arguments(node)[0])
+    for node in calls(module.graph, aten.view.default, aten._unsafe_view.default):
+        node.target = aten.reshape.default  # a view of this layout may need a copy in another one
+    return cleaned(module)
+
+
+def _same_layout(node: fx.Node) -> bool:
+    """Whether `as_strided` gives its input back, as where it only settles the strides of dimensions of length 1."""
+    before, size, stride, *offset = arguments(node)
+    value = before.meta["val"]
+    places = zip(value.shape, value.stride(), stride, strict=True)
+    return list(value.shape) == list(size) and not any(offset) and all(a == b or n == 1 for n, a, b in places)
+
+
+def _mask_by_results(graph: fx.Graph) -> None:
+    """Let the gradients of clipped values look at the clipped values, which are kept anyway, as those of ReLU do."""
+    for node in calls(graph, aten.hardtanh_backward.default):
+        gradient, before, *limits = arguments(node)
+        for user in before.users:
+            if user.target == aten.hardtanh.default and list(arguments(user)[1:]) == limits:
+                node.args = (gradient, user, *limits)
+                break
