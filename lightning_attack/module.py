@@ -16,7 +16,9 @@ from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.cost import clock, count_passes
+from lightning_attack.engine import Kind, Precision
 from lightning_attack.faults import OnError, attempt, finite, out_of_memory, refuse
+from lightning_attack.models.fast import FastNetworks
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
@@ -62,6 +64,10 @@ class AttackModule(LightningModule):
             Its `attack` tells whether the photo is attacked or each window on its own.
         exact: show the networks one image at a time, so that results are the same to the last bit whatever the batch
             size; networks compute in another order for another batch size, and sign steps amplify that rounding.
+        engine: how networks are run: `eager` (the reference), `fused` (rewritten, faster); None = `fused` for images of
+            256 x 256 pixels or more, `eager` for smaller ones.
+        precision: what the attack's passes through the source compute in, with `fused`: `float32` or `bf16`. Scoring is
+            in float32 with both.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
@@ -80,6 +86,8 @@ class AttackModule(LightningModule):
         probe_size: tuple[int, int] = (64, 64),
         windows: Windows | None = None,
         exact: bool = False,
+        engine: Kind | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
@@ -117,6 +125,8 @@ class AttackModule(LightningModule):
         self.on_status: Callable[[str], None] = lambda status: None
         """Told what is being done, for progress bars."""
         freeze(self)
+        self.engine, self.precision = engine, precision
+        self._fast = FastNetworks(networks, engine, precision)
 
     @property
     def target_names(self) -> list[str]:
@@ -152,6 +162,8 @@ class AttackModule(LightningModule):
             "quantize": self.quantize,
             "seed": self.seed,
             "exact": self.exact,
+            "engine": self.engine,
+            "precision": self.precision,
             "windows": None if self.windows is None else asdict(self.windows),
         }
 
@@ -205,7 +217,7 @@ class AttackModule(LightningModule):
             figures.append(values)
             self.on_status(f"{self.attack.name} step {step + 1}")
 
-        with count_passes(self.source) as passes:
+        with self._fast.attacking(), count_passes(self.source) as passes:
             seconds = clock(images)
             adversarial = self.attack(
                 self.source,

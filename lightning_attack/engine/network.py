@@ -24,6 +24,9 @@ AnyProgram = Program | CompiledProgram
 SHAPES = 4
 """Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
 
+TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
+"""How far the first logits of each shape may be from those of the network itself, as a share of their norm."""
+
 
 def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "float32") -> PreparedNetwork:
     """A frozen network that gives the same logits, and the same gradients of its images, in less time.
@@ -59,8 +62,9 @@ class PreparedNetwork(nn.Module):
 
     What the graphs cannot do is done by the network itself, and the reason is logged, once for each: other images than
     float32 ones on the CPU, training mode, weights that require a gradient, autocast, and networks that cannot be
-    written as a graph. So that hooks see what they wait for, the network also runs itself while any of its modules has
-    one more or less than at first, without a word. If its weights change, it is rewritten.
+    written as a graph, or whose graph gives other logits. So that hooks see what they wait for, the network also runs
+    itself while any of its modules has one more or less than at first, without a word. If its weights change, it is
+    rewritten.
 
     A second derivative is refused; in one process, several threads may call it.
 
@@ -108,7 +112,7 @@ class PreparedNetwork(nn.Module):
             if shape not in self._programs:
                 try:
                     with torch.inference_mode(False):
-                        self._programs[shape] = self._build(shape)
+                        self._programs[shape] = self._checked(self._build(shape), images)
                 except Exception as error:
                     self._give_up(images, error)
                 while len(self._programs) > SHAPES:
@@ -121,6 +125,15 @@ class PreparedNetwork(nn.Module):
         if self.kind == "compiled":
             return CompiledProgram(self.network, shape, bfloat16)
         return Program(self.network, shape, bfloat16, self._packed)
+
+    def _checked(self, program: AnyProgram, images: Tensor) -> AnyProgram:
+        """The program, if it gives what the network gives: one that draws random numbers, for one, may not."""
+        with torch.no_grad():
+            expected, found = self.network(images), program(images)
+        error = float((found - expected).norm() / expected.norm())
+        if expected.isfinite().all() and not error <= TOLERANCE[self.precision]:
+            raise UnsupportedError(f"its logits would differ by {error:.1g} of their norm")
+        return program
 
     def _outside(self, images: Tensor) -> str:
         """Why these images, or the network as it now is, are none for a graph; empty if they are."""

@@ -1,6 +1,7 @@
 """What a prepared network promises beside its results: the network stays what it was, and nothing gets lost."""
 
 import copy
+import random
 import shutil
 import threading
 
@@ -71,6 +72,18 @@ def test_what_it_cannot_do_the_network_does_with_one_line(change, reason, caplog
         assert same(fast, network, images)
     (line,) = reports(caplog)
     assert reason in line
+
+
+def test_random_numbers_of_python_are_drawn_anew(caplog):
+    class Drawing(nn.Module):
+        def forward(self, x):
+            return x * random.randint(1, 1000)
+
+    fast = prepare(Drawing().eval())
+    results = {float(fast(torch.ones(1, 3, 4, 4)).mean()) for _ in range(8)}
+    assert len(results) > 4
+    (said,) = reports(caplog)
+    assert said.startswith("'Drawing' runs without the fused engine: its logits would differ by")
 
 
 def test_training_and_autocast(caplog):
