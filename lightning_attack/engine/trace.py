@@ -36,7 +36,7 @@ def trace_forward(network: nn.Module, images: tuple[int, ...]) -> fx.GraphModule
     It is run on tensors without values, so this costs little memory and time.
     """
     with torch.no_grad():
-        return traced(network, images)
+        return traced(functionalize(network), images)
 
 
 def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:

@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 import torch.nn.functional as F
-from networks import NETWORKS
-from steps import work
+
+from tests.benchmarks.networks import NETWORKS
+from tests.benchmarks.steps import work
 
 PLAIN, PREPARED = ("naive", "backward"), ("float32", "bf16")
 PARTS = ("network", "loss", "rest")

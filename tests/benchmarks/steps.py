@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from networks import build, convolution_operations
 from torch import Tensor, nn
 
 from lightning_attack.engine import cross_entropy, keep_freed_memory, prepare
+
+from .networks import build, convolution_operations
 
 EPS, STEP = 8 / 255, 2 / 255
 Shares = dict[str, float]

@@ -26,7 +26,8 @@ def exact(network, images, weights=None):
 
 def apart(found, expected):
     """Relative error in the Euclidean norm."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())
 
 
 def check(network, images, logits=1e-6, gradient=1e-6, **settings):
