@@ -64,10 +64,8 @@ class AttackModule(LightningModule):
             Its `attack` tells whether the photo is attacked or each window on its own.
         exact: show the networks one image at a time, so that results are the same to the last bit whatever the batch
             size; networks compute in another order for another batch size, and sign steps amplify that rounding.
-        engine: how networks are run: `eager` (the reference), `fused` (rewritten, faster); None = `fused` for images of
-            256 x 256 pixels or more, `eager` for smaller ones.
-        precision: what the attack's passes through the source compute in, with `fused`: `float32` or `bf16`. Scoring is
-            in float32 with both.
+        engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`.
+        precision: what the attack's passes compute in, unless with `eager`: `float32` or `bf16`.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two

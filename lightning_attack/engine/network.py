@@ -21,7 +21,7 @@ Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
 AnyProgram = Program | CompiledProgram
 
-SHAPES = 4
+SHAPES = 16
 """Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
