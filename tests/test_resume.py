@@ -36,12 +36,12 @@ def finish(process, code=0):
     return output
 
 
-def results(folder):
+def results(folder, count=13):
     """All that a run says and saves, but for the time that it took."""
     report = json.loads((folder / "run" / "transfer.json").read_text())
     del report["seconds"]
     images = {path.name: path.read_bytes() for path in (folder / "run" / "images").iterdir()}
-    assert len(images) == 13
+    assert len(images) == count
     return report, (folder / "run" / "transfer.csv").read_text(), images
 
 
@@ -140,12 +140,14 @@ def test_every_launcher_gives_the_same_bits(attack, tmp_path):
 
 def test_killed_runs_go_on(tmp_path):
     """Killed without a warning, with one and with two processes, at random moments."""
-    finish(start(tmp_path / "whole"))
+    count = 2 * KILLS + 9
+    settings = f"--data.dataset.init_args.count={count}", "--model.attack.steps=8"
+    finish(start(tmp_path / "whole", *settings))
     generator = random.Random(0)
     folder, kept = tmp_path / "killed", {}
     for kill in range(KILLS):
-        process = start(folder, *(DDP if kill % 2 else ()))
-        wait_for(folder, min(12, len(kept) + 1), process)
+        process = start(folder, *settings, *(DDP if kill % 2 else ()))
+        wait_for(folder, min(count - 1, len(kept) + 1), process)
         time.sleep(generator.uniform(0, 0.3))
         if kill % 4 < 2:
             os.killpg(process.pid, signal.SIGKILL)
@@ -156,11 +158,10 @@ def test_killed_runs_go_on(tmp_path):
         for name, content in kept.items():
             assert now[name] == content, "an image was attacked again after it was recorded"
         kept = now
-        if len(kept) == 13:
-            break
-    finish(start(folder))
+        print(f"{len(kept)} of {count} after kill {kill + 1}")
+    finish(start(folder, *settings))
     assert {name: records(folder)[name] for name in kept} == kept
-    assert results(folder) == results(tmp_path / "whole")
+    assert results(folder, count) == results(tmp_path / "whole", count)
     left = [path.name for path in (folder / "run").rglob(".*") if not path.name.startswith(".lock")]
     assert all("unfinished" in name for name in left)
 
