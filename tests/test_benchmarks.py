@@ -21,3 +21,17 @@ def test_one_process_against_two(tmp_path):
     for row in (one, two):
         assert 0 < row["attack_share_of_run"] < 1
         assert row["images_per_second"] > 0
+
+
+def test_a_step_in_turns_with_plain_loops(tmp_path):
+    found = rows("speed.py", tmp_path / "file.json", "--quick", "--networks=embedded-deeplabv3plus")
+    assert [(row["network"], row["precision"], row["engine"]) for row in found] == [
+        ("embedded-deeplabv3plus", "float32", "fused"), ("embedded-deeplabv3plus", "bf16", "fused")
+    ]  # fmt: skip
+    for row in found:
+        assert row["size"] == "8x128x128"
+        assert row["speedup_over_naive"] > 0
+        assert row["speedup_over_backward"] > 0
+        assert 0 < row["fraction_of_floor"] < 1
+        assert row["peak_memory_mb"] > 0
+        assert abs(row["network_share"] + row["loss_share"] + row["rest_share"] - 1) < 1e-6

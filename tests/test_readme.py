@@ -124,11 +124,12 @@ def test_export_commands(command, monkeypatch, tmp_path):
 
 
 def test_no_command_is_left_out():
-    """The table of presets by test_shared, the first two lines by CI, those for clusters by test_resume."""
+    """The table of presets by test_shared, the first two lines by CI, those for clusters by test_resume,
+    benchmarks by test_benchmarks."""
     kinds = (
         "python3 -m venv", "python main.py predict", "python main.py fit", "python main.py export", "python -m pydoc",
         "tensorboard", "sbatch configs/cluster", "HEAD=node0:29500 NODES=2",
-        "python -m tests.presets_table",
+        "python -m tests.presets_table", "python tests/benchmarks/",
     )  # fmt: skip
     assert all(line.startswith(kinds) for line in COMMANDS), COMMANDS
     for name in re.findall(r"(?<![\w/])[\w/]*configs/[\w/]+\.yaml", README):
