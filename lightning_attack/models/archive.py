@@ -41,6 +41,8 @@ def read_program(path: str) -> io.BytesIO:
         # The reader of torch.export.load, so that both see the same entries.
         archive = torch._C.PyTorchFileReader(content)
         names = archive.get_all_records()
+        if not {"models/model.json", "serialized_exported_program.json"} & {*names}:
+            raise ValueError("no exported program in it")
         foreign = [name for name in names if not _NAMES.fullmatch(name)]
         foreign += [name for name in names if name.endswith("_config.json") and _pickles(archive.get_record(name))]
         for name in set(names) & {"data/sample_inputs/model.pt"}:
