@@ -30,6 +30,10 @@ class FastNetworks:
     """
 
     def __init__(self, networks: Sequence[nn.Module], engine: Kind | None, precision: Precision) -> None:
+        if engine == "eager" and precision != "float32":
+            raise ValueError(
+                f"engine='eager' runs networks as they are; precision={precision!r} needs fused or compiled"
+            )
         self._parts = []
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
             whole = _Whole(part)
