@@ -64,7 +64,10 @@ def mistake(*arguments, says):
     [
         # Features.
         mistake(attack("fspgd"), "--model.attack.layers=[network.encoder]", says="returned a list, no tensor in the"),
-        mistake(attack("sea"), "--model.attack.class_pixels=[1,2]", says="class_pixels has 2 numbers, the model 8"),
+        mistake(
+            attack("sea"), "--model.attack.class_pixels=[1,2]", "--model.attack.steps=3",
+            says="class_pixels has 2 numbers, the model 8",
+        ),
         mistake(
             attack("fspgd"), "--model.attack.layers=[network.encoder.model.s33]",
             says="no layer 'network.encoder.model.s33'; the nearest are network.encoder.model.s2, network.enc",
