@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_attack.engine import Kind, Precision, prepare
 from lightning_attack.models.wrapper import SegmentationModel
 
-WORTH = 256 * 256
+WORTH = 320 * 320
 """Pixels of an image from which on rewriting a network pays, if nothing is said: it takes a second or two."""
 
 
@@ -22,7 +22,7 @@ class FastNetworks:
 
     Args:
         networks: the networks, on [0, 1] images.
-        engine: see `engine.prepare`; None = `fused` for images of 256 x 256 pixels or more, `eager` for smaller ones.
+        engine: see `engine.prepare`; None = `fused` for images of 320 x 320 pixels or more, `eager` for smaller ones.
         precision: what passes within `attacking` compute in; everything else, as scoring, is float32.
 
     Raises:

@@ -40,12 +40,12 @@ def test_fused_attacks_as_eager_does():
     assert torch.equal(again["adversarial"], fused["adversarial"])
 
 
-@pytest.mark.parametrize(("side", "asked"), [(248, []), (256, [False])])
+@pytest.mark.parametrize(("side", "asked"), [(312, []), (320, [False])])
 def test_large_images_are_worth_it(monkeypatch, side, asked):
     module = AttackModule(network(), pgd(steps=1))
     found = calls(module, monkeypatch)
     with torch.no_grad():
-        module.source(torch.zeros(1, 3, side, 256))
+        module.source(torch.zeros(1, 3, side, 320))
     assert found == asked
 
 
