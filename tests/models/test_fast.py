@@ -86,5 +86,5 @@ def test_settings_of_a_run():
 
 
 def test_what_cannot_be():
-    with pytest.raises(ValueError, match="precision='bf16' needs another"):
+    with pytest.raises(ValueError, match="precision='bf16' needs fused or compiled"):
         AttackModule(SegmentationModel(nn.Conv2d(3, 2, 1)), pgd(), engine="eager", precision="bf16")
