@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_attack.engine import out_of_memory
 from lightning_attack.models.wrapper import ModelError
 from lightning_attack.outputs import divide, select
 
@@ -81,8 +82,3 @@ def finite(values: Tensor) -> Tensor:
         tensor([ True, False])
     """
     return values.isfinite().flatten(1).all(1)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether it says so; what torch raises on processors is a plain `RuntimeError`."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

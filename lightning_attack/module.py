@@ -16,8 +16,8 @@ from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.cost import clock, count_passes
-from lightning_attack.engine import Kind, Precision
-from lightning_attack.faults import OnError, attempt, finite, out_of_memory, refuse
+from lightning_attack.engine import Kind, Precision, out_of_memory
+from lightning_attack.faults import OnError, attempt, finite, refuse
 from lightning_attack.models.fast import FastNetworks
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe
@@ -185,9 +185,10 @@ class AttackModule(LightningModule):
                 f"trainer.precision={self.trainer.precision} would round images or lose gradients of an attack; "
                 "use 32-true or bf16-mixed"
             )
-        self.check_classes(getattr(getattr(self.trainer, "datamodule", None), "classes", None))
-        if getattr(self.trainer, "datamodule", None) is not None:
-            self.trainer.datamodule.partners_seed = self.partners_seed  # type: ignore[attr-defined]
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.check_classes(getattr(datamodule, "classes", None))
+        if datamodule is not None:
+            datamodule.partners_seed = self.partners_seed
         # Lightning decides on the mode after this hook and before the loop; later is too late.
         if self.trainer.predict_loop.inference_mode:
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")

@@ -1,7 +1,7 @@
 """Frozen networks made fast: knows torch, and no attack and no network of the project."""
 
 from lightning_attack.engine.cross_entropy import cross_entropy
-from lightning_attack.engine.memory import keep_freed_memory
+from lightning_attack.engine.memory import keep_freed_memory, out_of_memory
 from lightning_attack.engine.network import Kind, Precision, PreparedNetwork, prepare
 
-__all__ = ["Kind", "Precision", "PreparedNetwork", "cross_entropy", "keep_freed_memory", "prepare"]
+__all__ = ["Kind", "Precision", "PreparedNetwork", "cross_entropy", "keep_freed_memory", "out_of_memory", "prepare"]

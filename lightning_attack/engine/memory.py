@@ -1,10 +1,17 @@
-"""Memory that a process keeps from one step to the next."""
+"""Memory: how to see that it was short, and what a process keeps from one step to the next."""
 
 from __future__ import annotations
 
 import ctypes
 
+import torch
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says so; what torch raises on processors is a plain `RuntimeError`."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def keep_freed_memory() -> bool:

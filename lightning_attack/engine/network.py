@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_attack.engine.compiled import CompiledProgram
 from lightning_attack.engine.convolution import Packed
 from lightning_attack.engine.graphs import UnsupportedError
+from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.program import BUILDING, Program
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class PreparedNetwork(nn.Module):
 
     def _give_up(self, images: Tensor, error: Exception) -> None:
         """Let the network itself do it from now on; not where memory is short, of which it needs more."""
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if out_of_memory(error):
             raise error
         self._programs[tuple(images.shape)] = None
         first = str(error).strip().partition("\n")[0]

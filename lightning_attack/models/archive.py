@@ -19,6 +19,8 @@ _NAMES = re.compile(
 )
 """The entries of a network of plain tensors: not compiled code, and not objects of classes of its own."""
 
+_INPUTS = "data/sample_inputs/model.pt"
+
 
 def read_program(path: str) -> io.BytesIO:
     """The content of a file of `torch.export.save` that can be loaded without running what is in it.
@@ -45,8 +47,8 @@ def read_program(path: str) -> io.BytesIO:
             raise ValueError("no exported program in it")
         foreign = [name for name in names if not _NAMES.fullmatch(name)]
         foreign += [name for name in names if name.endswith("_config.json") and _pickles(archive.get_record(name))]
-        for name in set(names) & {"data/sample_inputs/model.pt"}:
-            torch.load(io.BytesIO(archive.get_record(name)), weights_only=True)
+        if _INPUTS in names:
+            torch.load(io.BytesIO(archive.get_record(_INPUTS)), weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, "example inputs that are no tensors") from error
     except Exception as error:  # damaged files make torch's readers raise whatever they stumble over
