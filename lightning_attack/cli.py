@@ -29,6 +29,7 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning_attack import __version__, attacks, callbacks, data, models
 from lightning_attack.adversarial_training import AdversarialTraining
 from lightning_attack.cli_errors import Part, explain
+from lightning_attack.engine import keep_freed_memory
 from lightning_attack.module import AttackModule
 from lightning_attack.task import SegmentationTask
 
@@ -192,6 +193,7 @@ class AttackCLI(LightningCLI):
                 "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
             )
         self.model.on_error = self.datamodule.on_error = self._get(self.config, "on_error")
+        keep_freed_memory()  # this process is the run's; attacks ask for the same memory in every step
         if self.trainer.is_global_zero:
             self.run_folder.check(self.trainer, self.model)
             self.model.check_classes(self.datamodule.classes)

@@ -1,10 +1,11 @@
-"""What an attack costs: time, and passes of the source."""
+"""What an attack costs: time, memory, and passes of the source."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,43 @@ def clock(images: Tensor) -> float:
     if images.device.type != "cpu":
         torch.accelerator.synchronize(images.device)
     return time.perf_counter()
+
+
+class PeakMemory:
+    """The most memory that attacks have needed, beyond what was in use before the first of them.
+
+    On accelerators what torch has allocated; on the CPU the size of the process, which Linux tells. What the process
+    has kept of one batch for the next counts as that batch's.
+    """
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+
+    def begin(self, device: torch.device) -> None:
+        """Forget earlier peaks."""
+        if device.type != "cpu":
+            torch.accelerator.reset_peak_memory_stats(device)
+            self._before = torch.accelerator.memory_allocated(device)
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # another system, or a container that forbids it
+            return
+        if self._before is None:
+            self._before = _of_process("VmRSS")
+
+    def end(self, device: torch.device) -> int | None:
+        """Bytes at the peak since `begin`; None where the system does not tell."""
+        if self._before is None:
+            return None
+        peak = torch.accelerator.max_memory_allocated(device) if device.type != "cpu" else _of_process("VmHWM")
+        return max(peak - self._before, 0)
+
+
+def _of_process(key: str) -> int:
+    """A size of this process in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
-from lightning_attack.cost import clock, count_passes
+from lightning_attack.cost import PeakMemory, clock, count_passes
 from lightning_attack.engine import Kind, Precision, out_of_memory
 from lightning_attack.faults import OnError, attempt, finite, refuse
 from lightning_attack.models.fast import FastNetworks
@@ -40,7 +40,7 @@ class AttackModule(LightningModule):
     * `skipped`: images that were left out; if all were, there is nothing else;
     * `figures`: one mapping per attack step from names to tensors (B,), see `StepLog`;
     * `passes`: forward and backward passes of the source per image, of an ensemble those of all members; `seconds`:
-      time of the attack.
+      time of the attack, `scoring` that of all networks' predictions, `memory` bytes per image at the attack's peak.
 
     A batch may hold more than images and labels: `region` (B, H, W) bool, where images may change, and `target_mask`
     (B, H, W) int64, wanted classes.
@@ -125,6 +125,7 @@ class AttackModule(LightningModule):
         freeze(self)
         self.engine, self.precision = engine, precision
         self._fast = FastNetworks(networks, engine, precision)
+        self._memory = PeakMemory()
 
     @property
     def target_names(self) -> list[str]:
@@ -206,7 +207,9 @@ class AttackModule(LightningModule):
         names = batch.get("name", [f"image {index}" for index in batch["index"].tolist()])
         failed: list[dict[str, str]] = [{} for _ in names]
         self.on_status("clean prediction")
+        scoring = -clock(images)
         clean = {name: self._classes(name, images, names, failed) for name in self.target_names}
+        scoring += clock(images)
         labels = batch["mask"] if "mask" in batch else clean[self.source_name]
         wanted = self._wanted(batch, labels)
 
@@ -217,6 +220,7 @@ class AttackModule(LightningModule):
             self.on_status(f"{self.attack.name} step {step + 1}")
 
         with self._fast.attacking(), count_passes(self.source) as passes:
+            self._memory.begin(images.device)
             seconds = clock(images)
             adversarial = self.attack(
                 self.source,
@@ -229,6 +233,7 @@ class AttackModule(LightningModule):
                 partners=batch.get("partners"),
             )
             seconds = clock(images) - seconds
+            memory = self._memory.end(images.device)
         # The sign of NaN is NaN, and so is all that follows from it.
         refuse(~finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
         if self.quantize:
@@ -241,9 +246,11 @@ class AttackModule(LightningModule):
                 )
 
         preds = {}
+        scoring -= clock(images)
         for name in self.target_names:
             self.on_status(f"scoring {name}")
             preds[name] = {"clean": clean[name], "adversarial": self._classes(name, adversarial, names, failed)}
+        scoring += clock(images)
         return {
             "index": batch["index"],
             "name": names,
@@ -258,6 +265,8 @@ class AttackModule(LightningModule):
             "figures": figures,
             "passes": {kind: count / len(images) for kind, count in passes.items()},
             "seconds": seconds,
+            "scoring": scoring,
+            "memory": None if memory is None else memory / len(images),
         }
 
     def _wanted(self, batch: dict[str, Any], labels: Tensor) -> Tensor | None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ class Record:
         size: `linf`, `l2` and `psnr` of the perturbation, see `metrics.perturbation_size`.
         passes: `forward` and `backward` passes of the source.
         seconds: this image's share of the attack's time.
+        scoring: its share of the time that all networks took to score it.
+        memory: its share of the memory at the attack's peak, in bytes; None where that is not known.
         digest: hash of the photo and its masks.
         failed: for targets that could not be scored the reason, by name; their counts are 0.
         figures: by name the figures of all steps, float64, NaN where a step has none.
@@ -42,6 +44,8 @@ class Record:
     size: dict[str, float]
     passes: dict[str, float]
     seconds: float
+    scoring: float = 0.0
+    memory: float | None = None
     digest: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     figures: dict[str, np.ndarray] = field(default_factory=dict)
@@ -59,7 +63,8 @@ def record_files(folder: Path) -> list[Path]:
 
 def write_record(folder: Path, record: Record) -> None:
     """Write a record below a run's folder; it is complete when it appears, and begins with its own SHA-256."""
-    plain = {key: getattr(record, key) for key in ("index", "name", "size", "passes", "seconds", "digest", "failed")}
+    plain = {field.name: getattr(record, field.name) for field in fields(record)
+             if field.name not in ("confusion", "figures")}  # fmt: skip
     arrays = {f"figure/{name}": values for name, values in record.figures.items()}
     text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     content = io.BytesIO()

@@ -144,7 +144,7 @@ class EroSeg(WeightedCrossEntropy):
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         limit = 1 - (1 - self.tau) * math.exp(-self.growth * moment.step)
-        sensitive = prediction.unfooled & (prediction.log_probs.detach().max(1)[0] < math.log(limit))
+        sensitive = prediction.unfooled & (prediction.log_probs.max(1)[0] < math.log(limit))
         # No label is -1.
         behind = prediction.labels == (-1 if self.background_class is None else self.background_class)
         return sensitive * two_weights(behind, self.background, self.foreground, prediction.logits.dtype)

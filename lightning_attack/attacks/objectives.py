@@ -142,7 +142,7 @@ class CosPGD(WeightedCrossEntropy):
     """
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
-        probs = prediction.probs.detach()
+        probs = prediction.probs
         agreement = prediction.of_label(probs) / probs.norm(dim=1)
         return 1 - agreement if prediction.targeted else agreement
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.engine import cross_entropy
 
 IGNORE_INDEX = 255
 """Label of pixels that have no say."""
@@ -46,20 +46,17 @@ class Prediction:
         self.logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         self.labels, self.targeted, self.features = labels, targeted, features or {}
         self.hidden = torch.zeros_like(labels[:, 0, 0]) if hidden is None else hidden
-        self._cross_entropy: dict[float, Tensor] = {}
+        self._known: dict[float, tuple[Tensor, Tensor]] = {}
 
-    @cached_property
+    @property
     def log_probs(self) -> Tensor:
-        """Log softmax over the classes, (B, C, H, W)."""
-        # Kept for all who ask, also where the first to ask (a weight) is in no_grad.
-        with torch.set_grad_enabled(self.logits.requires_grad):
-            return F.log_softmax(self.logits, dim=1)
+        """Log softmax over the classes, (B, C, H, W); without the graph behind it."""
+        return self._scores(1.0)[1]
 
     @cached_property
     def probs(self) -> Tensor:
-        """Softmax over the classes, (B, C, H, W)."""
-        with torch.set_grad_enabled(self.logits.requires_grad):
-            return self.log_probs.exp()
+        """Softmax over the classes, (B, C, H, W); without the graph behind it."""
+        return self.log_probs.exp()
 
     @cached_property
     def cross_entropy(self) -> Tensor:
@@ -68,13 +65,16 @@ class Prediction:
 
     def softened_cross_entropy(self, temperature: float) -> Tensor:
         """-log softmax(z / temperature)_y of each pixel, (B, H, W); 0 on ignored pixels."""
-        if temperature not in self._cross_entropy:
+        return self._scores(temperature)[0]
+
+    def _scores(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and log-probabilities, which come from one look at the logits."""
+        if temperature not in self._known:
+            # For all who ask, also where the first to ask (a weight) is in no_grad.
             with torch.set_grad_enabled(self.logits.requires_grad):
-                log_probs = self.log_probs if temperature == 1 else F.log_softmax(self.logits / temperature, dim=1)
-                self._cross_entropy[temperature] = F.nll_loss(
-                    log_probs, self.labels, ignore_index=IGNORE_INDEX, reduction="none"
-                )
-        return self._cross_entropy[temperature]
+                logits = self.logits if temperature == 1 else self.logits / temperature
+                self._known[temperature] = cross_entropy(logits, self.labels, IGNORE_INDEX)
+        return self._known[temperature]
 
     @cached_property
     def valid(self) -> Tensor:

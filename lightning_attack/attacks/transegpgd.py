@@ -108,7 +108,7 @@ class TransferablePixels(WeightedCrossEntropy):
         """P_H, (B, H, W) bool."""
         if moment.clean is None:
             raise ValueError("TransferablePixels compares with the clean prediction; Moment.clean is missing")
-        p, q = prediction.log_probs.detach(), moment.clean.log_probs
+        p, q = prediction.log_probs, moment.clean.log_probs
         if self.kl == "clean||adversarial":
             p, q = q, p
         divergence = (p.exp() * (p - q)).sum(1).masked_fill(~prediction.valid, torch.nan).flatten(1)

@@ -106,6 +106,8 @@ class TransferMetrics(Callback):
                 size={key: float(values[row]) for key, values in size.items()},
                 passes=outputs["passes"],
                 seconds=outputs["seconds"] / len(outputs["name"]),
+                scoring=outputs["scoring"] / len(outputs["name"]),
+                memory=outputs["memory"],
                 digest=outputs["digest"][row],
                 failed=outputs["failed"][row],
                 figures={key: values[:, row] for key, values in curves.items()},
@@ -138,7 +140,9 @@ class TransferMetrics(Callback):
             "seconds": {
                 "run": time.perf_counter() - self._started,
                 "attack": sum(record.seconds for record in records),
+                "scoring": sum(record.scoring for record in records),
             },
+            "peak_memory_mb_per_image": _megabytes([record.memory for record in records]),
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }
@@ -214,6 +218,12 @@ class TransferMetrics(Callback):
             cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
             table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
         return table
+
+
+def _megabytes(sizes: Sequence[float | None]) -> float | None:
+    """The largest of sizes in bytes, in MB; None where none is known."""
+    known = [size for size in sizes if size is not None]
+    return max(known) / 1e6 if known else None
 
 
 def _labels(part: str, outputs: dict[str, Any]) -> Tensor:

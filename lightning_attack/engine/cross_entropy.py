@@ -20,10 +20,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tu
         L_i = -log p_y,  p = softmax(z_i);  0 where the label is ignored
         dL_i / dz_k = p_k - [k = y]
 
-    As `F.cross_entropy(logits, labels, ignore_index=..., reduction="none")`, with half of its passes over memory.
+    As `F.cross_entropy(logits, labels, ignore_index=..., reduction="none")`: of contiguous logits, as networks give them
+    that run as they are, to the last bit; of channels_last ones, as graphs give them, with half of its passes over
+    memory.
 
     Args:
-        logits: (B, C, H, W), contiguous or channels_last.
+        logits: (B, C, H, W).
         labels: (B, H, W) int64.
         ignore_index: label of the pixels that have no say.
 
@@ -34,10 +36,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tu
         >>> logits = torch.zeros(1, 2, 1, 2, requires_grad=True)
         >>> losses, log_probs = cross_entropy(logits, torch.tensor([[[0, 255]]]))
         >>> losses                                              # log 2, ignored
-        tensor([[[0.6931, 0.0000]]], grad_fn=<_CrossEntropyBackward>)
+        tensor([[[0.6931, 0.0000]]], grad_fn=<NllLoss2DBackward0>)
         >>> torch.autograd.grad(losses.sum(), logits)[0].flatten().tolist()      # 1/2 - 1, 0; 1/2, 0
         [-0.5, 0.0, 0.5, 0.0]
     """
+    if logits.is_contiguous():
+        log_probs = F.log_softmax(logits, 1)
+        return F.nll_loss(log_probs, labels, ignore_index=ignore_index, reduction="none"), log_probs.detach()
     return _CrossEntropy.apply(logits, labels, ignore_index)
 
 

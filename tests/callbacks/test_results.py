@@ -162,7 +162,9 @@ def test_json(finished):
     assert [{column: entry[column] for column in COLUMNS} for entry in report["targets"]] == metrics.rows
     assert (report["attack"], report["source"], report["images"]) == ("transegpgd", "source", 5)
     assert report["passes_per_image"] == {"forward": 7, "backward": 6}
-    assert 0 < report["seconds"]["attack"] < report["seconds"]["run"]
+    seconds = report["seconds"]
+    assert 0 < min(seconds["attack"], seconds["scoring"]) < seconds["attack"] + seconds["scoring"] < seconds["run"]
+    assert 0 <= report["peak_memory_mb_per_image"] < 1000
     assert report["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert set(report["versions"]) >= {"python", "torch", "lightning", "torchmetrics"}
     assert (report["settings"]["seed"], report["settings"]["quantize"]) == (0, True)
