@@ -37,8 +37,9 @@ def select(batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
 def join(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The outputs of the predict step for the parts of one batch, as those of the whole batch.
 
-    Tensors are put together along the batch, lists one after the other; `seconds` and `scoring` are added, `passes` averaged over the
-    images, of `memory` the most is kept. A part with fewer attack steps than another has NaN in the figures of the steps that it lacks.
+    Tensors are put together along the batch, lists one after the other; `seconds` and `scoring` are added, `passes`
+    averaged over the images, of `memory` the most is kept. A part with fewer attack steps than another has NaN in the
+    figures of the steps that it lacks.
 
     Example:
         >>> one = {"name": ["a"], "seconds": 1.0, "passes": {"forward": 2.0}, "figures": [{"loss": torch.ones(1)}]}

@@ -20,9 +20,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tu
         L_i = -log p_y,  p = softmax(z_i);  0 where the label is ignored
         dL_i / dz_k = p_k - [k = y]
 
-    As `F.cross_entropy(logits, labels, ignore_index=..., reduction="none")`: of contiguous logits, as networks give them
-    that run as they are, to the last bit; of channels_last ones, as graphs give them, with half of its passes over
-    memory.
+    As `F.cross_entropy(logits, labels, ignore_index=..., reduction="none")`: to the last bit where logits are
+    contiguous, as networks give them that run as they are; with half of its passes over memory where they are
+    channels_last, as graphs give them.
 
     Args:
         logits: (B, C, H, W).

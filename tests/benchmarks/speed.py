@@ -44,19 +44,21 @@ def main() -> None:
         plain = (*PLAIN, "torchattacks")
     context, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
     workers: dict[str, Connection] = {}
-    processes = []
+    ends = []
     for ways in (plain, PREPARED):
         here, there = context.Pipe()
-        processes.append(context.Process(target=work, args=(there, ways, threads), daemon=True))
-        processes[-1].start()
+        context.Process(target=work, args=(there, ways, threads), daemon=True).start()
+        ends.append(here)
         workers |= dict.fromkeys(ways, here)
     rows = []
     for name in options.networks:
-        for one in {id(worker): worker for worker in workers.values()}.values():
-            ask(one, f"build {name}")
+        for end in ends:
+            end.send(f"build {name}")
+        for end in ends:
+            end.recv()
         rows += measured(name, workers, options.quick)
-    for one in {id(worker): worker for worker in workers.values()}.values():
-        one.send("")
+    for end in ends:
+        end.send("")
     show(rows)
     if options.json:
         options.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
