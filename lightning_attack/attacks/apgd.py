@@ -130,7 +130,7 @@ class APGD(IterativeAttack):
         return [*(int(share * self.steps + 1e-6) for share in early), self.steps]
 
     def perturb(self, problem: Problem) -> Tensor:
-        gradient = LossGradient(problem, self.objective, [], self.steps)
+        gradient = LossGradient(problem, self.objective, [], self.steps, remember=True)
         point, done = None, 0
         for radius, end in zip(self.radii, self.ends(), strict=True):
             if end == done:

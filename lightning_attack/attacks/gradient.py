@@ -40,16 +40,24 @@ class LossGradient:
         objective: what to maximise.
         input_transforms: applied in order to the point.
         steps: how many steps there will be.
+        remember: whether `seen` is kept; it holds the logits as long as the network runs backwards.
 
     Attributes:
         figures: what is known of the current step, one value (B,) per image and name, see `IterativeAttack`.
-        seen: what the model said at its first look in this step (with several members the first of them).
+        seen: if remembered, what the model said at its first look in this step (with several members the first of
+            them).
     """
 
     def __init__(
-        self, problem: Problem, objective: Objective, input_transforms: Sequence[InputTransform], steps: int
+        self,
+        problem: Problem,
+        objective: Objective,
+        input_transforms: Sequence[InputTransform],
+        steps: int,
+        remember: bool = False,
     ) -> None:
         self.problem, self.objective, self.input_transforms = problem, objective, input_transforms
+        self._remember = remember
         self.seen: Prediction | None = None
         self._partial = any(transform.partial for transform in input_transforms)
         self._checked = False
@@ -104,8 +112,11 @@ class LossGradient:
             moment.report("loss", loss.detach() / prediction.count)
             moment.report("p_t", prediction.fraction(prediction.unfooled))
             moment.first = False
-            self.seen = self.seen or prediction.detached()
-        gradient = torch.autograd.grad(loss.sum(), shown)[0]
+            if self._remember and self.seen is None:
+                self.seen = prediction.detached()
+        total = loss.sum()
+        del loss, prediction  # the backward pass frees what it has used up, if nobody else holds it
+        gradient = torch.autograd.grad(total, shown)[0]
         return gradient * (-weight if self.problem.targeted else weight)
 
     def _prediction(self, recorder: Recorder, view: View) -> Prediction:

@@ -111,7 +111,8 @@ class TransferablePixels(WeightedCrossEntropy):
         p, q = prediction.log_probs, moment.clean.log_probs
         if self.kl == "clean||adversarial":
             p, q = q, p
-        divergence = (p.exp() * (p - q)).sum(1).masked_fill(~prediction.valid, torch.nan).flatten(1)
+        terms = p.exp().mul_(p - q)  # in place: the largest tensors of the loss
+        divergence = terms.sum(1).masked_fill(~prediction.valid, torch.nan).flatten(1)
         if self.threshold == "mean":
             limit = divergence.nanmean(1, keepdim=True)
         else:
