@@ -124,7 +124,7 @@ class AttackModule(LightningModule):
         """Told what is being done, for progress bars."""
         freeze(self)
         self.engine, self.precision = engine, precision
-        self._fast = FastNetworks(networks, engine, precision)
+        self._fast = FastNetworks(networks, engine, precision, lambda status: self.on_status(status))
         self._memory = PeakMemory()
 
     @property

@@ -59,11 +59,12 @@ class _CrossEntropy(Function):
         ctx.save_for_backward(log_probs, known, ignored)
         probabilities = log_probs.permute(0, 3, 1, 2) if by_pixel else log_probs
         ctx.mark_non_differentiable(probabilities)
+        ctx.set_materialize_grads(False)  # else they get a gradient of zeros, as large as they are
         return losses, probabilities
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weights: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, weights: Tensor, _: None) -> tuple[Tensor, None, None]:
         log_probs, known, ignored = ctx.saved_tensors
         weights = weights.masked_fill(ignored, 0).unsqueeze(ctx.dim)
         gradient = log_probs.exp().mul_(weights).scatter_add_(ctx.dim, known, -weights)

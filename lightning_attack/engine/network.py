@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
 AnyProgram = Program | CompiledProgram
+Say = Callable[[str], None]
 
 SHAPES = 16
 """Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
@@ -29,7 +31,9 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
 """How far the first logits of each shape may be from those of the network itself, as a share of their norm."""
 
 
-def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "float32") -> PreparedNetwork:
+def prepare(
+    network: nn.Module, kind: Kind = "fused", precision: Precision = "float32", say: Say | None = None
+) -> PreparedNetwork:
     """A frozen network that gives the same logits, and the same gradients of its images, in less time.
 
     It is called as the network is. The first call with a shape of images, and the first with images that require a
@@ -42,6 +46,7 @@ def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "fl
             takes a minute for each shape of images.
         precision: what convolutions and matrix products compute in: float32, or bfloat16 (`bf16`), which `eager` does
             not offer. Images, logits and gradients are float32 with both.
+        say: told when the network is being rewritten or compiled, and how long that took, for progress bars.
 
     Raises:
         ValueError: there is no such kind or precision, or eager is to run in bfloat16.
@@ -55,17 +60,17 @@ def prepare(network: nn.Module, kind: Kind = "fused", precision: Precision = "fl
         >>> torch.autograd.grad(fast(images).sum(), images)[0].flatten().tolist()
         [1.0, 2.0, 3.0]
     """
-    return PreparedNetwork(network, kind, precision)
+    return PreparedNetwork(network, kind, precision, say)
 
 
 class PreparedNetwork(nn.Module):
     """See `prepare`.
 
     What the graphs cannot do is done by the network itself, and the reason is logged, once for each: other images than
-    float32 ones on the CPU, training mode, weights that require a gradient, autocast, and networks that cannot be
-    written as a graph, or whose graph gives other logits. So that hooks see what they wait for, the network also runs
-    itself while any of its modules has one more or less than at first, without a word. If its weights change, it is
-    rewritten.
+    float32 ones on the CPU (with `compiled` also on CUDA), training mode, weights that require a gradient, autocast,
+    and networks that cannot be written as a graph, or whose graph gives other logits. So that hooks see what they wait
+    for, the network also runs itself while any of its modules has one more or less than at first, without a word. If
+    its weights change, it is rewritten.
 
     A second derivative is refused; in one process, several threads may call it.
 
@@ -73,7 +78,7 @@ class PreparedNetwork(nn.Module):
         network: the network.
     """
 
-    def __init__(self, network: nn.Module, kind: Kind, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, kind: Kind, precision: Precision, say: Say | None = None) -> None:
         super().__init__()
         if kind not in get_args(Kind) or precision not in get_args(Precision):
             raise ValueError(
@@ -87,11 +92,27 @@ class PreparedNetwork(nn.Module):
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed = Packed()
         self._reported: set[str] = set()
+        self._say = say or (lambda status: None)
+        self._ready: set[Hashable] = set()
         self._weights, self._hooks = _weights(network), _hooks(network)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
-        program = self._program(images) if self.kind != "eager" and _hooks(self.network) == self._hooks else None
+        if self.kind == "eager" or _hooks(self.network) != self._hooks:
+            return self.network(images)
+        work = tuple(images.shape), images.requires_grad and torch.is_grad_enabled()
+        if work in self._ready:
+            return self._run(images)
+        what = f"'{_name(self.network)}' for {images.shape[-2]} x {images.shape[-1]} pixels"
+        self._say(f"{'compiling' if self.kind == 'compiled' else 'rewriting'} {what}")
+        begin = time.perf_counter()
+        logits = self._run(images)
+        self._say(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
+        self._ready.add(work)
+        return logits
+
+    def _run(self, images: Tensor) -> Tensor:
+        program = self._program(images)
         if program is not None:
             try:
                 return program(images)
@@ -110,10 +131,11 @@ class PreparedNetwork(nn.Module):
             if weights != self._weights:
                 self._weights, self._packed = weights, Packed()
                 self._programs.clear()
+                self._ready.clear()
             if shape not in self._programs:
                 try:
                     with torch.inference_mode(False):
-                        self._programs[shape] = self._checked(self._build(shape), images)
+                        self._programs[shape] = self._checked(self._build(shape, images.device), images)
                 except Exception as error:
                     self._give_up(images, error)
                 while len(self._programs) > SHAPES:
@@ -121,10 +143,10 @@ class PreparedNetwork(nn.Module):
             self._programs.move_to_end(shape)
             return self._programs[shape]
 
-    def _build(self, shape: tuple[int, ...]) -> AnyProgram:
+    def _build(self, shape: tuple[int, ...], device: torch.device) -> AnyProgram:
         bfloat16 = self.precision == "bf16"
         if self.kind == "compiled":
-            return CompiledProgram(self.network, shape, bfloat16)
+            return CompiledProgram(self.network, shape, bfloat16, device)
         return Program(self.network, shape, bfloat16, self._packed)
 
     def _checked(self, program: AnyProgram, images: Tensor) -> AnyProgram:
@@ -140,11 +162,12 @@ class PreparedNetwork(nn.Module):
         """Why these images, or the network as it now is, are none for a graph; empty if they are."""
         if images.dtype != torch.float32:
             return f"images are {images.dtype}, not float32"
-        if images.device.type != "cpu":
-            return f"images are on {images.device.type}, not on the CPU"
-        if not torch.backends.mkldnn.is_available():
+        device = images.device.type
+        if device not in (("cpu", "cuda") if self.kind == "compiled" else ("cpu",)):
+            return f"images are on {device}, which this engine does not know"
+        if device == "cpu" and not torch.backends.mkldnn.is_available():
             return "this build of torch has no oneDNN"
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled(device):
             return "autocast is on"
         if any(module.training for module in self.network.modules()):
             return "the network is in training mode"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lightning_attack.engine.trace import traced
+from lightning_attack.engine.trace import CPU, traced
 
 aten = torch.ops.aten
 
@@ -20,7 +20,7 @@ _WIDE = aten.native_group_norm.default
 """Computed in float32: its gradient in bfloat16 is five times slower."""
 
 
-def to_bfloat16(module: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:
+def to_bfloat16(module: fx.GraphModule, images: tuple[int, ...], device: torch.device = CPU) -> fx.GraphModule:
     """The forward graph with weights and activations in bfloat16, from the first product to the last one.
 
     What comes before the first convolution or matrix product (normalisation) and after the last one (resizing of the
@@ -29,9 +29,10 @@ def to_bfloat16(module: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModu
     Args:
         module: the graph.
         images: shape of the images.
+        device: where the weights are.
     """
     with torch.no_grad():
-        return traced(_Narrow(module).run, images)
+        return traced(_Narrow(module).run, images, device=device)
 
 
 class _Narrow(fx.Interpreter):

@@ -16,16 +16,18 @@ from lightning_attack.engine.folding import fold
 from lightning_attack.engine.fusion import fuse, reuse
 from lightning_attack.engine.graphs import copied
 from lightning_attack.engine.precision import to_bfloat16
-from lightning_attack.engine.trace import split, trace_forward, trace_joint
+from lightning_attack.engine.trace import CPU, split, trace_forward, trace_joint
 
 BUILDING = threading.RLock()
 """Held while graphs are made: tracing changes torch for all threads."""
 
 
-def rewritten(network: nn.Module, images: tuple[int, ...], bfloat16: bool) -> fx.GraphModule:
+def rewritten(
+    network: nn.Module, images: tuple[int, ...], bfloat16: bool, device: torch.device = CPU
+) -> fx.GraphModule:
     """The graph of the logits for one shape of images, as far as its gradient can still be asked for."""
-    graph = fold(trace_forward(network, images))
-    return to_bfloat16(graph, images) if bfloat16 else graph
+    graph = fold(trace_forward(network, images, device))
+    return to_bfloat16(graph, images, device) if bfloat16 else graph
 
 
 class Program:

@@ -26,17 +26,19 @@ from lightning_attack.engine.graphs import (
 
 aten = torch.ops.aten
 
+CPU = torch.device("cpu")
+
 _NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default)
 """Operators that return what they are given: nothing in a graph is written to, and networks are in eval mode."""
 
 
-def trace_forward(network: nn.Module, images: tuple[int, ...]) -> fx.GraphModule:
-    """What a network in eval mode does with images of one shape.
+def trace_forward(network: nn.Module, images: tuple[int, ...], device: torch.device = CPU) -> fx.GraphModule:
+    """What a network in eval mode does with images of one shape, on the device where it is.
 
     It is run on tensors without values, so this costs little memory and time.
     """
     with torch.no_grad():
-        return traced(functionalize(network), images)
+        return traced(functionalize(network), images, device=device)
 
 
 def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:
@@ -98,7 +100,7 @@ def _part(joint: fx.GraphModule, inputs: list[fx.Node], result: fx.Node | list[f
     return fx.GraphModule(joint, graph)
 
 
-def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphModule:
+def traced(function: Callable[..., Any], *shapes: tuple[int, ...], device: torch.device = CPU) -> fx.GraphModule:
     """What a function does with float32 tensors of these shapes, as a graph without writes and of any memory layout.
 
     Raises:
@@ -106,7 +108,7 @@ def traced(function: Callable[..., Any], *shapes: tuple[int, ...]) -> fx.GraphMo
         Exception: whatever the function raises when its tensors have no values, as in `if x.max() > 1`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        examples = [torch.empty(shape) for shape in shapes]
+        examples = [torch.empty(shape, device=device) for shape in shapes]
 
     def trace(function: Callable[..., Any]) -> fx.GraphModule:
         return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)

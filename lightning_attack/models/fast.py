@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from lightning_attack.engine import Kind, Precision, prepare
+from lightning_attack.engine import Kind, Precision, Say, prepare
 from lightning_attack.models.wrapper import SegmentationModel
 
 WORTH = 320 * 320
@@ -24,12 +24,15 @@ class FastNetworks:
         networks: the networks, on [0, 1] images.
         engine: see `engine.prepare`; None = `fused` for images of 320 x 320 pixels or more, `eager` for smaller ones.
         precision: what passes within `attacking` compute in; everything else, as scoring, is float32.
+        say: see `engine.prepare`.
 
     Raises:
         ValueError: there is no such engine or precision, or they do not go together.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], engine: Kind | None, precision: Precision) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], engine: Kind | None, precision: Precision, say: Say | None = None
+    ) -> None:
         if engine == "eager" and precision != "float32":
             raise ValueError(
                 f"engine='eager' runs networks as they are; precision={precision!r} needs fused or compiled"
@@ -37,8 +40,8 @@ class FastNetworks:
         self._parts = []
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
             whole = _Whole(part)
-            scoring = prepare(whole, engine or "fused")
-            attacking = scoring if precision == "float32" else prepare(whole, engine or "fused", precision)
+            scoring = prepare(whole, engine or "fused", say=say)
+            attacking = scoring if precision == "float32" else prepare(whole, engine or "fused", precision, say)
             self._parts.append((part, scoring, attacking))
             part.fast, part.fast_from = scoring.__call__, WORTH if engine is None and precision == "float32" else 0
 

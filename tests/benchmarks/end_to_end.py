@@ -4,7 +4,8 @@
 
 Each process has one thread, as on a machine that gives each its own core. One and two processes take turns; figures are
 medians over the rounds, and ratios of times of one round. `run` is the time from the first photo to the table,
-`command` that of the whole command with its start.
+`command` that of the whole command with its start. `overhead` is what a run takes beyond its attack and scoring:
+reading, counting, writing.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def run(processes: int, config: Path | None, words: list[str], results: Path) ->
         "command": time.perf_counter() - start,
         "run": seconds["run"],
         "attack": seconds["attack"] / processes,
+        "steps": (seconds["attack"] + seconds["scoring"]) / processes,
         "images": report["images"],
     }
 
@@ -69,6 +71,7 @@ def main() -> None:
             "speedup_of_run": median(lambda mine, one: one["run"] / mine["run"]),
             "speedup_of_command": median(lambda mine, one: one["command"] / mine["command"]),
             "attack_share_of_run": median(lambda mine, one: mine["attack"] / mine["run"]),
+            "overhead": median(lambda mine, one: mine["run"] / mine["steps"] - 1),
         })  # fmt: skip
     for row in rows:
         print("  ".join(f"{name} {value:.3g}" for name, value in row.items()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attack.engine import prepare
+from lightning_attack.engine import compiled, prepare
 from lightning_attack.engine.program import Program
 
 from .compare import apart, both, noise, operators
@@ -151,6 +151,32 @@ def test_compiled(caplog):
     assert apart(found, expected) < 1e-6
     assert apart(gradient, expected_gradient) < 1e-6
     assert not reports(caplog)
+
+
+def test_on_cuda_passes_are_recorded(monkeypatch):
+    """What can be said without such a device: the mode, and that results are copied out of the recording."""
+    asked, result = {}, torch.zeros(1, 2, 4, 4)
+    monkeypatch.setattr(compiled, "rewritten", lambda *given: given[-1])
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: asked.update(options) or (lambda images: result))
+    program = compiled.CompiledProgram(small(), (1, 3, 8, 8), False, torch.device("cuda"))
+    assert asked["mode"] == "reduce-overhead"
+    assert program(noise(1, 3, 8, 8)) is not result
+    program = compiled.CompiledProgram(small(), (1, 3, 8, 8), False, torch.device("cpu"))
+    assert asked["mode"] is None
+    assert program(noise(1, 3, 8, 8)) is result
+
+
+def test_it_says_when_it_takes_long():
+    said = []
+    fast, images = prepare(small(), say=said.append), noise(2, 3, 8, 9)
+    both(fast, images)
+    both(fast, images)
+    assert said[0] == "rewriting 'Sequential' for 8 x 9 pixels"
+    assert said[1].startswith("'Sequential' for 8 x 9 pixels: ready after ")
+    assert len(said) == 2
+    with torch.no_grad():
+        fast(images)
+    assert len(said) == 4, "passes without a gradient are another graph"
 
 
 def test_without_a_compiler_the_network_runs_itself(caplog, monkeypatch):
