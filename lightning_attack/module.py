@@ -15,6 +15,7 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
+from lightning_attack.clean import CleanPredictions
 from lightning_attack.cost import PeakMemory, clock, count_passes
 from lightning_attack.engine import Kind, Precision, out_of_memory
 from lightning_attack.faults import OnError, attempt, finite, refuse
@@ -122,6 +123,8 @@ class AttackModule(LightningModule):
         attack.check_model(self.source)
         self.on_status: Callable[[str], None] = lambda status: None
         """Told what is being done, for progress bars."""
+        self.kept: CleanPredictions | None = None
+        """What the networks said about clean photos under other attacks, and will be asked under the next ones."""
         freeze(self)
         self.engine, self.precision = engine, precision
         self._fast = FastNetworks(networks, engine, precision, lambda status: self.on_status(status))
@@ -208,7 +211,7 @@ class AttackModule(LightningModule):
         failed: list[dict[str, str]] = [{} for _ in names]
         self.on_status("clean prediction")
         scoring = -clock(images)
-        clean = {name: self._classes(name, images, names, failed) for name in self.target_names}
+        clean = {name: self._clean(name, batch, names, failed) for name in self.target_names}
         scoring += clock(images)
         labels = batch["mask"] if "mask" in batch else clean[self.source_name]
         wanted = self._wanted(batch, labels)
@@ -281,6 +284,21 @@ class AttackModule(LightningModule):
         else:
             wanted = torch.full_like(labels, int(self.target_labels))
         return torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, wanted)
+
+    def _clean(self, name: str, batch: dict[str, Any], names: list[str], failed: list[dict[str, str]]) -> Tensor:
+        """As `_classes` for the clean photos; what is known of all of them is not computed again."""
+        if self.kept is None or "digest" not in batch:
+            return self._classes(name, batch["image"], names, failed)
+        network = self.scored[self.target_names.index(name)]
+        keys = [(network, self.engine, digest) for digest in batch["digest"]]
+        known = [one for one in map(self.kept.get, keys) if one is not None]
+        if len(known) == len(keys):
+            return torch.stack(known).to(batch["image"].device)
+        classes = self._classes(name, batch["image"], names, failed)
+        for key, one, reasons in zip(keys, classes, failed, strict=True):
+            if name not in reasons:
+                self.kept.put(key, one)
+        return classes
 
     def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""
