@@ -37,6 +37,7 @@ from lightning_attack.attacks.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.sampling import EnhancedSampling, PenalizedGradientNorm, VarianceTuning
 from lightning_attack.attacks.svre import SVRE
 from lightning_attack.attacks.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
+from lightning_attack.attacks.until_fooled import UntilFooled
 from lightning_attack.attacks.worst_case import WorstCase
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "TransferablePixels",
     "TranslationInvariance",
     "Tsallis",
+    "UntilFooled",
     "VarianceTuning",
     "WorstCase",
     "image_seeds",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,16 @@ class Problem:
     def predict(self, images: Tensor) -> Prediction:
         """What the model says about images."""
         return Prediction(self.model(images), self.labels, self.targeted)
+
+    def select(self, rows: Tensor) -> Problem:
+        """The problem of some of the images, whose random numbers go on where they stand."""
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            draws=self.draws.select(rows.tolist()),
+            region=None if self.region is None else self.region[rows],
+        )
 
     def inside(self, images: Tensor) -> Tensor:
         """Images that differ from the clean ones inside the region only."""

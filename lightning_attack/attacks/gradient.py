@@ -75,6 +75,13 @@ class LossGradient:
         for _, _, moment in self._members:
             moment.step, moment.first, moment.figures = step, True, {}
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the images: those at `rows` of the present ones."""
+        self.problem = self.problem.select(rows)
+        for _, _, moment in self._members:
+            moment.clean = None if moment.clean is None else moment.clean.select(rows)
+            moment.memory = {name: values[rows] for name, values in moment.memory.items()}
+
     @property
     def figures(self) -> dict[str, Tensor]:
         """Figures of this step, of several members their weighted mean."""

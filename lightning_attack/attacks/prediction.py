@@ -114,6 +114,11 @@ class Prediction:
         """Share of each image's labelled pixels that a map (B, H, W) of booleans marks, (B,); NaN where none is."""
         return (pixels & self.valid).flatten(1).sum(1) / self.count
 
+    def select(self, rows: Tensor) -> Prediction:
+        """The same of some of the images."""
+        features = {name: value[rows] for name, value in self.features.items()}
+        return Prediction(self.logits[rows], self.labels[rows], self.targeted, features, self.hidden[rows])
+
     def detached(self) -> Prediction:
         """The same without the graph behind it."""
         features = {name: value.detach() for name, value in self.features.items()}

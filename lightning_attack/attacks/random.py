@@ -45,6 +45,13 @@ class Draws:
         self.seeds, self.device, self.partners = list(seeds), device, partners
         self._generators: dict[str, list[torch.Generator]] = {}
 
+    def select(self, rows: Sequence[int]) -> Draws:
+        """The streams of some of the images, which go on where they stand."""
+        partners = None if self.partners is None else self.partners[list(rows)]
+        chosen = Draws([self.seeds[row] for row in rows], self.device, partners)
+        chosen._generators = {purpose: [streams[row] for row in rows] for purpose, streams in self._generators.items()}
+        return chosen
+
     def uniform(self, purpose: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers in [low, high), shape (B, *shape), float32, on the device."""
         return self._each(purpose, lambda generator: torch.rand(tuple(shape), generator=generator)) * (high - low) + low
