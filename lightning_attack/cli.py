@@ -96,6 +96,8 @@ class AttackCLI(LightningCLI):
     exit_code = 0
 
     def __init__(self, args: ArgsType = None) -> None:
+        words = sys.argv[1:] if args is None else args
+        self.command = ["python", "main.py", *words] if isinstance(words, list) else []
         super().__init__(
             AttackModule,
             data.SegmentationDataModule,
@@ -181,7 +183,7 @@ class AttackCLI(LightningCLI):
         if self.subcommand == "predict":
             results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
             settings = {"data": self._data_settings()}
-            self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings)
+            self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
             self.stop = callbacks.GracefulStop()
             trainer.callbacks = [self.run_folder, *trainer.callbacks, self.stop]  # type: ignore[attr-defined]
         return trainer

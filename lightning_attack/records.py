@@ -8,12 +8,15 @@ import json
 import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lightning_attack.files import complete
 
 FOLDER = "records"
+_ARRAYS = {"figures": "figure", "flips": "flip"}
+"""Fields that hold arrays by name, and what their keys in a file begin with."""
 
 
 class RecordError(ValueError):
@@ -36,6 +39,7 @@ class Record:
         digest: hash of the photo and its masks.
         failed: for targets that could not be scored the reason, by name; their counts are 0.
         figures: by name the figures of all steps, float64, NaN where a step has none.
+        flips: where pixels flipped, see `flips.flip_counts`; empty in records of older versions.
     """
 
     index: int
@@ -49,6 +53,7 @@ class Record:
     digest: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     figures: dict[str, np.ndarray] = field(default_factory=dict)
+    flips: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def record_path(folder: Path, index: int) -> Path:
@@ -64,8 +69,9 @@ def record_files(folder: Path) -> list[Path]:
 def write_record(folder: Path, record: Record) -> None:
     """Write a record below a run's folder; it is complete when it appears, and begins with its own SHA-256."""
     plain = {field.name: getattr(record, field.name) for field in fields(record)
-             if field.name not in ("confusion", "figures")}  # fmt: skip
-    arrays = {f"figure/{name}": values for name, values in record.figures.items()}
+             if field.name not in ("confusion", *_ARRAYS)}  # fmt: skip
+    arrays = {f"{prefix}/{name}": values for kind, prefix in _ARRAYS.items()
+              for name, values in getattr(record, kind).items()}  # fmt: skip
     text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     content = io.BytesIO()
     np.savez_compressed(content, plain=text, confusion=record.confusion, **arrays)  # type: ignore[arg-type]
@@ -100,8 +106,11 @@ def read_record(path: Path) -> Record:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             plain = json.loads(arrays["plain"].tobytes())
-            figures = {key.removeprefix("figure/"): arrays[key] for key in arrays.files if key.startswith("figure/")}
-            record = Record(confusion=arrays["confusion"], figures=figures, **plain)
+            named: dict[str, Any] = {
+                kind: {key.partition("/")[2]: arrays[key] for key in arrays.files if key.startswith(f"{prefix}/")}
+                for kind, prefix in _ARRAYS.items()
+            }
+            record = Record(confusion=arrays["confusion"], **named, **plain)
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RecordError(f"'{path}' is no record of this version ({error})") from error
     if path.stem != f"{record.index:08d}":

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_attack.flips import BINS, STATES
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.records import Record
 
@@ -81,6 +82,8 @@ def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str,
         for condition in CONDITIONS:
             iou = map(_number, scores["all", condition]["iou"])
             more[f"{condition}_iou"] = dict(zip(scored.classes, iou, strict=True))
+        if flips := _flips(records, number, name):
+            more["flips"] = flips
         networks.append(row | more)
     norms = [255 * float(record.figures["linf"][-1]) for record in records if "linf" in record.figures]
     report = {
@@ -100,6 +103,18 @@ def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str,
     if failed:
         report["failed"] = failed
     return rows, report
+
+
+def _flips(records: Sequence[Record], number: int, name: str) -> dict[str, Any]:
+    """Where the pixels of a network flipped: `images` that say so, and by `BINS` the sums of the `STATES` over them."""
+    known = [record.flips for record in records if record.flips and name not in record.failed]
+    if not known:
+        return {}
+    flips: dict[str, Any] = {"images": len(known)}
+    for kind, bins in BINS.items():
+        sums = sum(counts[kind][number] for counts in known)
+        flips[kind] = {state: dict(zip(bins, sums[place].tolist(), strict=True)) for place, state in enumerate(STATES)}
+    return flips
 
 
 def _perturbation(records: Sequence[Record]) -> dict[str, float | None]:

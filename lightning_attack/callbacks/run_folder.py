@@ -9,7 +9,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_attack.commands import note_command
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 from lightning_attack.records import RecordError, read_record, record_files
@@ -39,6 +40,8 @@ class RunFolder(Callback):
     weights. A damaged record is reported and its image attacked again. A lock keeps a second run out as long as the
     first lives.
 
+    `command.txt` has one line for each time that the run was started, to be typed again.
+
     A run that fails before its first record takes its folder away again. Must be the first callback: others write into
     `trainer.log_dir` from their `setup` on.
 
@@ -47,6 +50,7 @@ class RunFolder(Callback):
         run_name: a name of one's own.
         fresh: start over: a folder of that name is renamed to `<run_name>.old_N`.
         settings: more that must be the same, such as those of the data.
+        command: the words that started this run; without them there is no `command.txt`.
 
     Raises:
         RunError: there is a folder `results/<run_name>` of other settings, without settings, or of a run that is
@@ -60,11 +64,12 @@ class RunFolder(Callback):
         run_name: str | None = None,
         fresh: bool = False,
         settings: Mapping[str, Any] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
         if run_name and Path(run_name).name != run_name:
             raise ValueError(f"run_name='{run_name}': must be the name of a folder, without '/' or '..'")
         self.results, self.run_name, self.fresh = results, run_name, fresh
-        self.settings = dict(settings or {})
+        self.settings, self.command = dict(settings or {}), tuple(command)
         self._made: Path | None = None
         self._parents: list[Path] = []
         self._lock: IO[str] | None = None
@@ -129,6 +134,7 @@ class RunFolder(Callback):
             self._hold(folder)
             for path in folder.rglob(".*.unfinished.*"):
                 path.unlink()
+            self._note_command(folder)
             return str(folder), frozenset(_finished(folder, getattr(trainer, "datamodule", None)))
         title = re.sub(r"[^\w.-]+", "_", f"{module.attack.name}_{module.source.name}")
         parent = folder.parent if self.run_name else folder / title
@@ -146,7 +152,12 @@ class RunFolder(Callback):
         self._hold(self._made)
         with complete(self._made / SETTINGS) as path:
             path.write_text(json.dumps(settings, indent=2))
+        self._note_command(self._made)
         return str(self._made), frozenset()
+
+    def _note_command(self, folder: Path) -> None:
+        if self.command:
+            note_command(folder, self.command)
 
     def _settings(self, trainer: Trainer, module: AttackModule) -> dict[str, Any]:
         own = {"model": module.settings(), "trainer": {"precision": trainer.precision}}

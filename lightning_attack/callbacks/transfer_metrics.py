@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.files import complete
+from lightning_attack.flips import flip_counts
 from lightning_attack.metrics import confusion_matrices, perturbation_size
 from lightning_attack.module import AttackModule
 from lightning_attack.records import Record, read_record, record_files, record_path, write_record
@@ -49,6 +50,10 @@ class TransferMetrics(Callback):
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
+
+    For each network `flips` in `transfer.json` says where right pixels became wrong, by their distance to the edges of
+    labels and by the size of their object: `right`, how many were right on the clean images, and `flipped`, how many
+    of these are wrong on the adversarial ones, see `flips.flip_counts`.
 
     An attack that looks for the smallest norm (its log has `linf`) adds `minimal_norm` to `transfer.json`: the share of
     images with a solution, and the median of the norms of the attack's own float images, in 1/255.
@@ -98,6 +103,7 @@ class TransferMetrics(Callback):
         size = perturbation_size(outputs["adversarial"], outputs["image"])
         counts = self._counts(pl_module, outputs)
         curves = _curves(outputs["figures"])
+        flips = self._flips(pl_module, outputs)
         for row, (index, name) in enumerate(zip(outputs["index"].tolist(), outputs["name"], strict=True)):
             record = Record(
                 index=index,
@@ -111,6 +117,7 @@ class TransferMetrics(Callback):
                 digest=outputs["digest"][row],
                 failed=outputs["failed"][row],
                 figures={key: values[:, row] for key, values in curves.items()},
+                flips=flips[row],
             )
             write_record(self._home, record)
 
@@ -168,6 +175,18 @@ class TransferMetrics(Callback):
             for name in failed:
                 matrices[row, module.target_names.index(name)] = 0
         return matrices.numpy()
+
+    def _flips(self, module: AttackModule, outputs: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+        """Of each image where its pixels flipped, see `flip_counts`."""
+        labels = outputs["labels"].cpu().numpy()
+        preds = [torch.stack([outputs["preds"][name][condition] for name in module.target_names], 1).cpu().numpy()
+                 for condition in CONDITIONS]  # fmt: skip
+        places = list(map(flip_counts, labels, *preds))
+        for row, failed in enumerate(outputs["failed"]):
+            for name in failed:
+                for counts in places[row].values():
+                    counts[module.target_names.index(name)] = 0
+        return places
 
     def _show(self) -> None:
         console = Console()
