@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from scipy.io import loadmat
 
 from lightning_attack.data.base import IGNORE_INDEX, DataError, Scene, SegmentationDataset
 from lightning_attack.data.labelled import LabelledFiles, check_split, no_tree, pair, relabel
@@ -21,20 +20,19 @@ class SBDSegmentation(LabelledFiles):
     Source: B. Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011.
 
     Its splits are not those of VOC: photos of VOC val are among them. To learn from SBD and score on VOC val, take
-    `TrainAug`. Masks are `.mat` files, which scipy reads (`pip install scipy`).
+    `TrainAug`. Masks are `.mat` files, which scipy reads.
 
     Args:
         root: folder that holds `img`, `cls` and `train.txt`, or the unpacked `benchmark_RELEASE`.
         split: list of photos beside them: `train` (8,498), `val` (2,857) or one of your own.
 
     Raises:
-        DataError: scipy, the folder, the split, a photo or a mask is missing or cannot be used.
+        DataError: the folder, the split, a photo or a mask is missing or cannot be used.
     """
 
     classes = VOC_CLASSES
 
     def __init__(self, root: str, split: str = "train") -> None:
-        _loadmat()
         candidates = (Path(root), Path(root) / "dataset", Path(root) / "benchmark_RELEASE" / "dataset")
         folder = next((place for place in candidates if (place / "cls").is_dir() and (place / "img").is_dir()), None)
         if folder is None:
@@ -97,9 +95,8 @@ def read_mat(path: Path) -> np.ndarray:
     """The segmentation in one of SBD's `cls/*.mat` files, (H, W) uint8.
 
     Raises:
-        DataError: scipy is missing, the file is missing or damaged, or it holds something else.
+        DataError: the file is missing or damaged, or it holds something else.
     """
-    loadmat = _loadmat()
     try:
         values = loadmat(str(path))["GTcls"][0]["Segmentation"][0]
     except Exception as error:  # a damaged file makes scipy raise nearly anything
@@ -109,11 +106,3 @@ def read_mat(path: Path) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype != np.uint8:
         raise DataError(f"mask '{path}' holds no Segmentation of height x width in 8 bits; take SBD's file from `cls`")
     return values
-
-
-def _loadmat() -> Callable[..., dict[str, Any]]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError("SBD's masks are .mat files, which need scipy: pip install scipy") from error
-    return loadmat

@@ -17,8 +17,6 @@ from .trees import LAYOUTS, photo, values
 @pytest.fixture(params=LAYOUTS)
 def layout(request, tmp_path):
     """A layout whose tree lies in `tmp_path / "root"`."""
-    if request.param == "sbd":
-        pytest.importorskip("scipy", reason="SBD's .mat files need scipy")
     LAYOUTS[request.param].make(tmp_path / "root")
     return LAYOUTS[request.param]
 

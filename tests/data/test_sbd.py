@@ -1,9 +1,8 @@
 """SBD's `.mat` files, and `train_aug` in its two forms."""
 
-import sys
-
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from lightning_attack.data import DataError, SBDSegmentation, SegmentationDataModule, TrainAug, VOCSegmentation
 
@@ -12,27 +11,22 @@ from .trees import LAYOUTS, SIZE, png, sbd, values, voc
 LAYOUT = LAYOUTS["sbd"]
 
 
-@pytest.fixture
-def scipy():
-    return pytest.importorskip("scipy.io", reason="SBD's .mat files need scipy")
-
-
 @pytest.mark.parametrize("place", [".", "dataset", "benchmark_RELEASE/dataset"])
-def test_root_may_be_the_unpacked_folder(tmp_path, scipy, place):
+def test_root_may_be_the_unpacked_folder(tmp_path, place):
     sbd(tmp_path / "made")
     (tmp_path / "root" / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "made" / "dataset").rename(tmp_path / "root" / place)
     assert len(SBDSegmentation(str(tmp_path / "root"), split="val")) == 2
 
 
-def test_mat_as_matlab_writes_it(tmp_path, scipy):
+def test_mat_as_matlab_writes_it(tmp_path):
     """The real ones have boundaries too, and lie compressed in files of version 5."""
     sbd(tmp_path)
     boundaries = np.empty((20, 1), object)
     boundaries[:] = [[np.zeros(SIZE)]] * 20
     labels = values(0, 15, 7)
     content = {"GTcls": {"Boundaries": boundaries, "Segmentation": labels, "CategoriesPresent": [[7], [15]]}}
-    scipy.savemat(tmp_path / LAYOUT.mask, content, do_compression=True)
+    savemat(tmp_path / LAYOUT.mask, content, do_compression=True)
     assert np.array_equal(SBDSegmentation(str(tmp_path))[0].mask, labels)
 
 
@@ -45,19 +39,19 @@ def test_mat_as_matlab_writes_it(tmp_path, scipy):
         ({"GTcls": {"Segmentation": np.full(SIZE, 0.5)}}, "holds no Segmentation of height x width in 8 bits"),
     ],
 )
-def test_another_mat_file(tmp_path, scipy, content, message):
+def test_another_mat_file(tmp_path, content, message):
     sbd(tmp_path)
-    scipy.savemat(tmp_path / LAYOUT.mask, content)
+    savemat(tmp_path / LAYOUT.mask, content)
     with pytest.raises(DataError, match=f"2007_000003.mat' {message}"):
         SBDSegmentation(str(tmp_path))[0]
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_download_that_broke_off(tmp_path, scipy, compressed):
+def test_download_that_broke_off(tmp_path, compressed):
     """Cut off anywhere; flipped bits inside are not tried, since scipy itself crashes at some of them."""
     sbd(tmp_path)
     path = tmp_path / LAYOUT.mask
-    scipy.savemat(path, {"GTcls": {"Segmentation": values(0, 20, 5)}}, do_compression=compressed)
+    savemat(path, {"GTcls": {"Segmentation": values(0, 20, 5)}}, do_compression=compressed)
     content, data = path.read_bytes(), SBDSegmentation(str(tmp_path))
     assert data[0].mask.max() == 20
     for length in range(0, len(content) - 8, 7):
@@ -66,13 +60,7 @@ def test_download_that_broke_off(tmp_path, scipy, compressed):
             data[0]
 
 
-def test_without_scipy(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(DataError, match=r"SBD's masks are .mat files, which need scipy: pip install scipy"):
-        SBDSegmentation(str(tmp_path))
-
-
-def test_train_aug_from_sbds_own_files(tmp_path, scipy):
+def test_train_aug_from_sbds_own_files(tmp_path):
     voc(tmp_path)
     sbd(tmp_path)
     data = TrainAug(str(tmp_path), str(tmp_path))
@@ -84,7 +72,7 @@ def test_train_aug_from_sbds_own_files(tmp_path, scipy):
     SegmentationDataModule(data).check()
 
 
-def test_train_aug_names_what_is_missing(tmp_path, scipy):
+def test_train_aug_names_what_is_missing(tmp_path):
     voc(tmp_path / "voc")
     sbd(tmp_path / "sbd")
     with pytest.raises(DataError, match=r"no PASCAL VOC in '.*/sbd'"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 from lightning_attack.data import ADE20K, CamVid, Cityscapes, SBDSegmentation, VOCSegmentation
 
@@ -30,8 +31,6 @@ def png(path, values, palette=False):
 
 def mat(path, values, **_):
     """A label map as SBD has it."""
-    from scipy.io import savemat
-
     path.parent.mkdir(parents=True, exist_ok=True)
     savemat(path, {"GTcls": {"Segmentation": np.asarray(values, np.uint8), "CategoriesPresent": [[1]]}})
 

@@ -187,7 +187,6 @@ QUERIES = ("mask2former", "maskformer")
 def made(kind):
     """A network whose queries differ, and which is sure of what it says, as trained ones are."""
     library = pytest.importorskip("transformers", reason="transformers is optional")
-    pytest.importorskip("scipy", reason="the losses of Mask2Former and MaskFormer need scipy")
     backbone = library.SwinConfig(
         image_size=32,
         embed_dim=8,
