@@ -38,9 +38,10 @@ class HuggingFaceModel(SegmentationModel):
     Mask2Former (B. Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022,
     arXiv 2112.01527) and MaskFormer (B. Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic
     Segmentation", NeurIPS 2021, arXiv 2107.06278) have queries with a class and a mask each instead of logits; the
-    logits are the logarithm of the scores of their semantic map (`log_scores`), so that softmax gives the scores divided by their sum and argmax the classes of transformers'
-    `post_process_semantic_segmentation`. These logits are resized, where transformers resizes the scores and, for
-    Mask2Former, before that the masks to 384 x 384: at full size the maps may differ along edges.
+    logits are the logarithm of the scores of their semantic map (`log_scores`), so that softmax gives the scores
+    divided by their sum and argmax the classes of transformers' `post_process_semantic_segmentation`. These logits are
+    resized, where transformers resizes the scores and, for Mask2Former, before that the masks to 384 x 384: at full
+    size the maps may differ along edges.
 
     Args:
         path: a folder that `save_pretrained` wrote, or `owner/name` of a repository on the hub.
