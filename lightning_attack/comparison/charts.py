@@ -42,9 +42,9 @@ def heat_maps(runs: Sequence[Run]) -> list[go.Figure]:
             colorscale="Viridis",
             zmin=0,
             zmax=top,
-            colorbar={"title": "mIoU"},
+            colorbar={"thickness": 12},
         )
-        figure = _figure(name, "target", "source", height=170 + 60 * len(chosen))
+        figure = _figure(name, "", "", height=180 + 50 * len(chosen))
         figure.add_trace(heat).update_xaxes(type="category").update_yaxes(type="category", autorange="reversed")
         figures.append(figure)
     return figures
@@ -74,7 +74,7 @@ def step_curves(runs: Sequence[Run]) -> list[go.Figure]:
                     marker=marks,
                 )
             )
-    return list(figures.values())
+    return [_with_legend(figure) for figure in figures.values()]
 
 
 def transfer_curves(runs: Sequence[Run]) -> list[go.Figure]:
@@ -115,7 +115,7 @@ def flip_bars(run: Run) -> Iterator[go.Figure]:
             bars = go.Bar(x=list(counts["right"]), y=shares, hovertext=words, name=_plain(name))
             figure.add_trace(bars.update(marker={"color": COLOURS[number % len(COLOURS)]}))
         if figure.data:
-            yield figure.update_xaxes(type="category")
+            yield _with_legend(figure.update_xaxes(type="category"))
 
 
 def _against(
@@ -147,21 +147,27 @@ def _against(
                 marker={"symbol": SYMBOLS[targets.index(target) % len(SYMBOLS)], "color": colour, "size": 9},
             )
         )
-    return figure
+    return _with_legend(figure)
 
 
 def _figure(title: str, x: str, y: str, height: int = 380) -> go.Figure:
     return go.Figure(
         layout={
             "template": "none",
-            "title": {"text": _plain(title), "font": {"size": 15}},
+            "title": {"text": _plain(title), "font": {"size": 15}, "x": 0, "xref": "paper"},
             "xaxis": {"title": {"text": x}, "automargin": True},
             "yaxis": {"title": {"text": y}, "automargin": True},
             "height": height,
             "margin": {"t": 50, "r": 20, "b": 60, "l": 60},
             "showlegend": True,
+            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         }
     )
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    """Long names stand one below the other under the chart, and take nothing from its height."""
+    return figure.update_layout(height=320 + 20 * len(figure.data))
 
 
 def _percent(share: float | None) -> float | None:

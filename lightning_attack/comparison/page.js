@@ -1,7 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
-const OPTIONS = { displaylogo: false, responsive: true };
+// Without plotly's button that sends a chart to its makers.
+const OPTIONS = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "" };
 
 // Charts are drawn when they come into view: a study has many.
 const drawn = new IntersectionObserver((entries) => {
@@ -20,7 +21,8 @@ function show(place, figures) {
   }
   place.replaceChildren(...figures.map((figure) => {
     const chart = document.createElement("div");
-    chart.className = "chart";
+    chart.setAttribute("role", "figure");
+    chart.setAttribute("aria-label", figure.layout.title.text || figure.layout.xaxis.title.text);
     chart.style.height = `${figure.layout.height}px`;
     chart.figure = figure;
     return chart;
@@ -33,14 +35,14 @@ for (const place of document.querySelectorAll("[data-charts]")) show(place, data
 // The table.
 const body = at("table").tBodies[0];
 const rows = [...body.rows];
+const texts = new Map(rows.map((row) => [row, [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase()]));
 const filters = [...document.querySelectorAll(".filter")];
 
 function filter() {
   const words = at("words").value.toLowerCase().split(/\s+/);
   let count = 0;
   for (const row of rows) {
-    const text = row.innerText.toLowerCase() || row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word))
+    row.hidden = !words.every((word) => texts.get(row).includes(word))
       || !filters.every(({ value, dataset }) => !value || row.cells[dataset.column].textContent === value);
     count += !row.hidden;
   }
@@ -68,7 +70,8 @@ function sort(heading) {
 for (const heading of at("table").tHead.rows[0].cells) {
   heading.firstChild.addEventListener("click", () => sort(heading));
 }
-for (const choice of [at("words"), ...filters]) choice.addEventListener("input", filter);
+at("words").addEventListener("input", filter);
+for (const choice of filters) choice.addEventListener("change", filter);
 filter();
 
 // One run.
@@ -109,9 +112,9 @@ function showRun() {
 }
 
 offer(at("run"), data.runs.map(({ title }) => title));
-at("run").addEventListener("input", showRun);
-at("target").addEventListener("input", showCharts);
-for (const id of ["image", "left", "right"]) at(id).addEventListener("input", showPictures);
+at("run").addEventListener("change", showRun);
+at("target").addEventListener("change", showCharts);
+for (const id of ["image", "left", "right"]) at(id).addEventListener("change", showPictures);
 at("wipe").addEventListener("input", () => {
   at("left-picture").style.setProperty("--wipe", `${at("wipe").value}%`);
 });

@@ -68,7 +68,8 @@ def _policy(*scripts: str) -> str:
     """What the browser lets the page do: these scripts, styles, and pictures that are inside. No network."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     known = " ".join(f"'sha256-{one}'" for one in hashes)
-    return f"default-src 'none'; script-src {known}; style-src 'unsafe-inline'; img-src data: blob:"
+    inside = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {known}; {inside}"
 
 
 def _summary(runs: Sequence[Run]) -> str:
