@@ -17,7 +17,14 @@ def radius(run: Run) -> tuple[str, float] | None:
 
 
 def radius_text(run: Run) -> str | None:
-    """The radius as people write it: `8/255` in L-inf, `1.5 (L2)` else."""
+    """The radius as people write it: `8/255` in L-inf, `1.5 (L2)` else.
+
+    Example:
+        >>> from pathlib import Path
+        >>> norms = {"class": "Linf", "eps": 8 / 255}, {"class": "L2", "eps": 1.5}
+        >>> [radius_text(Run(Path(), {"settings": {"attack": {"steps": 1, "norm": norm}}}, ())) for norm in norms]
+        ['8/255', '1.5 (L2)']
+    """
     found = radius(run)
     if found is None:
         return None
@@ -26,7 +33,14 @@ def radius_text(run: Run) -> str | None:
 
 
 def steps(run: Run) -> int | None:
-    """Steps of the attack, of several attacks in a row their sum; None where it has none."""
+    """Steps of the attack, of several attacks in a row their sum; None where it has none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> attack = {"class": "WorstCase", "attacks": [{"steps": 300}, {"steps": 200}]}
+        >>> steps(Run(Path(), {"settings": {"attack": attack}}, ())), steps(Run(Path(), {}, ()))
+        (500, None)
+    """
     return sum(one["steps"] for one in _loops(_settings(run))) or None
 
 
@@ -41,6 +55,17 @@ def variants(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
     Args:
         runs: the runs.
         without: of `eps`, `steps` and `seed` those that shall not tell them apart; then names may be equal.
+
+    Example:
+        >>> from pathlib import Path
+        >>> def run(folder, attack, steps, seed):
+        ...     settings = {"attack": {"steps": steps}, "seed": seed}
+        ...     return Run(Path(folder), {"attack": attack, "source": "net", "settings": settings}, ())
+        >>> runs = [run("a", "pgd", 10, 0), run("b", "pgd", 20, 0), run("c", "bim", 20, 0), run("d", "bim", 20, 0)]
+        >>> variants(runs)
+        ['pgd, 10 steps', 'pgd, 20 steps', 'bim, c', 'bim, d']
+        >>> variants(runs, without=["steps"])
+        ['pgd', 'pgd', 'bim', 'bim']
     """
     known = []
     for run in runs:
