@@ -1,5 +1,16 @@
 """Finished runs side by side: tables, intervals and a page. Reads run folders; knows no attack and no network."""
 
+from lightning_attack.comparison.collect import collect
 from lightning_attack.comparison.runs import Run, RunsError, read_run
+from lightning_attack.comparison.statistics import Interval, difference_interval, miou_interval, paired_difference
 
-__all__ = ["Run", "RunsError", "read_run"]
+__all__ = [
+    "Interval",
+    "Run",
+    "RunsError",
+    "collect",
+    "difference_interval",
+    "miou_interval",
+    "paired_difference",
+    "read_run",
+]

@@ -1,0 +1,207 @@
+"""How sure an mIoU is: intervals over images, and the paired difference of two attacks.
+
+Of N images, N are drawn with replacement, many times (the bootstrap); all pixels of an image come together. The mIoU of
+each draw is that of its summed confusion matrices, as in `metrics.SegmentationScores`: the mean of the IoU over the
+classes that occur in the labels, so a draw that loses a class averages over those that it has.
+
+Quantiles of the draws themselves are too narrow where few images hold a class. So each draw's distance from the mIoU is
+measured in standard errors of that draw (the studentised bootstrap, or bootstrap-t):
+
+    t_d = (miou_d - miou) / se_d        interval = [miou - q_high(t) se, miou - q_low(t) se]
+
+where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
+A difference of two attacks has the same images in each draw, and so has what they have in common taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from lightning_attack.comparison.runs import Run, RunsError, common_images
+
+DRAWS, LEVEL, SEED = 2000, 0.95, 0
+_BLOCK = 2**21  # draws x images that are looked at together
+_LARGE = 1e9  # stands for the t of a draw without any spread
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and where it may lie.
+
+    Attributes:
+        value: the figure over all images.
+        low: lower end; NaN where there are fewer than two images.
+        high: upper end; likewise.
+        images: how many images it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def real(self) -> bool:
+        """Of a difference: whether the interval leaves out 0.
+
+        Example:
+            >>> Interval(-0.03, -0.04, -0.02, 48).real, Interval(-0.03, -0.07, 0.01, 48).real
+            (True, False)
+        """
+        return self.low > 0 or self.high < 0
+
+    def __neg__(self) -> Interval:
+        """The interval of the figure with the other sign."""
+        return Interval(-self.value, -self.high, -self.low, self.images)
+
+
+def miou(confusions: np.ndarray) -> float:
+    """The mIoU of confusion matrices (images, C, C) that are counted together; NaN without labels.
+
+    Example:
+        >>> miou(np.array([[[2, 1], [0, 0]], [[1, 0], [0, 0]]]))    # IoU of class 0 = 3 / 4; class 1 has no label
+        0.75
+    """
+    return float(_miou(_counts(confusions).sum(0)))
+
+
+def miou_interval(confusions: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED) -> Interval:
+    """The mIoU of confusion matrices (images, C, C), in [0, 1], with its interval over images.
+
+    Args:
+        confusions: of each image, integers; rows are labels.
+        draws: how often images are drawn.
+        level: the share of such intervals that hold the mIoU of the population that the images come from.
+        seed: of the draws, which are the same for all figures over as many images.
+
+    Example:
+        >>> same = miou_interval(np.array([[[3, 1], [0, 4]]] * 5))    # IoU 3/4 and 4/5; no image differs from another
+        >>> round(same.value, 3), round(same.low, 3), round(same.high, 3), same.images
+        (0.775, 0.775, 0.775, 5)
+    """
+    return _studentised([confusions], (0.0, 1.0), draws, level, seed)
+
+
+def difference_interval(
+    first: np.ndarray, second: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
+) -> Interval:
+    """The mIoU of `first` less that of `second`, (images, C, C) of the same images in the same order, in [-1, 1].
+
+    Raises:
+        ValueError: the numbers of images or classes differ.
+
+    Example:
+        >>> good, bad = np.array([[[4, 0], [0, 4]]] * 3), np.array([[[4, 0], [4, 0]]] * 3)
+        >>> difference_interval(bad, good).value    # IoU 4/8 and 0, against 1 and 1
+        -0.75
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"confusion matrices {first.shape} and {second.shape} must be of the same images and classes")
+    return _studentised([first, second], (-1.0, 1.0), draws, level, seed)
+
+
+def paired_difference(
+    run: Run, other: Run, target: str, draws: int = DRAWS, images: Sequence[str] | None = None
+) -> Interval:
+    """The adversarial mIoU of a target in `run` less that in `other`, over the images that both have (by digest).
+
+    Args:
+        run: below 0, this attack is the stronger one.
+        other: the one that it is compared with.
+        target: name of the network; both runs must have scored it.
+        draws: how often images are drawn.
+        images: only these of them, as in `Run.images`.
+
+    Raises:
+        RunsError: no image in common, or classes that differ.
+    """
+    if run.classes != other.classes:
+        raise RunsError(f"'{run.folder}' and '{other.folder}' have different classes and cannot be compared")
+    both = run.scored(target) & other.scored(target)
+    common = common_images([run, other], both if images is None else both.intersection(images))
+    if not common:
+        raise RunsError(f"'{run.folder}' and '{other.folder}' have no image in common on which '{target}' was scored")
+    return difference_interval(run.confusions(target, common)[:, 1], other.confusions(target, common)[:, 1], draws)
+
+
+def _counts(confusions: np.ndarray) -> np.ndarray:
+    """Hits, labels and predictions of each class, (images, 3, C) float64."""
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return np.stack([hits, confusions.sum(-1), confusions.sum(-2)], -2).astype(np.float64)
+
+
+def _miou(counts: np.ndarray) -> np.ndarray:
+    """The mIoU of summed counts (..., 3, C); NaN where no class has a label."""
+    iou, occurs, _ = _ious(counts)
+    with np.errstate(invalid="ignore"):
+        return iou.sum(-1) / occurs.sum(-1)
+
+
+def _ious(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """IoU (0 for classes without a label), which classes have labels, and the unions."""
+    hits, labels, predictions = np.moveaxis(counts, -2, 0)
+    occurs, union = labels > 0, labels + predictions - hits
+    return np.divide(hits, union, out=np.zeros_like(hits), where=occurs), occurs, union
+
+
+def _slopes(counts: np.ndarray) -> np.ndarray:
+    """The derivative of the mIoU by each count, (..., 3, C)."""
+    iou, occurs, union = _ious(counts)
+    scale = np.divide(occurs, union * occurs.sum(-1, keepdims=True), out=np.zeros_like(iou), where=occurs)
+    return np.stack([(1 + iou) * scale, -iou * scale, -iou * scale], -2)
+
+
+def _studentised(
+    samples: Sequence[np.ndarray], limits: tuple[float, float], draws: int, level: float, seed: int
+) -> Interval:
+    """The interval of the mIoU of one sample, or of its difference to a second one."""
+    images = len(samples[0])
+    counts = [_counts(sample) for sample in samples]
+    value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
+    if images < 2 or not np.isfinite(value):
+        return Interval(value, np.nan, np.nan, images)
+    ratios = []
+    for weights in _resamples(images, draws, seed):
+        estimates, errors = _estimates(counts, weights)
+        distance = estimates - value
+        # A draw of one image over and over has no spread: all that it says is on which side it lies.
+        ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
+        ratios.append(ratio.clip(-_LARGE, _LARGE))
+    known = np.concatenate(ratios)
+    tail = (1 - level) / 2
+    low, high = np.quantile(known[np.isfinite(known)], [tail, 1 - tail])
+    ends = max(value - high * error, limits[0]), min(value - low * error, limits[1])
+    return Interval(value, *map(float, ends), images)
+
+
+def _estimates(counts: Sequence[np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Figure and standard error of each draw, whose weights (draws, images) say how often it has each image."""
+    value, influence = np.zeros(len(weights)), np.zeros(weights.shape)
+    for sign, sample in zip((1, -1), counts, strict=False):
+        flat = sample.reshape(len(sample), -1)
+        totals = (weights @ flat).reshape(len(weights), *sample.shape[1:])
+        value += sign * _miou(totals)
+        influence += sign * (_slopes(totals).reshape(len(weights), -1) @ flat.T)
+    return value, np.sqrt((weights * influence**2).sum(1))
+
+
+def _resamples(images: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each draw has each image, (draws, images), in blocks that fit into memory."""
+    weights = _weights(images, draws, seed)
+    block = max(1, _BLOCK // images)
+    for start in range(0, draws, block):
+        yield weights[start : start + block].astype(np.float64)
+
+
+@lru_cache(maxsize=4)
+def _weights(images: int, draws: int, seed: int) -> np.ndarray:
+    """The draws of `images` images, (draws, images); an image hardly ever comes 20 times, so bytes are enough."""
+    generator = np.random.default_rng(seed)
+    weights = np.empty((draws, images), np.uint8)
+    for row in weights:
+        row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
+    return weights
