@@ -4,6 +4,7 @@ python main.py predict ...     attack a network and score the others (with nothi
 python main.py fit ...         train a network
 python main.py validate ...    its mIoU; test ... likewise
 python main.py export ...      a checkpoint as one file for predict
+python main.py report ...      tables of finished runs
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 # Imported so that configurations may use the bare class names.
-from lightning_attack import __version__, attacks, callbacks, data, models
+from lightning_attack import __version__, attacks, callbacks, comparison, data, models
 from lightning_attack.adversarial_training import AdversarialTraining
 from lightning_attack.cli_errors import Part, explain
 from lightning_attack.engine import keep_freed_memory
@@ -243,6 +244,18 @@ def export(words: Sequence[str]) -> None:
     print(json.dumps(about, indent=2))
 
 
+def report(words: Sequence[str]) -> None:
+    """`report RUN... --output DIR`: see `comparison.report`."""
+    parser = Parser(prog="main.py report", description="Put finished runs side by side.", allow_abbrev=False)
+    parser.add_argument("runs", type=str, nargs="+", help="Folders of runs, or folders above them.")
+    parser.add_argument(
+        "--common", action="store_true", help="Compare runs of different images on those that all have."
+    )
+    parser.add_argument("--partial", action="store_true", help="Report runs that were stopped too.")
+    parser.add_function_arguments(comparison.report, skip={"runs", "common", "partial"})
+    comparison.report(**parser.parse_args(list(words)).as_dict())
+
+
 def main(args: ArgsType = None) -> int:
     """Run the command line; returns the exit code.
 
@@ -254,9 +267,11 @@ def main(args: ArgsType = None) -> int:
     try:
         if isinstance(words, list) and words[:1] == ["export"]:
             export(words[1:])
+        elif isinstance(words, list) and words[:1] == ["report"]:
+            report(words[1:])
         else:
             return AttackCLI(args).exit_code
-    except (UsageError, attacks.AttackError, data.DataError, models.ModelError, OSError) as error:
+    except (UsageError, attacks.AttackError, comparison.RunsError, data.DataError, models.ModelError, OSError) as error:
         if not getattr(rank_zero_only, "rank", 0):  # each process knows it; one says it
             print(f"error: {error}", file=sys.stderr)
         return 2

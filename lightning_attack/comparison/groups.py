@@ -93,8 +93,7 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
     if None not in marks:
         return marks[0] == marks[1]
     images = common_images([run, other], run.scored(target) & other.scored(target))
-    clean = [one.confusions(target, images)[:, 0] for one in (run, other)]
-    return np.array_equal(*clean)
+    return np.array_equal(run.confusions(target, images)[:, 0], other.confusions(target, images)[:, 0])
 
 
 def _mark(run: Run, target: str) -> tuple[str, str, str] | None:

@@ -24,6 +24,8 @@ import numpy as np
 from lightning_attack.comparison.runs import Run, RunsError, common_images
 
 DRAWS, LEVEL, SEED = 2000, 0.95, 0
+FEWEST = 5
+"""Fewer images than these have no interval: too many of their draws are one image over and over."""
 _BLOCK = 2**21  # draws x images that are looked at together
 _LARGE = 1e9  # stands for the t of a draw without any spread
 
@@ -34,7 +36,7 @@ class Interval:
 
     Attributes:
         value: the figure over all images.
-        low: lower end; NaN where there are fewer than two images.
+        low: lower end; NaN where there are fewer than `FEWEST` images.
         high: upper end; likewise.
         images: how many images it rests on.
     """
@@ -162,7 +164,7 @@ def _studentised(
     images = len(samples[0])
     counts = [_counts(sample) for sample in samples]
     value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
-    if images < 2 or not np.isfinite(value):
+    if images < FEWEST or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, images)
     ratios = []
     for weights in _resamples(images, draws, seed):
@@ -174,8 +176,8 @@ def _studentised(
     known = np.concatenate(ratios)
     tail = (1 - level) / 2
     low, high = np.quantile(known[np.isfinite(known)], [tail, 1 - tail])
-    ends = max(value - high * error, limits[0]), min(value - low * error, limits[1])
-    return Interval(value, *map(float, ends), images)
+    bottom, top = max(value - high * error, limits[0]), min(value - low * error, limits[1])
+    return Interval(value, float(bottom), float(top), images)
 
 
 def _estimates(counts: Sequence[np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,213 @@
+"""`python main.py report` as a user meets it."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import pytest
+from rich.console import Console
+
+from lightning_attack.cli import main
+from lightning_attack.comparison import collect, read_run
+from lightning_attack.comparison.groups import together
+from lightning_attack.comparison.sheet import compute
+from lightning_attack.comparison.statistics import difference_interval, miou_interval
+from lightning_attack.comparison.tables import COLUMNS, console, console_differences
+from tests.comparison.folders import NETWORKS, make_run, matrices
+
+FILES = {"report.csv", "report.md", "report.tex", "differences.csv"}
+ONTO_B = {"net_a": False, "net_b": True, "net_c": False}
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weaken(lost):
+    """Matrices whose attacked ones lose these shares of the hits on the three networks, nearly alike in each image."""
+    counts = matrices(24)
+    for network, share in enumerate(lost):
+        counts[:, network, 1] = matrices(24, lost=share, spread=0.02)[:, network, 1]
+    return counts
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Three attacks on two sources: `strong` beats `pgd` and `even` on net_c by far, on net_b hardly."""
+    folder = tmp_path / "study"
+    for source, white_box in (("net_a", NETWORKS), ("net_b", ONTO_B)):
+        make_run(folder / f"{source}_pgd", "pgd", weaken([0.6, 0.2, 0.1]), source, white_box)
+        make_run(folder / f"{source}_strong", "strong", weaken([0.5, 0.2, 0.3]), source, white_box)
+        make_run(folder / f"{source}_even", "even", matrices(24, lost=0.11, spread=0.1), source, white_box)
+    return folder
+
+
+def test_tables_of_a_study(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    assert main(["report", str(study), f"--output={tmp_path / 'report'}"]) == 0
+    assert {path.name for path in (tmp_path / "report").iterdir()} == FILES
+    table = rows(tmp_path / "report" / "report.csv")
+    assert tuple(table[0]) == COLUMNS
+    assert len(table) == 2 * 3 * 3
+    for row in table:
+        run = read_run(study / row["run"].rpartition("/")[2])
+        counts = run.confusions(row["target"])
+        reported = next(one for one in run.report["targets"] if one["target"] == row["target"])
+        for column in ("clean_miou", "adversarial_miou", "drop"):
+            assert float(row[column]) == pytest.approx(reported[column], abs=1e-12)
+        drop = difference_interval(counts[:, 0], counts[:, 1])
+        assert (float(row["drop_low"]), float(row["drop_high"])) == (drop.low, drop.high)
+        miou = miou_interval(counts[:, 1])
+        assert (float(row["adversarial_miou_low"]), float(row["adversarial_miou_high"])) == (miou.low, miou.high)
+        assert row["images"] == "24"
+    best = {(row["source"], row["target"], row["attack"]) for row in table if row["best"] == "True"}
+    # On net_a, attacked from net_b, pgd loses most; a white box is nowhere the best.
+    assert best == {("net_a", "net_c", "strong"), ("net_b", "net_c", "strong"), ("net_b", "net_a", "pgd")}
+
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert len(re.findall(r"\*\*\d\d\.\d\d\*\*", text)) == 3
+    assert len(re.findall(r"(?<!\*)\*\d\d\.\d\d\*(?!\*)", text)) == 6, "white boxes in italics"
+    said = next(line for line in text.splitlines() if line.startswith("- net_a -> net_c: strong"))
+    differences = {(row["source"], row["target"], row["label"]): row
+                   for row in rows(tmp_path / "report" / "differences.csv")}  # fmt: skip
+    assert len(differences) == 2 * 2 * 3, "the baseline has none"
+    real = differences["net_a", "net_c", "strong"]
+    low, value, high = (-100 * float(real[f"difference{end}"]) for end in ("_high", "", "_low"))
+    assert said == (
+        f"- net_a -> net_c: strong is {value:.1f} points lower than pgd (95 % {low:.1f}..{high:.1f}, 24 images)"
+    )
+    assert (real["real"], real["against"]) == ("True", "pgd")
+    assert differences["net_a", "net_b", "strong"]["real"] == "False"
+    assert "strong does not really differ from pgd" in text
+
+    printed = capsys.readouterr().out
+    assert "net_a, L-inf 8/255" in printed
+    assert f"Report: {tmp_path / 'report'}" in printed
+
+
+def test_the_console_dims_white_boxes_and_what_is_not_real(study):
+    (group,), _ = together(collect([study])[0])
+    sheet = compute(group)
+    for table in (console(sheet, "title"), console_differences(sheet)):
+        screen = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
+        screen.print(table)
+        line = next(line for line in screen.file.getvalue().splitlines() if "strong" in line)
+        cells = line.split("│")[2:5]
+        styles = [re.search(r"(?:\x1b\[(\d)m)?[-+]?\d+\.\d\d", cell)[1] for cell in cells]
+        print(styles)
+
+
+def test_latex_has_the_marks_and_compiles(study, tmp_path):
+    make_run(study / "odd", "50%_of {it} & #1 ^~\\ <é>", weaken([0.1, 0.1, 0.1]))
+    assert main(["report", str(study), f"--output={tmp_path / 'report'}", "--draws=200"]) == 0
+    text = (tmp_path / "report" / "report.tex").read_text()
+    assert len(re.findall(r"\\textbf\{\d\d\.\d\d\}", text)) == 3
+    assert len(re.findall(r"\\textcolor\{gray\}\{\d\d\.\d\d\}", text)) == 7
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex to compile the table with")
+    document = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\usepackage{xcolor}", r"\begin{document}",
+                r"\input{report}", r"\end{document}"]  # fmt: skip
+    (tmp_path / "report" / "paper.tex").write_text("\n".join(document))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path / "report", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "report" / "paper.pdf").stat().st_size > 1000
+
+
+def test_common_images_partial_runs_and_failed_targets_are_said(tmp_path, capsys):
+    make_run(tmp_path / "whole", "pgd")
+    make_run(tmp_path / "short", "fgsm", matrices(10, lost=0.4), failed=[(2, "net_b")], partial=True, missing=14)
+    words = ["report", str(tmp_path / "whole"), str(tmp_path / "short"), f"--output={tmp_path / 'report'}"]
+    assert main(words) == 2
+    assert "not finished" in capsys.readouterr().err
+    assert main([*words, "--partial", "--common"]) == 0
+    table = {(row["attack"], row["target"]): row for row in rows(tmp_path / "report" / "report.csv")}
+    assert {row["table"] for row in table.values()} == {"1"}
+    assert [table[attack, "net_c"]["images"] for attack in ("pgd", "fgsm")] == ["10", "10"]
+    assert [table[attack, "net_b"]["images"] for attack in ("pgd", "fgsm")] == ["10", "9"]
+    assert [table[attack, "net_b"]["partial"] for attack in ("pgd", "fgsm")] == ["False", "True"]
+    half = read_run(tmp_path / "whole").confusions("net_c")[:10, 1]
+    assert float(table["pgd", "net_c"]["adversarial_miou"]) == pytest.approx(miou_interval(half).value)
+    text = (tmp_path / "report" / "report.md").read_text()
+    for said in ("10 of 24 images that the runs have in common", "14 images are missing", "intervals are rough",
+                 "net_b could not be scored on 1 images", "| fgsm (partial) |"):  # fmt: skip
+        assert said in text
+    (pair,) = [row for row in rows(tmp_path / "report" / "differences.csv") if row["target"] == "net_b"]
+    assert pair["images"] == "9"
+
+    assert main([*words, "--partial"]) == 0
+    assert {row["table"] for row in rows(tmp_path / "report" / "report.csv")} == {"1", "2"}
+    assert not rows(tmp_path / "report" / "differences.csv")
+    assert "10 are the same (--common" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_baselines_are_of_the_same_budget_and_seed(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path / "study" / f"pgd{seed}", "pgd", weaken([0.5, 0.1 + seed / 10, 0.1]), seed=seed)
+        make_run(tmp_path / "study" / f"fgsm{seed}", "fgsm", weaken([0.5, 0.3, 0.1]), seed=seed)
+    make_run(tmp_path / "study" / "wide", "fgsm", eps=16 / 255)
+    words = ["report", str(tmp_path / "study"), f"--output={tmp_path / 'report'}"]
+    assert main(words) == 0
+    made = {(row["label"], row["target"]): row for row in rows(tmp_path / "report" / "differences.csv")}
+    assert {key[0] for key in made} == {"fgsm eps=8/255, seed=0", "fgsm eps=8/255, seed=1"}
+    assert [made[f"fgsm eps=8/255, seed={seed}", "net_b"]["against"] for seed in (0, 1)] == ["pgd seed=0", "pgd seed=1"]
+    means = [float(made[f"fgsm eps=8/255, seed={seed}", "net_b"]["difference"]) for seed in (0, 1)]
+    assert means[0] < means[1] < 0
+    assert main([*words, "--baseline=fgsm1"]) == 0
+    made = rows(tmp_path / "report" / "differences.csv")
+    assert {row["against"] for row in made} == {"fgsm eps=8/255, seed=1"}
+    assert (
+        "Nothing is compared on net_a, L-inf 16/255: there is no fgsm1" in (tmp_path / "report/report.md").read_text()
+    )
+
+
+def test_report_of_real_runs(predict, tmp_path):
+    """What `predict` wrote is read back to the last digit, and the clean figures are no attack's."""
+    for attack in ("pgd", "fgsm"):
+        small = ("--data.limit=2", "--data.batch_size=2", "--model.attack.steps=1", f"--run_name={attack}")
+        assert predict(f"--model.attack=configs/attacks/{attack}.yaml", *small) == 0
+    assert main(["report", str(tmp_path / "results"), f"--output={tmp_path / 'report'}"]) == 0
+    table = rows(tmp_path / "report" / "report.csv")
+    for attack in ("pgd", "fgsm"):
+        written = {row["target"]: row for row in rows(tmp_path / "results" / attack / "transfer.csv")}
+        mine = {row["target"]: row for row in table if row["attack"] == attack}
+        assert list(mine) == list(written)
+        for target, row in written.items():
+            for column in ("clean_miou", "adversarial_miou", "drop"):
+                assert float(mine[target][column]) == pytest.approx(float(row[column]), abs=1e-12)
+            assert mine[target]["white_box"] == row["white_box"]
+    assert {row["table"] for row in table} == {"1"}, "the same networks and photos"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere", "--output=report"], "there is no folder 'nowhere'"),
+        (["empty", "--output=report"], "'empty' holds no run"),
+        (["run", "--output=run/report"], "lies in the run"),
+        (["run", "--output=run"], "lies in the run"),
+        (["run", "--output=file"], "is a file"),
+        (["run", "--output=report", "--draws=3"], "give 100 or more"),
+        (["run", "--output=report", "--draws=many"], "many"),
+        (["run", "--output=report", "--baseline=pdg"], "known: pgd"),
+        (["run", "--output=report", "--comon"], "comon"),
+        (["run", "strangers", "--output=report", "--common"], "no image in common"),
+        (["run"], "output"),
+        (["--output=report"], "runs"),
+    ],
+)
+def test_mistakes(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run")
+    make_run(tmp_path / "strangers", names=[f"other{number}" for number in range(24)])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["report", *words]) == 2
+    answer = capsys.readouterr().err.strip()
+    assert says in answer
+    assert len(answer.splitlines()) <= 2
+    assert sorted(tmp_path.rglob("*")) == before, "something was written"
