@@ -25,6 +25,9 @@ FORBIDDEN = {
     "faults.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
     "callbacks": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.cli", f"{OWN}.models.smp"},
     "adversarial_training.py": {f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli", f"{OWN}.attacks.presets"},
+    "comparison": {"lightning", "torchmetrics", "segmentation_models_pytorch", "torchvision",
+                   *(f"{OWN}.{floor}" for floor in ("attacks", "callbacks", "cli", "data", "models", "module",
+                                                    "task"))},
     "task.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli"},
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from torchvision import models
 from torchvision.datasets import voc
 
 from lightning_attack.cli import main
+from tests.comparison.folders import make_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -123,11 +124,23 @@ def test_export_commands(command, monkeypatch, tmp_path):
     assert (tmp_path / "model.pt2").is_file()
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py report")])
+def test_report_commands(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "results" / "pgd" / "version_0")
+    make_run(tmp_path / "results" / "fgsm" / "version_0", "fgsm")
+    assert main(shlex.split(command)[2:]) == 0
+    for name in ("report.csv", "differences.csv", "report.md", "report.tex"):
+        assert (tmp_path / "report" / name).is_file()
+        assert f"`{name}`" in README
+
+
 def test_no_command_is_left_out():
     """The table of presets by test_shared, the first two lines by CI, those for clusters by test_resume,
     benchmarks by test_benchmarks."""
     kinds = (
         "python3 -m venv", "python main.py predict", "python main.py fit", "python main.py export", "python -m pydoc",
+        "python main.py report",
         "tensorboard", "sbatch configs/cluster", "HEAD=node0:29500 NODES=2",
         "python -m tests.presets_table", "python tests/benchmarks/",
     )  # fmt: skip

@@ -10,12 +10,13 @@ from lightning_attack.comparison.labels import budget, labels
 from lightning_attack.comparison.runs import Run, RunsError, common_images
 from lightning_attack.comparison.statistics import (
     DRAWS,
+    FEWEST,
     Interval,
     difference_interval,
     miou,
     miou_interval,
     paired_difference,
-)  # fmt: skip
+)
 
 PLAIN = ("pgd", "bim", "mi_fgsm", "fgsm")
 """What attacks are compared with if nothing else is said: the first that a section has."""
@@ -195,7 +196,8 @@ def _notes(group: Group, sections: Sequence[Section]) -> Iterator[str]:
     if len(group.images) < group.of:
         yield f"All figures are about the {len(group.images)} of {group.of} images that the runs have in common."
     if len(group.images) < FEW:
-        yield f"{len(group.images)} images are few: the intervals are rough."
+        rough = "the intervals are rough" if len(group.images) >= FEWEST else f"intervals take {FEWEST} or more"
+        yield f"{len(group.images)} images are few: {rough}."
     for row in (row for section in sections for row in section.rows):
         if row.run.partial:
             missing = row.run.report.get("missing", "?")
