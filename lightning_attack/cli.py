@@ -248,11 +248,14 @@ def report(words: Sequence[str]) -> None:
     """`report RUN... --output DIR`: see `comparison.report`."""
     parser = Parser(prog="main.py report", description="Put finished runs side by side.", allow_abbrev=False)
     parser.add_argument("runs", type=str, nargs="+", help="Folders of runs, or folders above them.")
-    parser.add_argument(
-        "--common", action="store_true", help="Compare runs of different images on those that all have."
-    )
-    parser.add_argument("--partial", action="store_true", help="Report runs that were stopped too.")
-    parser.add_function_arguments(comparison.report, skip={"runs", "common", "partial"})
+    flags = {
+        "common": "Compare runs of different images on those that all have.",
+        "partial": "Report runs that were stopped too.",
+        "mean": "Make one row of runs that differ in nothing but their seed: mean and standard deviation.",
+    }
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    parser.add_function_arguments(comparison.report, skip={"runs", *flags})
     comparison.report(**parser.parse_args(list(words)).as_dict())
 
 

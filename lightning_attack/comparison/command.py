@@ -32,6 +32,7 @@ def report(
     draws: int = DRAWS,
     common: bool = False,
     partial: bool = False,
+    mean: bool = False,
 ) -> None:
     """Put runs side by side: print tables, and write `report.csv`, `.md`, `.tex` and `differences.csv`.
 
@@ -42,6 +43,7 @@ def report(
         draws: How often images are drawn for the intervals.
         common: Compare runs of different images on those that all have.
         partial: Report runs that were stopped too.
+        mean: Make one row of runs that differ in nothing but their seed: mean and standard deviation.
     """
     folder = Path(output)
     _check(folder, draws)
@@ -50,7 +52,7 @@ def report(
         check_baseline(found, baseline)
     groups, reasons = together(found, common)
     notes += reasons
-    sheets = [compute(group, baseline, draws) for group in groups]
+    sheets = [compute(group, baseline, draws, mean) for group in groups]
     titles = [_title(number, len(sheets), sheet.images) for number, sheet in enumerate(sheets, 1)]
     # All is worked out before anything is written.
     texts = {

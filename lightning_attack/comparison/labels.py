@@ -21,17 +21,21 @@ def budget(run: Run) -> str:
     return " + ".join(sorted(_ball(*norm) for norm in norms)) or NO_RADIUS
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
+def labels(runs: Sequence[Run], without: str = "") -> list[str]:
     """A name for each run: of its attack and, among runs of one attack, of the settings that are not the same in all.
 
     Runs that no setting tells apart have their folder in the name.
+
+    Args:
+        runs: to be told apart.
+        without: a setting that is not named, such as `seed`.
     """
     by_attack = defaultdict(list)
     for run in runs:
         by_attack[run.attack].append(run)
     names = {}
     for attack, alike in by_attack.items():
-        for run, words in zip(alike, _differences(alike), strict=True):
+        for run, words in zip(alike, _differences(alike, without), strict=True):
             names[run.folder] = f"{attack} {', '.join(words)}".strip() if len(words) <= _MANY else ""
     counts = Counter(names.values())
     above = os.path.commonpath([run.folder.absolute().parent for run in runs])
@@ -60,9 +64,24 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _differences(runs: Sequence[Run]) -> list[list[str]]:
+def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
+    """Runs that differ in nothing but their seed together; none has a seed twice."""
+    families: list[list[Run]] = []
+    for run in runs:
+        for family in families:
+            seeds = [one.report["settings"]["seed"] for one in family]
+            alike = run.attack == family[0].attack and _settings(run, "seed") == _settings(family[0], "seed")
+            if alike and run.partial == family[0].partial and run.report["settings"]["seed"] not in seeds:
+                family.append(run)
+                break
+        else:
+            families.append([run])
+    return [tuple(family) for family in families]
+
+
+def _differences(runs: Sequence[Run], without: str) -> list[list[str]]:
     """For each run the settings that are not the same in all, as short words."""
-    settings = [_settings(run) for run in runs]
+    settings = [_settings(run, without) for run in runs]
     keys = list(dict.fromkeys(key for one in settings for key in one))
     differing = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
     parts = [key.removesuffix("class") for key in differing if key.endswith(".class")]
@@ -83,10 +102,12 @@ def _differences(runs: Sequence[Run]) -> list[list[str]]:
     return words
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: Run, without: str = "") -> dict[str, Any]:
+    """What sets a run apart from others of its source."""
     settings = dict(flat(run.report["settings"]))
     model = run.settings.get("model", {})
-    return settings | {key: model[key] for key in _MODEL if key in model}
+    settings |= {key: model[key] for key in _MODEL if key in model}
+    return {key: value for key, value in settings.items() if key != without}
 
 
 def _norms(settings: Any) -> Iterator[Mapping[str, Any]]:

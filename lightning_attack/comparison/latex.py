@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_attack.comparison.sheet import Cell, Sheet
-from lightning_attack.comparison.tables import percent
+from lightning_attack.comparison.tables import figure, percent
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -63,7 +63,7 @@ def _line(cells: Sequence[str]) -> str:
 def _number(cell: Cell | None) -> str:
     if cell is None:
         return "--"
-    text = percent(cell.adversarial.value)
+    text = figure(cell).replace("±", r"\,$\pm$\,")
     if cell.white_box:
         return rf"\textcolor{{gray}}{{{text}}}"
     return rf"\textbf{{{text}}}" if cell.best else text

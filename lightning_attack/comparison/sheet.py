@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from lightning_attack.comparison.groups import Group
-from lightning_attack.comparison.labels import budget, labels
+from lightning_attack.comparison.labels import budget, labels, siblings
 from lightning_attack.comparison.runs import Run, RunsError, common_images
 from lightning_attack.comparison.statistics import (
     DRAWS,
     FEWEST,
     Interval,
-    difference_interval,
+    mean_difference,
+    mean_interval,
     miou,
-    miou_interval,
     paired_difference,
 )
 
@@ -22,6 +23,27 @@ PLAIN = ("pgd", "bim", "mi_fgsm", "fgsm")
 """What attacks are compared with if nothing else is said: the first that a section has."""
 FEW = 20
 """Intervals over fewer images than these are said to be rough."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, or with `mean` its repetitions with other seeds, whose mean mIoU counts; and its name in the tables."""
+
+    runs: tuple[Run, ...]
+    label: str
+
+    @property
+    def first(self) -> Run:
+        """The run, or the first of them."""
+        return self.runs[0]
+
+    def images(self, target: str, group: Group) -> tuple[str, ...]:
+        """The group's images on which all runs scored a target; none where one did not."""
+        if any(target not in run.targets for run in self.runs):
+            return ()
+        return common_images(
+            group.runs, frozenset(group.images).intersection(*(run.scored(target) for run in self.runs))
+        )
 
 
 @dataclass(frozen=True)
@@ -34,6 +56,7 @@ class Cell:
         clean: its mIoU on the clean images.
         adversarial: on the adversarial ones.
         drop: clean less adversarial.
+        spread: standard deviation of the adversarial mIoU over seeds; None for a single run.
         difference: adversarial mIoU less that of the baseline, over the same images; None where there is nothing to
             compare with.
         best: whether the attack is really the strongest on this target, see `compute`.
@@ -44,25 +67,29 @@ class Cell:
     clean: Interval
     adversarial: Interval
     drop: Interval
+    spread: float | None
     difference: Interval | None
     best: bool
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run.
+    """A line of a table.
 
     Attributes:
-        run: the run.
-        label: its name, which no other row of its source has.
-        cells: for each network that it scored.
-        against: label of the run that `Cell.difference` is to; None for a baseline.
+        entry: what it is about.
+        cells: for each network that was scored.
+        against: label of what `Cell.difference` is to; None for a baseline.
     """
 
-    run: Run
-    label: str
+    entry: Entry
     cells: dict[str, Cell]
     against: str | None
+
+    @property
+    def label(self) -> str:
+        """Its name, which no other row of its source has."""
+        return self.entry.label
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,7 @@ class Sheet:
     notes: tuple[str, ...]
 
 
-def compute(group: Group, baseline: str | None = None, draws: int = DRAWS) -> Sheet:
+def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean: bool = False) -> Sheet:
     """All figures of a group of runs.
 
     In a section, the attack with the lowest adversarial mIoU on a target is the `best` one if the interval of its
@@ -108,86 +135,103 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS) -> Sh
         group: runs that go together.
         baseline: name of an attack, a folder or a label; None = see `PLAIN`, or else the first of a section.
         draws: of the bootstrap.
+        mean: make one row of runs that differ in nothing but their seed.
     """
-    named: dict[int, str] = {}
-    places: dict[tuple[str, str], list[Run]] = {}
-    for source in dict.fromkeys(run.source for run in group.runs):
-        own = [run for run in group.runs if run.source == source]
-        named |= {id(run): label for run, label in zip(own, labels(own), strict=True)}
-        for run in own:
-            places.setdefault((source, budget(run)), []).append(run)
     sections, notes = [], []
-    for place, runs in places.items():
-        bases = [run for run in runs if baseline and is_named(run, named[id(run)], baseline)]
+    for place, entries in _entries(group, mean).items():
+        bases = [entry for entry in entries if baseline and _is_named(entry, baseline)]
         if not baseline:
-            plain = next((name for name in PLAIN if any(run.attack == name for run in runs)), runs[0].attack)
-            bases = [run for run in runs if run.attack == plain]
+            attacks = [entry.first.attack for entry in entries]
+            plain = next((name for name in PLAIN if name in attacks), attacks[0])
+            bases = [entry for entry in entries if entry.first.attack == plain]
         if not bases:
             notes.append(f"Nothing is compared on {', '.join(place)}: there is no {baseline} of this budget.")
-        best = {target: _best(runs, target, group, draws) for target in group.targets}
+        best = {target: _best(entries, target, group, draws) for target in group.targets}
         rows = []
-        for run in runs:
-            against = _against(run, bases)
-            cells = {target: _cell(run, target, group, against, run is best[target], draws) for target in run.targets}
-            rows.append(Row(run, named[id(run)], cells, named[id(against)] if against else None))
+        for entry in entries:
+            against = _against(entry, bases)
+            cells = {
+                target: _cell(entry, target, group, against, entry is best[target], draws)
+                for target in group.targets
+                if entry.images(target, group)
+            }
+            rows.append(Row(entry, cells, against.label if against else None))
         sections.append(Section(*place, tuple(rows)))
     clean: dict[str, float] = {}
     for row in (row for section in sections for row in section.rows):
         clean = {target: cell.clean.value for target, cell in row.cells.items()} | clean
-    return Sheet(tuple(sections), group.targets, clean, len(group.images), (*_notes(group, sections), *notes))
+    targets = tuple(target for target in group.targets if target in clean)
+    return Sheet(tuple(sections), targets, clean, len(group.images), (*_notes(group, sections), *notes))
 
 
 def check_baseline(runs: Sequence[Run], baseline: str) -> None:
     """Raise `RunsError` if no run goes by a name."""
-    if not any(is_named(run, label, baseline) for run, label in zip(runs, labels(runs), strict=True)):
+    if not any(_is_named(Entry((run,), label), baseline) for run, label in zip(runs, labels(runs), strict=True)):
         known = ", ".join(dict.fromkeys(run.attack for run in runs))
         raise RunsError(f"--baseline={baseline}: no run has this attack or this folder\nknown: {known}")
 
 
-def is_named(run: Run, label: str, name: str) -> bool:
-    """Whether a name means a run: that of its attack, its folder or its label."""
-    return name in (run.attack, run.folder.name, str(run.folder), label)
+def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
+    """What competes, by source and budget."""
+    places: dict[tuple[str, str], list[Entry]] = {}
+    for source in dict.fromkeys(run.source for run in group.runs):
+        own = [run for run in group.runs if run.source == source]
+        families = siblings(own) if mean else [(run,) for run in own]
+        names = labels([family[0] for family in families], without="seed" if mean else "")
+        for family, label in zip(families, names, strict=True):
+            name = label if len(family) == 1 else f"{label} (mean of {len(family)} seeds)"
+            places.setdefault((source, budget(family[0])), []).append(Entry(family, name))
+    return places
 
 
-def _against(run: Run, bases: Sequence[Run]) -> Run | None:
+def _is_named(entry: Entry, name: str) -> bool:
+    """Whether a name means this: that of its attack, of a folder or of its row."""
+    folders = {part for run in entry.runs for part in (run.folder.name, str(run.folder))}
+    return name in {entry.first.attack, entry.label, *folders}
+
+
+def _against(entry: Entry, bases: Sequence[Entry]) -> Entry | None:
     """The baseline of a run: one of the same seed if there is one; a baseline has none."""
-    if any(run is base for base in bases):
+    if any(entry is base for base in bases):
         return None
-    seed = run.report["settings"]["seed"]
-    return next((base for base in bases if base.report["settings"]["seed"] == seed), next(iter(bases), None))
+    seed = entry.first.report["settings"]["seed"]
+    alike = (base for base in bases if base.first.report["settings"]["seed"] == seed)
+    return next(alike, next(iter(bases), None))
 
 
-def _best(runs: Sequence[Run], target: str, group: Group, draws: int) -> Run | None:
+def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> Entry | None:
     """The attack that is really the strongest on a target; None if none is."""
-    rivals = [run for run in runs if run.targets.get(target) is False and _images(run, target, group)]
-    order = sorted(rivals, key=lambda run: miou(run.confusions(target, _images(run, target, group))[:, 1]))
+    rivals = [entry for entry in entries if entry.images(target, group) and not entry.first.targets[target]]
+    order = sorted(rivals, key=lambda entry: fmean(_mious(entry, target, group)))
     if len(order) < 2:
         return None
     difference = _difference(order[0], order[1], target, group, draws)
     return order[0] if difference and difference.real else None
 
 
-def _difference(run: Run, other: Run, target: str, group: Group, draws: int) -> Interval | None:
-    if target not in other.targets or not run.scored(target) & other.scored(target) & {*group.images}:
-        return None
-    return paired_difference(run, other, target, draws, group.images)
+def _mious(entry: Entry, target: str, group: Group) -> list[float]:
+    """The adversarial mIoU in each of the runs."""
+    images = entry.images(target, group)
+    return [miou(run.confusions(target, images)[:, 1]) for run in entry.runs]
 
 
-def _images(run: Run, target: str, group: Group) -> tuple[str, ...]:
-    """The group's images on which a run scored a target."""
-    return common_images(group.runs, run.scored(target).intersection(group.images))
+def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: int) -> Interval | None:
+    common = {*entry.images(target, group)} & {*other.images(target, group)}
+    return paired_difference(entry.runs, other.runs, target, draws, common) if common else None
 
 
-def _cell(run: Run, target: str, group: Group, against: Run | None, best: bool, draws: int) -> Cell:
-    counts = run.confusions(target, _images(run, target, group))
-    clean, adversarial = counts[:, 0], counts[:, 1]
+def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Cell:
+    counts = [run.confusions(target, entry.images(target, group)) for run in entry.runs]
+    clean, adversarial = [one[:, 0] for one in counts], [one[:, 1] for one in counts]
+    several = len(entry.runs) > 1
     return Cell(
         target=target,
-        white_box=run.targets[target],
-        clean=miou_interval(clean, draws),
-        adversarial=miou_interval(adversarial, draws),
-        drop=difference_interval(clean, adversarial, draws),
-        difference=_difference(run, against, target, group, draws) if against else None,
+        white_box=entry.first.targets[target],
+        clean=mean_interval(clean, draws),
+        adversarial=mean_interval(adversarial, draws),
+        drop=mean_difference(clean, adversarial, draws),
+        spread=stdev(_mious(entry, target, group)) if several else None,
+        difference=_difference(entry, against, target, group, draws) if against else None,
         best=best,
     )
 
@@ -199,10 +243,11 @@ def _notes(group: Group, sections: Sequence[Section]) -> Iterator[str]:
         rough = "the intervals are rough" if len(group.images) >= FEWEST else f"intervals take {FEWEST} or more"
         yield f"{len(group.images)} images are few: {rough}."
     for row in (row for section in sections for row in section.rows):
-        if row.run.partial:
-            missing = row.run.report.get("missing", "?")
-            yield f"{row.label} on {row.run.source} is partial: {missing} images are missing."
+        place = f"{row.label} on {row.entry.first.source}"
+        for run in row.entry.runs:
+            if run.partial:
+                yield f"{place} is partial: {run.report.get('missing', '?')} images are missing."
         for cell in row.cells.values():
             if cell.adversarial.images < len(group.images):
                 failed = len(group.images) - cell.adversarial.images
-                yield f"{row.label} on {row.run.source}: {cell.target} could not be scored on {failed} images."
+                yield f"{place}: {cell.target} could not be scored on {failed} images."

@@ -15,7 +15,7 @@ A difference of two attacks has the same images in each draw, and so has what th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -85,7 +85,14 @@ def miou_interval(confusions: np.ndarray, draws: int = DRAWS, level: float = LEV
         >>> round(same.value, 3), round(same.low, 3), round(same.high, 3), same.images
         (0.775, 0.775, 0.775, 5)
     """
-    return _studentised([confusions], (0.0, 1.0), draws, level, seed)
+    return _studentised([(1.0, confusions)], draws, level, seed)
+
+
+def mean_interval(
+    samples: Sequence[np.ndarray], draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
+) -> Interval:
+    """As `miou_interval` for the mean of several mIoUs, such as of seeds, on the same images in the same order."""
+    return _studentised([(1 / len(samples), sample) for sample in samples], draws, level, seed)
 
 
 def difference_interval(
@@ -103,31 +110,51 @@ def difference_interval(
     """
     if first.shape != second.shape:
         raise ValueError(f"confusion matrices {first.shape} and {second.shape} must be of the same images and classes")
-    return _studentised([first, second], (-1.0, 1.0), draws, level, seed)
+    return _studentised([(1.0, first), (-1.0, second)], draws, level, seed)
+
+
+def mean_difference(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = SEED,
+) -> Interval:
+    """As `difference_interval` for two means of mIoUs; all on the same images in the same order."""
+    terms = [(sign / len(side), one) for sign, side in ((1, first), (-1, second)) for one in side]
+    return _studentised(terms, draws, level, seed)
 
 
 def paired_difference(
-    run: Run, other: Run, target: str, draws: int = DRAWS, images: Sequence[str] | None = None
+    run: Run | Sequence[Run],
+    other: Run | Sequence[Run],
+    target: str,
+    draws: int = DRAWS,
+    images: Iterable[str] | None = None,
 ) -> Interval:
     """The adversarial mIoU of a target in `run` less that in `other`, over the images that both have (by digest).
 
     Args:
-        run: below 0, this attack is the stronger one.
-        other: the one that it is compared with.
-        target: name of the network; both runs must have scored it.
+        run: below 0, this attack is the stronger one; of several runs, such as of seeds, the mean mIoU counts.
+        other: the one that it is compared with; likewise.
+        target: name of the network; all runs must have scored it.
         draws: how often images are drawn.
         images: only these of them, as in `Run.images`.
 
     Raises:
         RunsError: no image in common, or classes that differ.
     """
-    if run.classes != other.classes:
-        raise RunsError(f"'{run.folder}' and '{other.folder}' have different classes and cannot be compared")
-    both = run.scored(target) & other.scored(target)
-    common = common_images([run, other], both if images is None else both.intersection(images))
+    sides = [(one,) if isinstance(one, Run) else tuple(one) for one in (run, other)]
+    every = [one for side in sides for one in side]
+    names = " and ".join(f"'{one.folder}'" for one in every)
+    if len({one.classes for one in every}) > 1:
+        raise RunsError(f"{names} have different classes and cannot be compared")
+    both = frozenset.intersection(*(one.scored(target) for one in every))
+    common = common_images(every, both if images is None else both.intersection(images))
     if not common:
-        raise RunsError(f"'{run.folder}' and '{other.folder}' have no image in common on which '{target}' was scored")
-    return difference_interval(run.confusions(target, common)[:, 1], other.confusions(target, common)[:, 1], draws)
+        raise RunsError(f"{names} have no image in common on which '{target}' was scored")
+    first, second = ([one.confusions(target, common)[:, 1] for one in side] for side in sides)
+    return mean_difference(first, second, draws)
 
 
 def _counts(confusions: np.ndarray) -> np.ndarray:
@@ -157,12 +184,10 @@ def _slopes(counts: np.ndarray) -> np.ndarray:
     return np.stack([(1 + iou) * scale, -iou * scale, -iou * scale], -2)
 
 
-def _studentised(
-    samples: Sequence[np.ndarray], limits: tuple[float, float], draws: int, level: float, seed: int
-) -> Interval:
-    """The interval of the mIoU of one sample, or of its difference to a second one."""
-    images = len(samples[0])
-    counts = [_counts(sample) for sample in samples]
+def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: float, seed: int) -> Interval:
+    """The interval of a sum of mIoUs of the same images, each times a factor."""
+    images = len(terms[0][1])
+    counts = [(factor, _counts(sample)) for factor, sample in terms]
     value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
     if images < FEWEST or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, images)
@@ -176,18 +201,18 @@ def _studentised(
     known = np.concatenate(ratios)
     tail = (1 - level) / 2
     low, high = np.quantile(known[np.isfinite(known)], [tail, 1 - tail])
-    bottom, top = max(value - high * error, limits[0]), min(value - low * error, limits[1])
-    return Interval(value, float(bottom), float(top), images)
+    least, most = (sum(side(factor, 0.0) for factor, _ in terms) for side in (min, max))
+    return Interval(value, max(float(value - high * error), least), min(float(value - low * error), most), images)
 
 
-def _estimates(counts: Sequence[np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _estimates(counts: Sequence[tuple[float, np.ndarray]], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Figure and standard error of each draw, whose weights (draws, images) say how often it has each image."""
     value, influence = np.zeros(len(weights)), np.zeros(weights.shape)
-    for sign, sample in zip((1, -1), counts, strict=False):
+    for factor, sample in counts:
         flat = sample.reshape(len(sample), -1)
         totals = (weights @ flat).reshape(len(weights), *sample.shape[1:])
-        value += sign * _miou(totals)
-        influence += sign * (_slopes(totals).reshape(len(weights), -1) @ flat.T)
+        value += factor * _miou(totals)
+        influence += factor * (_slopes(totals).reshape(len(weights), -1) @ flat.T)
     return value, np.sqrt((weights * influence**2).sum(1))
 
 

@@ -17,7 +17,8 @@ from lightning_attack.comparison.statistics import Interval
 COLUMNS = (
     "table", "run", "attack", "label", "source", "budget", "target", "white_box", "images",
     "clean_miou", "clean_miou_low", "clean_miou_high", "adversarial_miou", "adversarial_miou_low",
-    "adversarial_miou_high", "drop", "drop_low", "drop_high", "best", "seed", "backward_passes", "linf", "partial",
+    "adversarial_miou_high", "drop", "drop_low", "drop_high", "best", "seed", "spread", "backward_passes", "linf",
+    "partial",
 )  # fmt: skip
 DIFFERENCES = (
     "table", "source", "budget", "target", "white_box", "label", "against", "difference", "difference_low",
@@ -26,7 +27,8 @@ DIFFERENCES = (
 LEGEND = (
     "mIoU in percent on the adversarial images, lower = stronger; in brackets 95 % intervals over images. White boxes "
     "(the attacked network itself) do not compete. Bold: the strongest attack of its section on this target, if it is "
-    "really lower than the second, i.e. the interval of their paired difference leaves out 0."
+    "really lower than the second, i.e. the interval of their paired difference leaves out 0. After ±: standard "
+    "deviation over seeds."
 )
 
 
@@ -38,6 +40,11 @@ def percent(value: float) -> str:
         ('42.29', '-')
     """
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def figure(cell: Cell) -> str:
+    """The adversarial mIoU in percent, over seeds with its standard deviation."""
+    return percent(cell.adversarial.value) + ("" if cell.spread is None else f"±{100 * cell.spread:.2f}")
 
 
 def span(interval: Interval, signed: bool = False) -> str:
@@ -111,14 +118,15 @@ def table_csv(sheets: Sequence[Sheet]) -> str:
     """One row for each run and target, see `COLUMNS`; shares in [0, 1]."""
     rows = []
     for number, section, row in _rows(sheets):
-        report = row.run.report
+        runs = row.entry.runs
         for cell in row.cells.values():
             values = {
-                "table": number, "run": str(row.run.folder), "attack": row.run.attack, "label": row.label,
-                "source": row.run.source, "budget": section.budget, "target": cell.target,
+                "table": number, "run": ";".join(str(run.folder) for run in runs), "attack": runs[0].attack,
+                "label": row.label, "source": runs[0].source, "budget": section.budget, "target": cell.target,
                 "white_box": cell.white_box, "images": cell.adversarial.images, "best": cell.best,
-                "seed": report["settings"]["seed"], "backward_passes": report["passes_per_image"].get("backward"),
-                "linf": report["perturbation"].get("linf"), "partial": row.run.partial,
+                "seed": ";".join(str(run.report["settings"]["seed"]) for run in runs), "spread": cell.spread,
+                "backward_passes": runs[0].report["passes_per_image"].get("backward"),
+                "linf": runs[0].report["perturbation"].get("linf"), "partial": any(run.partial for run in runs),
             }  # fmt: skip
             rows.append(values | _ends("clean_miou", cell.clean) | _ends("adversarial_miou", cell.adversarial)
                         | _ends("drop", cell.drop))  # fmt: skip
@@ -129,7 +137,7 @@ def differences_csv(sheets: Sequence[Sheet]) -> str:
     """One row for each run and target that has a baseline, see `DIFFERENCES`; shares in [-1, 1]."""
     rows = [
         {
-            "table": number, "source": row.run.source, "budget": section.budget, "target": cell.target,
+            "table": number, "source": section.source, "budget": section.budget, "target": cell.target,
             "white_box": cell.white_box, "label": row.label, "against": row.against, "real": cell.difference.real,
             "images": cell.difference.images,
         } | _ends("difference", cell.difference)
@@ -163,7 +171,7 @@ def _console_cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
     ends = span(cell.adversarial)
-    text = percent(cell.adversarial.value)
+    text = figure(cell)
     if cell.white_box:
         return f"[dim]{text} ({ends or '-'})[/]"
     return f"{f'[bold]{text}[/]' if cell.best else text} [dim]({ends or '-'})[/]"
@@ -172,7 +180,7 @@ def _console_cell(cell: Cell | None) -> str:
 def _markdown_cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    text = percent(cell.adversarial.value)
+    text = figure(cell)
     mark = "**" if cell.best else "*" if cell.white_box else ""
     return f"{mark}{text}{mark} ({span(cell.adversarial) or '-'})"
 

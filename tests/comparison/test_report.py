@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import shutil
+import statistics
 import subprocess
 
 import pytest
@@ -164,6 +165,35 @@ def test_baselines_are_of_the_same_budget_and_seed(tmp_path):
     assert (
         "Nothing is compared on net_a, L-inf 16/255: there is no fgsm1" in (tmp_path / "report/report.md").read_text()
     )
+
+
+def test_seeds_become_one_row_when_asked_for(tmp_path):
+    losses = {"pgd": [0.10, 0.12, 0.11], "strong": [0.20, 0.23, 0.24]}
+    for attack, lost in losses.items():
+        for seed, share in enumerate(lost):
+            make_run(tmp_path / "study" / f"{attack}{seed}", attack, weaken([0.5, share, 0.1]), seed=seed)
+    make_run(tmp_path / "study" / "lone", "fgsm", weaken([0.5, 0.05, 0.1]), seed=7)
+    words = ["report", str(tmp_path / "study"), f"--output={tmp_path / 'report'}"]
+    assert main(words) == 0
+    single = [row for row in rows(tmp_path / "report" / "report.csv") if row["target"] == "net_b"]
+    assert len(single) == 7
+    assert main([*words, "--mean"]) == 0
+    means = {row["attack"]: row for row in rows(tmp_path / "report" / "report.csv") if row["target"] == "net_b"}
+    assert {row["label"] for row in means.values()} == {"fgsm", "pgd (mean of 3 seeds)", "strong (mean of 3 seeds)"}
+    for attack in losses:
+        mious = [float(row["adversarial_miou"]) for row in single if row["attack"] == attack]
+        assert float(means[attack]["adversarial_miou"]) == pytest.approx(statistics.mean(mious))
+        assert float(means[attack]["spread"]) == pytest.approx(statistics.stdev(mious))
+        assert (means[attack]["seed"], len(means[attack]["run"].split(";"))) == ("0;1;2", 3)
+    assert (means["fgsm"]["seed"], means["fgsm"]["spread"], means["strong"]["best"]) == ("7", "", "True")
+    made = [row for row in rows(tmp_path / "report" / "differences.csv") if row["target"] == "net_b"]
+    assert {row["against"] for row in made} == {"pgd (mean of 3 seeds)"}
+    for row in made:
+        other = means["strong" if "strong" in row["label"] else "fgsm"]
+        expected = float(other["adversarial_miou"]) - float(means["pgd"]["adversarial_miou"])
+        assert float(row["difference"]) == pytest.approx(expected)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert re.search(r"\| strong \(mean of 3 seeds\) \| .*\*\*\d\d\.\d\d±\d\.\d\d\*\*", text)
 
 
 def test_report_of_real_runs(predict, tmp_path):
