@@ -16,8 +16,15 @@ NO_RADIUS = "no radius"
 
 
 def budget(run: Run) -> str:
-    """The ball that a run's attack stays in, such as `L-inf 8/255`; attacks without one have `no radius`."""
-    norms = {(norm.get("class"), norm.get("eps")) for norm in _norms(run.report["settings"]["attack"])}
+    """The ball that a run's attack stays in, such as `L-inf 8/255`; attacks without one have `no radius`.
+
+    What a `Peer` stays in is its own affair; its `eps` is said if it has one.
+    """
+    attack = run.report["settings"]["attack"]
+    if attack.get("class") == "Peer":
+        eps = attack.get("settings", {}).get("eps")
+        return "peer" if eps is None else f"peer, eps {_number(eps, levels=True)}"
+    norms = {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
     return " + ".join(sorted(_ball(*norm) for norm in norms)) or NO_RADIUS
 
 

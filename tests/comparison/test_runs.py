@@ -39,6 +39,8 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path):
         (lambda folder: edit(folder, lambda report: report["targets"][1].pop("clean_iou")), r"no targets.clean_iou:"),
         (lambda folder: edit(folder, lambda report: report.update(targets=[])), r"damaged: its targets"),
         (lambda folder: edit(folder, lambda report: report["targets"].pop()), r"3 networks and 3 classes.* 2 and 3"),
+        (lambda folder: edit(folder, lambda report: report.update(settings=[])), r"settings name no attack"),
+        (lambda folder: (folder / "settings.json").write_text("[]"), r"settings.json' is damaged"),
         (lambda folder: record_path(folder, 3).unlink(), r"23 records.*24 images"),
         (lambda folder: record_path(folder, 3).write_bytes(b"torn"), r"00000003.record' is damaged.*\n.*repairs it"),
         (lambda folder: edit(folder, lambda report: report.update(partial=True, missing=8)), r"finished: .*8 images"),
@@ -133,3 +135,6 @@ def test_labels_name_parts_and_not_their_numbers(tmp_path):
     runs, _ = collect([tmp_path])
     assert labels(runs) == ["pgd", "pgd Linf, Momentum", "pgd Linf, Momentum, TI"]
     assert budget(runs[0]) == "no radius"
+    peer = {"class": "Peer", "name": "pgd", "attack": "torchattacks.PGD", "settings": {"eps": 8 / 255}}
+    edit(tmp_path / "0", lambda report: report["settings"].update(attack=peer))
+    assert budget(read_run(tmp_path / "0")) == "peer, eps 8/255"
