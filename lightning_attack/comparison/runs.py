@@ -145,20 +145,16 @@ def _check(report: Any, path: Path) -> None:
     if not isinstance(report, dict):
         raise RunsError(f"'{path}' is damaged: it holds no table\n{_AGAIN}")
     missing = [key for key in _KEYS if key not in report]
-    attack = report.get("settings", {}).get("attack", {}) if isinstance(report.get("settings", {}), dict) else None
-    if not isinstance(attack, dict):
-        raise RunsError(f"'{path}' is damaged: its settings name no attack\n{_AGAIN}")
     if not missing:
         rows, settings = report["targets"], report["settings"]
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise RunsError(f"'{path}' is damaged: its targets are no rows\n{_AGAIN}")
+        if not isinstance(settings, dict) or not isinstance(settings.get("attack", {}), dict):
+            raise RunsError(f"'{path}' is damaged: its settings name no attack\n{_AGAIN}")
         missing = [f"targets.{key}" for key in _TARGET_KEYS if any(key not in row for row in rows)]
         missing += [f"settings.{key}" for key in _SETTINGS_KEYS if key not in settings]
     if missing:
-        raise RunsError(
-            f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN} "
-            "(renaming its folder is enough for that)"
-        )
+        raise RunsError(f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN}")
 
 
 def common_images(runs: Sequence[Run], images: Iterable[str]) -> tuple[str, ...]:
