@@ -9,6 +9,7 @@ from rich.console import Console
 from lightning_attack.comparison.collect import collect
 from lightning_attack.comparison.groups import together
 from lightning_attack.comparison.latex import latex
+from lightning_attack.comparison.page import write_page
 from lightning_attack.comparison.runs import SETTINGS, TABLE, RunsError
 from lightning_attack.comparison.sheet import check_baseline, compute
 from lightning_attack.comparison.statistics import DRAWS
@@ -34,7 +35,7 @@ def report(
     partial: bool = False,
     mean: bool = False,
 ) -> None:
-    """Put runs side by side: print tables, and write `report.csv`, `.md`, `.tex` and `differences.csv`.
+    """Put runs side by side: print tables, and write `report.csv`, `.md`, `.tex`, `.html` and `differences.csv`.
 
     Args:
         runs: Folders of runs, or folders above them.
@@ -64,7 +65,7 @@ def report(
     for name, text in texts.items():
         with complete(folder / name) as path:
             path.write_text(text, encoding="utf-8")
-    # Here goes the page: write_page(found, folder / "report.html")
+    write_page(found, folder / "report.html")
     screen = Console()
     for sheet, title in zip(sheets, titles, strict=True):
         screen.print(console(sheet, title))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from lightning_attack.comparison.facts import backward_passes, places, radius, radius_text, steps
 from lightning_attack.comparison.runs import Run
+from lightning_attack.comparison.statistics import miou_interval
 
 MISSING = "–"
 
@@ -21,7 +23,7 @@ class Cell:
 
 
 NUMBERS = (
-    "clean mIoU", "adversarial mIoU", "drop", "clean accuracy", "adversarial accuracy", "eps", "steps",
+    "clean mIoU", "adversarial mIoU", "95 % interval", "drop", "clean accuracy", "adversarial accuracy", "eps", "steps",
     "backward passes", "images",
 )  # fmt: skip
 HEADINGS = ("attack", "source", "target", "white box", *NUMBERS, "run")
@@ -68,6 +70,7 @@ def body(runs: Sequence[Run]) -> str:
 
 def _cells(run: Run, row: dict, place: str) -> list[Cell]:
     shares = ("clean_miou", "adversarial_miou", "drop", "clean_accuracy", "adversarial_accuracy")
+    scores = [Cell(MISSING if row[key] is None else f"{100 * row[key]:.2f}", row[key]) for key in shares]
     length = radius(run)
     passes, count = backward_passes(run), row["images"]
     missing = run.report.get("missing")
@@ -76,13 +79,23 @@ def _cells(run: Run, row: dict, place: str) -> list[Cell]:
         Cell(row["source"]),
         Cell(row["target"]),
         Cell("yes" if row["white_box"] else "no"),
-        *(Cell(MISSING if row[key] is None else f"{100 * row[key]:.2f}", row[key]) for key in shares),
+        *scores[:2],
+        _interval(run, row["target"]),
+        *scores[2:],
         Cell(radius_text(run) or MISSING, length and length[1]),
         Cell(str(steps(run) or MISSING), steps(run)),
         Cell(MISSING if passes is None else f"{passes:.5g}", passes),
         Cell(f"{count} ({missing} missing)" if missing else str(count), count),
         Cell(place),
     ]
+
+
+def _interval(run: Run, target: str) -> Cell:
+    """Of the adversarial mIoU over images, sorted by its width."""
+    found = miou_interval(run.confusions(target)[:, 1])
+    if math.isnan(found.high - found.low):
+        return Cell(MISSING)
+    return Cell(f"{100 * found.low:.1f}..{100 * found.high:.1f}", found.high - found.low)
 
 
 def _html(cell: Cell) -> str:

@@ -18,7 +18,7 @@ from lightning_attack.comparison.statistics import difference_interval, miou_int
 from lightning_attack.comparison.tables import COLUMNS, console, console_differences
 from tests.comparison.folders import NETWORKS, make_run, matrices
 
-FILES = {"report.csv", "report.md", "report.tex", "differences.csv"}
+FILES = {"report.csv", "report.md", "report.tex", "report.html", "differences.csv"}
 ONTO_B = {"net_a": False, "net_b": True, "net_c": False}
 
 
