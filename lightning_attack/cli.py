@@ -4,6 +4,7 @@ python main.py predict ...     attack a network and score the others (with nothi
 python main.py fit ...         train a network
 python main.py validate ...    its mIoU; test ... likewise
 python main.py export ...      a checkpoint as one file for predict
+python main.py study ...       many runs of predict
 python main.py report ...      tables of finished runs
 """
 
@@ -272,6 +273,10 @@ def main(args: ArgsType = None) -> int:
             export(words[1:])
         elif isinstance(words, list) and words[:1] == ["report"]:
             report(words[1:])
+        elif isinstance(words, list) and words[:1] == ["study"]:
+            from lightning_attack.study import study  # it runs this command line
+
+            return study(words[1:])
         else:
             return AttackCLI(args).exit_code
     except (UsageError, attacks.AttackError, comparison.RunsError, data.DataError, models.ModelError, OSError) as error:

@@ -1,0 +1,60 @@
+"""What the cells of a study cost, before any of them is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attack.attacks import Attack, AttackError
+from lightning_attack.cost import count_passes
+from lightning_attack.models import Ensemble
+
+
+def backward_passes(attack: Attack, members: int = 1) -> float | None:
+    """Backward passes of the source per image: counted on a network of three layers and two images of 16 x 16.
+
+    Args:
+        attack: the attack.
+        members: of the source, if it is an ensemble; the passes of all of them count.
+
+    Returns:
+        The number, or None where that network is none for the attack, which names layers of another one.
+
+    Example:
+        >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
+        >>> backward_passes(vmi_fgsm(steps=3, samples=4)), backward_passes(NoAttack())
+        (15.0, 0.0)
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        networks = [_Small() for _ in range(max(members, 1))]
+        source = Ensemble(networks) if members > 1 else networks[0]
+        images, labels = torch.rand(2, 3, 16, 16), torch.randint(_Small.classes, (2, 16, 16))
+        try:
+            with count_passes(source) as passes:
+                attack(source, images, labels, [0, 1])
+        except AttackError:
+            return None
+    return passes["backward"] / len(images)
+
+
+def members(network: dict[str, Any]) -> int:
+    """How many networks a source is, by what a study says of it."""
+    return len((network.get("init_args") or {}).get("members", [0]))
+
+
+class _Small(nn.Module):
+    """Curved, so that attacks which stop at their goal do not reach it at once."""
+
+    classes = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

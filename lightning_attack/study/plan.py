@@ -1,0 +1,160 @@
+"""What a study is made of: its file, and the cells that follow from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Part = str | dict[str, Any]
+"""A file, or what would stand in it: `class_path` and `init_args`."""
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as it is written; the message says what is wrong and what may stand there."""
+
+
+@dataclass
+class Study:
+    """The file of a study: every attack on every source, with every budget and seed.
+
+    Attributes:
+        networks: all networks by name, each as `class_path` and `init_args`.
+        attacks: files such as `configs/attacks/pgd.yaml`, or by a name of one's own a file or a part.
+        sources: names of the networks to attack.
+        targets: names of the networks to score; nothing = all.
+        budgets: radii such as `4/255`, or settings of the attack such as `{eps: 4/255, step_size: 1/255}`; nothing =
+            those of the attacks.
+        seeds: of the runs.
+        data: as at `data` of predict.
+        model: what else is said at `model` of predict, such as `engine`.
+        trainer: as at `trainer` of predict.
+    """
+
+    networks: dict[str, dict[str, Any]]
+    attacks: list[str] | dict[str, Part]
+    sources: list[str]
+    targets: list[str] = field(default_factory=list)
+    budgets: list[Any] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    data: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        name: of its folder.
+        attack: file or part.
+        source: name of the attacked network.
+        overrides: settings of the attack that the budget changes.
+        seed: of the run.
+    """
+
+    name: str
+    attack: Part
+    source: str
+    overrides: tuple[tuple[str, Any], ...]
+    seed: int
+
+    def attack_words(self) -> list[str]:
+        """The words of the command line that choose the attack and its budget."""
+        attack = self.attack if isinstance(self.attack, str) else inline(self.attack)
+        return [f"--attack={attack}", *(f"--attack.{key}={value}" for key, value in self.overrides)]
+
+    def words(self, study: Study) -> list[str]:
+        """The words of the run's command line, but for its folder."""
+        names = dict.fromkeys([self.source, *(study.targets or study.networks)])
+        config: dict[str, Any] = {
+            "model": study.model
+            | {"source": study.networks[self.source], "targets": {name: study.networks[name] for name in names}},
+            "data": study.data,
+            "trainer": study.trainer,
+        }
+        attack = [word.replace("--attack", "--model.attack", 1) for word in self.attack_words()]
+        said = {key: value for key, value in config.items() if value}
+        return ["predict", f"--config={inline(said)}", *attack, f"--model.seed={self.seed}"]
+
+
+def cells(study: Study, folder: Path = Path()) -> list[Cell]:
+    """All runs of a study, attack by attack.
+
+    Args:
+        study: the study.
+        folder: of its file; files of attacks are looked for in the working directory first, then there.
+
+    Raises:
+        StudyError: a name is no network, there is no such file, two cells would have one name, or nothing to do.
+
+    Example:
+        >>> net = {"class_path": "TrainedModel"}
+        >>> attacks = {"a": {"class_path": "NoAttack"}}
+        >>> two = Study({"x": net, "y": net}, attacks, ["x", "y"], budgets=["4/255", {"eps": 0.03}])
+        >>> [cell.name for cell in cells(two)]
+        ['a_x_eps4-255', 'a_x_eps0.03', 'a_y_eps4-255', 'a_y_eps0.03']
+    """
+    for key, names in (("sources", study.sources), ("targets", study.targets)):
+        unknown = [name for name in names if name not in study.networks]
+        if unknown:
+            raise StudyError(f"{key}: there is no network '{unknown[0]}'\nknown: {', '.join(study.networks)}")
+    if not (study.attacks and study.sources and study.seeds):
+        raise StudyError("attacks, sources and seeds must not be empty: a study is all of their combinations")
+    attacks = study.attacks if isinstance(study.attacks, dict) else {Path(file).stem: file for file in study.attacks}
+    if len(attacks) < len(study.attacks):
+        raise StudyError("attacks: two files have one name; give them names of your own (name: file)")
+    found = []
+    for (name, attack), source in product(attacks.items(), study.sources):
+        for budget, seed in product(study.budgets or [{}], study.seeds):
+            overrides = budget if isinstance(budget, Mapping) else {"eps": budget}
+            parts = [name, source, *(f"{key}{_plain(value)}" for key, value in overrides.items())]
+            parts += [f"seed{seed}"] if len(study.seeds) > 1 else []
+            found.append(Cell("_".join(parts), _located(attack, folder), source, tuple(overrides.items()), seed))
+    names = [cell.name for cell in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise StudyError(f"two cells are named '{min(twice)}'; a budget or seed is given twice")
+    if wrong := [name for name in names if not re.fullmatch(r"[\w.+-]+", name)]:
+        raise StudyError(f"'{wrong[0]}' cannot be the name of a folder; use letters, digits, '_', '-', '+' and '.'")
+    return found
+
+
+def share(found: list[Cell], part: str | None) -> list[Cell]:
+    """The k-th of n shares of the cells, for `part` = "k/n"; all for None.
+
+    Raises:
+        StudyError: it is no such fraction.
+
+    Example:
+        >>> share(["a", "b", "c", "d", "e"], "2/3")
+        ['b', 'e']
+    """
+    if part is None:
+        return found
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise StudyError(f"--cell={part}: give k/n with k from 1 to n, such as 1/4 to 4/4 for an array of four jobs")
+    return found[int(match[1]) - 1 :: int(match[2])]
+
+
+def inline(part: Mapping[str, Any]) -> str:
+    """A part of a configuration in one line."""
+    return yaml.safe_dump(dict(part), default_flow_style=True, width=10**9, sort_keys=False).strip()
+
+
+def _located(attack: Part, folder: Path) -> Part:
+    if not isinstance(attack, str) or Path(attack).exists():
+        return attack
+    if (folder / attack).exists():
+        return str(folder / attack)
+    raise StudyError(f"attacks: there is no file '{attack}' in '{Path.cwd()}' or '{folder.absolute()}'")
+
+
+def _plain(value: Any) -> str:
+    return str(value).replace("/", "-").replace(" ", "")

@@ -1,0 +1,68 @@
+"""`StudyProgress`: one bar over all runs of a study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class StudyProgress(Callback):
+    """Cells done, time gone and an estimate of the time left, by the backward passes of each cell.
+
+    On a terminal it is a bar. In a log file it is a line after each cell.
+
+    Args:
+        names: of the cells.
+        costs: of each cell per image; the time that an image of a cell takes is about in proportion.
+        shown: whether this process says anything.
+    """
+
+    def __init__(self, names: Sequence[str], costs: Sequence[float], shown: bool = True) -> None:
+        self.names, self.costs, self.shown = list(names), list(costs), shown
+        self._console = Console(stderr=True)
+        self._cell, self._began = -1, time.monotonic()
+        self._done = self._skipped = 0.0
+        columns = (
+            BarColumn(30),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True)
+        self._task = self._bar.add_task("starting", total=sum(self.costs))
+
+    def __enter__(self) -> StudyProgress:
+        if self.shown and self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, cell: int) -> None:
+        """Say that a cell begins."""
+        self._cell = cell
+        self._bar.update(self._task, description=f"{cell + 1} of {len(self.names)}: {self.names[cell]}")
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        share = (batch_idx + 1) / max(trainer.num_predict_batches[0], 1)
+        self._bar.update(self._task, completed=self._done + share * self.costs[self._cell])
+
+    def end(self, seconds: float) -> None:
+        """Say that the cell is done, after so many seconds."""
+        self._done += self.costs[self._cell]
+        self._bar.update(self._task, completed=self._done)
+        left = (time.monotonic() - self._began) * (sum(self.costs) / self._done - 1)
+        if self.shown and not self._console.is_terminal:
+            print_left = f"about {left / 60:.1f} minutes left" if self._cell + 1 < len(self.names) else "all done"
+            self._console.print(
+                f"cell {self._cell + 1} of {len(self.names)}, {self.names[self._cell]}: {seconds:.0f} s; {print_left}",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
