@@ -17,13 +17,14 @@ from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.clean import CleanPredictions
 from lightning_attack.cost import PeakMemory, clock, count_passes
-from lightning_attack.engine import Kind, Precision, out_of_memory
+from lightning_attack.engine import Kind, Precision
 from lightning_attack.faults import OnError, attempt, finite, refuse
 from lightning_attack.models.fast import FastNetworks
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
 from lightning_attack.outputs import divide, join
+from lightning_attack.scoring import predicted_classes
 from lightning_attack.windows import Windows
 
 
@@ -303,23 +304,7 @@ class AttackModule(LightningModule):
     def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""
         network = self.scored[self.target_names.index(name)]
-        source = name == self.source_name
-        reason = f"'{name}' gives NaN or infinite logits"
-        try:
-            with torch.no_grad():
-                values, classes = network(images).max(1)
-            bad = ~finite(values)
-        except Exception as error:
-            if source or out_of_memory(error):
-                raise
-            reason = f"'{name}' fails ({type(error).__name__}: {error})"
-            classes = images.new_zeros(images[:, 0].shape, dtype=torch.int64)
-            bad = torch.ones(len(images), dtype=torch.bool)
-        if source or self.on_error == "raise":
-            refuse(bad, names, reason)
-        for row in bad.nonzero().flatten().tolist():
-            failed[row][name] = reason
-        return classes
+        return predicted_classes(network, name, images, names, failed, self.on_error, name == self.source_name)
 
 
 def _windowed(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:
