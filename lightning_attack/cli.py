@@ -33,6 +33,7 @@ from lightning_attack.adversarial_training import AdversarialTraining
 from lightning_attack.cli_errors import Part, explain
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.module import AttackModule
+from lightning_attack.step_curve import StepCurve
 from lightning_attack.task import SegmentationTask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -149,6 +150,12 @@ class AttackCLI(LightningCLI):
                 default="raise",
                 help="What becomes of an image that cannot be used: an error, or it is left out (exit code 3).",
             )
+            parser.add_argument(
+                "--curve",
+                type=Literal["steps"] | None,
+                default=None,
+                help="steps: transfer mIoU over the attack's steps, after every model.curve_every (else ten points).",
+            )
             # In this order: an image has its record only after its PNG.
             parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
             parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
@@ -197,6 +204,8 @@ class AttackCLI(LightningCLI):
                 "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
             )
         self.model.on_error = self.datamodule.on_error = self._get(self.config, "on_error")
+        if self._get(self.config, "curve") and self.model.curve is None:
+            self.model.curve = StepCurve.of(self.model.attack)
         keep_freed_memory()  # this process is the run's; attacks ask for the same memory in every step
         if self.trainer.is_global_zero:
             self.run_folder.check(self.trainer, self.model)

@@ -25,6 +25,7 @@ from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
 from lightning_attack.outputs import divide, join
 from lightning_attack.scoring import predicted_classes
+from lightning_attack.step_curve import StepCurve, Watched, count_curve
 from lightning_attack.windows import Windows
 
 
@@ -38,6 +39,7 @@ class AttackModule(LightningModule):
     * `labels`: (B, H, W), the batch's masks, or the source's clean prediction where it has none;
     * `target_labels`: (B, H, W), the wanted classes of a targeted run, 255 = no wish; else absent;
     * `preds`: for each scored network `{"clean": (B, H, W), "adversarial": (B, H, W)}`, predicted classes;
+    * `curve`: (B, networks, points, C, C), confusion matrices after the steps of `curve`; absent without a curve;
     * `failed`: for each image a mapping from targets that could not be scored to the reason;
     * `skipped`: images that were left out; if all were, there is nothing else;
     * `figures`: one mapping per attack step from names to tensors (B,), see `StepLog`;
@@ -68,11 +70,13 @@ class AttackModule(LightningModule):
             size; networks compute in another order for another batch size, and sign steps amplify that rounding.
         engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`.
         precision: what the attack's passes compute in, unless with `eager`: `float32` or `bf16`.
+        curve_every: score the images after every so many steps of the attack too, see `StepCurve`; None: only the last.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
             networks.
-        ValueError: no such target class, the attack cannot be targeted, or it needs what the source lacks.
+        ValueError: no such target class, the attack cannot be targeted or has no curve, or it needs what the source
+            lacks.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class AttackModule(LightningModule):
         exact: bool = False,
         engine: Kind | None = None,
         precision: Precision = "float32",
+        curve_every: int | None = None,
     ) -> None:
         super().__init__()
         self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
@@ -122,6 +127,8 @@ class AttackModule(LightningModule):
         self.num_classes = source_logits.shape[1]
         self.target_labels = self._check_target_labels(target_labels)
         attack.check_model(self.source)
+        self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
+        """The steps after which images are scored too; may be set until the run begins."""
         self.on_status: Callable[[str], None] = lambda status: None
         """Told what is being done, for progress bars."""
         self.kept: CleanPredictions | None = None
@@ -167,6 +174,7 @@ class AttackModule(LightningModule):
             "exact": self.exact,
             "engine": self.engine,
             "precision": self.precision,
+            "curve": None if self.curve is None else list(self.curve.steps),
             "windows": None if self.windows is None else asdict(self.windows),
         }
 
@@ -218,6 +226,7 @@ class AttackModule(LightningModule):
         wanted = self._wanted(batch, labels)
 
         figures: list[Mapping[str, Tensor]] = []
+        watched = None if self.curve is None else self.curve.watch()
 
         def log(step: int, values: Mapping[str, Tensor]) -> None:
             figures.append(values)
@@ -235,6 +244,7 @@ class AttackModule(LightningModule):
                 targeted=wanted is not None,
                 region=batch.get("region"),
                 partners=batch.get("partners"),
+                watch=watched,
             )
             seconds = clock(images) - seconds
             memory = self._memory.end(images.device)
@@ -254,6 +264,7 @@ class AttackModule(LightningModule):
         for name in self.target_names:
             self.on_status(f"scoring {name}")
             preds[name] = {"clean": clean[name], "adversarial": self._classes(name, adversarial, names, failed)}
+        curve = {} if watched is None else {"curve": self._curve(watched, images, labels, preds, names, failed)}
         scoring += clock(images)
         return {
             "index": batch["index"],
@@ -265,6 +276,7 @@ class AttackModule(LightningModule):
             **({} if wanted is None else {"target_labels": wanted}),
             **({"region": batch["region"]} if "region" in batch else {}),
             "preds": preds,
+            **curve,
             "failed": failed,
             "figures": figures,
             "passes": {kind: count / len(images) for kind, count in passes.items()},
@@ -300,6 +312,24 @@ class AttackModule(LightningModule):
             if name not in reasons:
                 self.kept.put(key, one)
         return classes
+
+    def _curve(
+        self,
+        watched: Watched,
+        images: Tensor,
+        labels: Tensor,
+        preds: Mapping[str, Mapping[str, Tensor]],
+        names: list[str],
+        failed: list[dict[str, str]],
+    ) -> Tensor:
+        """Confusion matrices of all networks along the curve; its last point is the result, which is scored already."""
+        self.on_status("scoring single steps")
+        kept = [self.attack.quantize(images, one) if self.quantize else one for one in watched.each()]
+        classes = [
+            [*(self._classes(name, one, names, failed) for one in kept), preds[name]["adversarial"]]
+            for name in self.target_names
+        ]
+        return count_curve(classes, labels, self.num_classes)
 
     def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""

@@ -40,6 +40,7 @@ class Record:
         failed: for targets that could not be scored the reason, by name; their counts are 0.
         figures: by name the figures of all steps, float64, NaN where a step has none.
         flips: where pixels flipped, see `flips.flip_counts`; empty in records of older versions.
+        curve: (targets, points, C, C) int64, adversarial confusion matrices along the run's curve; None without one.
     """
 
     index: int
@@ -54,6 +55,7 @@ class Record:
     failed: dict[str, str] = field(default_factory=dict)
     figures: dict[str, np.ndarray] = field(default_factory=dict)
     flips: dict[str, np.ndarray] = field(default_factory=dict)
+    curve: np.ndarray | None = None
 
 
 def record_path(folder: Path, index: int) -> Path:
@@ -69,9 +71,11 @@ def record_files(folder: Path) -> list[Path]:
 def write_record(folder: Path, record: Record) -> None:
     """Write a record below a run's folder; it is complete when it appears, and begins with its own SHA-256."""
     plain = {field.name: getattr(record, field.name) for field in fields(record)
-             if field.name not in ("confusion", *_ARRAYS)}  # fmt: skip
+             if field.name not in ("confusion", "curve", *_ARRAYS)}  # fmt: skip
     arrays = {f"{prefix}/{name}": values for kind, prefix in _ARRAYS.items()
               for name, values in getattr(record, kind).items()}  # fmt: skip
+    if record.curve is not None:
+        arrays["curve"] = record.curve
     text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     content = io.BytesIO()
     np.savez_compressed(content, plain=text, confusion=record.confusion, **arrays)  # type: ignore[arg-type]
@@ -110,7 +114,8 @@ def read_record(path: Path) -> Record:
                 kind: {key.partition("/")[2]: arrays[key] for key in arrays.files if key.startswith(f"{prefix}/")}
                 for kind, prefix in _ARRAYS.items()
             }
-            record = Record(confusion=arrays["confusion"], **named, **plain)
+            curve = arrays["curve"] if "curve" in arrays.files else None
+            record = Record(confusion=arrays["confusion"], curve=curve, **named, **plain)
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RecordError(f"'{path}' is no record of this version ({error})") from error
     if path.stem != f"{record.index:08d}":

@@ -34,6 +34,7 @@ class Scored:
         white_box: for each scored network, by name, whether it is the source.
         classes: names of the classes.
         parts: of the pixels: `all`; `wanted`, those with a wanted class; `inside` and `outside` of the regions.
+        curve_steps: the numbers of steps at which the records' curves have points; none without curves.
     """
 
     attack: str
@@ -41,6 +42,7 @@ class Scored:
     white_box: dict[str, bool]
     classes: tuple[str, ...]
     parts: tuple[str, ...]
+    curve_steps: tuple[int, ...] = ()
 
 
 def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -97,6 +99,7 @@ def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str,
             kind: _mean([record.passes[kind] for record in records]) for kind in ("forward", "backward")
         },
         "curves": _curves(records),
+        **({"step_curve": _step_curve(records, scored)} if scored.curve_steps else {}),
     }
     failed = [{"target": target, "name": record.name, "error": error}
               for record in records for target, error in record.failed.items()]  # fmt: skip
@@ -149,6 +152,16 @@ def _curves(records: Sequence[Record]) -> dict[str, list[float | None]]:
             known = [value for value in values if not math.isnan(value)]
             curves[name].append((math.fsum(known) if name == "stage_two" else _mean(known)) if known else None)
     return curves
+
+
+def _step_curve(records: Sequence[Record], scored: Scored) -> dict[str, Any]:
+    """Adversarial mIoU of each network after some numbers of steps."""
+    classes = len(scored.classes)
+    totals = torch.zeros(len(scored.white_box), len(scored.curve_steps), classes, classes).long()
+    for record in records:
+        totals += torch.from_numpy(record.curve)
+    miou = [[_number(SegmentationScores.of(one).compute()["miou"]) for one in points] for points in totals]
+    return {"steps": list(scored.curve_steps), "targets": dict(zip(scored.white_box, miou, strict=True))}
 
 
 def _mean(values: Sequence[float]) -> float | None:

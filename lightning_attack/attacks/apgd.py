@@ -151,6 +151,7 @@ class APGD(IterativeAttack):
         size = torch.full_like(here.control, 2 * ball.eps)
         halved = torch.zeros_like(here.control, dtype=torch.bool)
         rises, at_check = torch.zeros_like(here.control), best.control
+        self._show(problem, ball, steps[0], winner)
         for number in range(1, len(steps)):
             aim = _into(ball, problem, here.point + size.view(-1, 1, 1, 1) * ball.direction(here.gradient))
             if number > 1:
@@ -160,12 +161,19 @@ class APGD(IterativeAttack):
             rises = rises + (here.control > before.control)
             best = here.where(here.control > best.control, best)
             winner = here.where(here.wins_more(winner), winner)
+            self._show(problem, ball, steps[number], winner)
             if number in checks:
                 halved = (rises < 0.75 * checks[number]) | ~halved & (best.control <= at_check)
                 size = torch.where(halved, size / 2, size)
                 here = best.where(halved, here)
                 rises, at_check = torch.zeros_like(rises), best.control
         return winner.point
+
+    def _show(self, problem: Problem, ball: Norm, step: int, winner: Look) -> None:
+        """The best point so far; of one in a larger ball what the budget allows."""
+        if problem.watch is not None:
+            inside = ball.eps <= self.norm.eps
+            problem.show(step, winner.point if inside else _into(self.norm, problem, winner.point))
 
     def _look(self, problem: Problem, gradient: LossGradient, x: Tensor, step: int) -> Look:
         gradient.begin(step)

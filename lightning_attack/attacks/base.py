@@ -21,6 +21,9 @@ Model = Callable[[Tensor], Tensor]
 StepLog = Callable[[int, Mapping[str, Tensor]], None]
 """Called after each step with its number (from 0) and figures of it, each a tensor (B,) with one value per image."""
 
+Watch = Callable[[int, Tensor], None]
+"""Called after each step with its number (from 0) and what the attack would return if that step were its last."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -34,6 +37,7 @@ class Problem:
         log: to be called after each step.
         targeted: whether the labels are wanted.
         region: (B, 1, H, W) bool, where images may change; None = everywhere.
+        watch: to be shown the images of each step, (B, 3, H, W) inside the budget; None = nobody looks.
     """
 
     model: Model
@@ -43,6 +47,7 @@ class Problem:
     log: StepLog
     targeted: bool = False
     region: Tensor | None = None
+    watch: Watch | None = None
 
     def predict(self, images: Tensor) -> Prediction:
         """What the model says about images."""
@@ -57,6 +62,11 @@ class Problem:
             draws=self.draws.select(rows.tolist()),
             region=None if self.region is None else self.region[rows],
         )
+
+    def show(self, step: int, images: Tensor) -> None:
+        """Let those who watch see the images after a step."""
+        if self.watch is not None:
+            self.watch(step, images)
 
     def inside(self, images: Tensor) -> Tensor:
         """Images that differ from the clean ones inside the region only."""
@@ -74,6 +84,8 @@ class Attack(ABC):
         name: name in tables and folders.
     """
 
+    watchable = False
+    """Whether it shows the images of each step to `Problem.watch`, from step 1 to its last; it then has `steps`."""
     targetable = True
     """Whether it can pull pixels to wanted classes."""
     mixes = False
@@ -90,6 +102,14 @@ class Attack(ABC):
     def check_model(self, model: Model) -> None:  # noqa: B027 (most attacks need nothing)
         """Raise `ValueError` if the attack needs something that the model lacks, such as a layer of some name."""
 
+    def check_watchable(self) -> None:
+        """Raise `AttackError` if the attack cannot be watched step by step."""
+        if not self.watchable:
+            raise AttackError(
+                f"{self.name} has no images after single steps that could be scored: it has no steps inside a budget, "
+                "or puts its result together at the end"
+            )
+
     def check_targetable(self) -> None:
         """Raise `ValueError` if the attack cannot pull pixels to wanted classes."""
         if not self.targetable:
@@ -105,6 +125,7 @@ class Attack(ABC):
         targeted: bool = False,
         region: Tensor | None = None,
         partners: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Attack `model` on `images`.
 
@@ -121,18 +142,21 @@ class Attack(ABC):
             targeted: pull pixels to the classes of `labels` instead of away from them.
             region: (B, H, W) bool, where images may change; None = everywhere.
             partners: (B, P, 3, H, W), for attacks that mix images: P other images for each.
+            watch: called after each step with its images, see `Watch`; they must not be written to.
 
         Returns:
             Adversarial images, shape and type of `images`, detached.
 
         Raises:
-            ValueError: shapes, types or ranges are wrong, the attack cannot be targeted, or it needs something that the
-                model lacks.
+            ValueError: shapes, types or ranges are wrong, the attack cannot be targeted or watched, or it needs
+                something that the model lacks.
             RuntimeError: called in inference mode, in which torch keeps no gradients.
         """
         _check(images, labels, seeds, region)
         if targeted:
             self.check_targetable()
+        if watch is not None:
+            self.check_watchable()
         if self.mixes and len(images) == 1 and partners is None:
             raise AttackError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
         self.check_model(model)
@@ -144,10 +168,15 @@ class Attack(ABC):
         region = None if region is None else region[:, None]
         log = log or (lambda step, figures: None)
         clean = images.detach()
+
+        def changed(adversarial: Tensor) -> Tensor:
+            """The images that may change, where they may."""
+            return torch.where(changeable if region is None else changeable & region, adversarial.detach(), clean)
+
+        shown = None if watch is None else lambda step, adversarial: watch(step, changed(adversarial))
         with _frozen(model), torch.enable_grad():
-            problem = Problem(model, clean, labels, Draws(seeds, images.device, partners), log, targeted, region)
-            adversarial = self.perturb(problem).detach()
-        return torch.where(changeable if region is None else changeable & region, adversarial, clean)
+            draws = Draws(seeds, images.device, partners)
+            return changed(self.perturb(Problem(model, clean, labels, draws, log, targeted, region, shown)))
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255), inside the budget if the attack has one."""

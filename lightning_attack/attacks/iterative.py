@@ -89,6 +89,8 @@ class IterativeAttack(Attack):
                 "cannot be moved back as logits can; use one of them"
             )
 
+    watchable = True
+
     @property
     def targetable(self) -> bool:  # type: ignore[override]
         return self.objective.targetable
@@ -118,6 +120,7 @@ class IterativeAttack(Attack):
             direction = problem.inside_only(ascent(adversarial))
             adversarial = problem.inside(step_on(adversarial, direction))
             problem.log(step, gradient.figures)
+            problem.show(step, adversarial)
         return adversarial
 
     def start(self, problem: Problem) -> Tensor:

@@ -130,6 +130,7 @@ class SVRE(IterativeAttack):
             momentum = self.decay * momentum + unit_mean(direction)
             adversarial = self._step(problem, adversarial, momentum)
             problem.log(step, losses[0].figures)
+            problem.show(step, adversarial)
         return adversarial
 
     def _loss(self, problem: Problem) -> LossGradient:

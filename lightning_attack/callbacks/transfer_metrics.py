@@ -42,7 +42,8 @@ class TransferMetrics(Callback):
     Into the run's folder go `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows with
     IoU per class and torchmetrics' union mIoU, perturbation sizes, passes, seconds, versions, settings and the curves
     over the attack's steps). All shares are in [0, 1]. Loggers get `adversarial/miou/<target>`, `clean/...`, `drop/...`
-    and, per attack step, `steps/loss`, `steps/p_t`, ...
+    and, per attack step, `steps/loss`, `steps/p_t`, ...; with a curve (`step_curve` in the JSON) `curve/miou/<target>`
+    over the number of steps.
 
     Each image leaves a record below `records`, written after its PNG; the figures are sums over them, so they are the
     same however the run was divided and interrupted. While images are missing, rows have the column `partial` and the
@@ -102,7 +103,7 @@ class TransferMetrics(Callback):
             return
         size = perturbation_size(outputs["adversarial"], outputs["image"])
         counts = self._counts(pl_module, outputs)
-        curves = _curves(outputs["figures"])
+        curves, points = _curves(outputs["figures"]), _points(pl_module, outputs)
         flips = self._flips(pl_module, outputs)
         for row, (index, name) in enumerate(zip(outputs["index"].tolist(), outputs["name"], strict=True)):
             record = Record(
@@ -118,6 +119,7 @@ class TransferMetrics(Callback):
                 failed=outputs["failed"][row],
                 figures={key: values[:, row] for key, values in curves.items()},
                 flips=flips[row],
+                curve=None if points is None else points[row],
             )
             write_record(self._home, record)
 
@@ -133,7 +135,8 @@ class TransferMetrics(Callback):
         classes = getattr(datamodule, "classes", None) or tuple(map(str, range(pl_module.num_classes)))
         skipped = [json.loads(file.read_text()) for file in self._skipped()]
         attack, source = pl_module.attack.name, pl_module.source.name
-        scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts))
+        steps = pl_module.curve.steps if pl_module.curve else ()
+        scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
         self.rows, self.report = summarize(records, scored)
         missing = 0 if expected is None else len(expected) - len(records) - len(skipped)
         if missing:
@@ -222,6 +225,11 @@ class TransferMetrics(Callback):
                 for step, value in enumerate(curve):
                     if value is not None:
                         logger.log_metrics({f"steps/{name}": value}, step=step)
+            curve = self.report.get("step_curve", {"steps": [], "targets": {}})
+            for target, points in curve["targets"].items():
+                for step, value in zip(curve["steps"], points, strict=True):
+                    if value is not None:
+                        logger.log_metrics({f"curve/miou/{target}": value}, step=step)
 
     def _table(self) -> Table:
         first = self.rows[0]
@@ -253,6 +261,17 @@ def _labels(part: str, outputs: dict[str, Any]) -> Tensor:
         return outputs["labels"]
     outside = ~outputs["region"] if part == "inside" else outputs["region"]
     return outputs["labels"].masked_fill(outside, 255)
+
+
+def _points(module: AttackModule, outputs: dict[str, Any]) -> np.ndarray | None:
+    """The confusion matrices along the curve, (B, targets, points, C, C); None without one."""
+    if "curve" not in outputs:
+        return None
+    counts = outputs["curve"].cpu().numpy()
+    for row, failed in enumerate(outputs["failed"]):
+        for name in failed:
+            counts[row, module.target_names.index(name)] = 0
+    return counts
 
 
 def _curves(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
