@@ -211,6 +211,7 @@ class AttackCLI(LightningCLI):
             self.run_folder.check(self.trainer, self.model)
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
+            self._check_adversarial()
             self.datamodule.partners_seed = self.model.partners_seed
             self.datamodule.check(self.model.num_classes)
 
@@ -220,6 +221,14 @@ class AttackCLI(LightningCLI):
             raise UsageError(
                 f"model.target_labels={self.model.target_labels} and data.target_masks={self.datamodule.target_masks} "
                 "do not fit: give data.target_masks=FOLDER together with model.target_labels=masks"
+            )
+
+    def _check_adversarial(self) -> None:
+        """Images that were attacked elsewhere are not attacked again."""
+        if self.datamodule.adversarial_root is not None and not self.model.attacks_nothing:
+            raise UsageError(
+                f"data.adversarial_root brings images that were attacked already, and '{self.model.attack.name}' would "
+                "make others; give --model.attack=configs/attacks/no_attack.yaml (and a name: --model.attack.name=NAME)"
             )
 
     def before_fit(self) -> None:

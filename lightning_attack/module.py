@@ -11,9 +11,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_attack.attacks.base import Attack
+from lightning_attack.attacks.base import Attack, NoAttack
+from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.per_window import PerWindow
-from lightning_attack.attacks.prediction import IGNORE_INDEX
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.clean import CleanPredictions
 from lightning_attack.cost import PeakMemory, clock, count_passes
@@ -25,7 +26,8 @@ from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
 from lightning_attack.outputs import divide, join
 from lightning_attack.scoring import predicted_classes
-from lightning_attack.step_curve import StepCurve, Watched, count_curve
+from lightning_attack.step_curve import StepCurve
+from lightning_attack.target_labels import check_target_labels, wanted_classes
 from lightning_attack.windows import Windows
 
 
@@ -46,8 +48,9 @@ class AttackModule(LightningModule):
     * `passes`: forward and backward passes of the source per image, of an ensemble those of all members; `seconds`:
       time of the attack, `scoring` that of all networks' predictions, `memory` bytes per image at the attack's peak.
 
-    A batch may hold more than images and labels: `region` (B, H, W) bool, where images may change, and `target_mask`
-    (B, H, W) int64, wanted classes.
+    A batch may hold more than images and labels: `region` (B, H, W) bool, where images may change; `target_mask`
+    (B, H, W) int64, wanted classes; `adversarial`, images that were attacked elsewhere and are scored as they are, with
+    `NoAttack` only, and `adversarial_eps` (B,), the budget inside which they are rounded.
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
     source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
@@ -97,6 +100,8 @@ class AttackModule(LightningModule):
         super().__init__()
         self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
         self.quantize, self.seed, self.exact, self.windows = quantize, seed, exact, windows
+        self.attacks_nothing = isinstance(attack, NoAttack)
+        """Whether the data may bring adversarial images."""
         self.on_error: OnError = "raise"
         self.source = _windowed(as_segmentation_model(source), windows)
         self.white_box: dict[str, bool] = {}
@@ -125,7 +130,9 @@ class AttackModule(LightningModule):
             networks.insert(0, self.source)
         self.scored = nn.ModuleList(networks)
         self.num_classes = source_logits.shape[1]
-        self.target_labels = self._check_target_labels(target_labels)
+        self.target_labels = check_target_labels(target_labels, self.num_classes)
+        if target_labels is not None:
+            self.attack.check_targetable()
         attack.check_model(self.source)
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         """The steps after which images are scored too; may be set until the run begins."""
@@ -142,20 +149,6 @@ class AttackModule(LightningModule):
     def target_names(self) -> list[str]:
         """Names of the scored networks in the order of `scored`; `white_box` tells which is the source."""
         return list(self.white_box)
-
-    def _check_target_labels(self, target_labels: int | str | None) -> int | str | None:
-        if target_labels is None or target_labels in ("least_likely", "masks"):
-            pass
-        elif isinstance(target_labels, bool) or not isinstance(target_labels, int):
-            raise ValueError(f"target_labels={target_labels!r}: must be a class, least_likely or masks (or null)")
-        elif not 0 <= target_labels < self.num_classes:
-            raise ValueError(
-                f"target_labels={target_labels}: the networks have the classes 0..{self.num_classes - 1}; "
-                "give one of them, least_likely or masks (or null)"
-            )
-        if target_labels is not None:
-            self.attack.check_targetable()
-        return target_labels
 
     @property
     def partners_seed(self) -> int | None:
@@ -216,6 +209,8 @@ class AttackModule(LightningModule):
 
     def _attack_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         images = batch["image"]
+        if "adversarial" in batch and not self.attacks_nothing:
+            raise AttackError(f"the data brings adversarial images, and '{self.attack.name}' would make others")
         names = batch.get("name", [f"image {index}" for index in batch["index"].tolist()])
         failed: list[dict[str, str]] = [{} for _ in names]
         self.on_status("clean prediction")
@@ -223,7 +218,7 @@ class AttackModule(LightningModule):
         clean = {name: self._clean(name, batch, names, failed) for name in self.target_names}
         scoring += clock(images)
         labels = batch["mask"] if "mask" in batch else clean[self.source_name]
-        wanted = self._wanted(batch, labels)
+        wanted = wanted_classes(self.target_labels, self.source, batch, labels)
 
         figures: list[Mapping[str, Tensor]] = []
         watched = None if self.curve is None else self.curve.watch()
@@ -248,10 +243,13 @@ class AttackModule(LightningModule):
             )
             seconds = clock(images) - seconds
             memory = self._memory.end(images.device)
+        adversarial = batch.get("adversarial", adversarial)
         # The sign of NaN is NaN, and so is all that follows from it.
         refuse(~finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
         if self.quantize:
-            exact, adversarial = adversarial, self.attack.quantize(images, adversarial)
+            eps = batch.get("adversarial_eps")
+            rounding = self.attack if eps is None else Linf(float(eps[0]))
+            exact, adversarial = adversarial, rounding.quantize(images, adversarial)
             lost = (exact != images).flatten(1).any(1) & (adversarial == images).flatten(1).all(1)
             if lost.any():
                 rank_zero_warn(
@@ -264,7 +262,17 @@ class AttackModule(LightningModule):
         for name in self.target_names:
             self.on_status(f"scoring {name}")
             preds[name] = {"clean": clean[name], "adversarial": self._classes(name, adversarial, names, failed)}
-        curve = {} if watched is None else {"curve": self._curve(watched, images, labels, preds, names, failed)}
+        curve = {}
+        if watched is not None:
+            self.on_status("scoring single steps")
+            counts = watched.count(
+                lambda name, one: self._classes(name, one, names, failed),
+                lambda one: self.attack.quantize(images, one) if self.quantize else one,
+                {name: both["adversarial"] for name, both in preds.items()},
+                labels,
+                self.num_classes,
+            )
+            curve = {"curve": counts}
         scoring += clock(images)
         return {
             "index": batch["index"],
@@ -285,19 +293,6 @@ class AttackModule(LightningModule):
             "memory": None if memory is None else memory / len(images),
         }
 
-    def _wanted(self, batch: dict[str, Any], labels: Tensor) -> Tensor | None:
-        """The classes that pixels shall take, (B, H, W); None if they shall only lose theirs."""
-        if self.target_labels is None:
-            return None
-        if self.target_labels == "masks":
-            return batch["target_mask"]
-        if self.target_labels == "least_likely":
-            with torch.no_grad():
-                wanted = self.source(batch["image"]).min(1)[1]
-        else:
-            wanted = torch.full_like(labels, int(self.target_labels))
-        return torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, wanted)
-
     def _clean(self, name: str, batch: dict[str, Any], names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """As `_classes` for the clean photos; what is known of all of them is not computed again."""
         if self.kept is None or "digest" not in batch:
@@ -312,24 +307,6 @@ class AttackModule(LightningModule):
             if name not in reasons:
                 self.kept.put(key, one)
         return classes
-
-    def _curve(
-        self,
-        watched: Watched,
-        images: Tensor,
-        labels: Tensor,
-        preds: Mapping[str, Mapping[str, Tensor]],
-        names: list[str],
-        failed: list[dict[str, str]],
-    ) -> Tensor:
-        """Confusion matrices of all networks along the curve; its last point is the result, which is scored already."""
-        self.on_status("scoring single steps")
-        kept = [self.attack.quantize(images, one) if self.quantize else one for one in watched.each()]
-        classes = [
-            [*(self._classes(name, one, names, failed) for one in kept), preds[name]["adversarial"]]
-            for name in self.target_names
-        ]
-        return count_curve(classes, labels, self.num_classes)
 
     def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -68,30 +68,40 @@ class Watched:
         if step + 1 in self.wanted:
             self.images[step + 1] = images
 
-    def each(self) -> list[Tensor]:
-        """The images after the wanted steps.
+    def count(
+        self,
+        classes: Callable[[str, Tensor], Tensor],
+        saved: Callable[[Tensor], Tensor],
+        last: Mapping[str, Tensor],
+        labels: Tensor,
+        num_classes: int,
+    ) -> Tensor:
+        """Confusion matrices along the curve, (B, networks, steps, C, C) int64.
+
+        Args:
+            classes: what a network, by name, predicts for images, (B, H, W).
+            saved: images as they would be saved.
+            last: for each network what it predicts after the last step, which is known already.
+            labels: (B, H, W), 255 = ignored.
+            num_classes: C.
 
         Raises:
-            AttackError: the attack did not show them all.
+            AttackError: the attack did not show all the steps.
+
+        Example:
+            >>> labels, images = torch.tensor([[[0, 1]]]), torch.zeros(1, 3, 1, 2)
+            >>> watched = Watched([1])
+            >>> watched(0, images)
+            >>> counts = watched.count(lambda name, one: labels, lambda one: one, {"a": 1 - labels}, labels, 2)
+            >>> counts.tolist()
+            [[[[[1, 0], [0, 1]], [[0, 1], [1, 0]]]]]
         """
         missing = [step for step in self.wanted if step not in self.images]
         if missing:
             raise AttackError(f"the attack did not show its images after step {missing[0]} (Problem.show)")
-        return [self.images[step] for step in self.wanted]
-
-
-def count_curve(classes: Sequence[Sequence[Tensor]], labels: Tensor, num_classes: int) -> Tensor:
-    """Confusion matrices along the curve, (B, networks, steps, C, C) int64.
-
-    Args:
-        classes: for each network what it predicts after each step, (B, H, W).
-        labels: (B, H, W), 255 = ignored.
-        num_classes: C.
-
-    Example:
-        >>> labels = torch.tensor([[[0, 1]]])
-        >>> count_curve([[labels, 1 - labels]], labels, 2).tolist()
-        [[[[[1, 0], [0, 1]], [[0, 1], [1, 0]]]]]
-    """
-    counts = [torch.stack([confusion_matrices(one, labels, num_classes) for one in each], 1) for each in classes]
-    return torch.stack(counts, 1)
+        kept = [saved(self.images[step]) for step in self.wanted]
+        counts = [
+            torch.stack([confusion_matrices(one, labels, num_classes) for one in predicted], 1)
+            for predicted in ([*(classes(name, one) for one in kept), last[name]] for name in last)
+        ]
+        return torch.stack(counts, 1)

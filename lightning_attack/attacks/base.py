@@ -188,7 +188,10 @@ class Attack(ABC):
 
 
 class NoAttack(Attack):
-    """Return the images as they are: for clean figures, and to test everything around an attack.
+    """Return the images as they are: for clean figures, and to score images that were attacked elsewhere.
+
+    Args:
+        name: name in tables and folders.
 
     Example:
         >>> images = torch.full((1, 3, 2, 2), 0.5)
@@ -196,8 +199,8 @@ class NoAttack(Attack):
         True
     """
 
-    def __init__(self) -> None:
-        super().__init__("no_attack")
+    def __init__(self, name: str = "no_attack") -> None:
+        super().__init__(name)
 
     def perturb(self, problem: Problem) -> Tensor:
         return problem.images

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_attack.data.adversarial import Adversaries, BudgetError, parse_eps, together
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import IGNORE_INDEX, DataError, SegmentationDataset
+from lightning_attack.data.gallery import Gallery, MissingError
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size
 from lightning_attack.data.transforms import Fit
 
@@ -20,7 +22,7 @@ class SegmentationDataModule(LightningDataModule):
 
     A batch is a dictionary: `image` (B, 3, H, W) float32 in [0, 1], `mask` (B, H, W) int64 with 255 = ignored,
     `name` and `digest` lists of B strings, `index` (B,) int64, `size` (B, 2) int64; with the folders also `target_mask`
-    (B, H, W) int64 and `region` (B, H, W) bool.
+    (B, H, W) int64 and `region` (B, H, W) bool; with `adversarial_root` also `adversarial`, as `image`.
 
     Args:
         dataset: photos to attack.
@@ -38,6 +40,9 @@ class SegmentationDataModule(LightningDataModule):
             `model.target_labels: masks`.
         region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
             then reported inside and outside too.
+        adversarial_root: adversarial images made elsewhere, to be scored in place of an attack (`NoAttack`): a folder
+            with the names of the photos, or one file with all of them, see `Gallery` and `Adversaries`.
+        adversarial_eps: largest change of a value in these, of [0, 1] pixels, such as `8/255`; None: any.
         augment: random scale, crop, flip and colours of `train`, in place of `size` and `fit`.
 
     Raises:
@@ -58,6 +63,8 @@ class SegmentationDataModule(LightningDataModule):
         num_workers: int = 0,
         target_masks: str | None = None,
         region_masks: str | None = None,
+        adversarial_root: str | None = None,
+        adversarial_eps: float | str | None = None,
         augment: Augment | None = None,
     ) -> None:
         super().__init__()
@@ -73,6 +80,10 @@ class SegmentationDataModule(LightningDataModule):
             if folder is not None and not Path(folder).is_dir():
                 raise DataError(f"data.{key}: no folder '{folder}'")
         self.target_masks, self.region_masks = target_masks, region_masks
+        self.adversarial_root, self.adversarial_eps = adversarial_root, parse_eps(adversarial_eps)
+        if adversarial_root is None and adversarial_eps is not None:
+            raise ValueError("adversarial_eps is the budget of images that were made elsewhere: give adversarial_root")
+        self._gallery = None if adversarial_root is None else Gallery(adversarial_root)
         self.augment = augment
         self.finished: frozenset[int] = frozenset()
         """Positions of photos that an earlier part of the run has attacked already."""
@@ -109,7 +120,12 @@ class SegmentationDataModule(LightningDataModule):
         dataset = _given(self.dataset, "dataset", "predict")
         indices = self.indices()
         partners = None if self.partners_seed is None else Partners(indices, self.partners_seed)
-        tensors = SceneTensors(dataset, self.fit, self.target_masks, self.region_masks, partners=partners)
+        adversaries = None
+        if self._gallery is not None:
+            adversaries = Adversaries(self._gallery, self.fit, indices, len(dataset), self.adversarial_eps)
+        tensors = SceneTensors(
+            dataset, self.fit, self.target_masks, self.region_masks, partners=partners, adversaries=adversaries
+        )
         return Subset(tensors, indices)
 
     def check(self, num_classes: int | None = None) -> None:
@@ -119,12 +135,18 @@ class SegmentationDataModule(LightningDataModule):
             num_classes: number of classes that the networks know; None = not looked at.
 
         Raises:
-            DataError: a photo or mask cannot be used (with `on_error = "skip"` it is left out instead), photos of a
-                batch differ in size, or a wanted class is unknown to the networks.
+            DataError: a photo, mask or adversarial image cannot be used (with `on_error = "skip"` it is left out
+                instead), photos of a batch differ in size, or a wanted class is unknown to the networks.
         """
         indices = self.indices()
         scenes, sizes = self._scenes(indices), set()
-        for item in map(scenes.__getitem__, range(len(indices))):
+        unpaired: list[MissingError | BudgetError] = []
+        for number in range(len(indices)):
+            try:
+                item = scenes[number]
+            except (MissingError, BudgetError) as error:  # to be told how many there are
+                unpaired.append(error)
+                continue
             if "error" in item:
                 continue
             sizes.add(tuple(item["image"].shape[-2:]))
@@ -135,6 +157,8 @@ class SegmentationDataModule(LightningDataModule):
                         f"mask '{self.target_masks}/{item['name']}.png' wants the class {int(wanted.max())}, but the "
                         f"networks have the classes 0..{num_classes - 1} (and {IGNORE_INDEX} = no wish)"
                     )
+        if unpaired and self._gallery is not None:
+            raise together(unpaired, self._gallery, len(indices))
         if self.batch_size > 1:
             one_size(sizes)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+from lightning_attack.data.adversarial import Adversaries
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, check_mask_size
 from lightning_attack.data.files import read_mask
@@ -25,7 +26,8 @@ class SceneTensors(Dataset[Item]):
     An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
     where the data set has no labels), `name`, `index` (position in the data set), `size` (height and width of the
     photo before `fit`) and `digest` (a hash of all of it); with the folders also `target_mask` (H, W) int64 and
-    `region` (H, W) bool.
+    `region` (H, W) bool, with adversaries `adversarial` (3, H, W) float32 in [0, 1], and where these have a budget
+    `adversarial_eps`.
 
     Args:
         dataset: the scenes.
@@ -33,6 +35,7 @@ class SceneTensors(Dataset[Item]):
         target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = no wish.
         region_masks: folder of `<name>.png`, above 0 where the photo may change.
         augment: random geometry and colours instead of `fit`, for photos to learn from.
+        adversaries: the adversarial image of each photo, made elsewhere.
         partners: adds the item `partners` (P, 3, H, W): other photos of the data set, brought to the size of this one.
 
     Raises:
@@ -47,8 +50,10 @@ class SceneTensors(Dataset[Item]):
         region_masks: str | None = None,
         augment: Augment | None = None,
         partners: Partners | None = None,
+        adversaries: Adversaries | None = None,
     ) -> None:
         self.dataset, self.fit, self.augment, self.partners = dataset, fit, augment, partners
+        self.adversaries = adversaries
         self.target_masks, self.region_masks = target_masks, region_masks
 
     def __len__(self) -> int:
@@ -58,7 +63,7 @@ class SceneTensors(Dataset[Item]):
         scene = self.dataset[index]
         _check_name(scene.name)
         self.check(scene)
-        image = torch.from_numpy(scene.image).permute(2, 0, 1)
+        image = photo = torch.from_numpy(scene.image).permute(2, 0, 1)
         mask = None if scene.mask is None else torch.from_numpy(scene.mask)
         if self.augment is not None and mask is not None:
             image, mask = self.augment(image, mask)
@@ -84,6 +89,11 @@ class SceneTensors(Dataset[Item]):
             check_mask_size(region, scene.image, f"{self.region_masks}/{scene.name}")
             item["region"] = self.fit.mask(torch.from_numpy(region), fill=0) > 0
             digest.update(region.tobytes())
+        if self.adversaries is not None:
+            item["adversarial"] = self.adversaries(scene.name, index, photo, image)
+            digest.update(item["adversarial"].numpy().tobytes())
+            if self.adversaries.eps is not None:
+                item["adversarial_eps"] = torch.tensor(self.adversaries.eps)
         item["digest"] = digest.hexdigest()
         if self.partners is not None:
             own = Fit(tuple(item["image"].shape[-2:]), "stretch")
