@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from math import nan
 from typing import NamedTuple
 
@@ -31,7 +30,8 @@ class Adversaries:
     """The adversarial image of each photo of a run, in the geometry of the run.
 
     An image has the size of the photo as networks see it, and is taken as it is, or that of the photo on disk, and goes
-    through the same geometry. Images are 8-bit, or floating in [0, 1].
+    through the same geometry (of floating images their difference from the photo does). Images are 8-bit, or floating
+    in [0, 1].
 
     Args:
         gallery: where they lie.
@@ -71,9 +71,13 @@ class Adversaries:
             )
         image = picture_values(picture, clean).reshape([picture.shape[axis] for axis in axes.kept]).permute(axes.order)
         self._check_budget(picture, image, clean)
-        if clean.shape != seen.shape:
-            image = self.fit(image, None)[0]
-        return _unit(image).clamp(0, 1).contiguous()
+        if clean.shape == seen.shape:
+            return _unit(image).contiguous()
+        if image.dtype == torch.uint8:
+            return _unit(self.fit(image, None)[0]).contiguous()
+        # Photos are resized in 8 bits, which rounds otherwise: what is resized here is the change.
+        change = self.fit(image, None)[0] - self.fit(_unit(clean), None)[0]
+        return (_unit(seen) + change).clamp(0, 1)
 
     def _check_budget(self, picture: Picture, image: Tensor, clean: Tensor) -> None:
         if self.eps is None:
@@ -168,8 +172,9 @@ def parse_eps(eps: float | str | None) -> float | None:
     """
     if eps is None:
         return None
+    numerator, _, denominator = str(eps).partition("/")
     try:
-        value = float(Fraction(str(eps)))
+        value = float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         value = nan
     if not 0 < value <= 1:

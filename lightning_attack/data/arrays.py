@@ -119,7 +119,9 @@ def _open_pt(path: Path) -> dict[str, Tensor]:
     elif isinstance(content, list | tuple):
         content = {str(number): value for number, value in enumerate(content)}
     if not isinstance(content, Mapping):
-        raise DataError(f"'{path}' holds a {type(content).__name__}; expected a tensor, or a dictionary with tensors")
+        raise DataError(
+            f"'{path}' holds an object of type {type(content).__name__}; expected a tensor, or a dictionary with tensors"
+        )
     # Others than plain ones on the CPU may have any shape without having its values.
     return {str(name): value.detach() for name, value in content.items()
             if isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"

@@ -92,7 +92,7 @@ class Gallery:
         if name in arrays.forms:
             form = arrays.forms[name]
             return Picture(f"'{name}' in '{self.root}'", form.shape, form.dtype, lambda: arrays.read(name))
-        if not any(len(form.shape) == 4 for form in arrays.forms.values()):
+        if {len(form.shape) for form in arrays.forms.values() if 3 in form.shape} == {3}:
             raise MissingError(name, self.root)  # images by name, and none of this one
         key = _images_key(arrays, dimensions=(4,))
         form = arrays.forms[key]
@@ -103,7 +103,7 @@ class Gallery:
                 "images without names must be as many (data.limit and data.every choose photos)"
             )
         place = order.index(index) if count == len(order) else index
-        said = f"image {place} of '{self.root}'"
+        said = f"number {place} of '{self.root}'"
         return Picture(said, form.shape[1:], form.dtype, lambda: arrays.read(key)[place])
 
     def missing(self, names: Sequence[str], total: int) -> DataError:
