@@ -42,7 +42,10 @@ class StepCurve:
         """
         if every is not None and every < 1:
             raise AttackError(f"curve_every={every}: must be 1 or more (or null: no curve)")
-        attack.check_watchable()
+        try:
+            attack.check_watchable()
+        except AttackError as error:
+            raise AttackError(f"no curve over the steps: {error} (or leave out --curve and curve_every)") from error
         last: int = attack.steps  # type: ignore[attr-defined]
         every = every or max(1, last // POINTS)
         return cls((*range(every, last, every), last))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Attack, Model, NoAttack, Problem
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.windows import Windows
@@ -54,6 +55,12 @@ class PerWindow(Attack):
     @property
     def targetable(self) -> bool:  # type: ignore[override]
         return self.attack.targetable
+
+    def check_watchable(self) -> None:
+        raise AttackError(
+            f"{self.name} attacks one window after the other, so there are no images after single steps; set "
+            "model.windows.attack=image"
+        )
 
     @property
     def mixes(self) -> bool:  # type: ignore[override]

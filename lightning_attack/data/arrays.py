@@ -120,7 +120,7 @@ def _open_pt(path: Path) -> dict[str, Tensor]:
         content = {str(number): value for number, value in enumerate(content)}
     if not isinstance(content, Mapping):
         raise DataError(
-            f"'{path}' holds an object of type {type(content).__name__}; expected a tensor, or a dictionary with tensors"
+            f"'{path}' holds an object of type {type(content).__name__}; expected a tensor, or a dictionary of them"
         )
     # Others than plain ones on the CPU may have any shape without having its values.
     return {str(name): value.detach() for name, value in content.items()
