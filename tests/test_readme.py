@@ -15,6 +15,7 @@ from torchvision import models
 from torchvision.datasets import voc
 
 from lightning_attack.cli import main
+from lightning_attack.data import SyntheticScenes
 from tests.comparison.folders import make_run
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,10 @@ def test_predict_commands(command, monkeypatch, tmp_path):
     small = ["--data.limit=1", "--trainer.devices=1"]
     if "--model.attack=Peer" in arguments:
         pytest.importorskip("torchattacks", reason="the peer is optional")
+    elif "--data.adversarial_root=their_images" in arguments:
+        (tmp_path / "their_images").mkdir()
+        scene = SyntheticScenes(1)[0]
+        Image.fromarray(scene.image // 8 * 8).save(tmp_path / "their_images" / f"{scene.name}.png")
     else:
         small.append("--model.attack.steps=1")
     if "my_study.yaml" in arguments:

@@ -29,7 +29,7 @@ def backward_passes(attack: Attack, members: int = 1) -> float | None:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        networks = [_Small() for _ in range(max(members, 1))]
+        networks: list[nn.Module] = [_Small() for _ in range(max(members, 1))]
         source = Ensemble(networks) if members > 1 else networks[0]
         images, labels = torch.rand(2, 3, 16, 16), torch.randint(_Small.classes, (2, 16, 16))
         try:
