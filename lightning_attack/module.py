@@ -49,8 +49,8 @@ class AttackModule(LightningModule):
       time of the attack, `scoring` that of all networks' predictions, `memory` bytes per image at the attack's peak.
 
     A batch may hold more than images and labels: `region` (B, H, W) bool, where images may change; `target_mask`
-    (B, H, W) int64, wanted classes; `adversarial`, images that were attacked elsewhere and are scored as they are, with
-    `NoAttack` only, and `adversarial_eps` (B,), the budget inside which they are rounded.
+    (B, H, W) int64, wanted classes; with `NoAttack` `adversarial`, images that were attacked elsewhere and are scored,
+    and `adversarial_eps` (B,), the budget inside which they are rounded.
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
     source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
@@ -78,8 +78,7 @@ class AttackModule(LightningModule):
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
             networks.
-        ValueError: no such target class, the attack cannot be targeted or has no curve, or it needs what the source
-            lacks.
+        ValueError: no such target class, the attack cannot be targeted, has no curve, or needs what the source lacks.
     """
 
     def __init__(
@@ -135,7 +134,6 @@ class AttackModule(LightningModule):
             self.attack.check_targetable()
         attack.check_model(self.source)
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
-        """The steps after which images are scored too; may be set until the run begins."""
         self.on_status: Callable[[str], None] = lambda status: None
         """Told what is being done, for progress bars."""
         self.kept: CleanPredictions | None = None
@@ -265,14 +263,13 @@ class AttackModule(LightningModule):
         curve = {}
         if watched is not None:
             self.on_status("scoring single steps")
-            counts = watched.count(
+            curve["curve"] = watched.count(
                 lambda name, one: self._classes(name, one, names, failed),
                 lambda one: self.attack.quantize(images, one) if self.quantize else one,
                 {name: both["adversarial"] for name, both in preds.items()},
                 labels,
                 self.num_classes,
             )
-            curve = {"curve": counts}
         scoring += clock(images)
         return {
             "index": batch["index"],
