@@ -293,3 +293,24 @@ def test_places_and_budgets_that_cannot_be(folder):
             data(folder, "photos", adversarial_eps=eps)
     with pytest.raises(ValueError, match="give adversarial_root"):
         SegmentationDataModule(ImageFolder(str(folder / "photos")), adversarial_eps="8/255")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it finds in damaged files
+@pytest.mark.parametrize("name", ["all.npy", "all.npz", "all.pt", "names.npz"])
+def test_no_damage_of_a_file_gives_another_error(folder, name):
+    ALL_IN_ONE[name](folder / name)
+    content = (folder / name).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(60):
+        damaged = bytearray(content[: rng.integers(len(content))] if number % 3 == 0 else content)
+        for _ in range(number % 3):
+            # Mostly where the file says what is in it: at its head and at its end.
+            place = rng.integers(300) if rng.integers(2) else -1 - rng.integers(min(300, len(damaged)))
+            damaged[place] = rng.integers(256)
+        (folder / name).write_bytes(damaged)
+        try:
+            assert loaded(folder, name).shape == (3, 3, *SIZE)
+        except DataError:
+            refused += 1
+    assert refused > 20
