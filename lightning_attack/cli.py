@@ -31,6 +31,7 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning_attack import __version__, attacks, callbacks, comparison, data, models
 from lightning_attack.adversarial_training import AdversarialTraining
 from lightning_attack.cli_errors import Part, explain
+from lightning_attack.commands import one_line
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.module import AttackModule
 from lightning_attack.step_curve import StepCurve
@@ -194,7 +195,8 @@ class AttackCLI(LightningCLI):
             settings = {"data": self._data_settings()}
             self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
             self.stop = callbacks.GracefulStop()
-            trainer.callbacks = [self.run_folder, *trainer.callbacks, self.stop]  # type: ignore[attr-defined]
+            overview = callbacks.Overview(one_line(self.command))
+            trainer.callbacks = [self.run_folder, *trainer.callbacks, overview, self.stop]  # type: ignore[attr-defined]
         return trainer
 
     def before_predict(self) -> None:

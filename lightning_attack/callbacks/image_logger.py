@@ -12,18 +12,24 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from lightning_attack.callbacks.captions import captioned, classes_in
 from lightning_attack.callbacks.panels import side_by_side
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 
+PHOTOS = 3
+"""Panels before those that show classes."""
+COLUMNS = 4
+"""Panels in a row, where TensorBoard shows them."""
+
 
 class ImageLogger(Callback):
-    """Log a strip of panels for each of the first `count` images, whichever process attacked them.
+    """Show a strip of panels for each of the first `count` images, whichever process attacked them.
 
     Panels: clean | adversarial | difference | ground truth | for each network, source first, its prediction for the
-    clean and for the adversarial image. The tag `images/panels` lists them. Classes have PASCAL VOC's colours, ignored
-    pixels are white, and the difference is grey where nothing changed. The strips lie below `panels` too, so that a
-    resumed run shows those of its first part.
+    clean and for the adversarial image. Classes have PASCAL VOC's colours, ignored pixels are white, and the difference
+    is grey where nothing changed. The strips lie below `panels`, so that a resumed run shows those of its first part;
+    TensorBoard shows them as `images/<name>` in rows of four, with headings and the names of the classes that occur.
 
     Args:
         count: number of images; 0 = none.
@@ -61,13 +67,15 @@ class ImageLogger(Callback):
         files = sorted(self._folder.glob("*.png"))
         panels = ["clean", "adversarial", f"difference x {self.magnify:g}", "ground truth"]
         for name in _source_first(pl_module):
-            panels += [f"{name}: clean", f"{name}: adversarial"]
-        for logger in loggers if files else []:
-            logger.experiment.add_text("images/panels", " | ".join(panels))
-            for file in files:
-                with Image.open(file) as strip:
-                    name, pixels = strip.text["name"], np.array(strip)  # type: ignore[attr-defined]
-                logger.experiment.add_image(f"images/{name}", pixels, dataformats="HWC")
+            panels += [f"{name}\nclean", f"{name}\nadversarial"]
+        classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
+        for file in files if loggers else []:
+            with Image.open(file) as image:
+                name, strip = image.text["name"], np.array(image)  # type: ignore[attr-defined]
+            maps = strip[:, strip.shape[1] // len(panels) * PHOTOS :]
+            picture = captioned(strip, panels, COLUMNS, classes_in(maps, classes))
+            for logger in loggers:
+                logger.experiment.add_image(f"images/{name}", picture, dataformats="HWC")
 
     def _strip(self, module: AttackModule, outputs: dict[str, Any], row: int) -> Tensor:
         clean, adversarial = outputs["image"][row], outputs["adversarial"][row]

@@ -38,7 +38,8 @@ class RunFolder(Callback):
     run can go on where it was stopped: images that have a record are not attacked again, whatever the number of
     processes. The settings must be the same; `settings.json` in the folder holds them, the networks by a hash of their
     weights. A damaged record is reported and its image attacked again. A lock keeps a second run out as long as the
-    first lives.
+    first lives. What earlier parts told TensorBoard is taken away when the run has ended and tells it all again:
+    charts have each curve once.
 
     `command.txt` has one line for each time that the run was started, to be typed again.
 
@@ -74,6 +75,7 @@ class RunFolder(Callback):
         self._parents: list[Path] = []
         self._lock: IO[str] | None = None
         self._logger: TensorBoardLogger | None = None
+        self._old_events: list[Path] = []
 
     def check(self, trainer: Trainer, module: AttackModule) -> None:
         """Raise `RunError` if the run's folder is one of other settings; nothing is written."""
@@ -93,6 +95,7 @@ class RunFolder(Callback):
         if problem:
             raise problem
         folder = Path(place)
+        self._old_events = list(folder.glob("events.out.tfevents.*")) if trainer.is_global_zero else []
         if not trainer.is_global_zero:
             self._lock = (folder / OTHERS).open("a+")
             _lock(self._lock, fcntl.LOCK_SH)
@@ -103,6 +106,12 @@ class RunFolder(Callback):
         others = [logger for logger in trainer.loggers if logger is not self._logger]
         self._logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         trainer.loggers = [self._logger, *others]
+
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        # The callbacks after this one write all figures, of earlier parts too, into a file of their own.
+        for path in self._old_events:
+            path.unlink(missing_ok=True)
+        self._old_events = []
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
         if self._made and not record_files(self._made) and not any(self._made.glob("images/**/*.png")):

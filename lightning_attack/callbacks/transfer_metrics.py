@@ -1,4 +1,4 @@
-"""`TransferMetrics`: how well each network stands up, as table, CSV, JSON and TensorBoard scalars."""
+"""`TransferMetrics`: how well each network stands up, as table, CSV, JSON and scalars for loggers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_attack.callbacks.run_folder import RunFolder
+from lightning_attack.callbacks.scalars import scalars
 from lightning_attack.files import complete
 from lightning_attack.flips import flip_counts
 from lightning_attack.metrics import confusion_matrices, perturbation_size
@@ -28,10 +29,6 @@ from lightning_attack.records import Record, read_record, record_files, record_p
 from lightning_attack.report import COLUMNS, CONDITIONS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
-_TAGS = {
-    "clean/miou": "clean_miou", "adversarial/miou": "adversarial_miou", "drop/miou": "drop",
-    "adversarial/success": "success",
-}  # fmt: skip
 SKIPPED = "skipped"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
@@ -41,9 +38,8 @@ class TransferMetrics(Callback):
 
     Into the run's folder go `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows with
     IoU per class and torchmetrics' union mIoU, perturbation sizes, passes, seconds, versions, settings and the curves
-    over the attack's steps). All shares are in [0, 1]. Loggers get `adversarial/miou/<target>`, `clean/...`, `drop/...`
-    and, per attack step, `steps/loss`, `steps/p_t`, ...; with a curve (`step_curve` in the JSON) `curve/miou/<target>`
-    over the number of steps.
+    over the attack's steps). All shares are in [0, 1]. Loggers get mIoU of each target and curves over
+    the attack's steps and the images, see `scalars`.
 
     Each image leaves a record below `records`, written after its PNG; the figures are sums over them, so they are the
     same however the run was divided and interrupted. While images are missing, rows have the column `partial` and the
@@ -157,7 +153,9 @@ class TransferMetrics(Callback):
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }
         self._write()
-        self._log(trainer)
+        for logger in trainer.loggers:
+            for name, value, step in scalars(self.report, records):
+                logger.log_metrics({name: value}, step=step)
         if self.table:
             self._show()
 
@@ -214,22 +212,6 @@ class TransferMetrics(Callback):
         for name, content in (("transfer.csv", text.getvalue()), ("transfer.json", json.dumps(self.report, indent=2))):
             with complete(self._folder / name) as path:
                 path.write_text(content)
-
-    def _log(self, trainer: Trainer) -> None:
-        for logger in trainer.loggers:
-            for row in self.rows:
-                for tag, column in _TAGS.items():
-                    if row.get(column) is not None:
-                        logger.log_metrics({f"{tag}/{row['target']}": row[column]}, step=0)
-            for name, curve in self.report["curves"].items():
-                for step, value in enumerate(curve):
-                    if value is not None:
-                        logger.log_metrics({f"steps/{name}": value}, step=step)
-            curve = self.report.get("step_curve", {"steps": [], "targets": {}})
-            for target, points in curve["targets"].items():
-                for step, value in zip(curve["steps"], points, strict=True):
-                    if value is not None:
-                        logger.log_metrics({f"curve/miou/{target}": value}, step=step)
 
     def _table(self) -> Table:
         first = self.rows[0]

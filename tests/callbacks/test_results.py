@@ -2,8 +2,10 @@
 
 import csv
 import fcntl
+import io
 import json
 import math
+import re
 from copy import deepcopy
 from functools import cache
 
@@ -15,11 +17,22 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 
 from lightning_attack.attacks import NoAttack, pgd, transegpgd
 from lightning_attack.attacks.base import Attack
-from lightning_attack.callbacks import AttackProgress, ImageLogger, ImageWriter, RunFolder, TransferMetrics
+from lightning_attack.callbacks import (
+    AttackProgress,
+    ImageLogger,
+    ImageWriter,
+    Overview,
+    RunFolder,
+    TransferMetrics,
+)
+from lightning_attack.callbacks.panels import class_colours
 from lightning_attack.callbacks.run_folder import RunError
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
 from lightning_attack.models import Ensemble, SegmentationModel
@@ -55,7 +68,7 @@ def model(seed=0, name="net"):
 def run(results, attack, targets=None, dataset=SCENES, callbacks=None, logger=False, count=3, bar=False, **arguments):
     """Attack in a real run; returns its folder and the callback that keeps the scores."""
     metrics = TransferMetrics()
-    kept = callbacks or [RunFolder(str(results)), ImageWriter(), ImageLogger(count, width=24), metrics]
+    kept = callbacks or [RunFolder(str(results)), ImageWriter(), ImageLogger(count, width=24), metrics, Overview("a b")]
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -219,15 +232,92 @@ def events(folder):
 
 
 def test_tensorboard_scalars(finished):
-    folder, metrics, _ = finished
+    folder, metrics, networks = finished
     accumulator = events(folder)
     for row in metrics.rows:
         for tag, column in (("clean", "clean_miou"), ("adversarial", "adversarial_miou"), ("drop", "drop")):
             (event,) = accumulator.Scalars(f"{tag}/miou/{row['target']}")
             assert event.value == pytest.approx(row[column], abs=1e-6)
-    for name, curve in metrics.report["curves"].items():
+    curves = dict(metrics.report["curves"])
+    curves["fooled"] = [1 - value for value in curves["p_t"]]
+    curves["stage_two_share"] = [value / 5 for value in curves["stage_two"]]
+    for name, curve in curves.items():
         logged = {event.step: event.value for event in accumulator.Scalars(f"steps/{name}")}
         assert logged == pytest.approx({step: value for step, value in enumerate(curve) if value is not None}, abs=1e-5)
+    # Over the images: the first three by hand, and all at the end.
+    saved = [np.array(Image.open(folder / "images" / f"{scene.name}.png")) for scene in SCENES]
+    for row, kind in zip(metrics.rows, ("transfer", "white_box"), strict=True):
+        events_of = accumulator.Scalars(f"over_images/{kind}/{row['target']}")
+        assert [event.step for event in events_of] == [1, 2, 3, 4, 5]
+        by_hand, _, _ = miou_by_hand(networks[row["target"]], saved[:3], [scene.mask for scene in SCENES][:3])
+        assert events_of[2].value == pytest.approx(by_hand, abs=1e-6)
+        assert events_of[4].value == pytest.approx(row["adversarial_miou"], abs=1e-6)
+        assert accumulator.Scalars(f"over_images/clean/{row['target']}")[4].value == pytest.approx(row["clean_miou"])
+
+
+def test_tensorboard_hyperparameters_with_results(finished):
+    folder, metrics, _ = finished
+    accumulator = events(folder)
+    content = accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    values = {name: getattr(value, value.WhichOneof("kind")) for name, value in hparams.items()}
+    assert values == {
+        "attack": "transegpgd", "source": "source", "eps": 8, "step_size": 2.55, "steps": 6, "trial/norm": "Linf",
+        "trial/random_start": False, "trial/seed": 0, "trial/engine": "auto", "trial/precision": "float32",
+        "trial/quantize": True, "trial/images": 5,
+    }  # fmt: skip
+    other, twin = metrics.rows
+    shown = {
+        "white_box_miou": twin["adversarial_miou"], "transfer_miou": other["adversarial_miou"],
+        "transfer_drop": other["drop"], "backward_passes": 6,
+    }  # fmt: skip
+    for name, value in shown.items():
+        (event,) = accumulator.Scalars(f"result/{name}")
+        assert event.value == pytest.approx(value, abs=1e-6)
+    content = accumulator.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    infos = HParamsPluginData.FromString(content).experiment.metric_infos
+    assert {info.name.tag for info in infos} == {f"result/{name}" for name in shown}
+
+
+def test_tensorboard_charts_have_curves(finished):
+    folder, _, _ = finished
+    accumulator = events(folder)
+    content = accumulator.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    charts = {chart.title: list(chart.multiline.tag) for category in Layout.FromString(content).category
+              for chart in category.chart}  # fmt: skip
+    tags = accumulator.Tags()["scalars"]
+    found = {title: {tag for tag in tags for regex in kinds if re.match(regex, tag)} for title, kinds in charts.items()}
+    assert found == {
+        "adversarial mIoU over the first n images": {"over_images/white_box/twin", "over_images/transfer/other"},
+        "clean mIoU over the first n images": {"over_images/clean/twin", "over_images/clean/other"},
+        "loss": {"steps/loss"},
+        "share of pixels that are fooled": {"steps/fooled"},
+        "share of pixels in P_H, share of images in stage two": {"steps/p_h", "steps/stage_two_share"},
+    }
+
+
+def text(accumulator, tag):
+    (event,) = accumulator.Tensors(f"{tag}/text_summary")
+    return event.tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_tables(finished):
+    folder, metrics, _ = finished
+    accumulator = events(folder)
+    *_, heading, line, other, twin = text(accumulator, "result/miou").splitlines()
+    assert (heading, line) == ("| target | clean | adversarial | drop |", "| --- | ---: | ---: | ---: |")
+    for row, shown in zip(metrics.rows, (other, twin), strict=True):
+        title = row["target"] + (" (white box)" if row["white_box"] else "")
+        numbers = [f"{100 * row[column]:.2f}" for column in ("clean_miou", "adversarial_miou", "drop")]
+        assert shown == f"| {' | '.join([title, *numbers])} |"
+    _, _, heading, _, *rows = text(accumulator, "result/per_class_iou").splitlines()
+    assert heading == "| class | other | twin |"
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in SCENES.classes]
+    for row, name in zip(rows, SCENES.classes, strict=True):
+        for cell, entry in zip(row.strip("| ").split(" | ")[1:], metrics.report["targets"], strict=True):
+            pair = [entry["clean_iou"][name], entry["adversarial_iou"][name]]
+            assert cell == " → ".join("-" if value is None else f"{100 * value:.2f}" for value in pair)
+    assert text(accumulator, "run/command") == "    a b"
 
 
 def strips(folder):
@@ -238,26 +328,53 @@ def strips(folder):
 
 
 def test_tensorboard_images(finished):
+    """The strips in rows of four, under headings of two lines, over the colours of the classes that occur."""
     folder, _, _ = finished
-    text = events(folder).Tensors("images/panels/text_summary")[0].tensor_proto.string_val[0].decode()
-    panels = text.split(" | ")
-    assert panels == [
-        "clean", "adversarial", "difference x 10", "ground truth",
-        "twin: clean", "twin: adversarial", "other: clean", "other: adversarial",
-    ]  # fmt: skip
     logged = dict(strips(folder))
     assert set(logged) == {f"images/scene_{index:06d}" for index in range(3)}
-    for event in logged.values():
-        assert (event.height, event.width) == (24, 24 * len(panels))  # shrunk from 32
+    for index in range(3):
+        event = logged[f"images/scene_{index:06d}"]
+        picture = np.array(Image.open(io.BytesIO(event.encoded_image_string)))
+        strip = np.array(Image.open(folder / "panels" / f"{index:08d}.png"))
+        panels = np.split(strip, 8, axis=1)
+        assert panels[0].shape == (24, 24, 3)  # shrunk from 32
+        for number, panel in enumerate(panels):
+            top, left = 32 + number // 4 * (32 + 24 + 6), number % 4 * (24 + 6)
+            assert np.array_equal(picture[top : top + 24, left : left + 24], panel)
+            assert (picture[top - 16 : top, left : left + 24] < 128).any()  # a heading
+        legend = {tuple(colour) for colour in picture[2 * (32 + 24 + 6) :].reshape(-1, 3)}
+        occurs = {tuple(colour) for panel in panels[3:] for colour in panel.reshape(-1, 3)}
+        colours = {tuple(colour) for colour in class_colours()[1:7].tolist()}  # (greys are those of letters, too)
+        assert legend & colours == occurs & colours
+
+
+def test_a_run_that_goes_on_draws_its_curves_once(tmp_path):
+    def callbacks():
+        metrics = TransferMetrics(table=False)
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview()]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    (tmp_path / "mine" / "records" / f"{3:08d}.record").unlink()
+    for _ in range(2):  # with something left to do, and with nothing
+        run(tmp_path, pgd(steps=2), callbacks=callbacks())
+        (file,) = (tmp_path / "mine").glob("events.out.tfevents.*")
+        told = [value.tag for event in LegacyEventFileLoader(str(file)).Load() for value in event.summary.value]
+        counts = {tag: told.count(tag) for tag in told}
+        assert counts.pop("steps/loss") == 2
+        assert counts.pop("over_images/white_box/source") == 5
+        assert (
+            counts["images/scene_000000"]
+            == counts["adversarial/miou/source"]
+            == counts["result/miou/text_summary"]
+            == 1
+        )
 
 
 def test_panels_show_what_they_say(tmp_path):
     callbacks = [RunFolder(str(tmp_path)), ImageWriter(), ImageLogger(count=1, magnify=5)]
     run(tmp_path, pgd(steps=2), callbacks=callbacks)
     folder = tmp_path / "pgd_source" / "version_0"
-    ((_, event),) = strips(folder)
-    (tmp_path / "strip.png").write_bytes(event.encoded_image_string)
-    strip = np.array(Image.open(tmp_path / "strip.png")).astype(int)
+    strip = np.array(Image.open(folder / "panels" / f"{0:08d}.png")).astype(int)
     clean, adversarial, difference, truth, before, after = np.split(strip, 6, axis=1)
     scene = SCENES[0]
     saved = np.array(Image.open(folder / "images" / f"{scene.name}.png")).astype(int)

@@ -1,0 +1,74 @@
+"""What loggers get of a run: mIoU of each network, and curves over the attack's steps and over the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_attack.metrics import SegmentationScores
+from lightning_attack.records import Record
+
+POINTS = 64
+"""At most so many points of a curve over the images."""
+_TAGS = {
+    "clean/miou": "clean_miou", "adversarial/miou": "adversarial_miou", "drop/miou": "drop",
+    "adversarial/success": "success",
+}  # fmt: skip
+
+
+def scalars(report: Mapping[str, Any], records: Sequence[Record]) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of all that is shown as a curve or a number; shares are in [0, 1].
+
+    `adversarial/miou/<target>`, `clean/...` and `drop/...` have one step. `steps/<figure>` are the report's curves over
+    the attack's steps; of these follow
+
+        steps/fooled          = 1 - p_t
+        steps/stage_two_share = images in stage two / images
+
+    and with a curve of the run (`step_curve`) `curve/miou/<target>` over the number of steps.
+    `over_images/white_box/<target>`, `over_images/transfer/<target>` (adversarial images) and
+    `over_images/clean/<target>` are the mIoU over the first n images, at step n: where they are flat at the end, more
+    images would change little.
+
+    Args:
+        report: the content of `transfer.json`.
+        records: those that it sums up.
+    """
+    for row in report["targets"]:
+        for tag, column in _TAGS.items():
+            if row.get(column) is not None:
+                yield f"{tag}/{row['target']}", row[column], 0
+    for name, curve in report["curves"].items():
+        for step, value in enumerate(curve):
+            if value is None:
+                continue
+            yield f"steps/{name}", value, step
+            if name == "p_t":
+                yield "steps/fooled", 1 - value, step
+            elif name == "stage_two":
+                yield "steps/stage_two_share", value / report["images"], step
+    curve = report.get("step_curve", {"steps": [], "targets": {}})
+    for target, points in curve["targets"].items():
+        for step, value in zip(curve["steps"], points, strict=True):
+            if value is not None:
+                yield f"curve/miou/{target}", value, step
+    for number, row in enumerate(report["targets"]):
+        names = f"clean/{row['target']}", f"{'white_box' if row['white_box'] else 'transfer'}/{row['target']}"
+        for name, value, count in _over_images(records, number, names):
+            yield f"over_images/{name}", value, count
+
+
+def _over_images(records: Sequence[Record], number: int, names: tuple[str, str]) -> Iterator[tuple[str, float, int]]:
+    """The mIoU of a network over ever more images, clean and adversarial."""
+    ends = {-(-len(records) * point // POINTS) for point in range(1, POINTS + 1)}
+    total = np.zeros(1, np.int64)
+    for count, record in enumerate(records, 1):
+        total = total + record.confusion[number, 0]
+        for name, counts in zip(names, total, strict=True) if count in ends else ():
+            miou = SegmentationScores.of(torch.from_numpy(counts)).compute()["miou"].item()
+            if math.isfinite(miou):  # without a label there is none
+                yield name, miou, count
