@@ -31,6 +31,7 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning_attack import __version__, attacks, callbacks, comparison, data, models
 from lightning_attack.adversarial_training import AdversarialTraining
 from lightning_attack.cli_errors import Part, explain
+from lightning_attack.cli_help import COMMANDS, HelpFormatter, words_of_commands
 from lightning_attack.commands import one_line
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.module import AttackModule
@@ -86,7 +87,10 @@ class UsageError(Exception):
 
 
 class Parser(LightningArgumentParser):
-    """Answers a mistake with what is wrong and what is known, in two lines, and exit code 2."""
+    """Answers a mistake with what is wrong and what is known, in two lines, and exit code 2; `--help` in few words."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **({"formatter_class": HelpFormatter} | options))
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         parsers = [self, *(self._subcommands_action.choices.values() if self._subcommands_action else ())]
@@ -102,14 +106,13 @@ class AttackCLI(LightningCLI):
     def __init__(self, args: ArgsType = None) -> None:
         words = sys.argv[1:] if args is None else args
         self.command = ["python", "main.py", *words] if isinstance(words, list) else []
+        commands = words_of_commands()
+        commands["predict"]["default_config_files"] = [str(CONFIGS / "default.yaml")]
         super().__init__(
             AttackModule,
             data.SegmentationDataModule,
             parser_class=Parser,
-            parser_kwargs={
-                "version": __version__,
-                "predict": {"default_config_files": [str(CONFIGS / "default.yaml")]},
-            },
+            parser_kwargs={"version": __version__, "description": (__doc__ or "").partition("\n\n")[2], **commands},
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -127,6 +130,12 @@ class AttackCLI(LightningCLI):
             "test": {"model", "dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
         }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        assert parser._subcommands_action
+        for action in parser._subcommands_action._choices_actions:
+            action.help = COMMANDS[action.dest]
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has one model class for all commands; it is read here, once for each command.

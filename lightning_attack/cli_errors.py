@@ -27,6 +27,11 @@ def explain(message: str, options: Iterable[str], parts: Mapping[str, Sequence[P
         # Explained already, by the parser of a class inside this one.
         return re.sub(r"\n *", "\n", match[0])
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
+    if match := re.search(r"--([\w.]+)\.help: .*?([\w.]+)\"?(?: is not a .+)?$", text):
+        names = [part.__name__ for part in parts.get(match[1].rpartition(".")[2], ()) if isinstance(part, type)]
+        what = f"--{match[1]}.help: '{match[2]}' is no class with options of its own"
+        presets = "; those of presets: python -m pydoc lightning_attack.attacks.presets"
+        return _known(what + presets * match[1].endswith("attack"), match[2], names)
     key = next(iter(re.findall(r'Parser key "([\w.]+)"', text)), "")
     if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", text):
         wrong = match[1] or match[2]

@@ -60,9 +60,10 @@ class AttackModule(LightningModule):
         source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
         attack: the attack.
         targets: networks to score, by name.
-        target_labels: makes the attack a targeted one. A class number: all labelled pixels shall take it;
-            `least_likely`: each labelled pixel the class that the source's clean prediction finds least likely;
-            `masks`: the batch's `target_mask`, see `data.target_masks`. None: pixels shall lose their labels.
+        target_labels: makes the attack a targeted one, towards a class (its number), `least_likely` or `masks`. A class
+            number: all labelled pixels shall take it; `least_likely`: each labelled pixel the class that the source's
+            clean prediction finds least likely; `masks`: the batch's `target_mask`, see `data.target_masks`. None:
+            pixels shall lose their labels.
         quantize: round adversarial images to 8 bits. False scores the float images; the saved PNGs are then not quite
             what was scored.
         seed: seed of all randomness; each image has its own, from this one and its position in the data set.
