@@ -128,3 +128,11 @@ def test_the_table_of_figures_has_all_presets():
     assert {row[0].strip("| `") for row in rows} == {"no_attack", *(preset.__name__ for preset in PRESETS)}
     transfer = [float(row[3]) for row in rows]
     assert transfer == sorted(transfer)
+
+
+def test_every_configuration_file_is_in_the_readme():
+    _, _, table = README.partition("## All configuration files")
+    rows = set(re.findall(r"^\| `(configs/[^`]+)` \| \S", table.partition("\n## ")[0], re.MULTILINE))
+    files = {file.relative_to(CONFIGS.parent).as_posix() for file in CONFIGS.rglob("*") if file.is_file()}
+    attack_files = {name for name in files if name.startswith("configs/attacks/")}  # in the table of attacks
+    assert rows == files - attack_files | {"configs/attacks/*.yaml"}

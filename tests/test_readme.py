@@ -4,17 +4,23 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pdoc.__main__
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchvision import models
 from torchvision.datasets import voc
 
+from lightning_attack import __version__
+from lightning_attack.attacks import PRESETS
 from lightning_attack.cli import main
 from lightning_attack.data import SyntheticScenes
+from tests import pictures
 from tests.comparison.folders import make_run
 
 ROOT = Path(__file__).parents[1]
@@ -28,12 +34,16 @@ def blocks(language):
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py predict")])
+PREDICT = [line for line in COMMANDS if line.startswith("python main.py predict")]
+HELP = [line for line in PREDICT if "help" in line]
+
+
+@pytest.mark.parametrize("command", [line for line in PREDICT if line not in HELP])
 def test_predict_commands(command, monkeypatch, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photos" / "a.jpg")
-    for name in ("my_study.yaml", "my_attack.yaml"):
-        (tmp_path / name).write_text(next(block for block in blocks("yaml") if name in block))
+    for block in blocks("yaml"):
+        (tmp_path / re.match(r"# (\w+\.yaml)", block)[1]).write_text(block)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py"])
@@ -55,7 +65,16 @@ def test_predict_commands(command, monkeypatch, tmp_path):
     if "configs/data/voc_paper.yaml" in arguments:
         small.append("--model.windows.size=48")
     assert main([*arguments, *small]) == 0
-    assert list(tmp_path.glob("results/*/version_0/transfer.csv"))
+    assert list(tmp_path.glob("results/**/transfer.csv"))
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_commands(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(command)[2:])
+    assert end.value.code == 0
+    assert "--model.attack" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py fit")])
@@ -97,6 +116,37 @@ def test_python_examples(block):
     exec(compile(block, "README.md", "exec"), {})
 
 
+def test_pictures(predict, tmp_path):
+    """The README's commands make pictures of the same names and shapes as those that it shows."""
+    first, second = [line for line in COMMANDS if "readme" in line]
+    run = next(word for word in shlex.split(second) if word.startswith("results/"))
+    small = ["--data.limit=2", "--model.attack.steps=1"]
+    assert predict(*shlex.split(first)[3:], *small) == 0
+    pictures.main([str(tmp_path / run), f"--to={tmp_path / 'made'}"])
+    shown = [ROOT / name for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)]
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {path.name for path in shown}
+    assert sum(path.stat().st_size for path in shown) < 150_000
+    for path in shown:
+        # The legend has the classes that occur, and may need another line in another run.
+        sizes = [Image.open(picture).size for picture in (path, tmp_path / "made" / path.name)]
+        assert sizes[0][0] == sizes[1][0]
+        assert abs(sizes[0][1] - sizes[1][1]) <= 16
+
+
+def test_reference(tmp_path, monkeypatch):
+    """All docstrings become pages; a warning, such as an annotation that cannot be read, is an error."""
+    (command,) = [line for line in COMMANDS if "pdoc" in line]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", shlex.split(command)[2:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pdoc.__main__.cli()
+    page = (tmp_path / "site" / "lightning_attack" / "attacks.html").read_text()
+    for preset in PRESETS:
+        assert f'id="{preset.__name__}"' in page
+    assert "gamma" in page
+
+
 def test_manual_of_an_attack():
     (command,) = [line for line in COMMANDS if "pydoc" in line]
     arguments = [sys.executable, *shlex.split(command)[1:]]
@@ -130,8 +180,17 @@ def test_no_command_is_left_out():
         "python3 -m venv", "python main.py predict", "python main.py fit", "python main.py export", "python -m pydoc",
         "python main.py report",
         "tensorboard", "sbatch configs/cluster", "HEAD=node0:29500 NODES=2",
-        "python -m tests.presets_table", "python tests/benchmarks/",
+        "python -m tests.presets_table", "python -m tests.pictures", "python -m pdoc", "python tests/benchmarks/",
     )  # fmt: skip
     assert all(line.startswith(kinds) for line in COMMANDS), COMMANDS
     for name in re.findall(r"(?<![\w/])[\w/]*configs/[\w/]+\.yaml", README):
         assert (ROOT / name).is_file(), name
+
+
+def test_citation_and_changelog_are_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert {"cff-version", "title", "authors", "message"} <= set(citation)
+    headings = re.findall(r"^## \[(.+?)\](?: - (.+))?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1] == (__version__, str(citation["date-released"]))

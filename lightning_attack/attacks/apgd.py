@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives import Objective
 
 
-class Look(NamedTuple):
+@dataclass(frozen=True)
+class Look:
     """A point and what was found there, image by image.
 
     Attributes:
