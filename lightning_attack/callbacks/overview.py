@@ -101,10 +101,9 @@ def _found(settings: Any, key: str) -> Iterator[Any]:
 
 def _one(values: Sequence[Any], scale: float = 1) -> Any:
     """The value if there is one; an attack of several with different ones has none to show."""
-    if len({*values}) != 1:
+    if not values or any(value != values[0] for value in values):
         return None
-    (value,) = {*values}
-    return round(value * scale, 6) if isinstance(value, float) else value
+    return round(values[0] * scale, 6) if isinstance(values[0], float) else values[0]
 
 
 def _results(report: Mapping[str, Any]) -> dict[str, float]:

@@ -680,6 +680,10 @@ def test_own_folder_and_other_loggers(tmp_path):
     run(tmp_path, NoAttack(), callbacks=callbacks, logger=CSVLogger(tmp_path / "log"))
     assert (tmp_path / "mine" / "transfer.csv").is_file()
     assert len(list((tmp_path / "mine" / "images").iterdir())) == 5
+    (file,) = (tmp_path / "log").rglob("metrics.csv")
+    header, *rows = list(csv.reader(file.open()))
+    curve = [row[header.index("over_images/white_box/source")] for row in rows]
+    assert len([value for value in curve if value]) == 5
 
 
 def test_table_on_the_console(tmp_path, capsys):
