@@ -116,8 +116,9 @@ def test_examples_show_photo_truth_and_prediction(tmp_path):
     shown = pictures(tmp_path)
     assert sorted(shown) == ["examples/scene_000000", "examples/scene_000001"]
     for number, (_, (event,)) in enumerate(sorted(shown.items())):
-        strip = np.array(Image.open(io.BytesIO(event.encoded_image_string)))
-        photo, truth, prediction = np.split(strip, 3, axis=1)
+        picture = np.array(Image.open(io.BytesIO(event.encoded_image_string)))
+        # Below a line of heading, with six pixels between neighbours.
+        photo, truth, prediction = (picture[16 : 16 + 32, left : left + 32] for left in (0, 38, 76))
         scene = SyntheticScenes(3, size=32)[number]
         assert np.array_equal(photo, scene.image)
         colours = class_colours().numpy()
@@ -125,6 +126,11 @@ def test_examples_show_photo_truth_and_prediction(tmp_path):
         with torch.no_grad():
             classes = task(torch.from_numpy(scene.image).permute(2, 0, 1)[None] / 255).argmax(1)[0]
         assert np.array_equal(prediction, colours[classes.numpy()])
+        # (Black, white and grey are those of letters, too.)
+        legend = {tuple(colour) for colour in picture[16 + 32 + 6 :].reshape(-1, 3)}
+        occurs = {tuple(colour) for colour in np.concatenate([truth, prediction]).reshape(-1, 3)}
+        named = {tuple(colour) for colour in colours[1:7]}
+        assert legend & named == occurs & named != set()
 
 
 @pytest.mark.parametrize("settings", [{"count": -1}, {"width": 0}])

@@ -8,13 +8,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lightning_attack.callbacks.captions import captioned, classes_in
 from lightning_attack.callbacks.panels import side_by_side
 
 
 class ExamplePredictions(Callback):
     """Log photo | ground truth | prediction of the first photos of each validation, as `examples/<name>`.
 
-    Classes have PASCAL VOC's colours, ignored pixels are white. Of several processes the first shows its photos.
+    Classes have PASCAL VOC's colours, ignored pixels are white; the names of those that occur stand below. Of several
+    processes the first shows its photos.
 
     Args:
         count: number of photos; 0 = none.
@@ -39,10 +41,13 @@ class ExamplePredictions(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or trainer.sanity_checking or not trainer.is_global_zero:
             return
+        classes = getattr(getattr(trainer, "datamodule", None), "trained_classes", None) or ()
         for image, mask, prediction, name in zip(batch["image"], batch["mask"], outputs, batch["name"], strict=True):
             if self._shown == self.count:
                 return
             self._shown += 1
-            picture = side_by_side([image], [mask, prediction], self.width)
+            strip = side_by_side([image], [mask, prediction], self.width).permute(1, 2, 0).numpy()
+            legend = classes_in(strip[:, strip.shape[1] // 3 :], classes)
+            picture = captioned(strip, ["photo", "ground truth", "prediction"], 3, legend)
             for logger in loggers:
-                logger.experiment.add_image(f"examples/{name}", picture, trainer.global_step)
+                logger.experiment.add_image(f"examples/{name}", picture, trainer.global_step, dataformats="HWC")
