@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,30 @@ class CleanPredictions:
     def __init__(self, memory: int = MEMORY) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=memory)  # noqa: SIM115 (it goes when this object goes)
         self._places: dict[Hashable, tuple[int, int, torch.Size]] = {}
+
+    def of(
+        self,
+        network: Hashable,
+        photos: Sequence[str],
+        predict: Callable[[], Tensor],
+        wrong: Callable[[int], bool],
+    ) -> Tensor:
+        """Label maps (B, H, W) of photos: those that are kept, or if one of them is missing what `predict` returns.
+
+        Args:
+            network: what stands for the network, and for how it is run.
+            photos: a hash of each photo.
+            predict: the network's classes for all of them.
+            wrong: whether what it said of the photo at this place shall not be kept.
+        """
+        known = [one for photo in photos if (one := self.get((network, photo))) is not None]
+        if len(known) == len(photos):
+            return torch.stack(known)
+        classes = predict()
+        for place, photo in enumerate(photos):
+            if not wrong(place):
+                self.put((network, photo), classes[place])
+        return classes
 
     def put(self, key: Hashable, classes: Tensor) -> None:
         """Keep a label map (H, W) of classes below 32768."""

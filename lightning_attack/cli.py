@@ -17,9 +17,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
-from inspect import isabstract
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -30,56 +27,21 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 # Imported so that configurations may use the bare class names.
 from lightning_attack import __version__, attacks, callbacks, comparison, data, models
 from lightning_attack.adversarial_training import AdversarialTraining
-from lightning_attack.cli_errors import Part, explain
+from lightning_attack.cli_errors import explain
 from lightning_attack.cli_help import COMMANDS, HelpFormatter, words_of_commands
+from lightning_attack.cli_parts import CONFIGS, PARTS
 from lightning_attack.commands import one_line
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.module import AttackModule
 from lightning_attack.step_curve import StepCurve
 from lightning_attack.task import SegmentationTask
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 PATIENCE = timedelta(hours=12)
 """How long processes wait for each other where the strategy is `ddp`; torch's own patience is half an hour."""
 
-
-def _attack_files() -> list[str]:
-    """The files of `configs/attacks` as one names them from the repository's root."""
-    return [f"configs/attacks/{file.name}" for file in sorted((CONFIGS / "attacks").glob("*.yaml"))]
-
-
-def _kinds(module: ModuleType, base: type) -> list[Part]:
-    """The concrete classes of a kind that a module offers."""
-    found = [part for part in vars(module).values() if isinstance(part, type) and issubclass(part, base)]
-    return [part for part in found if not isabstract(part)]
-
-
-_NETWORKS = _kinds(models, models.SegmentationModel)
-_DATASETS = _kinds(data, data.SegmentationDataset)
-_OBJECTIVES = _kinds(attacks, attacks.Objective)
-_INPUT_TRANSFORMS = _kinds(attacks, attacks.InputTransform)
-PARTS: dict[str, Sequence[Part]] = {
-    "attack": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
-    "attacks": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
-    "source": _NETWORKS,
-    "targets": _NETWORKS,
-    "members": _NETWORKS,
-    "network": _NETWORKS,
-    "dataset": _DATASETS,
-    "train": _DATASETS,
-    "val": _DATASETS,
-    "norm": _kinds(attacks, attacks.Norm),
-    "objective": _OBJECTIVES,
-    "stages": _OBJECTIVES,
-    "switch": (attacks.Switch,),
-    "switches": (attacks.Switch,),
-    "input_transforms": _INPUT_TRANSFORMS,
-    "transform": _INPUT_TRANSFORMS,
-    "gradient_transforms": _kinds(attacks, attacks.GradientTransform),
-}
-"""What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""
-
-__all__ = ["AdversarialTraining", "AttackCLI", "attacks", "callbacks", "data", "main", "models"]
+__all__ = [
+    "CONFIGS", "PARTS", "AdversarialTraining", "AttackCLI", "attacks", "callbacks", "data", "main", "models",
+]  # fmt: skip
 
 
 class UsageError(Exception):
@@ -326,5 +288,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # A run that goes on may have nothing left to attack.
     warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
+    # The runs of a study have words of their own beside those of the study.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     # Lightning 2.6 on torch 2.14.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

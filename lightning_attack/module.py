@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack, NoAttack
@@ -23,8 +23,9 @@ from lightning_attack.faults import OnError, attempt, finite, refuse
 from lightning_attack.models.fast import FastNetworks
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
+from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
 from lightning_attack.outputs import divide, join
+from lightning_attack.rounding import rounded
 from lightning_attack.scoring import predicted_classes
 from lightning_attack.step_curve import StepCurve
 from lightning_attack.target_labels import check_target_labels, wanted_classes
@@ -103,7 +104,7 @@ class AttackModule(LightningModule):
         self.attacks_nothing = isinstance(attack, NoAttack)
         """Whether the data may bring adversarial images."""
         self.on_error: OnError = "raise"
-        self.source = _windowed(as_segmentation_model(source), windows)
+        self.source = with_windows(as_segmentation_model(source), windows)
         self.white_box: dict[str, bool] = {}
         networks = []
         source_logits = probe(self.source, self.source.name, probe_size)
@@ -111,7 +112,7 @@ class AttackModule(LightningModule):
                    for number, member in enumerate(getattr(self.source, "members", []))]  # fmt: skip
         self.source_name = ""
         for name, network in (targets or {}).items():
-            target = _windowed(as_segmentation_model(network, name), windows)
+            target = with_windows(as_segmentation_model(network, name), windows)
             logits = probe(target, name, probe_size)
             if logits.shape != source_logits.shape:
                 raise ModelError(
@@ -247,14 +248,7 @@ class AttackModule(LightningModule):
         refuse(~finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
         if self.quantize:
             eps = batch.get("adversarial_eps")
-            rounding = self.attack if eps is None else Linf(float(eps[0]))
-            exact, adversarial = adversarial, rounding.quantize(images, adversarial)
-            lost = (exact != images).flatten(1).any(1) & (adversarial == images).flatten(1).all(1)
-            if lost.any():
-                rank_zero_warn(
-                    f"rounding to 8 bits took away the whole perturbation of {int(lost.sum())} images; raise eps (in "
-                    "L2 it is a Euclidean length, such as 1.0), or set model.quantize=false"
-                )
+            adversarial = rounded(self.attack if eps is None else Linf(float(eps[0])), images, adversarial)
 
         preds = {}
         scoring -= clock(images)
@@ -293,27 +287,16 @@ class AttackModule(LightningModule):
 
     def _clean(self, name: str, batch: dict[str, Any], names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """As `_classes` for the clean photos; what is known of all of them is not computed again."""
-        if self.kept is None or "digest" not in batch:
+
+        def predict() -> Tensor:
             return self._classes(name, batch["image"], names, failed)
-        network = self.scored[self.target_names.index(name)]
-        keys = [(network, self.engine, digest) for digest in batch["digest"]]
-        known = [one for one in map(self.kept.get, keys) if one is not None]
-        if len(known) == len(keys):
-            return torch.stack(known).to(batch["image"].device)
-        classes = self._classes(name, batch["image"], names, failed)
-        for key, one, reasons in zip(keys, classes, failed, strict=True):
-            if name not in reasons:
-                self.kept.put(key, one)
-        return classes
+
+        if self.kept is None or "digest" not in batch:
+            return predict()
+        network = self.scored[self.target_names.index(name)], self.engine
+        return self.kept.of(network, batch["digest"], predict, lambda place: name in failed[place]).to(self.device)
 
     def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
         """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""
         network = self.scored[self.target_names.index(name)]
         return predicted_classes(network, name, images, names, failed, self.on_error, name == self.source_name)
-
-
-def _windowed(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:
-    """The network run on windows; of an ensemble the members, which some attacks call one by one."""
-    for member in getattr(network, "members", [network]):
-        member.windows = windows
-    return network

@@ -160,6 +160,13 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
+def with_windows(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:
+    """The network, run on windows from now on; of an ensemble the members, which some attacks call one by one."""
+    for member in getattr(network, "members", [network]):
+        member.windows = windows
+    return network
+
+
 def as_segmentation_model(network: nn.Module, name: str | None = None) -> SegmentationModel:
     """`network` itself if it is a `SegmentationModel`, else wrapped as one that takes [0, 1] images as they are."""
     return network if isinstance(network, SegmentationModel) else SegmentationModel(network, name=name)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ def study(words: Sequence[str]) -> int:
     try:
         found = share(cells(plan, Path(given.file).parent), given.cell)
         images = _images(plan)
-        passes = [_passes(cell, plan) for cell in found]
+        passes = _passes(found, plan)
     except StudyError as error:
         raise UsageError(f"{given.file}: {error}") from error
     if given.dry_run:
@@ -52,8 +53,6 @@ def read(file: Path) -> Study:
         raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'")
     parser = Parser(prog="main.py study")
     parser.add_class_arguments(Study, "study")
-    import yaml
-
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -141,15 +140,21 @@ def _images(plan: Study) -> int:
     return len(parser.instantiate(parser.parse_object({"data": plan.data})).data.indices())
 
 
-def _passes(cell: Cell, plan: Study) -> float | None:
-    """Backward passes per image of a cell; whatever is wrong with its attack is said here, before anything is run."""
+def _passes(found: Sequence[Cell], plan: Study) -> list[float | None]:
+    """Backward passes per image of each cell; what is wrong with an attack is said here, before anything is run."""
     parser = Parser(prog="main.py study")
     parser.add_subclass_arguments(Attack, "attack")
-    try:
-        attack = parser.instantiate(parser.parse_args(cell.attack_words())).attack
-    except (UsageError, ValueError, TypeError) as error:
-        raise StudyError(f"cell '{cell.name}': {error}") from error
-    return backward_passes(attack, members(plan.networks[cell.source]))
+    known: dict[tuple[str, ...], float | None] = {}
+    for cell in found:
+        count = members(plan.networks[cell.source])
+        key = (str(count), *cell.attack_words())
+        if key not in known:
+            try:
+                attack = parser.instantiate(parser.parse_args(cell.attack_words())).attack
+            except (UsageError, ValueError, TypeError) as error:
+                raise StudyError(f"cell '{cell.name}': {error}") from error
+            known[key] = backward_passes(attack, count)
+    return [known[str(members(plan.networks[cell.source])), *cell.attack_words()] for cell in found]
 
 
 def _show(found: Sequence[Cell], images: int, passes: Sequence[float | None]) -> None:

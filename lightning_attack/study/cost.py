@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ def backward_passes(attack: Attack, members: int = 1) -> float | None:
         >>> backward_passes(vmi_fgsm(steps=3, samples=4)), backward_passes(NoAttack())
         (15.0, 0.0)
     """
-    with torch.random.fork_rng(devices=[]):
+    with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         networks: list[nn.Module] = [_Small() for _ in range(max(members, 1))]
         source = Ensemble(networks) if members > 1 else networks[0]
@@ -43,6 +45,17 @@ def backward_passes(attack: Attack, members: int = 1) -> float | None:
 def members(network: dict[str, Any]) -> int:
     """How many networks a source is, by what a study says of it."""
     return len((network.get("init_args") or {}).get("members", [0]))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For work so small that threads only wait for each other, on a busy machine for long."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Small(nn.Module):

@@ -145,7 +145,14 @@ def share(found: list[Cell], part: str | None) -> list[Cell]:
 
 def inline(part: Mapping[str, Any]) -> str:
     """A part of a configuration in one line."""
-    return yaml.safe_dump(dict(part), default_flow_style=True, width=10**9, sort_keys=False).strip()
+    return yaml.dump(dict(part), Dumper=_Plain, default_flow_style=True, width=10**9, sort_keys=False).strip()
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what occurs twice twice: short names for it are hard to read on a command line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _located(attack: Part, folder: Path) -> Part:
