@@ -59,7 +59,14 @@ def read(file: Path) -> Study:
         raise UsageError(f"'{file}' is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise UsageError(f"'{file}' is no study: it needs networks, attacks and sources")
-    return parser.instantiate(parser.parse_object({"study": content})).study
+    unknown = [key for key in content if key not in Study.__dataclass_fields__]
+    if unknown:
+        raise UsageError(f"'{file}': there is no option '{unknown[0]}'\nknown: {', '.join(Study.__dataclass_fields__)}")
+    try:
+        parser.parse_object({"study": dict(content)})
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}".replace("study.", "")) from error
+    return Study(**content)
 
 
 def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: Path) -> int:
