@@ -173,12 +173,26 @@ def test_report_commands(command, monkeypatch, tmp_path):
         assert f"`{name}`" in README
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python main.py study")])
+def test_study_commands(command, monkeypatch, tmp_path, capsys):
+    study = yaml.safe_load((ROOT / "configs" / "studies" / "scenes.yaml").read_text())
+    study["data"]["dataset"]["init_args"] |= {"count": 1, "size": 32}
+    study["attacks"] = [str(ROOT / file) for file in study["attacks"][:2]]
+    (tmp_path / "configs" / "studies").mkdir(parents=True)
+    (tmp_path / "configs" / "studies" / "scenes.yaml").write_text(yaml.safe_dump(study))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    assert main(shlex.split(command)[2:]) == 0
+    expected = 0 if "dry" in command else 1 if "--cell" in command else 4
+    assert len(list(tmp_path.glob("results/scenes/*/transfer.csv"))) == expected
+
+
 def test_no_command_is_left_out():
     """The table of presets by test_shared, the first two lines by CI, those for clusters by test_resume,
     benchmarks by test_benchmarks, TensorBoard by test_tensorboard."""
     kinds = (
         "python3 -m venv", "python main.py predict", "python main.py fit", "python main.py export", "python -m pydoc",
-        "python main.py report",
+        "python main.py report", "python main.py study",
         "tensorboard", "sbatch configs/cluster", "HEAD=node0:29500 NODES=2",
         "python -m tests.presets_table", "python -m tests.pictures", "python -m pdoc", "python tests/benchmarks/",
     )  # fmt: skip

@@ -76,6 +76,7 @@ class PreparedNetwork(nn.Module):
 
     Attributes:
         network: the network.
+        say: what is told when it takes long.
     """
 
     def __init__(self, network: nn.Module, kind: Kind, precision: Precision, say: Say | None = None) -> None:
@@ -92,7 +93,7 @@ class PreparedNetwork(nn.Module):
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed = Packed()
         self._reported: set[str] = set()
-        self._say = say or (lambda status: None)
+        self.say = say or (lambda status: None)
         self._ready: set[Hashable] = set()
         self._weights, self._hooks = _weights(network), _hooks(network)
 
@@ -104,10 +105,10 @@ class PreparedNetwork(nn.Module):
         if work in self._ready:
             return self._run(images)
         what = f"'{_name(self.network)}' for {images.shape[-2]} x {images.shape[-1]} pixels"
-        self._say(f"{'compiling' if self.kind == 'compiled' else 'rewriting'} {what}")
+        self.say(f"{'compiling' if self.kind == 'compiled' else 'rewriting'} {what}")
         begin = time.perf_counter()
         logits = self._run(images)
-        self._say(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
+        self.say(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
         self._ready.add(work)
         return logits
 

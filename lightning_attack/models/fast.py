@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from lightning_attack.engine import Kind, Precision, Say, prepare
+from lightning_attack.engine import Kind, Precision, PreparedNetwork, Say, prepare
 from lightning_attack.models.wrapper import SegmentationModel
 
 WORTH = 320 * 320
@@ -39,9 +39,7 @@ class FastNetworks:
             )
         self._parts = []
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
-            whole = _Whole(part)
-            scoring = prepare(whole, engine or "fused", say=say)
-            attacking = scoring if precision == "float32" else prepare(whole, engine or "fused", precision, say)
+            scoring, attacking = (_prepared(part, engine or "fused", one, say) for one in ("float32", precision))
             self._parts.append((part, scoring, attacking))
             part.fast, part.fast_from = scoring.__call__, WORTH if engine is None and precision == "float32" else 0
 
@@ -55,6 +53,16 @@ class FastNetworks:
         finally:
             for part, scoring, _ in self._parts:
                 part.fast = scoring.__call__
+
+
+def _prepared(part: SegmentationModel, engine: Kind, precision: Precision, say: Say | None) -> PreparedNetwork:
+    """The prepared network, which stays with the network: runs that share it have it rewritten once."""
+    known = part.__dict__.setdefault("_prepared", {})
+    key = engine, precision, part.training
+    if key not in known:
+        known[key] = prepare(_Whole(part), engine, precision)
+    known[key].say = say or (lambda status: None)
+    return known[key]
 
 
 def _innermost(network: nn.Module) -> list[SegmentationModel]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 
 import torch
@@ -158,6 +159,20 @@ def freeze(model: nn.Module) -> nn.Module:
     for module in model.modules():
         module.training = False
     return model.requires_grad_(False)
+
+
+@contextmanager
+def as_they_are(network: nn.Module) -> Iterator[None]:
+    """While it lasts, what is in the network runs itself, and not what an earlier run has made fast of it."""
+    parts = [part for part in network.modules() if isinstance(part, SegmentationModel)]
+    fast = [part.fast for part in parts]
+    try:
+        for part in parts:
+            part.fast = None
+        yield
+    finally:
+        for part, before in zip(parts, fast, strict=True):
+            part.fast = before
 
 
 def with_windows(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:

@@ -49,6 +49,16 @@ def test_large_images_are_worth_it(monkeypatch, side, asked):
     assert found == asked
 
 
+def test_runs_that_share_a_network_have_it_rewritten_once(monkeypatch):
+    shared, said = network(), []
+    for _ in range(2):
+        module = AttackModule(shared, pgd(steps=1), engine="fused", precision="bf16")
+        module.on_status = said.append
+        module.predict_step(BATCH, 0)
+    rewritten = [status for status in said if status.startswith("rewriting")]
+    assert len(rewritten) == 2, "for scoring, and in bfloat16 for the attack's gradients"
+
+
 def test_precision_is_the_attack_s_alone():
     module = AttackModule(network(), pgd(steps=1), precision="bf16")
     exact = network().eval()(IMAGES)
