@@ -1,6 +1,5 @@
 """Whole networks: those of the package, smp's architectures at an odd size, torchvision's, exported ones."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,6 @@ EMBEDDED = ["scenes_deeplabv3plus", "scenes_fpn", "scenes_segformer"]
 ENCODERS = dict.fromkeys(
     ["unet", "unetplusplus", "manet", "linknet", "pspnet", "upernet", "deeplabv3", "segformer"], "resnet18"
 ) | {"fpn": "mobilenet_v2", "deeplabv3plus": "mobilenet_v2", "pan": "resnet18", "dpt": "tu-vit_tiny_patch16_224"}
-ARCHITECTURES = os.environ.get("ARCHITECTURES", "unet deeplabv3plus segformer").split()
-"""All twelve by hand: ARCHITECTURES=all."""
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -55,7 +52,7 @@ def test_trained_networks(name, scenes):
     assert torch.equal(both(network, images)[0], eager)
 
 
-@pytest.mark.parametrize("arch", list(ENCODERS) if ARCHITECTURES == ["all"] else ARCHITECTURES)
+@pytest.mark.parametrize("arch", ENCODERS)
 def test_architectures_at_an_odd_size(arch):
     torch.manual_seed(0)
     settings = {"dynamic_img_size": True} if arch == "dpt" else {}
