@@ -147,6 +147,8 @@ def test_files_that_are_no_study(tmp_path, capsys, content):
     (tmp_path / "s.yaml").write_text(content)
     assert main(["study", "-c", str(tmp_path / "s.yaml")]) == 2
     assert str(tmp_path / "s.yaml") in capsys.readouterr().err
+    assert main(["study"]) == 2
+    assert "study needs its file" in capsys.readouterr().err
     assert main(["study", "-c", str(tmp_path / "t.yaml")]) == 2
     assert "there is no file" in capsys.readouterr().err
 

@@ -28,12 +28,16 @@ def study(words: Sequence[str]) -> int:
     parser = Parser(
         prog="main.py study", description="Run every attack of a study on every source.", allow_abbrev=False
     )
-    parser.add_argument("-c", "--config", dest="file", type=str, required=True, help="File of the study.")
+    parser.add_argument("-c", "--config", dest="file", type=str | None, metavar="FILE", help="File of the study.")
     parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
     parser.add_argument("--name", type=str | None, default=None, help="Folder of the study; default: its file's name.")
     parser.add_argument("--cell", type=str | None, default=None, help="k/n: the k-th of n shares, for arrays of jobs.")
     parser.add_argument("--dry-run", action="store_true", help="Show the cells and what they cost, and run nothing.")
     given = parser.parse_args(list(words))
+    if given.file is None:
+        raise UsageError(
+            "study needs its file, such as -c configs/studies/scenes.yaml; what stands in it is in README.md"
+        )
     plan = read(Path(given.file))
     try:
         found = share(cells(plan, Path(given.file).parent), given.cell)
@@ -142,7 +146,7 @@ class CellCLI(AttackCLI):
 
 
 def _images(plan: Study) -> int:
-    parser = Parser(prog="main.py study", default_env=False)
+    parser = Parser(prog="main.py study")
     parser.add_class_arguments(SegmentationDataModule, "data")
     return len(parser.instantiate(parser.parse_object({"data": plan.data})).data.indices())
 
