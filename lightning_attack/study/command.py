@@ -36,7 +36,7 @@ def study(words: Sequence[str]) -> int:
     given = parser.parse_args(list(words))
     if given.file is None:
         raise UsageError(
-            "study needs its file, such as -c configs/studies/scenes.yaml; what stands in it is in README.md"
+            "study needs its file, such as -c configs/studies/scenes.yaml; README.md says what stands in it"
         )
     plan = read(Path(given.file))
     try:
