@@ -10,7 +10,10 @@ measured in standard errors of that draw (the studentised bootstrap, or bootstra
     t_d = (miou_d - miou) / se_d        interval = [miou - q_high(t) se, miou - q_low(t) se]
 
 where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
-A difference of two attacks has the same images in each draw, and so has what they have in common taken away.
+An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of the
+An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of
+the draws themselves. A difference of two attacks has the same images in each draw, and so has what they have in common
+taken away.
 """
 
 from __future__ import annotations
@@ -191,18 +194,27 @@ def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: f
     value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
     if images < FEWEST or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, images)
-    ratios = []
+    drawn, ratios = [], []
     for weights in _resamples(images, draws, seed):
         estimates, errors = _estimates(counts, weights)
         distance = estimates - value
         # A draw of one image over and over has no spread: all that it says is on which side it lies.
         ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
         ratios.append(ratio.clip(-_LARGE, _LARGE))
-    known = np.concatenate(ratios)
-    tail = (1 - level) / 2
-    low, high = np.quantile(known[np.isfinite(known)], [tail, 1 - tail])
+        drawn.append(estimates)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = _quantiles(ratios, tails)
+    lowest, highest = _quantiles(drawn, tails)
     least, most = (sum(side(factor, 0.0) for factor, _ in terms) for side in (min, max))
-    return Interval(value, max(float(value - high * error), least), min(float(value - low * error), most), images)
+    # From the upper tail comes the lower end.
+    lower = lowest if high >= _LARGE else max(value - high * error, least)
+    upper = highest if low <= -_LARGE else min(value - low * error, most)
+    return Interval(value, lower, upper, images)
+
+
+def _quantiles(blocks: Sequence[np.ndarray], tails: Sequence[float]) -> list[float]:
+    known = np.concatenate(blocks)
+    return np.quantile(known[np.isfinite(known)], tails).tolist()
 
 
 def _estimates(counts: Sequence[tuple[float, np.ndarray]], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

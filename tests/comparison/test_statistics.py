@@ -106,6 +106,18 @@ def test_what_two_attacks_share_is_no_uncertainty():
     assert difference_interval(better, counts).real
 
 
+def test_hits_in_one_image_only():
+    """A third of the draws lack it and have no spread at all: the upper end is then no multiple of an error."""
+    matrices = np.zeros((20, 2, 2), np.int64)
+    matrices[:, 0, 1] = matrices[:, 1, 0] = 50
+    matrices[3] = [[10, 40], [40, 10]]
+    found = miou_interval(matrices)
+    assert found.value == pytest.approx(10 / 1990)
+    assert 0 == found.low < found.value < found.high < 0.02
+    nothing = miou_interval(matrices * (1 - np.eye(2, dtype=np.int64)))
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+
+
 def test_too_little_for_an_interval():
     one = miou_interval(np.array([[[3, 1], [0, 4]]]))
     assert (one.value, one.images) == (pytest.approx(0.775), 1)
