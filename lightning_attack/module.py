@@ -20,9 +20,9 @@ from lightning_attack.clean import CleanPredictions
 from lightning_attack.cost import PeakMemory, clock, count_passes
 from lightning_attack.engine import Kind, Precision
 from lightning_attack.faults import OnError, attempt, finite, refuse
-from lightning_attack.models.fast import FastNetworks
+from lightning_attack.meeting import meet
+from lightning_attack.models.fast import FastNetworks, weakly
 from lightning_attack.models.fingerprint import fingerprint
-from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
 from lightning_attack.outputs import divide, join
 from lightning_attack.rounding import rounded
@@ -55,7 +55,8 @@ class AttackModule(LightningModule):
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
     source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
-    is white box too. Networks are frozen and stay in eval mode.
+    is white box too. Networks are frozen and stay in eval mode. Modules may share networks one after the other: how
+    they are run (`engine`, `precision`, `windows`) is up to the newest.
 
     Args:
         source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
@@ -105,32 +106,10 @@ class AttackModule(LightningModule):
         """Whether the data may bring adversarial images."""
         self.on_error: OnError = "raise"
         self.source = with_windows(as_segmentation_model(source), windows)
-        self.white_box: dict[str, bool] = {}
-        networks = []
-        source_logits = probe(self.source, self.source.name, probe_size)
-        members = [probe(member, f"{self.source.name}[{number}]", probe_size)
-                   for number, member in enumerate(getattr(self.source, "members", []))]  # fmt: skip
-        self.source_name = ""
-        for name, network in (targets or {}).items():
-            target = with_windows(as_segmentation_model(network, name), windows)
-            logits = probe(target, name, probe_size)
-            if logits.shape != source_logits.shape:
-                raise ModelError(
-                    f"target '{name}' has {logits.shape[1]} classes, source '{self.source.name}' has "
-                    f"{source_logits.shape[1]}; all networks must have the classes of the data"
-                )
-            same = torch.equal(logits, source_logits)
-            if name == self.source.name and not same:
-                raise ModelError(f"source and a target are both named '{name}' but differ; rename one (name: ...)")
-            self.white_box[name] = same or any(torch.equal(logits, member) for member in members)
-            self.source_name = self.source_name or (name if same else "")
-            networks.append(self.source if same else target)
-        if not self.source_name:
-            self.source_name = self.source.name
-            self.white_box = {self.source.name: True} | self.white_box
-            networks.insert(0, self.source)
-        self.scored = nn.ModuleList(networks)
-        self.num_classes = source_logits.shape[1]
+        networks = meet(self.source, targets or {}, windows, probe_size)
+        self.source_name, self.white_box = networks.source_name, networks.white_box
+        self.scored = nn.ModuleList(networks.scored)
+        self.num_classes = networks.num_classes
         self.target_labels = check_target_labels(target_labels, self.num_classes)
         if target_labels is not None:
             self.attack.check_targetable()
@@ -142,8 +121,11 @@ class AttackModule(LightningModule):
         """What the networks said about clean photos under other attacks, and will be asked under the next ones."""
         freeze(self)
         self.engine, self.precision = engine, precision
-        self._fast = FastNetworks(networks, engine, precision, lambda status: self.on_status(status))
+        self._fast = FastNetworks(networks.scored, engine, precision, weakly(self._say))
         self._memory = PeakMemory()
+
+    def _say(self, status: str) -> None:
+        self.on_status(status)
 
     @property
     def target_names(self) -> list[str]:
@@ -258,12 +240,14 @@ class AttackModule(LightningModule):
         curve = {}
         if watched is not None:
             self.on_status("scoring single steps")
+            lost: list[dict[str, str]] = [{} for _ in names]  # the table is not about them
             curve["curve"] = watched.count(
-                lambda name, one: self._classes(name, one, names, failed),
+                lambda name, one: self._classes(name, one, names, lost),
                 lambda one: self.attack.quantize(images, one) if self.quantize else one,
                 {name: both["adversarial"] for name, both in preds.items()},
                 labels,
                 self.num_classes,
+                lost,
             )
         scoring += clock(images)
         return {
@@ -293,7 +277,8 @@ class AttackModule(LightningModule):
 
         if self.kept is None or "digest" not in batch:
             return predict()
-        network = self.scored[self.target_names.index(name)], self.engine
+        autocast = torch.is_autocast_enabled(self.device.type)
+        network = self.scored[self.target_names.index(name)], self.engine, repr(self.windows), autocast
         return self.kept.of(network, batch["digest"], predict, lambda place: name in failed[place]).to(self.device)
 
     def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:

@@ -66,9 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=24, help="number of photos")
     parser.add_argument("--starts", type=int, default=5, help="number of random starts of `eager`")
-    parser.add_argument("--engines", nargs="*", default=["eager", "fused", "compiled"])
+    parser.add_argument("--engines", nargs="*", choices=["fused", "compiled"], default=["fused", "compiled"])
     options = parser.parse_args()
-    ways = [way for way in WAYS if way[0] in options.engines]
+    ways = [way for way in WAYS if way[0] in ("eager", *options.engines)]
     headings = [f"{engine} {precision}".replace(" float32", "") for engine, precision in ways]
     print("| source | attack | eps | " + " | ".join(headings) + " | starts | equal |\n|" + "---|" * (5 + len(ways)))
     for name, networks, data in studies(options.limit):

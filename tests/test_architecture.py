@@ -20,6 +20,7 @@ FORBIDDEN = {
     "data": {f"{OWN}.attacks", f"{OWN}.models", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
     "module.py": {f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli", f"{OWN}.attacks.presets", f"{OWN}.models.smp"},
     "clean.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.models", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
+    "meeting.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
     "scoring.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
     "target_labels.py": {f"{OWN}.models", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
     "step_curve.py": {f"{OWN}.attacks.presets", f"{OWN}.models", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module",

@@ -106,8 +106,8 @@ class Attack(ABC):
         """Raise `AttackError` if the attack cannot be watched step by step."""
         if not self.watchable:
             raise AttackError(
-                f"{self.name} cannot be watched step by step: it has no steps inside a budget, or puts its result "
-                "together at the end"
+                f"{self.name} cannot be watched step by step: it has no steps inside a budget, or they are not "
+                "those of all images, or its result is put together at the end"
             )
 
     def check_targetable(self) -> None:

@@ -57,6 +57,7 @@ class PerWindow(Attack):
         return self.attack.targetable
 
     def check_watchable(self) -> None:
+        self.attack.check_watchable()
         raise AttackError(
             f"{self.name} attacks one window after the other, so there are no images after single steps; set "
             "model.windows.attack=image"

@@ -29,7 +29,7 @@ from lightning_attack.records import Record, read_record, record_files, record_p
 from lightning_attack.report import COLUMNS, CONDITIONS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
-SKIPPED = "skipped"
+SKIPPED, TABLE = "skipped", "transfer.json"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
@@ -81,10 +81,12 @@ class TransferMetrics(Callback):
             self._parts.append("wanted")
         if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
             self._parts += ["inside", "outside"]
-        self._started = time.perf_counter()
+        self._started, self._earlier = time.perf_counter(), 0.0
         if trainer.is_global_zero:  # the others write only after the barrier before the first batch
             finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
             kept = {record_path(self._home, index) for index in finished}
+            if finished:
+                self._earlier = _seconds(self._folder / TABLE)
             for path in (*record_files(self._home), *self._skipped()):  # those that were left out are tried again
                 if path not in kept:
                     path.unlink()
@@ -144,7 +146,7 @@ class TransferMetrics(Callback):
         self.incomplete = bool(skipped) or any(record.failed for record in records)
         self.report |= {
             "seconds": {
-                "run": time.perf_counter() - self._started,
+                "run": self._earlier + time.perf_counter() - self._started,
                 "attack": sum(record.seconds for record in records),
                 "scoring": sum(record.scoring for record in records),
             },
@@ -209,7 +211,7 @@ class TransferMetrics(Callback):
         writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        for name, content in (("transfer.csv", text.getvalue()), ("transfer.json", json.dumps(self.report, indent=2))):
+        for name, content in (("transfer.csv", text.getvalue()), (TABLE, json.dumps(self.report, indent=2))):
             with complete(self._folder / name) as path:
                 path.write_text(content)
 
@@ -233,6 +235,14 @@ def _megabytes(sizes: Sequence[float | None]) -> float | None:
     """The largest of sizes in bytes, in MB; None where none is known."""
     known = [size for size in sizes if size is not None]
     return max(known) / 1e6 if known else None
+
+
+def _seconds(table: Path) -> float:
+    """The time that earlier parts of the run took; those that were killed did not say."""
+    try:
+        return float(json.loads(table.read_text())["seconds"]["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _labels(part: str, outputs: dict[str, Any]) -> Tensor:

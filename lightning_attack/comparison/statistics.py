@@ -10,7 +10,6 @@ measured in standard errors of that draw (the studentised bootstrap, or bootstra
     t_d = (miou_d - miou) / se_d        interval = [miou - q_high(t) se, miou - q_low(t) se]
 
 where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
-An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of the
 An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of
 the draws themselves. A difference of two attacks has the same images in each draw, and so has what they have in common
 taken away.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -53,6 +54,18 @@ class FastNetworks:
         finally:
             for part, scoring, _ in self._parts:
                 part.fast = scoring.__call__
+
+
+def weakly(say: Say) -> Say:
+    """The method of an object, which is not kept by it: networks outlive who runs them."""
+    method = weakref.WeakMethod(say)
+
+    def said(status: str) -> None:
+        known = method()
+        if known is not None:
+            known(status)
+
+    return said
 
 
 def _prepared(part: SegmentationModel, engine: Kind, precision: Precision, say: Say | None) -> PreparedNetwork:

@@ -82,6 +82,10 @@ class SegmentationModel(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
+    def __getstate__(self) -> dict[str, object]:
+        # What an engine has made of it is of this process, and is made anew where it is wanted.
+        return {key: value for key, value in vars(self).items() if key not in ("_prepared", "fast", "fast_from")}
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1]."""
         if self.windows is None or self.training:

@@ -13,12 +13,13 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lightning_attack.attacks import Attack
+from lightning_attack.attacks import Attack, AttackError
 from lightning_attack.clean import CleanPredictions
-from lightning_attack.cli import AttackCLI, Parser, UsageError
-from lightning_attack.data import SegmentationDataModule, SegmentationDataset
-from lightning_attack.models import SegmentationModel
-from lightning_attack.study.cost import backward_passes, members
+from lightning_attack.cli import PARTS, AttackCLI, Parser, UsageError
+from lightning_attack.cli_errors import explain
+from lightning_attack.data import DataError, SegmentationDataModule, SegmentationDataset
+from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.study.cost import backward_passes, ensemble
 from lightning_attack.study.plan import Cell, Study, StudyError, cells, share
 from lightning_attack.study.progress import StudyProgress
 
@@ -63,13 +64,14 @@ def read(file: Path) -> Study:
         raise UsageError(f"'{file}' is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise UsageError(f"'{file}' is no study: it needs networks, attacks and sources")
+    content = {key: value for key, value in content.items() if value is not None}
     unknown = [key for key in content if key not in Study.__dataclass_fields__]
     if unknown:
         raise UsageError(f"'{file}': there is no option '{unknown[0]}'\nknown: {', '.join(Study.__dataclass_fields__)}")
     try:
-        parser.parse_object({"study": dict(content)})
+        parser.parse_object({"study": content})
     except UsageError as error:
-        raise UsageError(f"{file}: {error}".replace("study.", "")) from error
+        raise UsageError(f"{file}: {str(error).replace('study.', '')}") from error
     return Study(**content)
 
 
@@ -88,7 +90,9 @@ def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: 
             begin = time.monotonic()
             try:
                 done = CellCLI([*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"], shared, progress)
-            except UsageError as error:
+            except KeyboardInterrupt:  # between two runs, which take signals themselves
+                return 130
+            except (UsageError, AttackError, DataError, ModelError, OSError) as error:
                 raise UsageError(f"cell '{cell.name}': {error}") from error
             if done.exit_code not in (0, 3):
                 return done.exit_code
@@ -102,15 +106,16 @@ class Shared:
 
     def __init__(self) -> None:
         self.clean = CleanPredictions()
-        self._made: dict[object, object] = {}
+        self._made: dict[object, tuple[object, ...]] = {}
 
     def make(self, kind: type, *args: Any, **settings: Any) -> object:
         """The object of these settings, made once."""
         settings.pop("applied_instantiation_links", None)
         key = kind, _key(args), _key(settings)
         if key not in self._made:
-            self._made[key] = kind(*args, **settings)
-        return self._made[key]
+            # With its settings, so that what they hold keeps its identity.
+            self._made[key] = kind(*args, **settings), args, settings
+        return self._made[key][0]
 
 
 def _key(value: Any) -> object:
@@ -148,24 +153,33 @@ class CellCLI(AttackCLI):
 def _images(plan: Study) -> int:
     parser = Parser(prog="main.py study")
     parser.add_class_arguments(SegmentationDataModule, "data")
-    return len(parser.instantiate(parser.parse_object({"data": plan.data})).data.indices())
+    try:
+        return len(parser.instantiate(parser.parse_object({"data": plan.data})).data.indices())
+    except (UsageError, ValueError, TypeError, OSError) as error:
+        raise StudyError(_said(error)) from error
 
 
 def _passes(found: Sequence[Cell], plan: Study) -> list[float | None]:
     """Backward passes per image of each cell; what is wrong with an attack is said here, before anything is run."""
     parser = Parser(prog="main.py study")
     parser.add_subclass_arguments(Attack, "attack")
-    known: dict[tuple[str, ...], float | None] = {}
+    known: dict[object, float | None] = {}
+    passes = []
     for cell in found:
-        count = members(plan.networks[cell.source])
-        key = (str(count), *cell.attack_words())
+        key = *ensemble(plan.networks[cell.source]), *cell.attack_words()
         if key not in known:
             try:
                 attack = parser.instantiate(parser.parse_args(cell.attack_words())).attack
             except (UsageError, ValueError, TypeError) as error:
-                raise StudyError(f"cell '{cell.name}': {error}") from error
-            known[key] = backward_passes(attack, count)
-    return [known[str(members(plan.networks[cell.source])), *cell.attack_words()] for cell in found]
+                raise StudyError(f"cell '{cell.name}': {_said(error)}") from error
+            known[key] = backward_passes(attack, *key[:2])
+        passes.append(known[key])
+    return passes
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, in two lines."""
+    return str(error) if isinstance(error, UsageError) else explain(str(error), (), PARTS)
 
 
 def _show(found: Sequence[Cell], images: int, passes: Sequence[float | None]) -> None:

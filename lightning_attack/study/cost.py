@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.attacks import Attack, AttackError
+from lightning_attack.attacks import Attack
 from lightning_attack.cost import count_passes
 from lightning_attack.models import Ensemble
 
 
-def backward_passes(attack: Attack, members: int = 1) -> float | None:
+def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> float | None:
     """Backward passes of the source per image: counted on a network of three layers and two images of 16 x 16.
 
     Args:
         attack: the attack.
         members: of the source, if it is an ensemble; the passes of all of them count.
+        by: of the ensemble, see `Ensemble`.
 
     Returns:
-        The number, or None where that network is none for the attack, which names layers of another one.
+        The number, or None where that network is none for the attack, which names layers of another one, or needs an
+        ensemble; whether the source is one for it, its run will say.
 
     Example:
         >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
@@ -32,19 +34,22 @@ def backward_passes(attack: Attack, members: int = 1) -> float | None:
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         networks: list[nn.Module] = [_Small() for _ in range(max(members, 1))]
-        source = Ensemble(networks) if members > 1 else networks[0]
+        source = Ensemble(networks, by=by) if members > 1 else networks[0]
         images, labels = torch.rand(2, 3, 16, 16), torch.randint(_Small.classes, (2, 16, 16))
         try:
             with count_passes(source) as passes:
                 attack(source, images, labels, [0, 1])
-        except AttackError:
+        except ValueError:
             return None
     return passes["backward"] / len(images)
 
 
-def members(network: dict[str, Any]) -> int:
-    """How many networks a source is, by what a study says of it."""
-    return len((network.get("init_args") or {}).get("members", [0]))
+def ensemble(network: Mapping[str, Any]) -> tuple[int, Any]:
+    """How many networks a source is, and how they go together, by what a study says of it."""
+    settings = network.get("init_args")
+    settings = settings if isinstance(settings, Mapping) else {}
+    members = settings.get("members")
+    return len(members) if isinstance(members, list) else 1, settings.get("by", "logits")
 
 
 @contextmanager

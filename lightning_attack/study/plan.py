@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -34,6 +34,8 @@ class Study:
         data: as at `data` of predict.
         model: what else is said at `model` of predict, such as `engine`.
         trainer: as at `trainer` of predict.
+        on_error: as `--on_error` of predict: `raise` or `skip`.
+        curve: `steps`, as `--curve` of predict; nothing = no curve.
     """
 
     networks: dict[str, dict[str, Any]]
@@ -45,6 +47,8 @@ class Study:
     data: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
+    on_error: Literal["raise", "skip"] = "raise"
+    curve: Literal["steps"] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Cell:
     def attack_words(self) -> list[str]:
         """The words of the command line that choose the attack and its budget."""
         attack = self.attack if isinstance(self.attack, str) else inline(self.attack)
-        return [f"--attack={attack}", *(f"--attack.{key}={value}" for key, value in self.overrides)]
+        overrides = ((key, "null" if value is None else value) for key, value in self.overrides)
+        return [f"--attack={attack}", *(f"--attack.{key}={value}" for key, value in overrides)]
 
     def words(self, study: Study) -> list[str]:
         """The words of the run's command line, but for its folder."""
@@ -81,7 +86,8 @@ class Cell:
         }
         attack = [word.replace("--attack", "--model.attack", 1) for word in self.attack_words()]
         said = {key: value for key, value in config.items() if value}
-        return ["predict", f"--config={inline(said)}", *attack, f"--model.seed={self.seed}"]
+        more = [f"--on_error={study.on_error}", *([f"--curve={study.curve}"] if study.curve else [])]
+        return ["predict", f"--config={inline(said)}", *attack, f"--model.seed={self.seed}", *more]
 
 
 def cells(study: Study, folder: Path = Path()) -> list[Cell]:
@@ -104,7 +110,9 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
     for key, names in (("sources", study.sources), ("targets", study.targets)):
         unknown = [name for name in names if name not in study.networks]
         if unknown:
-            raise StudyError(f"{key}: there is no network '{unknown[0]}'\nknown: {', '.join(study.networks)}")
+            raise StudyError(f"{key}: there is no network '{unknown[0]}'\nknown: {', '.join(map(str, study.networks))}")
+    if wrong := sorted({"source", "targets", "attack", "seed"} & {*study.model}):
+        raise StudyError(f"model.{wrong[0]}: a study says it in sources, targets, attacks, budgets or seeds")
     if not (study.attacks and study.sources and study.seeds):
         raise StudyError("attacks, sources and seeds must not be empty: a study is all of their combinations")
     attacks = study.attacks if isinstance(study.attacks, dict) else {Path(file).stem: file for file in study.attacks}
@@ -119,9 +127,9 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
             found.append(Cell("_".join(parts), _located(attack, folder), source, tuple(overrides.items()), seed))
     names = [cell.name for cell in found]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise StudyError(f"two cells are named '{min(twice)}'; a budget or seed is given twice")
-    if wrong := [name for name in names if not re.fullmatch(r"[\w.+-]+", name)]:
-        raise StudyError(f"'{wrong[0]}' cannot be the name of a folder; use letters, digits, '_', '-', '+' and '.'")
+        raise StudyError(f"two cells are named '{min(twice)}'; an attack, source, budget or seed is given twice")
+    if unfit := [name for name in names if not re.fullmatch(r"[\w.+-]+", name)]:
+        raise StudyError(f"'{unfit[0]}' cannot be the name of a folder; use letters, digits, '_', '-', '+' and '.'")
     return found
 
 

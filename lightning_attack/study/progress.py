@@ -26,7 +26,7 @@ class StudyProgress(Callback):
         self.names, self.costs, self.shown = list(names), list(costs), shown
         self._console = Console(stderr=True)
         self._cell, self._began = -1, time.monotonic()
-        self._done = self._skipped = 0.0
+        self._done = 0.0
         columns = (
             BarColumn(30),
             TaskProgressColumn(),

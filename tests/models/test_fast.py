@@ -1,5 +1,9 @@
 """Networks run by an engine: the same to their callers, where it pays, and in the attack's precision while attacked."""
 
+import gc
+import pickle
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -57,6 +61,19 @@ def test_runs_that_share_a_network_have_it_rewritten_once(monkeypatch):
         module.predict_step(BATCH, 0)
     rewritten = [status for status in said if status.startswith("rewriting")]
     assert len(rewritten) == 2, "for scoring, and in bfloat16 for the attack's gradients"
+
+
+def test_a_network_can_be_copied_after_a_run_and_does_not_keep_it():
+    shared = network()
+    module = AttackModule(shared, pgd(steps=1), engine="fused")
+    module.predict_step(BATCH, 0)
+    gone = weakref.ref(module)
+    del module
+    gc.collect()
+    assert gone() is None
+    again = pickle.loads(pickle.dumps(shared))
+    assert again.fast is None
+    assert torch.equal(again(IMAGES), network().eval()(IMAGES))
 
 
 def test_precision_is_the_attack_s_alone():
