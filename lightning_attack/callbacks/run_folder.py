@@ -145,7 +145,7 @@ class RunFolder(Callback):
                 path.unlink()
             self._note_command(folder)
             return str(folder), frozenset(_finished(folder, getattr(trainer, "datamodule", None)))
-        title = re.sub(r"[^\w.-]+", "_", f"{module.attack.name}_{module.source_name}")
+        title = re.sub(r"[^\w.-]+", "_", f"{module.attack.name}_{module.source.name}")
         parent = folder.parent if self.run_name else folder / title
         # Those that are made here go again with a failed run; those that were there stay.
         self._parents = [path for path in (parent, *parent.parents) if not path.exists()]

@@ -132,7 +132,7 @@ class TransferMetrics(Callback):
                    if expected is None or record.index in expected]  # fmt: skip
         classes = getattr(datamodule, "classes", None) or tuple(map(str, range(pl_module.num_classes)))
         skipped = [json.loads(file.read_text()) for file in self._skipped()]
-        attack, source = pl_module.attack.name, pl_module.source_name
+        attack, source = pl_module.attack.name, pl_module.source.name
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
         self.rows, self.report = summarize(records, scored)
