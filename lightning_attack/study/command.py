@@ -89,8 +89,7 @@ def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: 
             progress.begin(number)
             begin = time.monotonic()
             try:
-                words = [*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"]
-                done = CellCLI(words, cell.source, shared, progress)
+                done = CellCLI([*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"], shared, progress)
             except KeyboardInterrupt:  # between two runs, which take signals themselves
                 return 130
             except (UsageError, AttackError, DataError, ModelError, OSError) as error:
@@ -131,8 +130,8 @@ def _key(value: Any) -> object:
 class CellCLI(AttackCLI):
     """`predict` with what its study shares, and without a table and a progress bar of its own."""
 
-    def __init__(self, words: list[str], source: str, shared: Shared, progress: StudyProgress) -> None:
-        self._source, self._shared, self._progress = source, shared, progress
+    def __init__(self, words: list[str], shared: Shared, progress: StudyProgress) -> None:
+        self._shared, self._progress = shared, progress
         quiet = ["--trainer.enable_progress_bar=false", "--transfer_metrics.table=false"]
         super().__init__([*words, *quiet])
 
@@ -141,6 +140,11 @@ class CellCLI(AttackCLI):
         for kind in (SegmentationModel, SegmentationDataset):
             self.parser.add_instantiator(self._shared.make, kind, prepend=True)
 
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        for name, network in zip(self.model.target_names, self.model.scored, strict=True):
+            network.name = name  # in all tables they are called as in the study
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(-1, self._progress)  # type: ignore[attr-defined]
@@ -148,7 +152,6 @@ class CellCLI(AttackCLI):
 
     def before_predict(self) -> None:
         super().before_predict()
-        self.model.source.name = self._source  # in tables it is called as in the study
         self.model.kept = self._shared.clean
 
 
