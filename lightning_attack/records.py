@@ -36,7 +36,7 @@ class Record:
         seconds: this image's share of the attack's time.
         scoring: its share of the time that all networks took to score it.
         memory: its share of the memory at the attack's peak, in bytes; None where that is not known.
-        digest: hash of the photo and its masks.
+        digest: hash of the photo and its masks, and after a `+` of an adversarial image made elsewhere.
         failed: for targets that could not be scored the reason, by name; their counts are 0.
         figures: by name the figures of all steps, float64, NaN where a step has none.
         flips: where pixels flipped, see `flips.flip_counts`; empty in records of older versions.

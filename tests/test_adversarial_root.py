@@ -10,6 +10,7 @@ from PIL import Image
 
 from lightning_attack.attacks import pgd
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.cli import main
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.module import AttackModule
 
@@ -46,6 +47,12 @@ def test_images_of_a_run_score_what_the_run_said(attacked, predict, tmp_path):
     assert report["perturbation"]["linf"] == 8
     assert report["passes_per_image"] == {"forward": 0, "backward": 0}
     assert len(list((scored / "panels").iterdir())) == 3
+
+    # Beside the run that made them they are of one table, and nothing sets them apart.
+    assert main(["report", str(tmp_path / "results"), f"--output={tmp_path / 'report'}", "--baseline=fgsm"]) == 0
+    differences = list(csv.DictReader((tmp_path / "report" / "differences.csv").open()))
+    assert {(row["label"], row["against"], row["budget"]) for row in differences} == {("theirs", "fgsm", "L-inf 8/255")}
+    assert {float(row["difference"]) for row in differences} == {0}
 
     # The same command goes on, and notices that an image was exchanged.
     clean = SyntheticScenes(16)[1]

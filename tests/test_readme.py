@@ -168,7 +168,7 @@ def test_report_commands(command, monkeypatch, tmp_path):
     make_run(tmp_path / "results" / "pgd" / "version_0")
     make_run(tmp_path / "results" / "fgsm" / "version_0", "fgsm")
     assert main(shlex.split(command)[2:]) == 0
-    for name in ("report.csv", "differences.csv", "report.md", "report.tex"):
+    for name in ("report.csv", "differences.csv", "report.md", "report.tex", "report.html"):
         assert (tmp_path / "report" / name).is_file()
         assert f"`{name}`" in README
 

@@ -96,9 +96,9 @@ def gaps(runs: Sequence[Run]) -> Iterator[str]:
     """Sentences on what keeps figures of the runs from being compared: other images or classes, missing images."""
     if len({run.classes for run in runs}) > 1:
         yield "The runs do not all have the same classes: figures of runs with other classes do not compare."
-    images = [{(record.name, record.digest) for record in run.records} for run in runs]
+    images = [run.images.keys() for run in runs]
     if any(one != images[0] for one in images):
-        common = len(set.intersection(*images))
+        common = len(set(images[0]).intersection(*images))
         yield f"The runs do not all have the same images ({common} are common to all): their figures do not compare."
     for run, place in zip(runs, places(runs), strict=True):
         if run.report.get("partial"):

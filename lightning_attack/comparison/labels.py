@@ -18,14 +18,29 @@ NO_RADIUS = "no radius"
 def budget(run: Run) -> str:
     """The ball that a run's attack stays in, such as `L-inf 8/255`; attacks without one have `no radius`.
 
-    What a `Peer` stays in is its own affair; its `eps` is said if it has one.
+    Images that were made elsewhere have the budget that they were checked against. What a `Peer` stays in is its own
+    affair; its `eps` is said if it has one.
     """
     attack = run.report["settings"]["attack"]
     if attack.get("class") == "Peer":
         eps = attack.get("settings", {}).get("eps")
         return "peer" if eps is None else f"peer, eps {_number(eps, levels=True)}"
-    norms = {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
-    return " + ".join(sorted(_ball(*norm) for norm in norms)) or NO_RADIUS
+    return " + ".join(sorted(_ball(*ball) for ball in balls(run))) or NO_RADIUS
+
+
+def balls(run: Run) -> set[tuple[str | None, Any]]:
+    """Norms and radii of the budget, such as `("Linf", 0.0314)`; none for attacks without one.
+
+    Example:
+        >>> balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
+        {('Linf', 0.2)}
+    """
+    given = run.settings.get("data", {}).get("adversarial_eps")
+    if given is not None:
+        numerator, _, denominator = str(given).partition("/")
+        return {("Linf", float(numerator) / float(denominator or 1))}
+    attack = run.report.get("settings", {}).get("attack")
+    return {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
 
 
 def labels(runs: Sequence[Run], without: str = "") -> list[str]:

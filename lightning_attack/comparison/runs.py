@@ -67,14 +67,14 @@ class Run:
 
     @cached_property
     def images(self) -> dict[str, int]:
-        """Of each image, by its digest, the place among the records.
+        """Of each image, by the digest of its photo, the place among the records.
 
         The second of two equal photos has `#2` after its digest; where a run kept no digests, names stand for them.
         """
         seen: Counter[str] = Counter()
         places = {}
         for place, record in enumerate(self.records):
-            key = record.digest or f"{record.index} {record.name}"
+            key = photo(record) or f"{record.index} {record.name}"
             seen[key] += 1
             places[key if seen[key] == 1 else f"{key}#{seen[key]}"] = place
         return places
@@ -155,6 +155,11 @@ def _check(report: Any, path: Path) -> None:
         missing += [f"settings.{key}" for key in _SETTINGS_KEYS if key not in settings]
     if missing:
         raise RunsError(f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN}")
+
+
+def photo(record: Record) -> str:
+    """The digest of a photo; what a record has after a `+` is about an adversarial image that was made elsewhere."""
+    return record.digest.partition("+")[0]
 
 
 def common_images(runs: Sequence[Run], images: Iterable[str]) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ class SceneTensors(Dataset[Item]):
     An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
     where the data set has no labels), `name`, `index` (position in the data set), `size` (height and width of the
     photo before `fit`) and `digest` (a hash of all of it); with the folders also `target_mask` (H, W) int64 and
-    `region` (H, W) bool, with adversaries `adversarial` (3, H, W) float32 in [0, 1], and where these have a budget
-    `adversarial_eps`.
+    `region` (H, W) bool, with adversaries `adversarial` (3, H, W) float32 in [0, 1], whose own hash the digest then has
+    after a `+`, and where these have a budget `adversarial_eps`.
 
     Args:
         dataset: the scenes.
@@ -91,10 +91,13 @@ class SceneTensors(Dataset[Item]):
             digest.update(region.tobytes())
         if self.adversaries is not None:
             item["adversarial"] = self.adversaries(scene.name, index, photo, image)
-            digest.update(item["adversarial"].numpy().tobytes())
             if self.adversaries.eps is not None:
                 item["adversarial_eps"] = torch.tensor(self.adversaries.eps)
         item["digest"] = digest.hexdigest()
+        if self.adversaries is not None:
+            # Apart, so that runs of the same photo know it whatever was made of it.
+            theirs = blake2b(item["adversarial"].numpy().tobytes(), digest_size=8)
+            item["digest"] += f"+{theirs.hexdigest()}"
         if self.partners is not None:
             own = Fit(tuple(item["image"].shape[-2:]), "stretch")
             item["partners"] = torch.stack([self._partner(other, own) for other in self.partners(index)])
