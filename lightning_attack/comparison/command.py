@@ -62,10 +62,10 @@ def report(
         "report.md": markdown(sheets, titles, notes),
         "report.tex": latex(sheets, titles),
     }
+    write_page(found, folder / "report.html", draws)  # first, for it reads pictures, which may be torn
     for name, text in texts.items():
         with complete(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
-    write_page(found, folder / "report.html")
+            path.write_text(text, "utf-8", "backslashreplace")
     screen = Console()
     for sheet, title in zip(sheets, titles, strict=True):
         screen.print(console(sheet, title))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from lightning_attack.comparison.facts import backward_passes, places, radius, radius_text, steps
-from lightning_attack.comparison.runs import Run
+from lightning_attack.comparison.runs import Run, common_images
 from lightning_attack.comparison.statistics import miou_interval
 
 MISSING = "–"
@@ -57,18 +57,18 @@ def filters(runs: Sequence[Run]) -> str:
     return "\n".join(choices)
 
 
-def body(runs: Sequence[Run]) -> str:
+def body(runs: Sequence[Run], draws: int) -> str:
     """The rows, in the order of the runs and of their targets."""
     lines = []
     for run, place in zip(runs, places(runs), strict=True):
         for row in run.report["targets"]:
-            cells = "".join(map(_html, _cells(run, row, place)))
+            cells = "".join(map(_html, _cells(run, row, place, draws)))
             kind = "white-box" if row["white_box"] else "transfer"
             lines.append(f'<tr class="{kind}">{cells}</tr>')
     return "\n".join(lines)
 
 
-def _cells(run: Run, row: dict, place: str) -> list[Cell]:
+def _cells(run: Run, row: dict, place: str, draws: int) -> list[Cell]:
     shares = ("clean_miou", "adversarial_miou", "drop", "clean_accuracy", "adversarial_accuracy")
     scores = [Cell(MISSING if row[key] is None else f"{100 * row[key]:.2f}", row[key]) for key in shares]
     length = radius(run)
@@ -80,7 +80,7 @@ def _cells(run: Run, row: dict, place: str) -> list[Cell]:
         Cell(row["target"]),
         Cell("yes" if row["white_box"] else "no"),
         *scores[:2],
-        _interval(run, row["target"]),
+        _interval(run, row["target"], draws),
         *scores[2:],
         Cell(radius_text(run) or MISSING, length and length[1]),
         Cell(str(steps(run) or MISSING), steps(run)),
@@ -90,9 +90,12 @@ def _cells(run: Run, row: dict, place: str) -> list[Cell]:
     ]
 
 
-def _interval(run: Run, target: str) -> Cell:
-    """Of the adversarial mIoU over images, sorted by its width."""
-    found = miou_interval(run.confusions(target)[:, 1])
+def _interval(run: Run, target: str, draws: int) -> Cell:
+    """Of the adversarial mIoU over the images on which the target was scored, sorted by its width."""
+    images = common_images([run], run.scored(target))
+    if not images:
+        return Cell(MISSING)
+    found = miou_interval(run.confusions(target, images)[:, 1], draws)
     if math.isnan(found.high - found.low):
         return Cell(MISSING)
     return Cell(f"{100 * found.low:.1f}..{100 * found.high:.1f}", found.high - found.low)

@@ -19,13 +19,14 @@ from lightning_attack.comparison import charts, listing
 from lightning_attack.comparison.facts import gaps, places, variants
 from lightning_attack.comparison.gallery import gallery
 from lightning_attack.comparison.runs import Run, RunsError
+from lightning_attack.comparison.statistics import DRAWS
 from lightning_attack.files import complete
 
 IMAGES_OF_RUN, IMAGES = 8, 160
 """Most images of a run in the gallery, and about the most of the page; one of each run is there in any case."""
 
 
-def write_page(runs: Sequence[Run], path: Path) -> None:
+def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
     """Write a page with tables, charts, pictures and commands of runs.
 
     The file opens in a browser without any network: plotly, styles and pictures are inside, and its policy forbids
@@ -36,6 +37,7 @@ def write_page(runs: Sequence[Run], path: Path) -> None:
     Args:
         runs: one or more, in the order that they shall have.
         path: of the file; its folder is made.
+        draws: of the bootstrap.
 
     Raises:
         RunsError: no runs, or panels of a run cannot be used.
@@ -53,7 +55,7 @@ def write_page(runs: Sequence[Run], path: Path) -> None:
         gaps="\n".join(f'<p class="gap">{escape(sentence)}</p>' for sentence in gaps(runs)),
         filters=listing.filters(runs),
         header=listing.header(),
-        body=listing.body(runs),
+        body=listing.body(runs, draws),
         curves=_about_curves(runs, len(curves)),
         commands=_commands(runs),
         data=_json({"charts": {"heat": _plain(charts.heat_maps(runs)), "curves": _plain(curves)}, "runs": _runs(runs)}),
@@ -61,7 +63,7 @@ def write_page(runs: Sequence[Run], path: Path) -> None:
         script=script,
     )
     with complete(path) as unfinished:
-        unfinished.write_text(page, "utf-8", newline="\n")
+        unfinished.write_text(page, "utf-8", "backslashreplace", "\n")
 
 
 def _policy(*scripts: str) -> str:

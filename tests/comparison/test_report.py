@@ -226,6 +226,7 @@ def test_report_of_real_runs(predict, tmp_path):
         (["run", "--output=report", "--draws=many"], "many"),
         (["run", "--output=report", "--baseline=pdg"], "known: pgd"),
         (["run", "--output=report", "--comon"], "comon"),
+        (["torn", "--output=report"], "00000000.png' cannot be read"),
         (["run", "strangers", "--output=report", "--common"], "no image in common"),
         (["run"], "output"),
         (["--output=report"], "runs"),
@@ -235,6 +236,8 @@ def test_mistakes(words, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run")
     make_run(tmp_path / "strangers", names=[f"other{number}" for number in range(24)])
+    (make_run(tmp_path / "torn") / "panels").mkdir()
+    (tmp_path / "torn" / "panels" / "00000000.png").write_bytes(b"torn")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("text")
     before = sorted(tmp_path.rglob("*"))
