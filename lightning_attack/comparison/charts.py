@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
-from lightning_attack.comparison.facts import backward_passes, radius, steps, variants
+from lightning_attack.comparison.facts import backward_passes, radius, steps
+from lightning_attack.comparison.labels import kinds, labels
 from lightning_attack.comparison.runs import Run
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#444444")
@@ -18,7 +19,7 @@ CLEAN, ADVERSARIAL = "#9ab8d6", "#c0392b"
 
 def heat_maps(runs: Sequence[Run]) -> list[go.Figure]:
     """For each attack the adversarial mIoU of every target (columns) for every source (rows), in percent."""
-    names = variants(runs)
+    names = labels(runs)
     clean = [_percent(row["clean_miou"]) for run in runs for row in run.report["targets"]]
     top = max((value for value in clean if value), default=100)
     figures = []
@@ -52,7 +53,7 @@ def heat_maps(runs: Sequence[Run]) -> list[go.Figure]:
 
 def step_curves(runs: Sequence[Run]) -> list[go.Figure]:
     """For each source the mIoU of its targets after so many steps, of the runs that kept it; white boxes are dashed."""
-    names = variants(runs)
+    names = labels(runs)
     figures = {}
     for run, name in zip(runs, names, strict=True):
         curve = run.report.get("step_curve")
@@ -83,9 +84,9 @@ def transfer_curves(runs: Sequence[Run]) -> list[go.Figure]:
     for norm in dict.fromkeys(found[0] for run in runs if (found := radius(run))):
         scale, unit = (255, " / 255") if norm == "Linf" else (1, "")
         values = [scale * found[1] if (found := radius(run)) and found[0] == norm else None for run in runs]
-        figures.append(_against(runs, values, f"eps ({norm}{unit})", ("eps",)))
-    figures.append(_against(runs, list(map(steps, runs)), "steps", ("steps",)))
-    figures.append(_against(runs, list(map(backward_passes, runs)), "backward passes per image", ("steps",)))
+        figures.append(_against(runs, values, f"eps ({norm}{unit})", "eps"))
+    figures.append(_against(runs, list(map(steps, runs)), "steps", "steps"))
+    figures.append(_against(runs, list(map(backward_passes, runs)), "backward passes per image", "steps"))
     return [figure for figure in figures if figure]
 
 
@@ -118,15 +119,16 @@ def flip_bars(run: Run) -> Iterator[go.Figure]:
             yield _with_legend(figure.update_xaxes(type="category"))
 
 
-def _against(
-    runs: Sequence[Run], values: Sequence[float | None], title: str, without: tuple[str, ...]
-) -> go.Figure | None:
-    """Lines through the runs that differ in nothing else; None where all have one value."""
+def _against(runs: Sequence[Run], values: Sequence[float | None], title: str, setting: str) -> go.Figure | None:
+    """Lines through the runs that differ in a setting (and the size of steps that goes with it) only.
+
+    None where all have one value.
+    """
     if len({value for value in values if value is not None}) < 2:
         return None
     figure = _figure("", title, "transfer mIoU (percent)")
     lines: dict[tuple[str, str, str], list[tuple[float, float | None]]] = {}
-    for run, name, value in zip(runs, variants(runs, without), values, strict=True):
+    for run, name, value in zip(runs, kinds(runs, (setting, "step_size")), values, strict=True):
         if value is None:
             continue
         for row in run.report["targets"]:

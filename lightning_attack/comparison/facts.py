@@ -1,19 +1,18 @@
-"""What a run was, in words and numbers: its radius, steps and cost, a name for it among others, and its gaps."""
+"""What a run was, in words and numbers: its radius, steps and cost, and its gaps."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lightning_attack.comparison.labels import balls, number, places
 from lightning_attack.comparison.runs import Run
 
 
 def radius(run: Run) -> tuple[str, float] | None:
-    """Norm and radius of the budget: `("Linf", 0.0314)`; None for attacks without one."""
-    found = {(one["norm"]["class"], one["norm"]["eps"]) for one in _loops(_settings(run)) if one.get("norm")}
-    return found.pop() if len(found) == 1 else None
+    """Norm and radius of the budget: `("Linf", 0.0314)`; None for attacks without one, or with several."""
+    found = [(str(norm), float(eps)) for norm, eps in balls(run) if eps is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def radius_text(run: Run) -> str | None:
@@ -29,7 +28,7 @@ def radius_text(run: Run) -> str | None:
     if found is None:
         return None
     norm, eps = found
-    return f"{255 * eps:.4g}/255" if norm == "Linf" else f"{eps:.4g} ({norm})"
+    return number(eps, levels=True) if norm == "Linf" else f"{number(eps)} ({norm})"
 
 
 def steps(run: Run) -> int | None:
@@ -41,55 +40,12 @@ def steps(run: Run) -> int | None:
         >>> steps(Run(Path(), {"settings": {"attack": attack}}, ())), steps(Run(Path(), {}, ()))
         (500, None)
     """
-    return sum(one["steps"] for one in _loops(_settings(run))) or None
+    return _steps(run.report.get("settings", {}).get("attack")) or None
 
 
 def backward_passes(run: Run) -> float | None:
     """Backward passes of the source for each image."""
     return run.report.get("passes_per_image", {}).get("backward")
-
-
-def variants(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
-    """For each run the name of its attack with what tells it from other runs of that attack.
-
-    Args:
-        runs: the runs.
-        without: of `eps`, `steps` and `seed` those that shall not tell them apart; then names may be equal.
-
-    Example:
-        >>> from pathlib import Path
-        >>> def run(folder, attack, steps, seed):
-        ...     settings = {"attack": {"steps": steps}, "seed": seed}
-        ...     return Run(Path(folder), {"attack": attack, "source": "net", "settings": settings}, ())
-        >>> runs = [run("a", "pgd", 10, 0), run("b", "pgd", 20, 0), run("c", "bim", 20, 0), run("d", "bim", 20, 0)]
-        >>> variants(runs)
-        ['pgd, 10 steps', 'pgd, 20 steps', 'bim, c', 'bim, d']
-        >>> variants(runs, without=["steps"])
-        ['pgd', 'pgd', 'bim', 'bim']
-    """
-    known = []
-    for run in runs:
-        parts = {"eps": f"eps {radius_text(run)}", "steps": f"{steps(run)} steps", "seed": f"seed {_seed(run)}"}
-        known.append({kind: text for kind, text in parts.items() if kind not in without})
-    names = []
-    for run, parts in zip(runs, known, strict=True):
-        same = [other for other, of in zip(known, runs, strict=True) if of.attack == run.attack]
-        differing = [text for kind, text in parts.items() if len({other[kind] for other in same}) > 1]
-        names.append(", ".join([run.attack, *differing]))
-    if without:
-        return names
-    count = Counter((name, run.source) for name, run in zip(names, runs, strict=True))
-    return [
-        f"{name}, {place}" if count[name, run.source] > 1 else name
-        for name, run, place in zip(names, runs, places(runs), strict=True)
-    ]
-
-
-def places(runs: Sequence[Run]) -> list[str]:
-    """The folders of the runs, seen from the one that they have in common."""
-    folders = [run.folder.resolve() for run in runs]
-    root = os.path.commonpath([folder.parent for folder in folders])
-    return [os.path.relpath(folder, root) for folder in folders]
 
 
 def gaps(runs: Sequence[Run]) -> Iterator[str]:
@@ -108,19 +64,10 @@ def gaps(runs: Sequence[Run]) -> Iterator[str]:
                 yield f"{place}: {what} on {len(run.report[what])} images."
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    return run.report.get("settings", {}).get("attack", {})
-
-
-def _seed(run: Run) -> int | None:
-    return run.report.get("settings", {}).get("seed")
-
-
-def _loops(settings: Any) -> Iterator[dict[str, Any]]:
-    """The attacks with steps that an attack is made of: itself, or those inside it."""
-    if isinstance(settings, dict):
-        if isinstance(settings.get("steps"), int):
-            yield settings
-        else:
-            for inner in (settings.get("attack"), *settings.get("attacks", ())):
-                yield from _loops(inner)
+def _steps(settings: Any) -> int:
+    """Of an attack with steps these, of others those of the attacks that it is made of."""
+    if not isinstance(settings, dict):
+        return 0
+    if isinstance(settings.get("steps"), int):
+        return settings["steps"]
+    return sum(map(_steps, (settings.get("attack"), *settings.get("attacks", ()))))

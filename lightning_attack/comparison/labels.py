@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def budget(run: Run) -> str:
     attack = run.report["settings"]["attack"]
     if attack.get("class") == "Peer":
         eps = attack.get("settings", {}).get("eps")
-        return "peer" if eps is None else f"peer, eps {_number(eps, levels=True)}"
+        return "peer" if eps is None else f"peer, eps {number(eps, levels=True)}"
     return " + ".join(sorted(_ball(*ball) for ball in balls(run))) or NO_RADIUS
 
 
@@ -43,29 +43,41 @@ def balls(run: Run) -> set[tuple[str | None, Any]]:
     return {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
 
 
-def labels(runs: Sequence[Run], without: str = "") -> list[str]:
+def labels(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
     """A name for each run: of its attack and, among runs of one attack, of the settings that are not the same in all.
 
-    Runs that no setting tells apart have their folder in the name.
+    Runs of one source that these do not tell apart have their folder in the name, and so have those with many.
 
     Args:
         runs: to be told apart.
-        without: a setting that is not named, such as `seed`.
+        without: settings that are not named, such as `seed`.
     """
-    by_attack = defaultdict(list)
-    for run in runs:
-        by_attack[run.attack].append(run)
-    names = {}
-    for attack, alike in by_attack.items():
-        for run, words in zip(alike, _differences(alike, without), strict=True):
-            names[run.folder] = f"{attack} {', '.join(words)}".strip() if len(words) <= _MANY else ""
-    counts = Counter(names.values())
-    above = os.path.commonpath([run.folder.absolute().parent for run in runs])
-    for run in runs:
-        if not names[run.folder] or counts[names[run.folder]] > 1:
-            place = Path(os.path.relpath(run.folder.absolute(), above)).as_posix()
-            names[run.folder] = f"{names[run.folder] or run.attack} [{place}]"
-    return [f"{names[run.folder]}{' (partial)' if run.partial else ''}" for run in runs]
+    words = _differences(runs, without)
+    names = [_name(run, own) if len(own) <= _MANY else "" for run, own in zip(runs, words, strict=True)]
+    counts = Counter((name, run.source) for name, run in zip(names, runs, strict=True))
+    return [
+        (name if name and counts[name, run.source] == 1 else f"{name or run.attack} [{place}]") + _ending(run)
+        for name, run, place in zip(names, runs, places(runs), strict=True)
+    ]
+
+
+def kinds(runs: Sequence[Run], without: Collection[str]) -> list[str]:
+    """As `labels`, but runs that differ in nothing else than `without` have one name; no folder is in any.
+
+    Example:
+        >>> def run(**attack):
+        ...     return Run(Path(), {"attack": "pgd", "source": "net", "settings": {"attack": attack}}, ())
+        >>> kinds([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
+        ['pgd gamma=0.1', 'pgd gamma=0.1', 'pgd gamma=0.5']
+    """
+    return [_name(run, own) + _ending(run) for run, own in zip(runs, _differences(runs, without), strict=True)]
+
+
+def places(runs: Sequence[Run]) -> list[str]:
+    """The folders of the runs, seen from the one that they have in common."""
+    folders = [run.folder.resolve() for run in runs]
+    above = os.path.commonpath([folder.parent for folder in folders])
+    return [Path(os.path.relpath(folder, above)).as_posix() for folder in folders]
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -92,7 +104,7 @@ def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     for run in runs:
         for family in families:
             seeds = [one.report["settings"]["seed"] for one in family]
-            alike = run.attack == family[0].attack and _settings(run, "seed") == _settings(family[0], "seed")
+            alike = run.attack == family[0].attack and _settings(run, ["seed"]) == _settings(family[0], ["seed"])
             if alike and run.partial == family[0].partial and run.report["settings"]["seed"] not in seeds:
                 family.append(run)
                 break
@@ -101,35 +113,53 @@ def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     return [tuple(family) for family in families]
 
 
-def _differences(runs: Sequence[Run], without: str) -> list[list[str]]:
-    """For each run the settings that are not the same in all, as short words."""
+def _name(run: Run, words: Sequence[str]) -> str:
+    return " ".join([run.attack, *[", ".join(words)] * bool(words)])
+
+
+def _ending(run: Run) -> str:
+    return " (partial)" if run.partial else ""
+
+
+def _differences(runs: Sequence[Run], without: Collection[str]) -> list[list[str]]:
+    """For each run the settings that are not the same in all runs of its attack, as short words."""
     settings = [_settings(run, without) for run in runs]
+    known = {}
+    for attack in {run.attack for run in runs}:
+        known[attack] = _differing([one for one, run in zip(settings, runs, strict=True) if run.attack == attack])
+    return [[*_words(known[run.attack], one)] for run, one in zip(runs, settings, strict=True)]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The keys whose values are not the same in all, with a short name for each."""
     keys = list(dict.fromkeys(key for one in settings for key in one))
     differing = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
     parts = [key.removesuffix("class") for key in differing if key.endswith(".class")]
     # What another kind of part is set to is not named: its class is.
     differing = [key for key in differing if key.endswith(".class") or not key.startswith(tuple(parts))]
-    short = Counter(key.rpartition(".")[2] for key in differing)
-    words: list[list[str]] = [[] for _ in runs]
-    for key in differing:
-        name = key.rpartition(".")[2]
-        if short[name] > 1:
-            name = ".".join(key.split(".")[-2:])
-        for row, one in zip(words, settings, strict=True):
-            if key.endswith(".class"):
-                row += [str(one[key])] if key in one else []
-            elif one.get(key) not in (None, []):
-                inside = one.get(key.removesuffix("eps") + "class", "Linf") if key.endswith("eps") else ""
-                row.append(f"{name}={_number(one[key], inside == 'Linf')}")
-    return words
+    short = Counter(_last(key) for key in differing)
+    return {key: _last(key) if short[_last(key)] == 1 else ".".join(key.split(".")[-2:]) for key in differing}
 
 
-def _settings(run: Run, without: str = "") -> dict[str, Any]:
+def _words(names: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[str]:
+    for key, name in names.items():
+        if key.endswith(".class"):
+            yield from [str(settings[key])] if key in settings else []
+        elif settings.get(key) not in (None, []):
+            inside = settings.get(key.removesuffix("eps") + "class", "Linf") if key.endswith("eps") else ""
+            yield f"{name}={number(settings[key], inside == 'Linf')}"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _settings(run: Run, without: Collection[str]) -> dict[str, Any]:
     """What sets a run apart from others of its source."""
     settings = dict(flat(run.report["settings"]))
     model = run.settings.get("model", {})
     settings |= {key: model[key] for key in _MODEL if key in model}
-    return {key: value for key, value in settings.items() if key != without}
+    return {key: value for key, value in settings.items() if _last(key) not in without}
 
 
 def _norms(settings: Any) -> Iterator[Mapping[str, Any]]:
@@ -146,10 +176,10 @@ def _norms(settings: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _ball(kind: str | None, eps: Any) -> str:
-    return f"{'L-inf' if kind == 'Linf' else kind} {_number(eps, kind == 'Linf')}"
+    return f"{'L-inf' if kind == 'Linf' else kind} {number(eps, kind == 'Linf')}"
 
 
-def _number(value: Any, levels: bool = False) -> str:
+def number(value: Any, levels: bool = False) -> str:
     """A setting in few characters; with `levels` a whole or half number of 255ths as such."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from lightning_attack.comparison.facts import backward_passes, places, radius, radius_text, steps
+from lightning_attack.comparison.facts import backward_passes, radius, radius_text, steps
+from lightning_attack.comparison.labels import places
 from lightning_attack.comparison.runs import Run, common_images
 from lightning_attack.comparison.statistics import miou_interval
 

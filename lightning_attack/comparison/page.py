@@ -16,8 +16,9 @@ from plotly.offline import get_plotlyjs
 
 from lightning_attack.commands import read_commands
 from lightning_attack.comparison import charts, listing
-from lightning_attack.comparison.facts import gaps, places, variants
+from lightning_attack.comparison.facts import gaps
 from lightning_attack.comparison.gallery import gallery
+from lightning_attack.comparison.labels import labels, places
 from lightning_attack.comparison.runs import Run, RunsError
 from lightning_attack.comparison.statistics import DRAWS
 from lightning_attack.files import complete
@@ -101,14 +102,14 @@ def _runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "flips": _plain(charts.flip_bars(run)),
             "gallery": [{"name": views.name, "pictures": [*views.pictures.items()]} for views in gallery(run, most)],
         }
-        for name, run in zip(variants(runs), runs, strict=True)
+        for name, run in zip(labels(runs), runs, strict=True)
     ]
 
 
 def _commands(runs: Sequence[Run]) -> str:
     """The commands of each run, the same one once."""
     lines = []
-    for run, place, name in zip(runs, places(runs), variants(runs), strict=True):
+    for run, place, name in zip(runs, places(runs), labels(runs), strict=True):
         lines.append(f"<dt>{escape(name)} on {escape(run.source)} ({escape(place)})</dt>")
         commands = dict.fromkeys(read_commands(run.folder))
         lines += [

@@ -177,7 +177,7 @@ def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
     for source in dict.fromkeys(run.source for run in group.runs):
         own = [run for run in group.runs if run.source == source]
         families = siblings(own) if mean else [(run,) for run in own]
-        names = labels([family[0] for family in families], without="seed" if mean else "")
+        names = labels([family[0] for family in families], without=["seed"] if mean else [])
         for family, label in zip(families, names, strict=True):
             name = label if len(family) == 1 else f"{label} (mean of {len(family)} seeds)"
             places.setdefault((source, budget(family[0])), []).append(Entry(family, name))

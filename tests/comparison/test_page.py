@@ -149,7 +149,7 @@ def test_table_sorts_and_filters(browser, find, runs):
 
 def test_charts_show_the_figures(browser, find, runs):
     heat = drawn(browser, find, "[data-charts=heat] > div")
-    assert [chart["title"] for chart in heat] == ["transegpgd, 2 steps", "transegpgd, 4 steps", "pgd"]
+    assert [chart["title"] for chart in heat] == ["transegpgd steps=2", "transegpgd steps=4", "pgd"]
     for chart, run in zip(heat, runs, strict=True):
         values = [[100 * row["adversarial_miou"] for row in run.report["targets"]]]
         assert np.allclose(chart["data"][0]["z"], values, atol=1e-3)
@@ -243,7 +243,7 @@ def test_names_are_no_markup(browser, runs, tmp_path):
     find = opened(browser, [Run(folder, report, runs[0].records), runs[1]], tmp_path / "report.html")
     for selector in ("[data-charts=heat] > div", "[data-charts=curves] > div", "#run-charts > div"):
         drawn(browser, find, selector)
-    assert column(find, 0)[0] == find("#run option")[0].text.partition(" on ")[0] == HOSTILE
+    assert column(find, 0)[0] == find("#run option")[0].text.partition(" (partial) on ")[0] == HOSTILE
     assert find("#image option")[0].text == HOSTILE
     assert "is partial: 1 images are missing" in find(".gap")[1].text
     labels = [label.get_attribute("textContent") for label in find(".gtitle, .xtick text, .ytick text, .legendtext")]
