@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from lightning_attack.comparison.facts import counted, missing
 from lightning_attack.comparison.runs import SETTINGS, TABLE, Run, RunsError, read_run
 
 _REPLACED = re.compile(r".+\.old_\d+")
@@ -43,21 +44,27 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
             else:
                 unfinished.append(folder)
     runs = [read_run(folder) for folder in sorted(folders.values())]
-    stopped = [f"'{run.folder}' ({run.report.get('missing', '?')} images are missing)" for run in runs if run.partial]
-    stopped += [f"'{folder}' (no {TABLE} yet)" for folder in unfinished]
+    stopped = [f"'{run.folder}' ({missing(run)})" for run in runs if run.partial]
+    stopped += [f"'{folder}' (no {TABLE})" for folder in unfinished]
     if stopped and not partial:
         raise RunsError(
             f"not finished: {_few(stopped)}\nthe command of a run goes on with it; --partial reports what is there"
         )
-    notes += [f"'{folder}' has no {TABLE} yet and is left out" for folder in unfinished]
-    notes += [f"'{run.folder}' has no image yet and is left out" for run in runs if not run.records]
-    runs = [run for run in runs if run.records]
-    if not runs:
-        raise RunsError(f"there is no finished run: {_few(stopped or notes)}\nthe command of a run goes on with it")
+    notes += [f"'{folder}' has no {TABLE} and is left out" for folder in unfinished]
     for run in runs:
         if skipped := run.report.get("skipped"):
             names = _few([one["name"] for one in skipped])
-            notes.append(f"'{run.folder}' left out {len(skipped)} images that could not be used: {names}")
+            said = f"'{run.folder}' left out {counted(len(skipped), 'image')} that could not be used: {names}"
+            reason = " ".join(skipped[0]["error"].split())
+            notes.append(said if run.records else f"{said}; it has no other ({reason}) and is not in the tables")
+        elif not run.records:
+            notes.append(f"'{run.folder}' has no image and is left out")
+    runs = [run for run in runs if run.records]
+    if not runs:
+        raise RunsError(
+            f"there is no run with images: {_few(stopped or notes)}\n"
+            "the command of a run goes on with it, and tries again what was left out"
+        )
     return runs, notes
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lightning_attack.comparison.collect import collect
+from lightning_attack.comparison.facts import counted
 from lightning_attack.comparison.groups import together
 from lightning_attack.comparison.latex import latex
 from lightning_attack.comparison.page import write_page
@@ -40,7 +41,7 @@ def report(
     Args:
         runs: Folders of runs, or folders above them.
         output: Folder of the report; not inside a run.
-        baseline: Attack (or folder) that the others are compared with; nothing = pgd, or the plainest there is.
+        baseline: Attack, label or folder that the others are compared with; nothing = pgd, or the plainest there is.
         draws: How often images are drawn for the intervals.
         common: Compare runs of different images on those that all have.
         partial: Report runs that were stopped too.
@@ -49,10 +50,10 @@ def report(
     folder = Path(output)
     _check(folder, draws)
     found, notes = collect(runs, partial)
-    if baseline is not None:
-        check_baseline(found, baseline)
     groups, reasons = together(found, common)
     notes += reasons
+    if baseline is not None:
+        check_baseline(groups, baseline, mean)
     sheets = [compute(group, baseline, draws, mean) for group in groups]
     titles = [_title(number, len(sheets), sheet.images) for number, sheet in enumerate(sheets, 1)]
     # All is worked out before anything is written.
@@ -89,5 +90,5 @@ def _check(folder: Path, draws: int) -> None:
 
 
 def _title(number: int, tables: int, images: int) -> str:
-    about = f"{images} image{'' if images == 1 else 's'}"
+    about = counted(images, "image")
     return f"Table {number}, {about}" if tables > 1 else about.capitalize()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from lightning_attack.comparison.facts import counted
 from lightning_attack.comparison.sheet import Sheet
 from lightning_attack.comparison.statistics import LEVEL, Interval
 
@@ -22,7 +23,7 @@ def sentence(label: str, against: str, interval: Interval) -> str:
     shown = -interval if lower else interval
     points = f"{100 * shown.value:.1f} points {'lower' if lower else 'higher'}"
     if math.isnan(shown.low):
-        return f"{label} is {points} than {against} (no interval: {shown.images} images are too few)"
+        return f"{label} is {points} than {against} (no interval: only {counted(shown.images, 'image')})"
     ends = f"({100 * LEVEL:.0f} % {100 * shown.low:.1f}..{100 * shown.high:.1f}, {shown.images} images)"
     if interval.real:
         return f"{label} is {points} than {against} {ends}"

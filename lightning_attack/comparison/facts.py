@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lightning_attack.comparison.groups import together
 from lightning_attack.comparison.labels import balls, number, places
 from lightning_attack.comparison.runs import Run
 
@@ -49,19 +50,34 @@ def backward_passes(run: Run) -> float | None:
 
 
 def gaps(runs: Sequence[Run]) -> Iterator[str]:
-    """Sentences on what keeps figures of the runs from being compared: other images or classes, missing images."""
-    if len({run.classes for run in runs}) > 1:
-        yield "The runs do not all have the same classes: figures of runs with other classes do not compare."
-    images = [run.images.keys() for run in runs]
-    if any(one != images[0] for one in images):
-        common = len(set(images[0]).intersection(*images))
-        yield f"The runs do not all have the same images ({common} are common to all): their figures do not compare."
+    """Sentences on what keeps figures of the runs from being compared: other networks, classes or images, gaps."""
+    reasons = together(runs)[1]
+    if reasons:
+        yield "The runs do not all go together: figures of runs that are in tables of their own do not compare."
+    yield from reasons
     for run, place in zip(runs, places(runs), strict=True):
-        if run.report.get("partial"):
-            yield f"{place} is partial: {run.report.get('missing', 'some')} images are missing."
-        for what in ("skipped", "failed"):
-            if run.report.get(what):
-                yield f"{place}: {what} on {len(run.report[what])} images."
+        if run.partial:
+            yield f"{place} is partial: {missing(run)}."
+        if skipped := len(run.report.get("skipped", ())):
+            yield f"{place}: {counted(skipped, 'image')} could not be used."
+        if failed := sum(bool(record.failed) for record in run.records):
+            yield f"{place}: {counted(failed, 'image')} could not be scored on every target."
+
+
+def missing(run: Run) -> str:
+    """How many images a run lacks that was stopped."""
+    count = run.report.get("missing")
+    return f"{counted(count, 'image')} {'is' if count == 1 else 'are'} missing" if count else "some images are missing"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _steps(settings: Any) -> int:

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from lightning_attack.commands import read_commands
 from lightning_attack.comparison import charts, listing
-from lightning_attack.comparison.facts import gaps
+from lightning_attack.comparison.facts import counted, gaps
 from lightning_attack.comparison.gallery import gallery
 from lightning_attack.comparison.labels import labels, places
 from lightning_attack.comparison.runs import Run, RunsError
@@ -79,7 +79,7 @@ def _summary(runs: Sequence[Run]) -> str:
     attacks, sources = ({getattr(run, what) for run in runs} for what in ("attack", "source"))
     targets = {target for run in runs for target in run.targets}
     counts = ((len(runs), "run"), (len(attacks), "attack"), (len(sources), "source"), (len(targets), "target"))
-    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts) + "."
+    return ", ".join(counted(count, what) for count, what in counts) + "."
 
 
 def _about_curves(runs: Sequence[Run], count: int) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import fmean, stdev
 
+from lightning_attack.comparison.facts import counted, missing
 from lightning_attack.comparison.groups import Group
 from lightning_attack.comparison.labels import budget, labels, siblings
 from lightning_attack.comparison.runs import Run, RunsError, common_images
@@ -146,6 +148,12 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
             bases = [entry for entry in entries if entry.first.attack == plain]
         if not bases:
             notes.append(f"Nothing is compared on {', '.join(place)}: there is no {baseline} of this budget.")
+        elif len(bases) == len(entries) > 1:
+            names = " and ".join(entry.label for entry in bases[:2])
+            notes.append(
+                f"Nothing is compared on {', '.join(place)}: all are baselines, such as {names}; give --baseline NAME "
+                "to compare them with one."
+            )
         best = {target: _best(entries, target, group, draws) for target in group.targets}
         rows = []
         for entry in entries:
@@ -164,11 +172,12 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
     return Sheet(tuple(sections), targets, clean, len(group.images), (*_notes(group, sections), *notes))
 
 
-def check_baseline(runs: Sequence[Run], baseline: str) -> None:
-    """Raise `RunsError` if no run goes by a name."""
-    if not any(_is_named(Entry((run,), label), baseline) for run, label in zip(runs, labels(runs), strict=True)):
-        known = ", ".join(dict.fromkeys(run.attack for run in runs))
-        raise RunsError(f"--baseline={baseline}: no run has this attack or this folder\nknown: {known}")
+def check_baseline(groups: Sequence[Group], baseline: str, mean: bool = False) -> None:
+    """Raise `RunsError` if no row of the tables goes by a name."""
+    entries = [entry for group in groups for place in _entries(group, mean).values() for entry in place]
+    if not any(_is_named(entry, baseline) for entry in entries):
+        known = ", ".join(dict.fromkeys([*(entry.first.attack for entry in entries), *(one.label for one in entries)]))
+        raise RunsError(f"--baseline={baseline}: no run has this attack, label or folder\nknown: {known}")
 
 
 def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
@@ -217,7 +226,8 @@ def _mious(entry: Entry, target: str, group: Group) -> list[float]:
 
 def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: int) -> Interval | None:
     common = {*entry.images(target, group)} & {*other.images(target, group)}
-    return paired_difference(entry.runs, other.runs, target, draws, common) if common else None
+    difference = paired_difference(entry.runs, other.runs, target, draws, common) if common else None
+    return None if difference is None or isnan(difference.value) else difference  # images without any label
 
 
 def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Cell:
@@ -241,13 +251,13 @@ def _notes(group: Group, sections: Sequence[Section]) -> Iterator[str]:
         yield f"All figures are about the {len(group.images)} of {group.of} images that the runs have in common."
     if len(group.images) < FEW:
         rough = "the intervals are rough" if len(group.images) >= FEWEST else f"intervals take {FEWEST} or more"
-        yield f"{len(group.images)} images are few: {rough}."
+        yield f"Only {counted(len(group.images), 'image')}: {rough}."
     for row in (row for section in sections for row in section.rows):
         place = f"{row.label} on {row.entry.first.source}"
         for run in row.entry.runs:
             if run.partial:
-                yield f"{place} is partial: {run.report.get('missing', '?')} images are missing."
+                yield f"{place} is partial: {missing(run)}."
         for cell in row.cells.values():
             if cell.adversarial.images < len(group.images):
                 failed = len(group.images) - cell.adversarial.images
-                yield f"{place}: {cell.target} could not be scored on {failed} images."
+                yield f"{place}: {cell.target} could not be scored on {counted(failed, 'image')}."

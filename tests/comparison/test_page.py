@@ -245,7 +245,7 @@ def test_names_are_no_markup(browser, runs, tmp_path):
         drawn(browser, find, selector)
     assert column(find, 0)[0] == find("#run option")[0].text.partition(" (partial) on ")[0] == HOSTILE
     assert find("#image option")[0].text == HOSTILE
-    assert "is partial: 1 images are missing" in find(".gap")[1].text
+    assert "is partial: 1 image is missing" in find(".gap")[-1].text
     labels = [label.get_attribute("textContent") for label in find(".gtitle, .xtick text, .ytick text, .legendtext")]
     assert sum(HOSTILE in label for label in labels) >= 4
     assert browser.execute_script("return window.hacked") is None
@@ -257,15 +257,20 @@ def test_what_does_not_compare_is_said(runs, tmp_path):
     path = tmp_path / "report.html"
     page.write_page(runs, path)
     assert 'class="gap"' not in path.read_text()
-    other = replace(runs[1], records=(replace(runs[1].records[0], digest="another"), runs[1].records[1]))
+    first = replace(runs[1].records[0], digest="another", failed=dict.fromkeys(runs[1].targets, "NaN"))
+    other = replace(runs[1], records=(first, runs[1].records[1]))
     iou = {"clean_iou": {"one": 0.5}, "adversarial_iou": {"one": 0.5}}
     changed = {"skipped": [{"name": "a"}], "targets": [row | iou for row in runs[2].report["targets"]]}
     skipped = replace(runs[2], report=runs[2].report | changed)
     page.write_page([runs[0], other, skipped], path)
     text = path.read_text()
-    assert "do not all have the same images (1 are common to all)" in text
-    assert "do not all have the same classes" in text
-    assert "pgd: skipped on 1 images" in text
+    assert "long&#x27; are in tables of their own: of their 3 and 2 images 1 are the same" in text
+    assert "pgd&#x27; are in tables of their own: their classes differ" in text
+    assert "long: 1 image could not be scored on every target" in text
+    assert "pgd: 1 image could not be used" in text
+    settings = runs[1].settings | {"trainer": {"precision": "16-mixed"}}
+    page.write_page([runs[0], replace(runs[1], settings=settings)], path)
+    assert "is not the same network in both" in path.read_text()
 
 
 def test_pictures_are_bounded_and_checked(runs, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import statistics
@@ -136,7 +137,7 @@ def test_common_images_partial_runs_and_failed_targets_are_said(tmp_path, capsys
     assert float(table["pgd", "net_c"]["adversarial_miou"]) == pytest.approx(miou_interval(half).value)
     text = (tmp_path / "report" / "report.md").read_text()
     for said in ("10 of 24 images that the runs have in common", "14 images are missing", "intervals are rough",
-                 "net_b could not be scored on 1 images", "| fgsm (partial) |"):  # fmt: skip
+                 "net_b could not be scored on 1 image.", "| fgsm (partial) |"):  # fmt: skip
         assert said in text
     (pair,) = [row for row in rows(tmp_path / "report" / "differences.csv") if row["target"] == "net_b"]
     assert pair["images"] == "9"
@@ -165,6 +166,35 @@ def test_baselines_are_of_the_same_budget_and_seed(tmp_path):
     assert (
         "Nothing is compared on net_a, L-inf 16/255: there is no fgsm1" in (tmp_path / "report/report.md").read_text()
     )
+
+
+def test_any_name_in_a_table_is_a_baseline(tmp_path):
+    """Of two sources, and with `--mean`; without one, runs of one attack are compared with nothing, which is said."""
+    for source, white_box in (("net_a", NETWORKS), ("net_b", ONTO_B)):
+        for steps in (10, 40):
+            for seed in (0, 1):
+                folder = make_run(tmp_path / "study" / f"{source}_{steps}_{seed}", "pgd", source=source,
+                                  white_box=white_box, seed=seed)  # fmt: skip
+                report = json.loads((folder / "transfer.json").read_text())
+                report["settings"]["attack"]["steps"] = steps
+                (folder / "transfer.json").write_text(json.dumps(report))
+    words = ["report", str(tmp_path / "study"), f"--output={tmp_path / 'report'}"]
+    assert main(words) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "on net_b, L-inf 8/255: all are baselines, such as pgd steps=10, seed=0 and pgd" in text
+    for name, more, count in (("pgd steps=10, seed=0", [], 3), ("pgd steps=10 (mean of 2 seeds)", ["--mean"], 1)):
+        assert main([*words, *more, f"--baseline={name}"]) == 0
+        made = rows(tmp_path / "report" / "differences.csv")
+        assert {row["against"] for row in made} == {name}
+        assert len(made) == 2 * count * 3
+
+
+def test_no_label_anywhere_is_no_number(tmp_path):
+    for attack in ("pgd", "fgsm"):
+        make_run(tmp_path / "study" / attack, attack, 0 * matrices(6))
+    assert main(["report", str(tmp_path / "study"), f"--output={tmp_path / 'report'}"]) == 0
+    assert not rows(tmp_path / "report" / "differences.csv")
+    assert "nan" not in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_seeds_become_one_row_when_asked_for(tmp_path):

@@ -44,7 +44,7 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path):
         (lambda folder: record_path(folder, 3).unlink(), r"23 records.*24 images"),
         (lambda folder: record_path(folder, 3).write_bytes(b"torn"), r"00000003.record' is damaged.*\n.*repairs it"),
         (lambda folder: edit(folder, lambda report: report.update(partial=True, missing=8)), r"finished: .*8 images"),
-        (lambda folder: (folder / "transfer.json").unlink(), r"not finished: .*bad' \(no transfer.json yet"),
+        (lambda folder: (folder / "transfer.json").unlink(), r"not finished: .*bad' \(no transfer.json\)"),
     ],
 )  # fmt: skip
 def test_a_bad_run_among_good_ones_is_named(tmp_path, damage, says):
@@ -64,6 +64,19 @@ def test_partial_runs_count_when_asked_for_and_say_so(tmp_path):
     assert labels(runs) == ["fgsm (partial)", "pgd"]
     assert len(notes) == 1
     assert "killed" in notes[0]
+
+
+def test_a_run_that_could_use_no_image_is_named_with_the_reason(tmp_path):
+    skipped = [{"index": 0, "name": "photo 0", "error": "'a.png' cannot\nbe read"}]
+    make_run(tmp_path / "bad", counts=matrices(0), names=[], skipped=skipped)
+    said = "bad' left out 1 image that could not be used: photo 0; it has no other ('a.png' cannot be read)"
+    with pytest.raises(RunsError) as error:
+        collect([tmp_path])
+    assert said in str(error.value)
+    make_run(tmp_path / "good")
+    runs, (note,) = collect([tmp_path])
+    assert [run.folder.name for run in runs] == ["good"]
+    assert said in note
 
 
 def test_tables_hold_what_can_be_compared(tmp_path):
