@@ -7,7 +7,7 @@ that distance. The embedded networks are attacked on drawn scenes, those beside 
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,20 @@ def attacks(eps: int) -> dict[str, Attack]:
     return {"PGD": pgd(**budget), "TranSegPGD+MI+DI": transegpgd(**budget, **parts)}
 
 
-def studies(limit: int) -> Iterator[tuple[str, dict[str, SegmentationModel], SegmentationDataModule]]:
+def studies(
+    limit: int, sources: Collection[str]
+) -> Iterator[tuple[str, dict[str, SegmentationModel], SegmentationDataModule]]:
     """Name of a source, networks with the source first, and photos."""
     embedded: dict[str, SegmentationModel] = {name: TrainedModel(f"embedded:{name}") for name in EMBEDDED}
     scenes = SegmentationDataModule(SyntheticScenes(count=limit, size=128), batch_size=8)
-    yield EMBEDDED[0], embedded, scenes
+    if EMBEDDED[0] in sources:
+        yield EMBEDDED[0], embedded, scenes
     if not (SHARED / "zoo").is_dir():
         return
     photos = SegmentationDataModule(
         VOCSegmentation(str(SHARED / "data" / "VOCdevkit"), split="val"), size=256, every=16, limit=limit, batch_size=4
     )
-    for first in ZOO:
+    for first in (name for name in ZOO if name in sources):
         order = sorted(ZOO, key=lambda name: name != first)
         yield first, {name: ExportedModel(str(SHARED / "zoo" / f"{name}.pt2")) for name in order}, photos
 
@@ -67,11 +70,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=24, help="number of photos")
     parser.add_argument("--starts", type=int, default=5, help="number of random starts of `eager`")
     parser.add_argument("--engines", nargs="*", choices=["fused", "compiled"], default=["fused", "compiled"])
+    sources = EMBEDDED[0], *ZOO
+    parser.add_argument("--sources", nargs="*", choices=sources, default=sources)
     options = parser.parse_args()
     ways = [way for way in WAYS if way[0] in ("eager", *options.engines)]
     headings = [f"{engine} {precision}".replace(" float32", "") for engine, precision in ways]
     print("| source | attack | eps | " + " | ".join(headings) + " | starts | equal |\n|" + "---|" * (5 + len(ways)))
-    for name, networks, data in studies(options.limit):
+    for name, networks, data in studies(options.limit, options.sources):
         batches = list(data.predict_dataloader())
         cells = [(eps, title, attack) for eps in EPS for title, attack in attacks(eps).items()]
         figures: dict[tuple[int, int], torch.Tensor] = {}  # (starts, 2): source, targets

@@ -20,6 +20,7 @@ def test_one_process_against_two(tmp_path):
     assert one["speedup_of_run"] == one["speedup_of_command"] == 1
     for row in (one, two):
         assert 0 < row["attack_share_of_run"] < 1
+        assert row["overhead"] > 0
         assert row["images_per_second"] > 0
 
 
@@ -35,3 +36,21 @@ def test_a_step_in_turns_with_plain_loops(tmp_path):
         assert 0 < row["fraction_of_floor"] < 1
         assert row["peak_memory_mb"] > 0
         assert abs(row["network_share"] + row["loss_share"] + row["rest_share"] - 1) < 1e-6
+
+
+def test_table_of_engines():
+    """The README's command, on one scene, one start and one engine."""
+    words = ["--limit=1", "--starts=1", "--sources", "scenes_deeplabv3plus", "--engines", "fused"]
+    command = [sys.executable, "-m", "tests.strength_table", *words]
+    printed = subprocess.run(command, cwd=BENCHMARKS.parents[1], capture_output=True, text=True, check=True).stdout
+    heading, _, *table = [[cell.strip() for cell in line.strip("| ").split("|")] for line in printed.splitlines()]
+    assert heading == ["source", "attack", "eps", "eager", "fused", "fused bf16", "starts", "equal"]
+    assert [row[1:3] for row in table] == [
+        [attack, f"{eps}/255"] for eps in (2, 8) for attack in ("PGD", "TranSegPGD+MI+DI")
+    ]
+    for row in table:
+        source, targets = zip(*([float(figure) for figure in cell.split(" / ")] for cell in row[3:6]), strict=True)
+        assert max(source) - min(source) < 2
+        assert max(targets) - min(targets) < 2
+        assert row[-1] in ("yes", "no")
+    assert float(table[2][3].split(" / ")[0]) < float(table[0][3].split(" / ")[0]), "a larger budget does more"

@@ -188,13 +188,14 @@ def test_study_commands(command, monkeypatch, tmp_path, capsys):
 
 
 def test_no_command_is_left_out():
-    """The table of presets by test_shared, the first two lines by CI, those for clusters by test_resume,
-    benchmarks by test_benchmarks, TensorBoard by test_tensorboard."""
+    """The table of presets by test_shared, that of engines and benchmarks by test_benchmarks, TensorBoard by
+    test_tensorboard, the first two lines by CI, those for clusters by test_resume."""
     kinds = (
         "python3 -m venv", "python main.py predict", "python main.py fit", "python main.py export", "python -m pydoc",
         "python main.py report", "python main.py study",
         "tensorboard", "sbatch configs/cluster", "HEAD=node0:29500 NODES=2",
-        "python -m tests.presets_table", "python -m tests.pictures", "python -m pdoc", "python tests/benchmarks/",
+        "python -m tests.presets_table", "python -m tests.pictures", "python -m tests.strength_table",
+        "python -m pdoc", "python tests/benchmarks/",
     )  # fmt: skip
     assert all(line.startswith(kinds) for line in COMMANDS), COMMANDS
     for name in re.findall(r"(?<![\w/])[\w/]*configs/[\w/]+\.yaml", README):
