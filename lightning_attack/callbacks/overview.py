@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
+from lightning_attack.markdown import plain, row
 from lightning_attack.module import AttackModule
 
 LAYOUT = {
@@ -147,8 +148,8 @@ def _percent(share: float | None) -> str:
 
 
 def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    return [row(map(plain, heading)), row(rule), *(row(map(plain, cells)) for cells in rows)]
 
 
 def _code(text: str) -> str:

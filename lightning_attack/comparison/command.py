@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -67,6 +69,8 @@ def report(
     for name, text in texts.items():
         with complete(folder / name) as path:
             path.write_text(text, "utf-8", "backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # folders may have bytes that are no UTF-8
     screen = Console()
     for sheet, title in zip(sheets, titles, strict=True):
         screen.print(console(sheet, title))

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from lightning_attack.comparison.sheet import Cell, Sheet
 from lightning_attack.comparison.tables import figure, percent
 
+# A straight quotation mark is not in LaTeX's own fonts.
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": r"{[}", "]": r"{]}", "-": r"{-}",
+    "|": r"\textbar{}", '"': "''", "[": r"{[}", "]": r"{]}", "-": r"{-}",
 }  # fmt: skip
 
 

@@ -8,11 +8,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from lightning_attack.comparison.differences import sentences
 from lightning_attack.comparison.sheet import Cell, Row, Section, Sheet
 from lightning_attack.comparison.statistics import Interval
+from lightning_attack.markdown import plain
+from lightning_attack.markdown import row as table_row
 
 COLUMNS = (
     "table", "run", "attack", "label", "source", "budget", "target", "white_box", "images",
@@ -60,9 +62,7 @@ def span(interval: Interval, signed: bool = False) -> str:
 
 def console(sheet: Sheet, title: str) -> Table:
     """The figures as a table for `rich`: white boxes dimmed, the really strongest bold."""
-    table = Table("attack", title=title, caption="\n".join(sheet.notes) or None)
-    for target in sheet.targets:
-        table.add_column(target, justify="right", overflow="fold")
+    table = Table(*_columns(sheet), title=title, caption=_plain("\n".join(sheet.notes)) or None)
     table.add_row("clean", *(percent(sheet.clean[target]) for target in sheet.targets), end_section=True)
     for section in sheet.sections:
         table.add_row(f"[italic]{_plain(section.title)}[/]")
@@ -74,9 +74,7 @@ def console(sheet: Sheet, title: str) -> Table:
 
 def console_differences(sheet: Sheet) -> Table | None:
     """The differences to the baselines; those that are not real dimmed. None if there are none."""
-    table = Table("attack", title="Difference to the baseline in points of mIoU (below 0 = stronger)")
-    for target in sheet.targets:
-        table.add_column(target, justify="right", overflow="fold")
+    table = Table(*_columns(sheet), title="Difference to the baseline in points of mIoU (below 0 = stronger)")
     for section in sheet.sections:
         rows = [row for row in section.rows if row.against]
         if rows:
@@ -98,15 +96,13 @@ def markdown(sheets: Sequence[Sheet], titles: Sequence[str], notes: Iterable[str
     blocks += [_list(notes)]
     for sheet, title in zip(sheets, titles, strict=True):
         blocks.append(f"## {title}")
-        lines = [["attack", *sheet.targets], ["---"] * (1 + len(sheet.targets))]
+        lines = [["attack", *map(plain, sheet.targets)], ["---"] * (1 + len(sheet.targets))]
         lines.append(["clean", *(percent(sheet.clean[target]) for target in sheet.targets)])
         for section in sheet.sections:
-            lines.append([f"*{section.title}*", *[""] * len(sheet.targets)])
-            lines += [[row.label, *(_markdown_cell(row.cells.get(target)) for target in sheet.targets)]
+            lines.append([f"*{plain(section.title)}*", *[""] * len(sheet.targets)])
+            lines += [[plain(row.label), *(_markdown_cell(row.cells.get(target)) for target in sheet.targets)]
                       for row in section.rows]  # fmt: skip
-        blocks.append(
-            "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-        )
+        blocks.append("\n".join(map(table_row, lines)))
         blocks.append(_list(sheet.notes))
         said = list(sentences(sheet))
         if said:
@@ -167,6 +163,12 @@ def _ends(name: str, interval: Interval) -> dict[str, float | str]:
     return {key: "" if math.isnan(value) else value for key, value in values.items()}
 
 
+def _columns(sheet: Sheet) -> list[Column]:
+    """Where the console is narrow, long names go on in the next line: nothing is cut."""
+    targets = (Column(_plain(target), justify="right", overflow="fold") for target in sheet.targets)
+    return [Column("attack", overflow="fold"), *targets]
+
+
 def _console_cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
@@ -191,4 +193,4 @@ def _plain(text: str) -> str:
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {plain(line)}" for line in lines)

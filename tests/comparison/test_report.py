@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import statistics
@@ -104,8 +105,29 @@ def test_the_console_dims_white_boxes_and_what_is_not_real(study):
         assert [re.search(r"(?:\x1b\[(\d)m)?[-+]?\d+\.\d\d", cell)[1] for cell in cells] == styles
 
 
+def test_odd_names(tmp_path, capsys, monkeypatch):
+    """On a narrow console nothing is cut, in Markdown nothing is markup, and a folder may be no UTF-8."""
+    monkeypatch.setenv("COLUMNS", "80")
+    odd, long = "<b>*a*|b</b>\n[red]c", "network_of_a_very_long_name_indeed"
+    networks = {"net_a": True, f"{long}_1": False, f"{long}_2": False}
+    for number, attack in enumerate((odd, f"attack_of_{long}")):
+        for again in (b"", b"_again"):  # folders tell them apart
+            make_run(tmp_path / "study" / os.fsdecode(b"%d\xff%s" % (number, again)), attack, white_box=networks)
+    assert main(["report", str(tmp_path / "study"), f"--output={tmp_path / 'report'}"]) == 0
+    said = capsys.readouterr().out
+    tables = "".join(line.partition("│")[2].partition("│")[0].strip() for line in said.splitlines())
+    assert tables.count(f"attack_of_{long}") >= 2, said
+    assert "[red]c" in tables
+    assert "…" not in said
+    assert r"0\udcff" in tables
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert r"| &lt;b>\*a\*\|b&lt;/b> [red]c [" in text
+    for name in FILES - {"report.tex"}:  # which has a question mark for what is not ASCII
+        assert "udcff" in (tmp_path / "report" / name).read_text("utf-8"), name
+
+
 def test_latex_has_the_marks_and_compiles(study, tmp_path):
-    make_run(study / "odd", "50%_of {it} & #1 ^~\\ <é>", weaken([0.1, 0.1, 0.1]))
+    make_run(study / "odd", '50%_of {it} & #1 ^~\\ <é> "a"', weaken([0.1, 0.1, 0.1]))
     assert main(["report", str(study), f"--output={tmp_path / 'report'}", "--draws=200"]) == 0
     text = (tmp_path / "report" / "report.tex").read_text()
     assert len(re.findall(r"\\textbf\{\d\d\.\d\d\}", text)) == 3
