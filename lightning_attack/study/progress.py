@@ -61,8 +61,8 @@ class StudyProgress(Callback):
         self._bar.update(self._task, completed=self._done)
         left = (time.monotonic() - self._began) * (sum(self.costs) / self._done - 1)
         if self.shown and not self._console.is_terminal:
-            print_left = f"about {left / 60:.1f} minutes left" if self._cell + 1 < len(self.names) else "all done"
+            outlook = f"about {left / 60:.1f} minutes left" if self._cell + 1 < len(self.names) else "all done"
             self._console.print(
-                f"cell {self._cell + 1} of {len(self.names)}, {self.names[self._cell]}: {seconds:.0f} s; {print_left}",
+                f"cell {self._cell + 1} of {len(self.names)}, {self.names[self._cell]}: {seconds:.0f} s; {outlook}",
                 soft_wrap=True, highlight=False,
             )  # fmt: skip
