@@ -121,7 +121,8 @@ def _results(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _miou_table(report: Mapping[str, Any]) -> str:
-    head = [f"{report['attack']} on {report['source']}, {report['images']} images: mIoU in percent", ""]
+    names = plain(f"{report['attack']} on {report['source']}")
+    head = [f"{names}, {report['images']} images: mIoU in percent", ""]
     if report.get("partial"):
         head = [f"Partial: {report['missing']} images are missing.", "", *head]
     rows = [

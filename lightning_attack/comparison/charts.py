@@ -13,7 +13,10 @@ from lightning_attack.comparison.runs import Run
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#444444")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
-FLIPS = {"distance": "pixels to the nearest edge of a label", "size": "share of the image that the object has"}
+FLIPS = {
+    "distance": ("Flipped pixels by distance to an edge", "pixels to the nearest edge of a label"),
+    "size": ("Flipped pixels by size of object", "share of the image that the object has"),
+}
 CLEAN, ADVERSARIAL = "#9ab8d6", "#c0392b"
 
 
@@ -103,8 +106,8 @@ def class_bars(run: Run, target: str) -> go.Figure:
 
 def flip_bars(run: Run) -> Iterator[go.Figure]:
     """Share of right pixels that the attack made wrong, by distance to the nearest edge and by size of the object."""
-    for kind, axis in FLIPS.items():
-        figure = _figure("Flipped pixels", axis, "percent of those right before")
+    for kind, (title, axis) in FLIPS.items():
+        figure = _figure(title, axis, "percent of those right before")
         for number, row in enumerate(run.report["targets"]):
             if kind not in row.get("flips", {}):
                 continue

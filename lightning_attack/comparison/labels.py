@@ -35,7 +35,8 @@ def balls(run: Run) -> set[tuple[str | None, Any]]:
         >>> balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
         {('Linf', 0.2)}
     """
-    given = run.settings.get("data", {}).get("adversarial_eps")
+    data = run.settings.get("data")  # anything, of a run from Python
+    given = data.get("adversarial_eps") if isinstance(data, Mapping) else None
     if given is not None:
         numerator, _, denominator = str(given).partition("/")
         return {("Linf", float(numerator) / float(denominator or 1))}

@@ -172,6 +172,10 @@ def test_charts_show_the_figures(browser, find, runs):
         shown = dict(zip(bars["x"], bars["y"], strict=True))
         expected = {key: value and 100 * value for key, value in row[f"{name}_iou"].items()}
         assert shown == pytest.approx(expected, abs=1e-3)
+    assert [chart["title"] for chart in (distance, size)] == [
+        "Flipped pixels by distance to an edge",
+        "Flipped pixels by size of object",
+    ]
     for chart, kind in ((distance, "distance"), (size, "size")):
         counts = row["flips"][kind]
         for place, bars in zip(counts["right"], chart["data"][1]["y"], strict=True):
