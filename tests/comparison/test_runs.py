@@ -1,12 +1,15 @@
 """Which folders are runs, which of them go together, and what they are called."""
 
 import json
+import re
 
 import pytest
 
 from lightning_attack.comparison import RunsError, collect, read_run
 from lightning_attack.comparison.groups import together
 from lightning_attack.comparison.labels import budget, labels
+from lightning_attack.comparison.listing import HEADINGS, MISSING, body
+from lightning_attack.comparison.statistics import miou_interval
 from lightning_attack.records import record_path
 from tests.comparison.folders import NETWORKS, make_run, matrices
 
@@ -151,3 +154,15 @@ def test_labels_name_parts_and_not_their_numbers(tmp_path):
     peer = {"class": "Peer", "name": "pgd", "attack": "torchattacks.PGD", "settings": {"eps": 8 / 255}}
     edit(tmp_path / "0", lambda report: report["settings"].update(attack=peer))
     assert budget(read_run(tmp_path / "0")) == "peer, eps 8/255"
+
+
+def test_intervals_of_the_page_leave_out_what_was_not_scored(tmp_path):
+    all_but_two = [(image, "net_c") for image in range(22)]
+    run = read_run(make_run(tmp_path / "run", failed=[(2, "net_b"), *all_but_two]))
+    place = HEADINGS.index("95 % interval")
+    shown = [re.findall("<td.*?>(.*?)</td>", line)[place] for line in body([run], 200).splitlines()]
+    scored = [*range(2), *range(3, 24)]
+    found = [miou_interval(run.confusions("net_a")[:, 1], 200), miou_interval(run.confusions("net_b")[scored, 1], 200)]
+    assert shown == [*(f"{100 * one.low:.1f}..{100 * one.high:.1f}" for one in found), MISSING]
+    none = read_run(make_run(tmp_path / "none", failed=[(image, "net_c") for image in range(24)]))
+    assert f"<td>{MISSING}</td>" in body([none], 200).splitlines()[2]
