@@ -78,8 +78,8 @@ def read(file: Path) -> Study:
 def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: Path) -> int:
     """Run cells, each in its own folder below `folder`; returns the exit code.
 
-    A cell goes on where it was stopped; of one that is done no image is attacked again. A signal ends the study as it ends a run. If
-    images were left out of a cell (exit code 3), the next ones are run all the same.
+    A cell goes on where it was stopped; of one that is done no image is attacked again. A signal ends the study as it
+    ends a run. If images were left out of a cell (exit code 3), the next ones are run all the same.
     """
     code, shared = 0, Shared()
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0
