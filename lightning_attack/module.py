@@ -240,14 +240,13 @@ class AttackModule(LightningModule):
         curve = {}
         if watched is not None:
             self.on_status("scoring single steps")
-            lost: list[dict[str, str]] = [{} for _ in names]  # the table is not about them
+            # A target that fails at a step is left out as a whole: the curve ends in the figure of the table.
             curve["curve"] = watched.count(
-                lambda name, one: self._classes(name, one, names, lost),
+                lambda name, one: self._classes(name, one, names, failed),
                 lambda one: self.attack.quantize(images, one) if self.quantize else one,
                 {name: both["adversarial"] for name, both in preds.items()},
                 labels,
                 self.num_classes,
-                lost,
             )
         scoring += clock(images)
         return {

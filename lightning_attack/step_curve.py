@@ -78,7 +78,6 @@ class Watched:
         last: Mapping[str, Tensor],
         labels: Tensor,
         num_classes: int,
-        lost: Sequence[Mapping[str, str]] = (),
     ) -> Tensor:
         """Confusion matrices along the curve, (B, networks, steps, C, C) int64.
 
@@ -88,7 +87,6 @@ class Watched:
             last: for each network what it predicts after the last step, which is known already.
             labels: (B, H, W), 255 = ignored.
             num_classes: C.
-            lost: for each image the networks that failed at one of the steps, by name; their counts are 0.
 
         Raises:
             AttackError: the attack did not show all the steps.
@@ -109,7 +107,4 @@ class Watched:
             torch.stack([confusion_matrices(one, labels, num_classes) for one in predicted], 1)
             for predicted in ([*(classes(name, one) for one in kept), last[name]] for name in last)
         ]
-        together = torch.stack(counts, 1)
-        for image, names in enumerate(lost):
-            together[image, [place for place, name in enumerate(last) if name in names]] = 0
-        return together
+        return torch.stack(counts, 1)
