@@ -53,9 +53,7 @@ def main() -> None:
     rows = []
     for name in options.networks:
         for end in ends:
-            end.send(f"build {name}")
-        for end in ends:
-            end.recv()
+            ask(end, f"build {name}")
         rows += measured(name, workers, options.quick)
     for end in ends:
         end.send("")

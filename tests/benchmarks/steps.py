@@ -106,13 +106,14 @@ def work(connection: Connection, ways: tuple[str, ...], threads: int) -> None:
 
 
 def _steps(name: str, ways: tuple[str, ...]) -> dict[str, partial[tuple[Tensor, Shares]]]:
-    """The ways to take a step, each taken once, so that all that is done only once is done."""
+    """The ways to take a step, taken once, so that all that is done only once is done; plain ways share it."""
     network, images, labels = build(name)
-    steps = {}
+    steps: dict[str, partial[tuple[Tensor, Shares]]] = {}
     for way in ways:
         prepared = prepare(network, precision=way) if way in ("float32", "bf16") else network.requires_grad_(True)
         steps[way] = partial(STEPS[way], prepared, images, labels, images)
-        steps[way]()
+        if prepared is not network or len(steps) == 1:
+            steps[way]()
     return steps
 
 
