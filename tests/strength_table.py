@@ -69,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=24, help="number of photos")
     parser.add_argument("--starts", type=int, default=5, help="number of random starts of `eager`")
+    parser.add_argument("--engine_starts", type=int, default=2, help="number of random starts of the others")
     parser.add_argument("--engines", nargs="*", choices=["fused", "compiled"], default=["fused", "compiled"])
     sources = EMBEDDED[0], *ZOO
     parser.add_argument("--sources", nargs="*", choices=sources, default=sources)
@@ -84,7 +85,7 @@ def main() -> None:
             targets = {other: network for other, network in networks.items() if other != name}
             module = AttackModule(networks[name], cells[0][2], targets, engine=engine, precision=precision)
             for cell, (_, _, attack) in enumerate(cells):
-                starts = range(options.starts if engine == "eager" else min(2, options.starts))
+                starts = range(options.starts if engine == "eager" else options.engine_starts)
                 scores = [score(module, attack, seed, batches) for seed in starts]
                 figures[way, cell] = torch.tensor(scores)
         for cell, (eps, title, _) in enumerate(cells):

@@ -40,7 +40,7 @@ def test_a_step_in_turns_with_plain_loops(tmp_path):
 
 def test_table_of_engines():
     """The README's command, on one scene, one start and one engine."""
-    words = ["--limit=1", "--starts=1", "--sources", "scenes_deeplabv3plus", "--engines", "fused"]
+    words = ["--limit=1", "--starts=1", "--engine_starts=1", "--sources", "scenes_deeplabv3plus", "--engines", "fused"]
     command = [sys.executable, "-m", "tests.strength_table", *words]
     printed = subprocess.run(command, cwd=BENCHMARKS.parents[1], capture_output=True, text=True, check=True).stdout
     heading, _, *table = [[cell.strip() for cell in line.strip("| ").split("|")] for line in printed.splitlines()]
