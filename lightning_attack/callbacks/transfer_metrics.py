@@ -173,11 +173,10 @@ class TransferMetrics(Callback):
             for condition in CONDITIONS
         ]
         shape = len(module.target_names), len(self._parts), len(CONDITIONS)
-        matrices = torch.stack(counts, 1).unflatten(1, shape).cpu()
-        for row, failed in enumerate(outputs["failed"]):
-            for name in failed:
-                matrices[row, module.target_names.index(name)] = 0
-        return matrices.numpy()
+        matrices = torch.stack(counts, 1).unflatten(1, shape).cpu().numpy()
+        for row, place in _unscored(module, outputs):
+            matrices[row, place] = 0
+        return matrices
 
     def _flips(self, module: AttackModule, outputs: dict[str, Any]) -> list[dict[str, np.ndarray]]:
         """Of each image where its pixels flipped, see `flip_counts`."""
@@ -185,10 +184,9 @@ class TransferMetrics(Callback):
         preds = [torch.stack([outputs["preds"][name][condition] for name in module.target_names], 1).cpu().numpy()
                  for condition in CONDITIONS]  # fmt: skip
         places = list(map(flip_counts, labels, *preds))
-        for row, failed in enumerate(outputs["failed"]):
-            for name in failed:
-                for counts in places[row].values():
-                    counts[module.target_names.index(name)] = 0
+        for row, place in _unscored(module, outputs):
+            for counts in places[row].values():
+                counts[place] = 0
         return places
 
     def _show(self) -> None:
@@ -260,10 +258,14 @@ def _points(module: AttackModule, outputs: dict[str, Any]) -> np.ndarray | None:
     if "curve" not in outputs:
         return None
     counts = outputs["curve"].cpu().numpy()
-    for row, failed in enumerate(outputs["failed"]):
-        for name in failed:
-            counts[row, module.target_names.index(name)] = 0
+    for row, place in _unscored(module, outputs):
+        counts[row, place] = 0
     return counts
+
+
+def _unscored(module: AttackModule, outputs: dict[str, Any]) -> list[tuple[int, int]]:
+    """Images of the batch, and for each the networks (by their place) that could not be scored on it."""
+    return [(row, module.target_names.index(name)) for row, failed in enumerate(outputs["failed"]) for name in failed]
 
 
 def _curves(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:

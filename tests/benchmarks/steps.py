@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_attack.cost import PeakMemory
 from lightning_attack.engine import cross_entropy, keep_freed_memory, prepare
 
 from .networks import build, convolution_operations
@@ -119,15 +118,10 @@ def _steps(name: str, ways: tuple[str, ...]) -> dict[str, partial[tuple[Tensor, 
 
 def _added_memory(step: Callable[[], object]) -> float | None:
     """MB by which the process grows in a step, beyond what it has before; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _status("VmRSS", status)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    peak, here = PeakMemory(), torch.device("cpu")
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+    peak.begin(here)
     step()
-    return _status("VmHWM", status) - before
-
-
-def _status(name: str, status: Path) -> float:
-    return int(re.findall(rf"{name}:\s+(\d+) kB", status.read_text())[0]) / 1000
+    added = peak.end(here)
+    return None if added is None else added / 1e6
