@@ -16,6 +16,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.per_window import PerWindow
 from lightning_attack.attacks.random import image_seeds
+from lightning_attack.behind import Behind
 from lightning_attack.clean import CleanPredictions
 from lightning_attack.cost import PeakMemory, clock, count_passes
 from lightning_attack.engine import Kind, Precision
@@ -117,6 +118,8 @@ class AttackModule(LightningModule):
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         self.on_status: Callable[[str], None] = lambda status: None
         """Told what is being done, for progress bars."""
+        self.behind = Behind()
+        """Does what callbacks have to write of a batch while the next one is attacked; done when predict ends."""
         self.kept: CleanPredictions | None = None
         """What the networks said about clean photos under other attacks, and will be asked under the next ones."""
         freeze(self)
@@ -181,6 +184,9 @@ class AttackModule(LightningModule):
         if self.trainer.predict_loop.inference_mode:
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
             self.trainer.predict_loop.inference_mode = False
+
+    def on_predict_end(self) -> None:
+        self.behind.finish()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         skipped = list(batch.get("skipped", ()))

@@ -19,6 +19,7 @@ FORBIDDEN = {
                                                                         "callbacks", "cli"))},
     "data": {f"{OWN}.attacks", f"{OWN}.models", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
     "module.py": {f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli", f"{OWN}.attacks.presets", f"{OWN}.models.smp"},
+    "behind.py": {"lightning", "torch", OWN},
     "clean.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.models", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
     "meeting.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
     "scoring.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},

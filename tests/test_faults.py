@@ -2,6 +2,7 @@
 
 import errno
 import json
+import time
 
 import numpy as np
 import pytest
@@ -152,6 +153,28 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch, fails):
     assert records(tmp_path) == [0, 1, 2]
     assert not [path for path in tmp_path.rglob("*unfinished*")]
     assert run(tmp_path, batch_size=1).rows == run(tmp_path / "whole", batch_size=1).rows
+
+
+def test_images_are_written_while_the_next_batch_is_attacked(tmp_path, monkeypatch):
+    """The writer waits for the next batch here; if that waited for the writer, neither would go on."""
+    attacked, write = [], ImageWriter._write
+
+    def writes(writer, name, image):
+        number, until = int(name.removeprefix("scene_")), time.monotonic() + 20
+        while len(attacked) < min(number + 2, len(SCENES)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        write(writer, name, image)
+
+    def attacks(module, batch, number, own=AttackModule.predict_step):
+        assert len(records(tmp_path)) < max(number, 1)  # not even the last batch is finished
+        attacked.append(number)
+        return own(module, batch, number)
+
+    monkeypatch.setattr(ImageWriter, "_write", writes)
+    monkeypatch.setattr(AttackModule, "predict_step", attacks)
+    run(tmp_path, batch_size=1)
+    assert records(tmp_path) == attacked == list(range(6))
 
 
 class Broken(SegmentationDataset):

@@ -64,10 +64,16 @@ def classes_in(maps: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str]
         [(0, 'background'), (2, 'square'), (255, 'ignored')]
     """
     names = dict(enumerate(classes)) | {IGNORED: "ignored"}
-    weights = np.array([1 << 16, 1 << 8, 1])
-    seen = np.unique(maps.reshape(-1, 3) @ weights)
-    numbers = np.flatnonzero(np.isin(class_colours().numpy() @ weights, seen))
+    seen = np.zeros(1 << 24, bool)
+    seen[_as_numbers(maps)] = True
+    numbers = np.flatnonzero(seen[_as_numbers(class_colours().numpy())])
     return [(int(number), names.get(int(number), str(number))) for number in numbers]
+
+
+def _as_numbers(colours: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) uint8 as numbers below 2^24, (...)."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,28 +55,35 @@ class ImageLogger(Callback):
         for row, index in enumerate(outputs["index"].tolist() if "image" in outputs else ()):
             if index < self.count if self._first is None else index in self._first:
                 strip = self._strip(pl_module, outputs, row)
-                # The name is in the file, not the file's: it may have folders in it.
-                with complete(self._folder / f"{index:08d}.png") as path:
-                    picture = Image.fromarray(strip.permute(1, 2, 0).numpy())
-                    picture.save(path, format="png", pnginfo=_text(outputs["name"][row]))
+                pl_module.behind.do(self._write, index, outputs["name"][row], strip)
+
+    def _write(self, index: int, name: str, strip: Tensor) -> None:
+        # The name is in the file, not the file's: it may have folders in it.
+        with complete(self._folder / f"{index:08d}.png") as path:
+            picture = Image.fromarray(strip.permute(1, 2, 0).numpy())
+            picture.save(path, format="png", compress_level=1, pnginfo=_text(name))
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")
         if not trainer.is_global_zero:
             return
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        files = sorted(self._folder.glob("*.png"))
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         panels = ["clean", "adversarial", f"difference x {self.magnify:g}", "ground truth"]
         for name in _source_first(pl_module):
             panels += [f"{name}\nclean", f"{name}\nadversarial"]
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
-        for file in files if loggers else []:
+
+        def show(file: Path) -> None:
             with Image.open(file) as image:
                 name, strip = image.text["name"], np.array(image)  # type: ignore[attr-defined]
             maps = strip[:, strip.shape[1] // len(panels) * PHOTOS :]
             picture = captioned(strip, panels, COLUMNS, classes_in(maps, classes))
-            for logger in loggers:
-                logger.experiment.add_image(f"images/{name}", picture, dataformats="HWC")
+            for board in boards:
+                board.add_image(f"images/{name}", picture, dataformats="HWC")
+
+        # Nearly all of their time goes into PNGs, read and made; the run has ended, and its processors are free.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(show, sorted(self._folder.glob("*.png")) if boards else []))
 
     def _strip(self, module: AttackModule, outputs: dict[str, Any], row: int) -> Tensor:
         clean, adversarial = outputs["image"][row], outputs["adversarial"][row]

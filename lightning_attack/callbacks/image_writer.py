@@ -19,7 +19,8 @@ class ImageWriter(Callback):
     """Write `images/<name>.png` below the run's folder; names with folders in them make those folders.
 
     Values are rounded to 8 bits, never cut: cutting would lower values by a level and break the budget. Each file is
-    complete when it appears. Any process may write: a name belongs to one image.
+    complete when it appears, which is while the next batch is attacked. Any process may write: a name belongs to one
+    image.
 
     Args:
         folder: where `images` is made; None = the run's folder (`trainer.log_dir`).
@@ -45,8 +46,11 @@ class ImageWriter(Callback):
     ) -> None:
         if "image" not in outputs:  # all were left out
             return
+        pl_module.behind.do(self._write_all, outputs["name"], to_bytes(outputs["adversarial"]))
+
+    def _write_all(self, names: list[str], images: Tensor) -> None:
         with ThreadPoolExecutor(self.workers) as pool:
-            list(pool.map(self._write, outputs["name"], to_bytes(outputs["adversarial"])))
+            list(pool.map(self._write, names, images))
 
     def _write(self, name: str, image: Tensor) -> None:
         if not (self._images / f"{name}.png").resolve().is_relative_to(self._images.resolve()):

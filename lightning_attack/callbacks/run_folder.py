@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -114,6 +115,8 @@ class RunFolder(Callback):
         self._old_events = []
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
+        with suppress(Exception):  # the run has failed already; what it has finished is kept
+            pl_module.behind.finish()
         if self._made and not record_files(self._made) and not any(self._made.glob("images/**/*.png")):
             for logger in trainer.loggers:
                 logger.finalize("failed")

@@ -7,26 +7,23 @@ import io
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
 from lightning_attack.files import complete
-from lightning_attack.flips import flip_counts
-from lightning_attack.metrics import confusion_matrices, perturbation_size
 from lightning_attack.module import AttackModule
 from lightning_attack.records import Record, read_record, record_files, record_path, write_record
-from lightning_attack.report import COLUMNS, CONDITIONS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
+from lightning_attack.report import COLUMNS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 SKIPPED, TABLE = "skipped", "transfer.json"
@@ -99,27 +96,14 @@ class TransferMetrics(Callback):
                 path.write_text(json.dumps(dict(zip(("index", "name", "error"), one, strict=True))))
         if "image" not in outputs:
             return
-        size = perturbation_size(outputs["adversarial"], outputs["image"])
-        counts = self._counts(pl_module, outputs)
-        curves, points = _curves(outputs["figures"]), _points(pl_module, outputs)
-        flips = self._flips(pl_module, outputs)
-        for row, (index, name) in enumerate(zip(outputs["index"].tolist(), outputs["name"], strict=True)):
-            record = Record(
-                index=index,
-                name=name,
-                confusion=counts[row],
-                size={key: float(values[row]) for key, values in size.items()},
-                passes=outputs["passes"],
-                seconds=outputs["seconds"] / len(outputs["name"]),
-                scoring=outputs["scoring"] / len(outputs["name"]),
-                memory=outputs["memory"],
-                digest=outputs["digest"][row],
-                failed=outputs["failed"][row],
-                figures={key: values[:, row] for key, values in curves.items()},
-                flips=flips[row],
-                curve=None if points is None else points[row],
-            )
-            write_record(self._home, record)
+        records, (labels, preds) = image_records(pl_module, outputs, self._parts), label_maps(pl_module, outputs)
+        pl_module.behind.do(self._write_records, records, labels, preds, pl_module.target_names)
+
+    def _write_records(
+        self, records: Sequence[Record], labels: np.ndarray, preds: np.ndarray, targets: Sequence[str]
+    ) -> None:
+        for record, mask, predicted in zip(records, labels, preds, strict=True):
+            write_record(self._home, with_flips(record, mask, predicted, targets))
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         # Not when the epoch ends: a process that had no batch does not see its end.
@@ -163,31 +147,6 @@ class TransferMetrics(Callback):
 
     def _skipped(self) -> list[Path]:
         return sorted((self._home / SKIPPED).glob("[0-9]*.json"))
-
-    def _counts(self, module: AttackModule, outputs: dict[str, Any]) -> np.ndarray:
-        """Confusion matrices, (B, targets, parts, 2, C, C)."""
-        counts = [
-            confusion_matrices(outputs["preds"][name][condition], _labels(part, outputs), module.num_classes)
-            for name in module.target_names
-            for part in self._parts
-            for condition in CONDITIONS
-        ]
-        shape = len(module.target_names), len(self._parts), len(CONDITIONS)
-        matrices = torch.stack(counts, 1).unflatten(1, shape).cpu().numpy()
-        for row, place in _unscored(module, outputs):
-            matrices[row, place] = 0
-        return matrices
-
-    def _flips(self, module: AttackModule, outputs: dict[str, Any]) -> list[dict[str, np.ndarray]]:
-        """Of each image where its pixels flipped, see `flip_counts`."""
-        labels = outputs["labels"].cpu().numpy()
-        preds = [torch.stack([outputs["preds"][name][condition] for name in module.target_names], 1).cpu().numpy()
-                 for condition in CONDITIONS]  # fmt: skip
-        places = list(map(flip_counts, labels, *preds))
-        for row, place in _unscored(module, outputs):
-            for counts in places[row].values():
-                counts[place] = 0
-        return places
 
     def _show(self) -> None:
         console = Console()
@@ -241,38 +200,3 @@ def _seconds(table: Path) -> float:
         return float(json.loads(table.read_text())["seconds"]["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
-
-
-def _labels(part: str, outputs: dict[str, Any]) -> Tensor:
-    """What predictions are counted against, (B, H, W); 255 = not counted."""
-    if part == "wanted":
-        return outputs["target_labels"]
-    if part == "all":
-        return outputs["labels"]
-    outside = ~outputs["region"] if part == "inside" else outputs["region"]
-    return outputs["labels"].masked_fill(outside, 255)
-
-
-def _points(module: AttackModule, outputs: dict[str, Any]) -> np.ndarray | None:
-    """The confusion matrices along the curve, (B, targets, points, C, C); None without one."""
-    if "curve" not in outputs:
-        return None
-    counts = outputs["curve"].cpu().numpy()
-    for row, place in _unscored(module, outputs):
-        counts[row, place] = 0
-    return counts
-
-
-def _unscored(module: AttackModule, outputs: dict[str, Any]) -> list[tuple[int, int]]:
-    """Images of the batch, and for each the networks (by their place) that could not be scored on it."""
-    return [(row, module.target_names.index(name)) for row, failed in enumerate(outputs["failed"]) for name in failed]
-
-
-def _curves(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    """The figures by name, (steps, B), NaN where a step has none; one transfer from the device for each name."""
-    curves = {}
-    for name in dict.fromkeys(name for values in figures for name in values):
-        known = next(values[name] for values in figures if name in values).float()
-        rows = [values[name].float() if name in values else torch.full_like(known, torch.nan) for values in figures]
-        curves[name] = torch.stack(rows).cpu().double().numpy()
-    return curves

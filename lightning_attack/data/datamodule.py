@@ -35,7 +35,8 @@ class SegmentationDataModule(LightningDataModule):
             one as it comes: use batch size 1).
         every: attack every so-manieth photo only, from the first; 1 for all.
         limit: attack only the first so many of these; None for all.
-        num_workers: processes that read photos beside the main one.
+        num_workers: processes that read photos beside the main one; None: one where an accelerator would wait for
+            photos, none on the CPU.
         target_masks: folder of label maps `<name>.png` with the class that each pixel shall take, 255 = no wish; for
             `model.target_labels: masks`.
         region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
@@ -60,7 +61,7 @@ class SegmentationDataModule(LightningDataModule):
         fit: str = "stretch",
         every: int = 1,
         limit: int | None = None,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         target_masks: str | None = None,
         region_masks: str | None = None,
         adversarial_root: str | None = None,
@@ -68,7 +69,7 @@ class SegmentationDataModule(LightningDataModule):
         augment: Augment | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
+        if batch_size < 1 or (num_workers is not None and num_workers < 0):
             raise ValueError(f"batch_size={batch_size} must be 1 or more, num_workers={num_workers} 0 or more")
         if every < 1 or (limit is not None and limit < 1):
             raise ValueError(f"every={every} and limit={limit} must be 1 or more (limit: null for all photos)")
@@ -200,11 +201,14 @@ class SegmentationDataModule(LightningDataModule):
         return self._loader(scenes, sampler=Share(scenes, shuffle=False) if several else None)
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
+        workers = self.num_workers
+        if workers is None:
+            workers = int(self.trainer is not None and self.trainer.strategy.root_device.type != "cpu")
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             collate_fn=collate,
             **options,
         )

@@ -32,7 +32,11 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
 
 
 def prepare(
-    network: nn.Module, kind: Kind = "fused", precision: Precision = "float32", say: Say | None = None
+    network: nn.Module,
+    example: Tensor | None = None,
+    kind: Kind = "fused",
+    precision: Precision = "float32",
+    say: Say | None = None,
 ) -> PreparedNetwork:
     """A frozen network that gives the same logits, and the same gradients of its images, in less time.
 
@@ -41,6 +45,7 @@ def prepare(
 
     Args:
         network: takes images (B, 3, H, W), returns logits (B, C, H', W'). Nothing of it is changed.
+        example: images for whose shape the network is rewritten at once, with and without a gradient.
         kind: `eager` runs the network as it is, to the last bit. `fused` runs graphs made from it, whose convolutions
             are fused with what surrounds them; `compiled` leaves that to torch.compile, which needs a C++ compiler and
             takes a minute for each shape of images.
@@ -60,7 +65,14 @@ def prepare(
         >>> torch.autograd.grad(fast(images).sum(), images)[0].flatten().tolist()
         [1.0, 2.0, 3.0]
     """
-    return PreparedNetwork(network, kind, precision, say)
+    fast = PreparedNetwork(network, kind, precision, say)
+    if example is not None:
+        with torch.no_grad():
+            fast(example)
+        with torch.enable_grad():
+            images = example.detach().requires_grad_()
+            torch.autograd.grad(fast(images).sum(), images)
+    return fast
 
 
 class PreparedNetwork(nn.Module):

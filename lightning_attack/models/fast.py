@@ -73,7 +73,7 @@ def _prepared(part: SegmentationModel, engine: Kind, precision: Precision, say: 
     known = part.__dict__.setdefault("_prepared", {})
     key = engine, precision, part.training
     if key not in known:
-        known[key] = prepare(_Whole(part), engine, precision)
+        known[key] = prepare(_Whole(part), kind=engine, precision=precision)
     known[key].say = say or (lambda status: None)
     return known[key]
 

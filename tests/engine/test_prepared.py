@@ -179,6 +179,16 @@ def test_it_says_when_it_takes_long():
     assert len(said) == 4, "passes without a gradient are another graph"
 
 
+def test_an_example_is_prepared_at_once():
+    said, images = [], noise(2, 3, 8, 9)
+    fast = prepare(small(), images, say=said.append)
+    assert len(said) == 4, "two words for each of two graphs"
+    both(fast, images)
+    with torch.no_grad():
+        fast(images)
+    assert len(said) == 4
+
+
 def test_without_a_compiler_the_network_runs_itself(caplog, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: raising("no compiler"))
     network = small()

@@ -1,0 +1,113 @@
+"""From what the predict step says of a batch to the records of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_attack.flips import flip_counts
+from lightning_attack.metrics import confusion_matrices, perturbation_size
+from lightning_attack.module import AttackModule
+from lightning_attack.records import Record
+from lightning_attack.report import CONDITIONS
+
+
+def image_records(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str]) -> list[Record]:
+    """A record of each image, without `flips`.
+
+    Args:
+        module: what has attacked the images.
+        outputs: of its predict step.
+        parts: of the pixels, see `report.Scored`.
+    """
+    size = perturbation_size(outputs["adversarial"], outputs["image"])
+    counts = _counts(module, outputs, parts)
+    curves, points = _curves(outputs["figures"]), _points(module, outputs)
+    names = outputs["name"]
+    return [
+        Record(
+            index=index,
+            name=names[row],
+            confusion=counts[row],
+            size={key: float(values[row]) for key, values in size.items()},
+            passes=outputs["passes"],
+            seconds=outputs["seconds"] / len(names),
+            scoring=outputs["scoring"] / len(names),
+            memory=outputs["memory"],
+            digest=outputs["digest"][row],
+            failed=outputs["failed"][row],
+            figures={key: values[:, row] for key, values in curves.items()},
+            curve=None if points is None else points[row],
+        )
+        for row, index in enumerate(outputs["index"].tolist())
+    ]
+
+
+def label_maps(module: AttackModule, outputs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (B, H, W), and predictions (B, 2, targets, H, W), clean and adversarial; int16, which classes fit into."""
+    preds = [torch.stack([outputs["preds"][name][condition].short() for name in module.target_names], 1)
+             for condition in CONDITIONS]  # fmt: skip
+    return outputs["labels"].short().cpu().numpy(), torch.stack(preds, 1).cpu().numpy()
+
+
+def with_flips(record: Record, labels: np.ndarray, preds: np.ndarray, targets: Sequence[str]) -> Record:
+    """The record with `flips`, from its image's row of `label_maps`; none are counted for targets that have failed."""
+    flips = flip_counts(labels, *preds)
+    for counts in flips.values():
+        counts[[targets.index(name) for name in record.failed]] = 0
+    return replace(record, flips=flips)
+
+
+def _counts(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str]) -> np.ndarray:
+    """Confusion matrices, (B, targets, parts, 2, C, C)."""
+    counts = [
+        confusion_matrices(outputs["preds"][name][condition], _labels(part, outputs), module.num_classes)
+        for name in module.target_names
+        for part in parts
+        for condition in CONDITIONS
+    ]
+    shape = len(module.target_names), len(parts), len(CONDITIONS)
+    matrices = torch.stack(counts, 1).unflatten(1, shape).cpu().numpy()
+    for row, place in _unscored(module, outputs):
+        matrices[row, place] = 0
+    return matrices
+
+
+def _labels(part: str, outputs: dict[str, Any]) -> Tensor:
+    """What predictions are counted against, (B, H, W); 255 = not counted."""
+    if part == "wanted":
+        return outputs["target_labels"]
+    if part == "all":
+        return outputs["labels"]
+    outside = ~outputs["region"] if part == "inside" else outputs["region"]
+    return outputs["labels"].masked_fill(outside, 255)
+
+
+def _points(module: AttackModule, outputs: dict[str, Any]) -> np.ndarray | None:
+    """The confusion matrices along the curve, (B, targets, points, C, C); None without one."""
+    if "curve" not in outputs:
+        return None
+    counts = outputs["curve"].cpu().numpy()
+    for row, place in _unscored(module, outputs):
+        counts[row, place] = 0
+    return counts
+
+
+def _unscored(module: AttackModule, outputs: dict[str, Any]) -> list[tuple[int, int]]:
+    """Images of the batch, and for each the networks (by their place) that could not be scored on it."""
+    return [(row, module.target_names.index(name)) for row, failed in enumerate(outputs["failed"]) for name in failed]
+
+
+def _curves(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+    """The figures by name, (steps, B), NaN where a step has none; one transfer from the device for each name."""
+    curves = {}
+    for name in dict.fromkeys(name for values in figures for name in values):
+        known = next(values[name] for values in figures if name in values).float()
+        rows = [values[name].float() if name in values else torch.full_like(known, torch.nan) for values in figures]
+        curves[name] = torch.stack(rows).cpu().double().numpy()
+    return curves
