@@ -62,8 +62,8 @@ def test_only_the_wrapper_normalises_and_nothing_chooses_a_device():
         assert file.name == "wrapper.py" or "self.mean) / self.std" not in text, file
 
 
-def test_the_attack_loop_never_waits_for_the_device():
+def test_attacks_never_leave_gradients_behind():
     for file in (PACKAGE / "attacks").rglob("*.py"):
         calls = [node.func.attr for node in ast.walk(ast.parse(file.read_text()))
                  if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
-        assert not {"item", "backward"} & set(calls), file
+        assert "backward" not in calls, file

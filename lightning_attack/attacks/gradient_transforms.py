@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.to_device import to_device
 
 GradientFunction = Callable[[Tensor], Tensor]
 """A point x (B, 3, H, W) -> the gradient of each image's loss there, (B, 3, H, W)."""
@@ -199,7 +200,7 @@ class TranslationInvariance(GradientTransform):
         return (kernel / kernel.sum()).float()
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
-        kernel = self.kernel()[None, None]
+        kernel = to_device(self.kernel()[None, None], budget.draws.device)
 
         def ti(x: Tensor) -> Tensor:
             smooth = gradient(x)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.objectives import Moment, WeightedCrossEntropy, two_weights
 from lightning_attack.attacks.prediction import Prediction
+from lightning_attack.attacks.to_device import to_device
 
 
 class MaskedCrossEntropy(WeightedCrossEntropy):
@@ -85,12 +86,13 @@ class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
             weights = _inverse(_pixels_of_classes(prediction))
         elif len(self.class_pixels) == classes:
             # In float64 on the host: float32 cannot count the pixels of a training set.
-            weights = _inverse(torch.tensor(self.class_pixels, dtype=torch.float64)[None]).expand(images, -1)
+            of_classes = _inverse(torch.tensor(self.class_pixels, dtype=torch.float64)[None])
+            of_classes = of_classes.to(prediction.logits.dtype)
+            weights = to_device(of_classes, prediction.logits.device).expand(images, -1)
         else:
             raise AttackError(
                 f"class_pixels has {len(self.class_pixels)} numbers, the model {classes} classes; give one per class"
             )
-        weights = weights.to(prediction.logits.dtype).to(prediction.logits.device, non_blocking=True)
         of_pixels = weights.gather(1, prediction.known_labels.flatten(1)).view_as(prediction.labels)
         return of_pixels * prediction.unfooled
 

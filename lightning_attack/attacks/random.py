@@ -8,6 +8,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.to_device import to_device
+
 
 def image_seeds(seed: int, indices: Tensor | Sequence[int]) -> list[int]:
     """One seed for each image of a data set, from the seed of the run and the image's position in the data set.
@@ -65,7 +67,7 @@ class Draws:
         return self._each(purpose, lambda generator: torch.randn(tuple(shape), generator=generator))
 
     def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        return torch.stack([draw(generator) for generator in self._streams(purpose)]).to(self.device, non_blocking=True)
+        return to_device(torch.stack([draw(generator) for generator in self._streams(purpose)]), self.device)
 
     def _streams(self, purpose: str) -> list[torch.Generator]:
         if purpose not in self._generators:

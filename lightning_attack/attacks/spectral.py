@@ -44,5 +44,5 @@ def _turns(signal: Tensor) -> Tensor:
     length = signal.shape[-1]
     angles = torch.arange(length, dtype=signal.dtype, device=signal.device) * (math.pi / (2 * length))
     sizes = torch.full_like(angles, math.sqrt(2 / length))
-    sizes[0] = math.sqrt(1 / length)
+    sizes[:1].fill_(math.sqrt(1 / length))  # sizes[0] = ... copies a tensor from the host, and waits for it
     return torch.polar(sizes, angles)

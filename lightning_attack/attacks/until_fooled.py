@@ -18,7 +18,7 @@ class UntilFooled(Attack):
     transforms the result is that of the attack itself, in less time: from then on their gradient is zero. Any other
     attack would have gone on, and ends early here: its images fool their source, but often transfer less.
 
-    Whether images are done is asked after each step, which waits for the device. The figures of an image that left stay
+    Which images are done is asked once a step, which waits for the device. The figures of an image that left stay
     those of its last step.
 
     Args:
@@ -79,12 +79,12 @@ class UntilFooled(Attack):
                 seen = gradient.seen
                 going = seen.unfooled.flatten(1).any(1) | (seen.hidden > 0)  # type: ignore[union-attr]
                 moved = rest.inside(attack.norm.step(here, rest.images, direction, attack.step_size))
-                result[rows[going]] = moved[going]
+                stay = going.nonzero().flatten()
+                result[rows[stay]] = moved[stay]
                 for name, values in gradient.figures.items():
                     known = figures.get(name, torch.zeros(len(result), dtype=values.dtype, device=values.device))
                     figures[name] = known.index_copy(0, rows, values)
-                if not going.all():
-                    stay = going.nonzero().flatten()
+                if len(stay) < len(rows):
                     rows = rows[stay]
                     gradient.select(stay)
             problem.log(step, dict(figures))
