@@ -9,7 +9,7 @@ from torch import Tensor
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """Numbers of the host, on a device.
 
-    A copy out of ordinary memory waits until all that was asked of the device before is done, whatever `non_blocking`
+    A copy out of ordinary memory may wait until the device has done all it was asked before, whatever `non_blocking`
     says; one out of pinned memory lines up behind it. Torch gives pinned memory away again only when it has been read.
 
     Args:

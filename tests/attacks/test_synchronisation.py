@@ -32,9 +32,10 @@ from lightning_attack.attacks import (
     pgd,
     transegpgd_mi_di_ti,
 )
-from lightning_attack.cost import count_passes
+from lightning_attack.cost import PeakMemory, count_passes
 from lightning_attack.models import Ensemble, SegmentationModel, TrainedModel
 from lightning_attack.models.wrapper import with_windows
+from lightning_attack.module import AttackModule
 from lightning_attack.windows import Windows
 
 from .pretended_device import DEVICE, PretendedDevice
@@ -187,6 +188,28 @@ NETWORKS = {
 def test_networks_do_not_wait_either(name):
     size = (64, 64) if name == "trained" else (12, 14)
     assert not waits_of_more_steps(lambda steps: transegpgd_mi_di_ti(steps=steps), NETWORKS[name]().eval(), size)
+
+
+def test_a_predict_step_waits_no_more_for_more_steps(monkeypatch):
+    # What it asks the device itself: to be done before the time is taken, and its memory.
+    monkeypatch.setattr("lightning_attack.module.clock", lambda images: 0.0)
+    monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
+    monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
+    images, labels = scene(2, 12, 14, dtype=torch.float32)
+    found = []
+    for steps in (3, MORE):
+        module = AttackModule(
+            network(), transegpgd_mi_di_ti(steps=steps), {"other": ensemble("logits")}, engine="eager"
+        )
+        batch = {"image": images, "mask": labels, "index": torch.arange(2)}
+        expected = module.predict_step(batch, 0)["adversarial"]
+        with PretendedDevice() as device:
+            module, batch = module.to(DEVICE), {name: values.to(DEVICE) for name, values in batch.items()}
+            device.waits.clear()
+            assert torch.equal(module.predict_step(batch, 0)["adversarial"].host, expected)
+        found.append(Counter(device.waits))
+    assert found[0]
+    assert found[0] == found[1]
 
 
 def test_until_fooled_waits_once_a_step():
