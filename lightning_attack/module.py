@@ -27,7 +27,7 @@ from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
 from lightning_attack.outputs import divide, join
 from lightning_attack.rounding import rounded
-from lightning_attack.scoring import predicted_classes
+from lightning_attack.scoring import Scorer
 from lightning_attack.step_curve import StepCurve
 from lightning_attack.target_labels import check_target_labels, wanted_classes
 from lightning_attack.windows import Windows
@@ -200,10 +200,12 @@ class AttackModule(LightningModule):
         if "adversarial" in batch and not self.attacks_nothing:
             raise AttackError(f"the data brings adversarial images, and '{self.attack.name}' would make others")
         names = batch.get("name", [f"image {index}" for index in batch["index"].tolist()])
-        failed: list[dict[str, str]] = [{} for _ in names]
+        score = Scorer(dict(zip(self.target_names, self.scored, strict=True)), self.source_name, names, self.on_error)
         self.on_status("clean prediction")
         scoring = -clock(images)
-        clean = {name: self._clean(name, batch, names, failed) for name in self.target_names}
+        seen: list[Tensor] = []  # the source's clean logits, if the attack would ask for them again
+        keep = {self.source_name: seen} if self._lends else {}
+        clean = {name: self._clean(name, batch, score, keep.get(name)) for name in self.target_names}
         scoring += clock(images)
         labels = batch["mask"] if "mask" in batch else clean[self.source_name]
         wanted = wanted_classes(self.target_labels, self.source, batch, labels)
@@ -228,9 +230,13 @@ class AttackModule(LightningModule):
                 region=batch.get("region"),
                 partners=batch.get("partners"),
                 watch=watched,
+                clean_logits=seen[0] if seen else None,
             )
             seconds = clock(images) - seconds
             memory = self._memory.end(images.device)
+        if seen:
+            passes["forward"] += len(images)  # the attack's price, whoever paid it
+            seen.clear()
         adversarial = batch.get("adversarial", adversarial)
         # The sign of NaN is NaN, and so is all that follows from it.
         refuse(~finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
@@ -242,13 +248,13 @@ class AttackModule(LightningModule):
         scoring -= clock(images)
         for name in self.target_names:
             self.on_status(f"scoring {name}")
-            preds[name] = {"clean": clean[name], "adversarial": self._classes(name, adversarial, names, failed)}
+            preds[name] = {"clean": clean[name], "adversarial": score(name, adversarial)}
         curve = {}
         if watched is not None:
             self.on_status("scoring single steps")
             # A target that fails at a step is left out as a whole: the curve ends in the figure of the table.
             curve["curve"] = watched.count(
-                lambda name, one: self._classes(name, one, names, failed),
+                score,
                 lambda one: self.attack.quantize(images, one) if self.quantize else one,
                 {name: both["adversarial"] for name, both in preds.items()},
                 labels,
@@ -266,7 +272,7 @@ class AttackModule(LightningModule):
             **({"region": batch["region"]} if "region" in batch else {}),
             "preds": preds,
             **curve,
-            "failed": failed,
+            "failed": score.failed,
             "figures": figures,
             "passes": {kind: count / len(images) for kind, count in passes.items()},
             "seconds": seconds,
@@ -274,19 +280,20 @@ class AttackModule(LightningModule):
             "memory": None if memory is None else memory / len(images),
         }
 
-    def _clean(self, name: str, batch: dict[str, Any], names: list[str], failed: list[dict[str, str]]) -> Tensor:
-        """As `_classes` for the clean photos; what is known of all of them is not computed again."""
+    @property
+    def _lends(self) -> bool:
+        """Whether the attack can have the clean logits that the source is scored by: they are what it would see."""
+        alone = not hasattr(self.source, "members")
+        return self.attack.compares_with_clean and self.precision == "float32" and alone
+
+    def _clean(self, name: str, batch: dict[str, Any], score: Scorer, keep: list[Tensor] | None) -> Tensor:
+        """What a network says of the clean photos; what is known of all of them is not asked again."""
 
         def predict() -> Tensor:
-            return self._classes(name, batch["image"], names, failed)
+            return score(name, batch["image"], keep)
 
         if self.kept is None or "digest" not in batch:
             return predict()
         autocast = torch.is_autocast_enabled(self.device.type)
         network = self.scored[self.target_names.index(name)], self.engine, repr(self.windows), autocast
-        return self.kept.of(network, batch["digest"], predict, lambda place: name in failed[place]).to(self.device)
-
-    def _classes(self, name: str, images: Tensor, names: list[str], failed: list[dict[str, str]]) -> Tensor:
-        """Classes that a network predicts, (B, H, W); where a target cannot, that goes to `failed`, or is an error."""
-        network = self.scored[self.target_names.index(name)]
-        return predicted_classes(network, name, images, names, failed, self.on_error, name == self.source_name)
+        return self.kept.of(network, batch["digest"], predict, lambda row: name in score.failed[row]).to(self.device)

@@ -38,6 +38,7 @@ class Problem:
         targeted: whether the labels are wanted.
         region: (B, 1, H, W) bool, where images may change; None = everywhere.
         watch: to be shown the images of each step, (B, 3, H, W) inside the budget; None = nobody looks.
+        clean_logits: (B, C, H, W), what the model says about the clean images; None = not known yet.
     """
 
     model: Model
@@ -48,6 +49,7 @@ class Problem:
     targeted: bool = False
     region: Tensor | None = None
     watch: Watch | None = None
+    clean_logits: Tensor | None = None
 
     def predict(self, images: Tensor) -> Prediction:
         """What the model says about images."""
@@ -61,6 +63,7 @@ class Problem:
             labels=self.labels[rows],
             draws=self.draws.select(rows.tolist()),
             region=None if self.region is None else self.region[rows],
+            clean_logits=None if self.clean_logits is None else self.clean_logits[rows],
         )
 
     def show(self, step: int, images: Tensor) -> None:
@@ -95,6 +98,9 @@ class Attack(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
 
+    compares_with_clean = False
+    """Whether it begins with a forward pass of the clean images, which `clean_logits` saves."""
+
     @abstractmethod
     def perturb(self, problem: Problem) -> Tensor:
         """Adversarial images in [0, 1]; the problem is checked, the model is frozen, gradients are on."""
@@ -126,6 +132,7 @@ class Attack(ABC):
         region: Tensor | None = None,
         partners: Tensor | None = None,
         watch: Watch | None = None,
+        clean_logits: Tensor | None = None,
     ) -> Tensor:
         """Attack `model` on `images`.
 
@@ -143,6 +150,8 @@ class Attack(ABC):
             region: (B, H, W) bool, where images may change; None = everywhere.
             partners: (B, P, 3, H, W), for attacks that mix images: P other images for each.
             watch: called after each step with its images, see `Watch`; they must not be written to.
+            clean_logits: (B, C, H, W), what the model says about `images`, for attacks that compare with it; None:
+                they ask the model.
 
         Returns:
             Adversarial images, shape and type of `images`, detached.
@@ -176,7 +185,8 @@ class Attack(ABC):
         shown = None if watch is None else lambda step, adversarial: watch(step, changed(adversarial))
         with _frozen(model), torch.enable_grad():
             draws = Draws(seeds, images.device, partners)
-            return changed(self.perturb(Problem(model, clean, labels, draws, log, targeted, region, shown)))
+            problem = Problem(model, clean, labels, draws, log, targeted, region, shown, clean_logits)
+            return changed(self.perturb(problem))
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255), inside the budget if the attack has one."""

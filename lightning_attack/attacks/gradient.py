@@ -62,9 +62,14 @@ class LossGradient:
         self._partial = any(transform.partial for transform in input_transforms)
         self._checked = False
         self._members: list[tuple[Recorder, float, Moment]] = []
-        for network, weight in loss_members(problem.model):
+        members = loss_members(problem.model)
+        # Of an ensemble by loss it is not known what each member says.
+        known = None if objective.layers or len(members) > 1 else problem.clean_logits
+        for network, weight in members:
             recorder, moment = Recorder(network, objective.layers), Moment(0, steps)
-            if objective.needs_clean:
+            if objective.needs_clean and known is not None:
+                moment.clean = Prediction(known, problem.labels, problem.targeted)
+            elif objective.needs_clean:
                 with torch.no_grad():
                     moment.clean = self._prediction(recorder, View(problem.images, lambda logits: logits))
             self._members.append((recorder, weight, moment))

@@ -99,6 +99,11 @@ class IterativeAttack(Attack):
     def mixes(self) -> bool:  # type: ignore[override]
         return any(transform.mixes for transform in self.input_transforms)
 
+    @property
+    def compares_with_clean(self) -> bool:  # type: ignore[override]
+        # Features of clean images have to be seen while the model runs.
+        return self.objective.needs_clean and not self.objective.layers
+
     def check_model(self, model: Model) -> None:
         for network, _ in loss_members(model):
             Recorder(network, self.objective.layers)

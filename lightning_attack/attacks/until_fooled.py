@@ -57,6 +57,10 @@ class UntilFooled(Attack):
     def targetable(self) -> bool:  # type: ignore[override]
         return self.attack.targetable
 
+    @property
+    def compares_with_clean(self) -> bool:  # type: ignore[override]
+        return self.attack.compares_with_clean
+
     def check_model(self, model: Model) -> None:
         if len(loss_members(model)) > 1:
             raise AttackError("UntilFooled asks one network whether pixels are fooled; set the ensemble's by=logits")

@@ -100,6 +100,10 @@ class WorstCase(Attack):
     def mixes(self) -> bool:  # type: ignore[override]
         return any(attack.mixes for attack in self.attacks)
 
+    @property
+    def compares_with_clean(self) -> bool:  # type: ignore[override]
+        return any(attack.compares_with_clean for attack in self.attacks)
+
     def check_model(self, model: Model) -> None:
         for attack in self.attacks:
             attack.check_model(model)
