@@ -42,9 +42,11 @@ class ImageLogger(Callback):
         self.count, self.magnify, self.width = count, magnify, width
         self._folder = Path()
         self._first: set[int] | None = None
+        self._strips: dict[Path, tuple[str, np.ndarray]] = {}
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self._folder = Path(trainer.log_dir or ".") / "panels"  # talks to the other processes: all of them must ask
+        self._strips = {}
         datamodule = getattr(trainer, "datamodule", None)
         indices = getattr(datamodule, "indices", None)
         self._first = None if indices is None else {*indices()[: self.count]}
@@ -54,14 +56,11 @@ class ImageLogger(Callback):
     ) -> None:
         for row, index in enumerate(outputs["index"].tolist() if "image" in outputs else ()):
             if index < self.count if self._first is None else index in self._first:
-                strip = self._strip(pl_module, outputs, row)
-                pl_module.behind.do(self._write, index, outputs["name"][row], strip)
-
-    def _write(self, index: int, name: str, strip: Tensor) -> None:
-        # The name is in the file, not the file's: it may have folders in it.
-        with complete(self._folder / f"{index:08d}.png") as path:
-            picture = Image.fromarray(strip.permute(1, 2, 0).numpy())
-            picture.save(path, format="png", compress_level=1, pnginfo=_text(name))
+                # The name is in the file, not the file's: it may have folders in it.
+                file, name = self._folder / f"{index:08d}.png", outputs["name"][row]
+                strip = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
+                self._strips[file] = name, strip
+                pl_module.behind.do(_write, file, name, strip)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")
@@ -74,8 +73,8 @@ class ImageLogger(Callback):
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
 
         def show(file: Path) -> None:
-            with Image.open(file) as image:
-                name, strip = image.text["name"], np.array(image)  # type: ignore[attr-defined]
+            # Read are those of other processes and of earlier parts of the run.
+            name, strip = self._strips[file] if file in self._strips else _read(file)
             maps = strip[:, strip.shape[1] // len(panels) * PHOTOS :]
             picture = captioned(strip, panels, COLUMNS, classes_in(maps, classes))
             for board in boards:
@@ -84,6 +83,7 @@ class ImageLogger(Callback):
         # Nearly all of their time goes into PNGs, read and made; the run has ended, and its processors are free.
         with ThreadPoolExecutor() as pool:
             list(pool.map(show, sorted(self._folder.glob("*.png")) if boards else []))
+        self._strips = {}
 
     def _strip(self, module: AttackModule, outputs: dict[str, Any], row: int) -> Tensor:
         clean, adversarial = outputs["image"][row], outputs["adversarial"][row]
@@ -94,10 +94,16 @@ class ImageLogger(Callback):
         return side_by_side([clean, adversarial, difference], labels, self.width)
 
 
-def _text(name: str) -> PngInfo:
+def _write(file: Path, name: str, strip: np.ndarray) -> None:
     info = PngInfo()
     info.add_text("name", name)
-    return info
+    with complete(file) as path:
+        Image.fromarray(strip).save(path, format="png", compress_level=1, pnginfo=info)
+
+
+def _read(file: Path) -> tuple[str, np.ndarray]:
+    with Image.open(file) as image:
+        return image.text["name"], np.array(image)  # type: ignore[attr-defined]
 
 
 def _source_first(module: AttackModule) -> list[str]:
