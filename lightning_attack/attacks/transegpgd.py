@@ -13,6 +13,9 @@ from lightning_attack.attacks.prediction import Prediction
 
 KLDirection = Literal["adversarial||clean", "clean||adversarial"]
 
+BLOCK = 2**18
+"""Terms of the divergence that are held at once, of each image."""
+
 
 class FoolAllPixels(WeightedCrossEntropy):
     """Stage one of TranSegPGD: one weight for still correct pixels, another for misclassified ones.
@@ -111,8 +114,7 @@ class TransferablePixels(WeightedCrossEntropy):
         p, q = prediction.log_probs, moment.clean.log_probs
         if self.kl == "clean||adversarial":
             p, q = q, p
-        terms = p.exp().mul_(p - q)  # in place: the largest tensors of the loss
-        divergence = terms.sum(1).masked_fill(~prediction.valid, torch.nan).flatten(1)
+        divergence = _divergence(p, q).masked_fill(~prediction.valid, torch.nan).flatten(1)
         if self.threshold == "mean":
             limit = divergence.nanmean(1, keepdim=True)
         else:
@@ -121,6 +123,16 @@ class TransferablePixels(WeightedCrossEntropy):
             ranks = ((prediction.count - 1).clamp_min(0) * quantile).long()[:, None]
             limit = divergence.sort(1)[0].gather(1, ranks)
         return (divergence > limit).view_as(prediction.labels)
+
+
+def _divergence(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) of each pixel, (B, H, W), from log-probabilities (B, C, H, W).
+
+    Some rows at a time: its terms would be the largest tensors of the loss, and so few of them stay in the cache.
+    """
+    rows = max(1, BLOCK // (p.shape[1] * p.shape[3]))
+    blocks = zip(p.split(rows, 2), q.split(rows, 2), strict=True)
+    return torch.cat([now.exp().mul_(now - then).sum(1) for now, then in blocks], 1)
 
 
 class Switch:

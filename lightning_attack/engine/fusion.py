@@ -9,6 +9,7 @@ from torch import fx
 
 from lightning_attack.engine.depthwise import dilated_depthwise
 from lightning_attack.engine.graphs import arguments, call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
+from lightning_attack.engine.masks import passed, passed_, unpooled
 from lightning_attack.engine.pointwise import pointwise
 from lightning_attack.engine.strided import shuffled, spread, thinned
 
@@ -27,6 +28,7 @@ _IN_PLACE: dict[Any, Any] = {
     aten.hardtanh.default: aten.hardtanh_.default,
     aten.silu.default: aten.silu_.default,
     aten.hardswish.default: aten.hardswish_.default,
+    passed: passed_,
 }
 _IN_PLACE_GRADIENT: dict[Any, Any] = {
     aten.threshold_backward.default: aten.threshold_backward.grad_input,
@@ -36,7 +38,7 @@ _IN_PLACE_GRADIENT: dict[Any, Any] = {
 
 _NEW = {
     _CONVOLUTION, _TRANSPOSED, _SUM, _SUM_IN_PLACE, dilated_depthwise, pointwise, shuffled,
-    spread, thinned, aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
+    spread, thinned, unpooled, aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
     aten.max_pool2d_with_indices_backward.default, aten.avg_pool2d_backward.default,
     *_IN_PLACE, *_IN_PLACE.values(), *_IN_PLACE_GRADIENT, *_IN_PLACE_GRADIENT.values(),
 }  # fmt: skip

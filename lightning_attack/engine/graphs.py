@@ -56,7 +56,8 @@ def add_constant(module: fx.GraphModule, before: fx.Node, value: Tensor) -> fx.N
     """A node, placed before another one, that reads a new constant of the module."""
     for node in module.graph.nodes:
         if node.op == "get_attr" and getattr(module, str(node.target)) is value:
-            before.prepend(node)
+            if before < node:
+                before.prepend(node)
             return node
     number = 0
     while hasattr(module, f"constant{number}"):

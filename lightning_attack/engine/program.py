@@ -14,7 +14,7 @@ from torch.fx.graph import _BoxedCodeGen
 from lightning_attack.engine.convolution import Packed, lower
 from lightning_attack.engine.folding import fold
 from lightning_attack.engine.fusion import fuse, reuse
-from lightning_attack.engine.graphs import copied
+from lightning_attack.engine.graphs import copied, dtype, outputs, shape
 from lightning_attack.engine.precision import to_bfloat16
 from lightning_attack.engine.trace import CPU, split, trace_forward, trace_joint
 
@@ -48,12 +48,14 @@ class Program:
         self._images, self._packed = images, packed
         self._graph: fx.GraphModule | None = rewritten(network, images, bfloat16)
         self._logits: fx.GraphModule | None = None
-        self._halves: tuple[fx.GraphModule, fx.GraphModule] | None = None
+        self._parts: tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of the images."""
         if images.requires_grad and torch.is_grad_enabled():
-            return _Differentiable.apply(images, *(self._halves or self._build_halves()))
+            forward, resized, back = self._parts or self._build_parts()
+            logits: list[Tensor] = []
+            return _Resized.apply(_Inner.apply(images, forward, back, outputs(resized)[0], logits), logits, resized)
         with torch.no_grad():
             return (self._logits or self._build_logits())(channels_last(images))
 
@@ -64,18 +66,19 @@ class Program:
                 self._release()
             return self._logits  # type: ignore[return-value]  # another thread may have built it
 
-    def _build_halves(self) -> tuple[fx.GraphModule, fx.GraphModule]:
+    def _build_parts(self) -> tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule]:
         with BUILDING, torch.inference_mode(False):
-            if self._halves is None and self._graph is not None:
+            if self._parts is None and self._graph is not None:
                 # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
-                forward, backward = split(lower(trace_joint(self._graph, self._images), self._packed))
-                self._halves = reuse(fuse(forward)), _from_a_list(reuse(fuse(backward)))
+                forward, *back = split(lower(trace_joint(self._graph, self._images), self._packed))
+                resized, rest = (reuse(fuse(one)) for one in back)
+                self._parts = reuse(fuse(forward)), resized, _from_a_list(rest)
                 self._release()
-            return self._halves  # type: ignore[return-value]  # another thread may have built it
+            return self._parts  # type: ignore[return-value]  # another thread may have built it
 
     def _release(self) -> None:
         """Drop the graph, and with it the weights that are not packed, once all is built from it."""
-        if self._logits is not None and self._halves is not None:
+        if self._logits is not None and self._parts is not None:
             self._graph = None
 
 
@@ -86,22 +89,46 @@ def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-class _Differentiable(Function):
-    """The network as one operator."""
+class _Inner(Function):
+    """The network as one operator, whose result stands for the logits where their gradient is smallest.
+
+    The result has its shape and its type and nothing else; the logits are put into a list.
+    """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, forward: fx.GraphModule, backward: fx.GraphModule) -> Tensor:
-        logits, *kept = forward(channels_last(images))
+    def forward(
+        ctx: Any, images: Tensor, forward: fx.GraphModule, back: fx.GraphModule, small: fx.Node, logits: list[Tensor]
+    ) -> Tensor:
+        result, *kept = forward(channels_last(images))
         ctx.save_for_backward(*kept)
-        ctx.graph = backward
-        return logits
+        ctx.graph = back
+        logits.append(result)
+        return torch.empty((), dtype=dtype(small)).expand(shape(small))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        given = [*ctx.saved_tensors, channels_last(gradient)]
+        ctx.maybe_clear_saved_tensors()  # all of them, unless the caller wants to come back
+        return ctx.graph(given).contiguous(), None, None, None, None
+
+
+class _Resized(Function):
+    """What comes after that as an operator of its own, which takes the logits from the list.
+
+    Autograd holds what an operator's backward pass is given until that is done. Were the network one operator, the
+    gradient of logits as large as images would be held while the whole network runs backwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, small: Tensor, logits: list[Tensor], back: fx.GraphModule) -> Tensor:
+        ctx.graph = back
+        return logits.pop().detach()  # the operator above may have kept them; it must not keep their history
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        given = [*ctx.saved_tensors, channels_last(gradient)]
-        ctx.maybe_clear_saved_tensors()  # all of them, unless the caller wants to come back
-        return ctx.graph(given).contiguous(), None, None
+        return ctx.graph(channels_last(gradient)), None, None
 
 
 def channels_last(images: Tensor) -> Tensor:

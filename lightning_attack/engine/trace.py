@@ -19,10 +19,12 @@ from lightning_attack.engine.graphs import (
     calls,
     cleaned,
     is_tensor,
+    only_user,
     outputs,
     replace,
     shape,
 )
+from lightning_attack.engine.masks import keep_less, mask_maxima
 
 aten = torch.ops.aten
 
@@ -52,14 +54,16 @@ def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphMod
     with torch.enable_grad():
         module = traced(joint, images, shape(outputs(forward)[0]))
     _mask_by_results(module.graph)
+    mask_maxima(module.graph)
     return cleaned(module)
 
 
-def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The two halves of `trace_joint`.
+def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule]:
+    """The parts of `trace_joint`.
 
-    The first gives (logits, *kept) of the images, the second the gradient of the images, given (*kept, gradient of the
-    logits). What the logits do not need is left to the second half; what both need is kept.
+    The first gives (logits, *kept) of the images. The second takes the gradient of the logits to where it is smallest,
+    mostly from before they were resized. The third gives the gradient of the images, given (*kept, that gradient).
+    What the logits do not need is left to the backward pass; what both need is kept.
     """
     images, gradient = (node for node in joint.graph.nodes if node.op == "placeholder")
     logits, result = outputs(joint)
@@ -72,12 +76,23 @@ def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
             todo += node.all_input_nodes
     # One of several results of an operator, such as the places of maxima, is kept as a tensor of its own.
     first |= {node for node in calls(joint.graph, operator.getitem) if arguments(node)[0] in first}
+    first |= keep_less(joint.graph, first)
     later = [node for node in joint.graph.nodes if node not in first and node.op != "output"]
     used = {node for user in later for node in user.all_input_nodes}
     kept = [node for node in joint.graph.nodes if node in first & used and node.op != "get_attr"]
     if not all(map(is_tensor, kept)):
         raise UnsupportedError("the backward pass needs a result that is no tensor")
-    return _part(joint, [images], [logits, *kept]), _part(joint, [*kept, gradient], result)
+    small = _smallest(gradient)
+    forward, back = _part(joint, [images], [logits, *kept]), _part(joint, [*kept, small], result)
+    return forward, _part(joint, [gradient], small), back
+
+
+def _smallest(gradient: fx.Node) -> fx.Node:
+    """The smallest of the results that come of the gradient of the logits alone, one after the other."""
+    chain = [gradient]
+    while (user := only_user(chain[-1])) is not None and user.all_input_nodes == chain[-1:] and is_tensor(user):
+        chain.append(user)
+    return min(chain, key=lambda node: node.meta["val"].nbytes)
 
 
 def _part(joint: fx.GraphModule, inputs: list[fx.Node], result: fx.Node | list[fx.Node]) -> fx.GraphModule:

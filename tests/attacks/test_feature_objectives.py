@@ -1,13 +1,9 @@
 """Objectives on features: the dense formulas, memory, regions by hand; and the recorder that gives the features."""
 
-import weakref
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lightning_attack.attacks import (
     FoolAllPixels,
@@ -24,6 +20,7 @@ from lightning_attack.attacks.feature_objectives import FSPGD, RPPGD
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.objectives import Moment, Prediction
 from lightning_attack.models import Ensemble
+from tests.memory import LiveMemory
 
 from .toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
 
@@ -88,29 +85,6 @@ def test_fspgd_takes_tokens():
     assert torch.equal(maps, tokens)
     with pytest.raises(ValueError, match=r"layer 'a' returned \(2, 60\); expected maps .* or tokens"):
         FSPGD(["a"])(with_features(labels, a=now.flatten(1)), Moment(1, 4, clean=with_features(labels, a=before)))
-
-
-class LiveMemory(TorchDispatchMode):
-    """Bytes of all tensors that were made inside and are still alive; `peak` is the most at any time."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak, self.known = 0, 0, set()
-
-    def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
-        result = function(*arguments, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.known:
-                storage = tensor.untyped_storage()
-                self.known.add(storage._cdata)
-                self.live += storage.nbytes()
-                weakref.finalize(storage, self.forget, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.live)
-        return result
-
-    def forget(self, storage, size):
-        self.known.discard(storage)
-        self.live -= size
 
 
 def test_memory_at_stride_4():

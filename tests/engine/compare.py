@@ -47,11 +47,12 @@ def check(network, images, logits=1e-6, gradient=1e-6, **settings):
 
 
 def operators(fast, images):
-    """What the graphs of a prepared network call: for the logits alone, forward, and backward."""
+    """What the graphs of a prepared network call: for the logits alone, forward, and backward; but for types."""
     both(fast, images)
     with torch.no_grad():
         fast(images)
     (program,) = fast._programs.values()
-    graphs = (program._logits, *program._halves)
-    return tuple([str(getattr(node.target, "__name__", node.target)) for node in graph.graph.nodes
-                  if node.op == "call_function"] for graph in graphs)  # fmt: skip
+    forward, *backward = program._parts
+    return tuple([str(getattr(node.target, "__name__", node.target)) for graph in graphs for node in graph.graph.nodes
+                  if node.op == "call_function" and "_to_copy" not in str(node.target)]
+                 for graphs in ([program._logits], [forward], backward))  # fmt: skip

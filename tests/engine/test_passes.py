@@ -5,9 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_attack.attacks import pgd, transegpgd, vmi_fgsm
+from lightning_attack.engine import masks, prepare
 from lightning_attack.engine.convolution import Packed
 from lightning_attack.engine.program import Program, rewritten
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
+from tests.memory import LiveMemory
 
 from .compare import apart, both, check, noise, operators
 
@@ -51,6 +54,13 @@ def network(function, *layers):
 def test_batch_norms_are_folded(layers):
     made, images = network(lambda x, a, b: b(a(x)), *layers), noise(2, 3, 8, 10)
     assert not any("batch_norm" in name for names in operators(check(made, images), images) for name in names)
+
+
+def test_a_convolution_that_is_called_twice():
+    made = network(lambda x, conv: conv(conv(x).relu() + x), nn.Conv2d(3, 3, 3, padding=1))
+    images = noise(2, 3, 8, 10)
+    alone, forward, _ = operators(check(made, images), images)
+    assert sum("pointwise" in name for name in alone) == sum("pointwise" in name for name in forward) == 2
 
 
 def test_a_convolution_with_two_users_keeps_its_weights():
@@ -157,19 +167,105 @@ def test_what_no_rewrite_knows_is_run_as_it_is(function):
 def test_the_halves_keep_what_both_need_and_no_more():
     layers = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
     made = network(lambda x, a, b: b(F.relu6(a(x))), *layers)
-    forward, backward = split(trace_joint(trace_forward(made, (2, 3, 8, 8)), (2, 3, 8, 8)))
+    forward, first, backward = split(trace_joint(trace_forward(made, (2, 3, 8, 8)), (2, 3, 8, 8)))
     images, gradient = noise(2, 3, 8, 8), noise(2, 2, 8, 8, seed=1)
     logits, *kept = forward(images)
     expected, expected_gradient = both(made, images, gradient)
     assert torch.equal(logits, expected)
-    assert apart(backward(*kept, gradient), expected_gradient) < 1e-6
+    assert apart(backward(*kept, first(gradient)), expected_gradient) < 1e-6
 
 
 def test_what_a_step_keeps():
-    # 20 layers of 1 MB: their results are kept, of which the last are the logits too, and nothing else.
+    # 20 layers of 1 MB: of their results it is kept where they are above 0, in bytes, and nothing else.
     layers = [nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(20)]
     made = network(lambda x, first, *rest: nn.Sequential(first, *rest)(x), nn.Conv2d(3, 16, 1), *layers)
     program = Program(made, (1, 3, 128, 128), False, Packed())
     program(noise(1, 3, 128, 128).requires_grad_())
-    kept = program._halves[0](noise(1, 3, 128, 128))
-    assert sum(one.numel() * one.element_size() for one in kept) == 21 * 2**20
+    _, *kept = program._parts[0](noise(1, 3, 128, 128))
+    assert sum(one.nbytes for one in kept) == 20 * 2**18
+
+
+def small(x, a, b):
+    return b(F.max_pool2d(a(x).relu(), 3, 2, 1))
+
+
+def forked(x, a, b):
+    y = F.max_pool2d(a(x).relu(), 3, 2, 1)
+    return b(y) + y[:, :4]
+
+
+def skipping(x, a, b):
+    y = a(x).relu()
+    return b(F.interpolate(F.max_pool2d(y, 2), scale_factor=2) + y)
+
+
+def signed(x, a, b):
+    return b(F.max_pool2d(a(x), 3, 2, 1, ceil_mode=True).relu())
+
+
+def squared(x, a, b):
+    y = a(x).relu()
+    return b(y * y)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (small, {("bool", 5), ("int32", 5)}),  # the mask of the maxima alone
+        (forked, {("bool", 5), ("int32", 5)}),
+        (skipping, {("bool", 10), ("int32", 5)}),  # the mask of what is pooled, which has another user
+        (signed, {("bool", 6), ("int32", 6)}),
+        (squared, {("float32", 10)}),  # the gradient needs the values
+    ],
+)
+def test_masks_and_places_are_kept_where_values_are_not_needed(function, expected):
+    made = network(function, nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1))
+    images = noise(2, 3, 8, 10)
+    (program,) = check(made, images)._programs.values()
+    _, *kept = program._parts[0](images)
+    assert {(str(one.dtype)[6:], one.shape[-1]) for one in kept} == expected
+    assert len(kept) == len(expected)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_masked_gradients_in_blocks(layout, kind, monkeypatch):
+    monkeypatch.setattr(masks, "BLOCK", 100)
+    gradient, results = (noise(2, 3, 9, 7, seed=seed).sub(0.5).to(kind) for seed in (0, 1))
+    gradient[0, 0, 0] = torch.inf
+    above = results.to(memory_format=layout) > 0
+    expected = torch.where(above, gradient, 0)
+    for own in (gradient.clone(), gradient.to(memory_format=torch.channels_last), gradient.mT.contiguous().mT):
+        before = own.clone()
+        assert torch.equal(masks.passed(own, above), expected)
+        assert torch.equal(own, before)
+        assert masks.passed_(own, above) is own
+        assert torch.equal(own, expected)
+
+
+@pytest.mark.parametrize(
+    ("attack", "limit"), [(pgd(steps=2), 3.5), (vmi_fgsm(steps=1, samples=3), 3.6), (transegpgd(steps=2), 5.75)]
+)
+def test_what_an_attack_holds_at_once(attack, limit):
+    """In logits of full size, which are resized from a fourth of it.
+
+    These are the logits and their log-probabilities, or log-probabilities and gradient, for TranSegPGD also the same of
+    the clean images; masks, and maps without classes. More is held with ReLU's results in place of masks (+1.9), with
+    all terms of a divergence (+1.5), or with the gradient of the logits while the network runs backwards (+0.3).
+    """
+    wide = nn.Conv2d(32, 512, 1), nn.Conv2d(512, 512, 1)
+    layers = [*(nn.Conv2d(32, 32, 3, padding=1) for _ in range(8)), *wide]
+
+    def function(x, first, last, *layers):
+        x = first(x)
+        for layer in layers:
+            x = layer(x).relu()
+        return F.interpolate(last(x), scale_factor=4, mode="bilinear")
+
+    made = network(function, nn.Conv2d(3, 32, 4, 4), nn.Conv2d(512, 32, 1), *layers)
+    fast, images, labels = prepare(made), noise(1, 3, 256, 256), torch.zeros(1, 256, 256, dtype=torch.int64)
+    attack(fast, images, labels, [0])
+    with LiveMemory() as memory:
+        attack(fast, images, labels, [0])
+    logits = 32 * 256 * 256 * 4
+    assert memory.peak <= limit * logits, memory.peak / logits
