@@ -9,7 +9,7 @@ from torch import fx
 
 from lightning_attack.engine.depthwise import dilated_depthwise
 from lightning_attack.engine.graphs import arguments, call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
-from lightning_attack.engine.masks import passed, passed_, unpooled
+from lightning_attack.engine.masks import join_sums, passed, passed_, unpooled
 from lightning_attack.engine.pointwise import pointwise
 from lightning_attack.engine.strided import shuffled, spread, thinned
 
@@ -73,6 +73,7 @@ def reuse(module: fx.GraphModule) -> fx.GraphModule:
     for node in calls(module.graph, *_IN_PLACE_GRADIENT):
         if _handed_over(node, arguments(node)[0]):
             node.target, node.kwargs = _IN_PLACE_GRADIENT[node.target], {"grad_input": arguments(node)[0]}
+    join_sums(module.graph)
     module.recompile()
     return module
 

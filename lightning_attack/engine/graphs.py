@@ -69,7 +69,9 @@ def add_constant(module: fx.GraphModule, before: fx.Node, value: Tensor) -> fx.N
     return node
 
 
-def call(before: fx.Node, like: Tensor, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+def call(
+    before: fx.Node, like: Tensor | tuple[Tensor, ...], target: Callable[..., Any], *args: Any, **kwargs: Any
+) -> fx.Node:
     """A node, placed before another one, that calls an operator; `like` has the shape and the type of its result."""
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, args, kwargs)

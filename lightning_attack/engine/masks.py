@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from lightning_attack.engine.graphs import arguments, call, calls, only_user, replace, shape
+from lightning_attack.engine.graphs import arguments, call, calls, dtype, is_tensor, only_user, replace, shape
 
 aten = torch.ops.aten
 
 _RELU, _RELU_GRADIENT = aten.relu.default, aten.threshold_backward.default
 _MAXIMA, _MAXIMA_GRADIENT = aten.max_pool2d_with_indices.default, aten.max_pool2d_with_indices_backward.default
+_CONVERT: Callable[..., Any] = aten._to_copy.default
 
 BLOCK = 2**20
 """Values looked at at once: few enough for the cache, so many that the calls cost nothing beside them."""
@@ -24,7 +25,7 @@ def passed(gradient: Tensor, above: Tensor) -> Tensor:
     """The gradient of ReLU: that of its results where they are above 0, elsewhere 0.
 
     Args:
-        gradient: of the results.
+        gradient: of the results, float32 or bfloat16.
         above: where they are above 0, bool, of the same shape.
 
     Example:
@@ -36,23 +37,47 @@ def passed(gradient: Tensor, above: Tensor) -> Tensor:
 
 def passed_(gradient: Tensor, above: Tensor) -> Tensor:
     """The same in the memory of the gradient."""
-    gradients, known = _in_order(gradient), _in_order(above)
-    if gradients is None or known is None or gradient.stride() != above.stride():
-        return gradient.copy_(aten.threshold_backward(gradient, above.to(gradient.dtype), 0))
-    # Operators on bool and floating values together are ten times slower than that of ReLU on values of one type.
-    values = gradient.new_empty(min(BLOCK, len(gradients)))
-    for part, there in zip(gradients.split(BLOCK), known.view(torch.uint8).split(BLOCK), strict=True):
-        aten.threshold_backward.grad_input(part, values[: len(part)].copy_(there), 0, grad_input=part)
+    for part, known in _blocks(gradient, above):
+        _pass(part, known)
     return gradient
 
 
-def _in_order(values: Tensor) -> Tensor | None:
-    """The values as they lie in memory; None if not one beside the other."""
-    if values.is_contiguous():
-        return values.view(-1)
-    if values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last):
-        return values.permute(0, 2, 3, 1).view(-1)
-    return None
+def passed_sum_(gradient: Tensor, other: Tensor, above: Tensor) -> Tensor:
+    """The same of the sum of two gradients, in the memory of the first."""
+    for part, more, known in _blocks(gradient, other, above):
+        _pass(part.add_(more), known)
+    return gradient
+
+
+def rectified_sum_(values: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """ReLU of a sum, in the memory of its first term, and where it is above 0.
+
+    Example:
+        >>> rectified_sum_(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 1.0, -0.5]))
+        (tensor([2., 0., 0.]), tensor([ True, False, False]))
+    """
+    above = torch.empty_like(values, dtype=torch.bool)
+    for part, more, known in _blocks(values, other, above):
+        known.copy_(part.add_(more).relu_())
+    return values, above
+
+
+def _pass(gradient: Tensor, above: Tensor) -> None:
+    # As integers, whose product with 0 or 1 is all bits or none; operators on bool and floating values are ten times
+    # slower.
+    integers = torch.int16 if gradient.itemsize == 2 else torch.int32
+    gradient.view(integers).mul_(above.view(torch.uint8).to(integers))
+
+
+def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Tensors of one shape in parts of `BLOCK` values; whole, if they do not lie in memory in the same order."""
+    if all(one.is_contiguous() for one in tensors):
+        flat = [one.view(-1) for one in tensors]
+    elif all(one.ndim == 4 and one.is_contiguous(memory_format=torch.channels_last) for one in tensors):
+        flat = [one.permute(0, 2, 3, 1).view(-1) for one in tensors]
+    else:
+        return [tensors]
+    return zip(*(one.split(BLOCK) for one in flat), strict=True)
 
 
 def unpooled(
@@ -125,6 +150,27 @@ def keep_less(graph: fx.Graph, forward: set[fx.Node]) -> set[fx.Node]:
     return added
 
 
+def join_sums(graph: fx.Graph) -> None:
+    """Do sums together with ReLU after them, or with its gradient: a block at a time, which is still in the cache."""
+    for node in calls(graph, aten.add_.Tensor):
+        operands, user = arguments(node), only_user(node)
+        if user is None or node.kwargs or not all(is_tensor(one) and _alike(one, node) for one in operands):
+            continue
+        if user.target is passed_ and arguments(user)[0] is node:
+            user.target, user.args = passed_sum_, (*operands, arguments(user)[1])
+            graph.erase_node(node)
+        masks = [one for one in user.users if one.target == _CONVERT and one.kwargs == {"dtype": torch.bool}]
+        if user.target == aten.relu_.default and masks:
+            pair = call(user, (user.meta["val"], masks[0].meta["val"]), rectified_sum_, *operands)
+            for number, one in enumerate((user, masks[0])):
+                replace(one, call(one, one.meta["val"], operator.getitem, pair, number))
+            graph.erase_node(node)
+
+
+def _alike(one: fx.Node, other: fx.Node) -> bool:
+    return shape(one) == shape(other) and dtype(one) == dtype(other)
+
+
 def _is_relu(node: fx.Node) -> bool:
     """Whether these are results of ReLU, or maxima of them: none is below 0."""
     if node.target is operator.getitem:
@@ -137,10 +183,9 @@ def _needs_a_mask(user: fx.Node, node: fx.Node) -> bool:
     return user.target == _RELU_GRADIENT and arguments(user)[0] is not node and arguments(user)[2] == 0
 
 
-def _instead(node: fx.Node, users: list[fx.Node], dtype: torch.dtype) -> fx.Node:
+def _instead(node: fx.Node, users: list[fx.Node], kind: torch.dtype) -> fx.Node:
     """The node's values in another type, in its place for some of its users."""
-    convert: Callable[..., Any] = aten._to_copy.default
-    short = call(node.next, node.meta["val"].to(dtype), convert, node, dtype=dtype)
+    short = call(node.next, node.meta["val"].to(kind), _CONVERT, node, dtype=kind)
     for user in users:
         user.replace_input_with(node, short)
     return short
