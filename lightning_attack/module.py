@@ -185,7 +185,8 @@ class AttackModule(LightningModule):
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
             self.trainer.predict_loop.inference_mode = False
 
-    def on_predict_end(self) -> None:
+    def on_predict_epoch_end(self) -> None:
+        # Before callbacks hear that predict has ended.
         self.behind.finish()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:

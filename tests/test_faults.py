@@ -2,12 +2,13 @@
 
 import errno
 import json
+import threading
 import time
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import nn
 
@@ -175,6 +176,68 @@ def test_images_are_written_while_the_next_batch_is_attacked(tmp_path, monkeypat
     monkeypatch.setattr(AttackModule, "predict_step", attacks)
     run(tmp_path, batch_size=1)
     assert records(tmp_path) == attacked == list(range(6))
+
+
+def predict(folder, module, *others):
+    """A run without a `RunFolder`, as of a program of one's own; its report, without times and memory."""
+    metrics = TransferMetrics(str(folder), table=False)
+    callbacks = [ImageWriter(str(folder)), metrics, *others]
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=callbacks, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.predict(module, datamodule=SegmentationDataModule(SCENES, batch_size=2), return_predictions=False)
+    return {key: metrics.report[key] for key in metrics.report if key not in ("seconds", "peak_memory_mb_per_image")}
+
+
+def test_a_run_that_fails_leaves_nothing_to_the_next(tmp_path, monkeypatch):
+    module, before = AttackModule(network(name="source"), pgd(steps=2)), threading.active_count()
+
+    def attacks(module, batch, number, own=AttackModule.predict_step):
+        if number == 1:
+            raise RuntimeError("fails")
+        return own(module, batch, number)
+
+    def writes(*_):
+        time.sleep(0.1)  # meanwhile the next attack fails
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttackModule, "predict_step", attacks)
+        patch.setattr(ImageWriter, "_write", writes)
+        with pytest.raises(RuntimeError, match="fails"):
+            predict(tmp_path / "one", module)
+    assert threading.active_count() == before
+    assert predict(tmp_path / "two", module)["images"] == 6
+
+
+def test_all_is_written_before_callbacks_hear_of_the_end(tmp_path, monkeypatch):
+    found, write = [], ImageWriter._write
+    end = Callback()
+    end.on_predict_end = lambda *_: found.extend(tmp_path.rglob("*.png"))
+    monkeypatch.setattr(ImageWriter, "_write", lambda *given: (time.sleep(0.1), write(*given)))
+    predict(tmp_path, AttackModule(network(name="source"), pgd(steps=2)), end)
+    assert len(found) == 6
+
+
+def test_what_becomes_of_the_outputs_does_not_matter(tmp_path, monkeypatch):
+    """A callback that comes later may write to them, while they wait to be written here."""
+    write = ImageWriter._write
+
+    def spoil(trainer, module, outputs, *_):
+        for value in [*outputs.values()]:
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+            elif isinstance(value, list | dict):
+                value.clear()
+
+    late = Callback()
+    late.on_predict_batch_end = spoil
+    monkeypatch.setattr(ImageWriter, "_write", lambda *given: (time.sleep(0.1), write(*given)))
+    reports = [
+        predict(tmp_path / str(number), AttackModule(network(name="source"), pgd(steps=2), curve_every=1), *others)
+        for number, others in enumerate(([], [late]))
+    ]
+    assert reports[0] == reports[1]
+    assert len(list((tmp_path / "1").rglob("*.png"))) == 6
 
 
 class Broken(SegmentationDataset):

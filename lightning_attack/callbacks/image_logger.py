@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_attack.callbacks.captions import captioned, classes_in
 from lightning_attack.callbacks.panels import side_by_side
+from lightning_attack.callbacks.writing import Writing
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 
@@ -24,7 +25,7 @@ COLUMNS = 4
 """Panels in a row, where TensorBoard shows them."""
 
 
-class ImageLogger(Callback):
+class ImageLogger(Writing):
     """Show a strip of panels for each of the first `count` images, whichever process attacked them.
 
     Panels: clean | adversarial | difference | ground truth | for each network, source first, its prediction for the

@@ -18,7 +18,7 @@ from lightning_attack.report import CONDITIONS
 
 
 def image_records(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str]) -> list[Record]:
-    """A record of each image, without `flips`.
+    """A record of each image, without `flips`; it shares nothing with the outputs, which others may write to.
 
     Args:
         module: what has attacked the images.
@@ -35,12 +35,12 @@ def image_records(module: AttackModule, outputs: dict[str, Any], parts: Sequence
             name=names[row],
             confusion=counts[row],
             size={key: float(values[row]) for key, values in size.items()},
-            passes=outputs["passes"],
+            passes={**outputs["passes"]},
             seconds=outputs["seconds"] / len(names),
             scoring=outputs["scoring"] / len(names),
             memory=outputs["memory"],
             digest=outputs["digest"][row],
-            failed=outputs["failed"][row],
+            failed={**outputs["failed"][row]},
             figures={key: values[:, row] for key, values in curves.items()},
             curve=None if points is None else points[row],
         )
@@ -92,7 +92,7 @@ def _points(module: AttackModule, outputs: dict[str, Any]) -> np.ndarray | None:
     """The confusion matrices along the curve, (B, targets, points, C, C); None without one."""
     if "curve" not in outputs:
         return None
-    counts = outputs["curve"].cpu().numpy()
+    counts = outputs["curve"].cpu().numpy().copy()
     for row, place in _unscored(module, outputs):
         counts[row, place] = 0
     return counts

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
+from lightning_attack.callbacks.writing import Writing
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 
 
-class ImageWriter(Callback):
+class ImageWriter(Writing):
     """Write `images/<name>.png` below the run's folder; names with folders in them make those folders.
 
     Values are rounded to 8 bits, never cut: cutting would lower values by a level and break the budget. Each file is
@@ -46,7 +47,7 @@ class ImageWriter(Callback):
     ) -> None:
         if "image" not in outputs:  # all were left out
             return
-        pl_module.behind.do(self._write_all, outputs["name"], to_bytes(outputs["adversarial"]))
+        pl_module.behind.do(self._write_all, [*outputs["name"]], to_bytes(outputs["adversarial"]))
 
     def _write_all(self, names: list[str], images: Tensor) -> None:
         with ThreadPoolExecutor(self.workers) as pool:

@@ -10,7 +10,6 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_attack.callbacks.writing import Writing
 from lightning_attack.commands import note_command
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
@@ -32,7 +32,7 @@ class RunError(OSError):
     """A run folder that this run cannot have."""
 
 
-class RunFolder(Callback):
+class RunFolder(Writing):
     """Make the run's folder, or go on with it, and log TensorBoard events into it: `trainer.log_dir` is this folder.
 
     The folder is `results/<attack>_<source>/version_N` with the first free N, or `results/<run_name>`. With a name the
@@ -115,8 +115,7 @@ class RunFolder(Callback):
         self._old_events = []
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
-        with suppress(Exception):  # the run has failed already; what it has finished is kept
-            pl_module.behind.finish()
+        super().on_exception(trainer, pl_module, exception)
         if self._made and not record_files(self._made) and not any(self._made.glob("images/**/*.png")):
             for logger in trainer.loggers:
                 logger.finalize("failed")

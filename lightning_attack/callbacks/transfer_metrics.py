@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
+from lightning_attack.callbacks.writing import Writing
 from lightning_attack.files import complete
 from lightning_attack.module import AttackModule
 from lightning_attack.records import Record, read_record, record_files, record_path, write_record
@@ -30,7 +31,7 @@ SKIPPED, TABLE = "skipped", "transfer.json"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
-class TransferMetrics(Callback):
+class TransferMetrics(Writing):
     """Count predictions against labels for every network, clean and adversarial; report at the end.
 
     Into the run's folder go `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows with
