@@ -236,7 +236,7 @@ class AttackModule(LightningModule):
             seconds = clock(images) - seconds
             memory = self._memory.end(images.device)
         if seen:
-            passes["forward"] += len(images)  # the attack's price, whoever paid it
+            passes["forward"] += self.attack.clean_passes * len(images)  # the attack's price, whoever paid it
             seen.clear()
         adversarial = batch.get("adversarial", adversarial)
         # The sign of NaN is NaN, and so is all that follows from it.
@@ -285,7 +285,7 @@ class AttackModule(LightningModule):
     def _lends(self) -> bool:
         """Whether the attack can have the clean logits that the source is scored by: they are what it would see."""
         alone = not hasattr(self.source, "members")
-        return self.attack.compares_with_clean and self.precision == "float32" and alone
+        return self.attack.clean_passes > 0 and self.precision == "float32" and alone
 
     def _clean(self, name: str, batch: dict[str, Any], score: Scorer, keep: list[Tensor] | None) -> Tensor:
         """What a network says of the clean photos; what is known of all of them is not asked again."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_attack.attacks import NoAttack, UntilFooled, WorstCase, pgd, transegpgd
+from lightning_attack.attacks import SVRE, Linf, NoAttack, TransferablePixels, UntilFooled, WorstCase, pgd, transegpgd
 from lightning_attack.clean import CleanPredictions
 from lightning_attack.models import Ensemble, SegmentationModel
 from lightning_attack.module import AttackModule
@@ -61,6 +61,7 @@ def module_of(attack, settings):
         (transegpgd(steps=4), {"windows": Windows(6, 0.5)}, 1),
         (UntilFooled(transegpgd(steps=4)), {}, 1),
         (WorstCase([pgd(steps=1), transegpgd(steps=2)], name="worst_case"), {}, 1),
+        (WorstCase([transegpgd(steps=1), transegpgd(steps=2)], name="worst_case"), {}, 2),
         (transegpgd(steps=4), {"windows": Windows(6, 0.5, attack="window")}, 0),
         (transegpgd(steps=4), {"engine": "fused", "precision": "bf16"}, 0),
         (pgd(steps=4), {}, 0),
@@ -92,3 +93,12 @@ def test_members_of_an_ensemble_are_asked_themselves():
     assert not torch.equal(
         attack(one, images, labels, [1, 2], clean_logits=one(images).roll(1, 1)), attack(one, images, labels, [1, 2])
     )
+
+
+def test_members_of_an_ensemble_by_logits_do_not_say_what_it_says():
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(2, 8, 8, dtype=torch.int64)
+    both = Ensemble([SegmentationModel(curved(torch.float32, seed)) for seed in (0, 1)])
+    attack = SVRE(TransferablePixels(), Linf(), steps=2)
+    expected = attack(both, images, labels, [1, 2])
+    assert torch.equal(attack(both, images, labels, [1, 2], clean_logits=both(images)), expected)

@@ -98,8 +98,8 @@ class Attack(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    compares_with_clean = False
-    """Whether it begins with a forward pass of the clean images, which `clean_logits` saves."""
+    clean_passes = 0
+    """How many forward passes of the clean images it makes to compare with them, which `clean_logits` saves."""
 
     @abstractmethod
     def perturb(self, problem: Problem) -> Tensor:

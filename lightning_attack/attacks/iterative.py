@@ -100,9 +100,9 @@ class IterativeAttack(Attack):
         return any(transform.mixes for transform in self.input_transforms)
 
     @property
-    def compares_with_clean(self) -> bool:  # type: ignore[override]
+    def clean_passes(self) -> int:  # type: ignore[override]
         # Features of clean images have to be seen while the model runs.
-        return self.objective.needs_clean and not self.objective.layers
+        return int(self.objective.needs_clean and not self.objective.layers)
 
     def check_model(self, model: Model) -> None:
         for network, _ in loss_members(model):

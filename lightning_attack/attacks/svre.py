@@ -113,7 +113,9 @@ class SVRE(IterativeAttack):
     def perturb(self, problem: Problem) -> Tensor:
         members = list(problem.model.members)  # type: ignore[attr-defined]
         weights = [float(weight) for weight in problem.model.weights]  # type: ignore[attr-defined]
-        losses = [self._loss(replace(problem, model=model)) for model in (problem.model, *members)]
+        # What the ensemble says of the clean images is not what its members say.
+        alone = [replace(problem, model=model, clean_logits=None) for model in members]
+        losses = [self._loss(one) for one in (problem, *alone)]
         ensemble, *single = [self._transformed(problem, loss) for loss in losses]
         adversarial, momentum = self.start(problem), torch.zeros_like(problem.images)
         for step in range(self.steps):

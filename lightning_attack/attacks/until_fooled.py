@@ -58,8 +58,8 @@ class UntilFooled(Attack):
         return self.attack.targetable
 
     @property
-    def compares_with_clean(self) -> bool:  # type: ignore[override]
-        return self.attack.compares_with_clean
+    def clean_passes(self) -> int:  # type: ignore[override]
+        return self.attack.clean_passes
 
     def check_model(self, model: Model) -> None:
         if len(loss_members(model)) > 1:

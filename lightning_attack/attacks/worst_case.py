@@ -101,8 +101,8 @@ class WorstCase(Attack):
         return any(attack.mixes for attack in self.attacks)
 
     @property
-    def compares_with_clean(self) -> bool:  # type: ignore[override]
-        return any(attack.compares_with_clean for attack in self.attacks)
+    def clean_passes(self) -> int:  # type: ignore[override]
+        return sum(attack.clean_passes for attack in self.attacks)
 
     def check_model(self, model: Model) -> None:
         for attack in self.attacks:
