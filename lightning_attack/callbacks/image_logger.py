@@ -23,6 +23,8 @@ PHOTOS = 3
 """Panels before those that show classes."""
 COLUMNS = 4
 """Panels in a row, where TensorBoard shows them."""
+AT_HAND = 32
+"""Strips that are kept in memory until TensorBoard is shown them; more, a few MB each, are read again."""
 
 
 class ImageLogger(Writing):
@@ -60,7 +62,8 @@ class ImageLogger(Writing):
                 # The name is in the file, not the file's: it may have folders in it.
                 file, name = self._folder / f"{index:08d}.png", outputs["name"][row]
                 strip = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
-                self._strips[file] = name, strip
+                if len(self._strips) < AT_HAND:
+                    self._strips[file] = name, strip
                 pl_module.behind.do(_write, file, name, strip)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
@@ -74,7 +77,7 @@ class ImageLogger(Writing):
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
 
         def show(file: Path) -> None:
-            # Read are those of other processes and of earlier parts of the run.
+            # Read are those of other processes and of earlier parts of the run, and those that were too many to keep.
             name, strip = self._strips[file] if file in self._strips else _read(file)
             maps = strip[:, strip.shape[1] // len(panels) * PHOTOS :]
             picture = captioned(strip, panels, COLUMNS, classes_in(maps, classes))

@@ -31,6 +31,7 @@ from lightning_attack.callbacks import (
     Overview,
     RunFolder,
     TransferMetrics,
+    image_logger,
 )
 from lightning_attack.callbacks.panels import class_colours
 from lightning_attack.callbacks.run_folder import RunError
@@ -346,6 +347,16 @@ def test_tensorboard_images(finished):
         occurs = {tuple(colour) for panel in panels[3:] for colour in panel.reshape(-1, 3)}
         colours = {tuple(colour) for colour in class_colours()[1:7].tolist()}  # (greys are those of letters, too)
         assert legend & colours == occurs & colours
+
+
+def test_few_strips_are_kept_in_memory(tmp_path, monkeypatch):
+    read, own = [], image_logger._read
+    monkeypatch.setattr(image_logger, "AT_HAND", 2)
+    monkeypatch.setattr(image_logger, "_read", lambda file: (read.append(file.name), own(file))[1])
+    metrics = TransferMetrics(table=False)
+    run(tmp_path, pgd(steps=1), callbacks=[RunFolder(str(tmp_path), "mine"), ImageLogger(4), metrics])
+    assert sorted(read) == ["00000002.png", "00000003.png"]
+    assert {tag for tag, _ in strips(tmp_path / "mine")} == {f"images/scene_{index:06d}" for index in range(4)}
 
 
 def test_a_run_that_goes_on_draws_its_curves_once(tmp_path):
