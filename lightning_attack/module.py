@@ -235,8 +235,9 @@ class AttackModule(LightningModule):
             )
             seconds = clock(images) - seconds
             memory = self._memory.end(images.device)
-        if seen:
-            passes["forward"] += self.attack.clean_passes * len(images)  # the attack's price, whoever paid it
+        if seen:  # what it lends is the attack's price, whoever paid it
+            passes["forward"] += self.attack.clean_passes * len(images)
+            memory = None if memory is None else memory + seen[0].nbytes
             seen.clear()
         adversarial = batch.get("adversarial", adversarial)
         # The sign of NaN is NaN, and so is all that follows from it.

@@ -38,6 +38,13 @@ def test_a_step_in_turns_with_plain_loops(tmp_path):
         assert abs(row["network_share"] + row["loss_share"] + row["rest_share"] - 1) < 1e-6
 
 
+def test_memory_of_an_attack(tmp_path):
+    words = ["--network=unet-resnet18", "--size", "1", "256", "256", "--attacks", "pgd", "--precisions", "float32"]
+    plain, fused = rows("memory.py", tmp_path / "file.json", *words, "--repeats=1")
+    assert [plain["attack"], fused["attack"]] == ["plain loop", "pgd"]
+    assert 0 < fused["peak_memory_mb"] < plain["peak_memory_mb"] / 1.5
+
+
 def test_table_of_engines():
     """The README's command, on one scene, one start and one engine."""
     words = ["--limit=1", "--starts=1", "--engine_starts=1", "--sources", "scenes_deeplabv3plus", "--engines", "fused"]

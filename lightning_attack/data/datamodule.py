@@ -35,8 +35,8 @@ class SegmentationDataModule(LightningDataModule):
             one as it comes: use batch size 1).
         every: attack every so-manieth photo only, from the first; 1 for all.
         limit: attack only the first so many of these; None for all.
-        num_workers: processes that read photos beside the main one; None: one where an accelerator would wait for
-            photos, none on the CPU.
+        num_workers: processes that read photos beside the main one; None: one where a GPU would wait for photos (CUDA),
+            else none.
         target_masks: folder of label maps `<name>.png` with the class that each pixel shall take, 255 = no wish; for
             `model.target_labels: masks`.
         region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
@@ -203,7 +203,7 @@ class SegmentationDataModule(LightningDataModule):
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         workers = self.num_workers
         if workers is None:
-            workers = int(self.trainer is not None and self.trainer.strategy.root_device.type != "cpu")
+            workers = int(self.trainer is not None and self.trainer.strategy.root_device.type == "cuda")
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

@@ -34,6 +34,7 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
 def prepare(
     network: nn.Module,
     example: Tensor | None = None,
+    *,
     kind: Kind = "fused",
     precision: Precision = "float32",
     say: Say | None = None,

@@ -40,9 +40,10 @@ NETWORKS: dict[str, tuple[Callable[[], SegmentationModel], int, tuple[int, int, 
 """Name -> how it is built, its number of classes (0: read off its first output), batch size, height and width."""
 
 
-def build(name: str) -> tuple[SegmentationModel, Tensor, Tensor]:
-    """The frozen network, images in [0, 1] and labels of them, the same in every process."""
-    make, classes, (batch, height, width) = NETWORKS[name]
+def build(name: str, size: tuple[int, int, int] | None = None) -> tuple[SegmentationModel, Tensor, Tensor]:
+    """The frozen network, images in [0, 1] of its own size or another, and labels; the same in every process."""
+    make, classes, own = NETWORKS[name]
+    batch, height, width = size or own
     network = freeze(make())
     draws = torch.Generator().manual_seed(1)
     images = torch.rand(batch, 3, height, width, generator=draws)

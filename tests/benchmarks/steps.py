@@ -95,7 +95,7 @@ def work(connection: Connection, ways: tuple[str, ...], threads: int) -> None:
             steps = _steps(name, ways)
             connection.send(None)
         elif kind == "memory":
-            connection.send(_added_memory(steps[name]))
+            connection.send(added_memory(steps[name]))
         elif kind == "count":
             connection.send(convolution_operations(*steps[name].args[:2]))
         else:
@@ -116,7 +116,7 @@ def _steps(name: str, ways: tuple[str, ...]) -> dict[str, partial[tuple[Tensor, 
     return steps
 
 
-def _added_memory(step: Callable[[], object]) -> float | None:
+def added_memory(step: Callable[[], object]) -> float | None:
     """MB by which the process grows in a step, beyond what it has before; None where the system does not say."""
     peak, here = PeakMemory(), torch.device("cpu")
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):

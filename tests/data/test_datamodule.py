@@ -275,8 +275,10 @@ def test_fewer_photos_to_learn_from_than_one_batch():
         SegmentationDataModule(train=SyntheticScenes(3, size=16), batch_size=4).train_dataloader()
 
 
-@pytest.mark.parametrize(("device", "given", "workers"), [("cpu", None, 0), ("cuda", None, 1), ("cuda", 3, 3)])
-def test_photos_are_read_beside_an_accelerator(device, given, workers):
+@pytest.mark.parametrize(
+    ("device", "given", "workers"), [("cpu", None, 0), ("cuda", None, 1), ("cuda", 0, 0), ("cpu", 3, 3)]
+)
+def test_photos_are_read_beside_a_gpu(device, given, workers):
     data = SegmentationDataModule(SyntheticScenes(2, size=16), num_workers=given)
     data.trainer = SimpleNamespace(world_size=1, strategy=SimpleNamespace(root_device=torch.device(device)))
     assert data.predict_dataloader().num_workers == workers
