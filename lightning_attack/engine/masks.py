@@ -25,7 +25,7 @@ def passed(gradient: Tensor, above: Tensor) -> Tensor:
     """The gradient of ReLU: that of its results where they are above 0, elsewhere 0.
 
     Args:
-        gradient: of the results, float32 or bfloat16.
+        gradient: of the results, of any floating type of 16, 32 or 64 bits.
         above: where they are above 0, bool, of the same shape.
 
     Example:
@@ -65,7 +65,7 @@ def rectified_sum_(values: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 def _pass(gradient: Tensor, above: Tensor) -> None:
     # As integers, whose product with 0 or 1 is all bits or none; operators on bool and floating values are ten times
     # slower.
-    integers = torch.int16 if gradient.itemsize == 2 else torch.int32
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[gradient.itemsize]
     gradient.view(integers).mul_(above.view(torch.uint8).to(integers))
 
 

@@ -132,5 +132,5 @@ class _Resized(Function):
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The images in the layout in which convolutions are fast."""
-    return images.contiguous(memory_format=torch.channels_last)
+    """The images in the layout in which convolutions are fast; of other dimensions than four, as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images

@@ -227,8 +227,29 @@ def test_masks_and_places_are_kept_where_values_are_not_needed(function, expecte
     assert len(kept) == len(expected)
 
 
+def enlarged(x):
+    return F.interpolate(x.flatten(2), scale_factor=2).unflatten(2, (2 * x.shape[2], x.shape[3]))
+
+
+def repeated(x):
+    return x[..., None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+
+
+@pytest.mark.parametrize("end", [enlarged, repeated, lambda x: x.mean((0, 2, 3)).expand(2, 4).view(2, 4, 1, 1)])
+def test_the_smallest_gradient_of_the_logits_may_be_no_image(end):
+    check(network(lambda x, conv: end(conv(x).relu()), nn.Conv2d(3, 4, 3, padding=1)), noise(2, 3, 8, 10))
+
+
+def test_masks_of_float64_inside_the_network():
+    def function(x, conv):
+        y = conv(x).double()
+        return (y.relu() * 2 + (y + y.sigmoid() - 0.4).relu()).float()
+
+    check(network(function, nn.Conv2d(3, 4, 3, padding=1)), noise(2, 3, 8, 10))
+
+
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
 def test_masked_gradients_in_blocks(layout, kind, monkeypatch):
     monkeypatch.setattr(masks, "BLOCK", 100)
     gradient, results = (noise(2, 3, 9, 7, seed=seed).sub(0.5).to(kind) for seed in (0, 1))
