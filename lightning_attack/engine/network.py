@@ -6,7 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -106,9 +106,13 @@ class PreparedNetwork(nn.Module):
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed = Packed()
         self._reported: set[str] = set()
-        self.say = say or (lambda status: None)
+        self.say = say or _nothing
         self._ready: set[Hashable] = set()
         self._weights, self._hooks = _weights(network), _hooks(network)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Packed weights can be neither copied nor pickled; a copy makes graphs of its own.
+        return {**vars(self), "_programs": OrderedDict(), "_packed": Packed(), "_ready": set()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
@@ -203,6 +207,10 @@ class PreparedNetwork(nn.Module):
             log.warning("'%s' runs without the %s engine: %s", _name(self.network), self.kind, reason)
 
 
+def _nothing(status: str) -> None:
+    """What is told when nobody listens."""
+
+
 def _name(network: nn.Module) -> str:
     return getattr(network, "name", type(network).__name__)
 
@@ -213,10 +221,10 @@ def _weights(network: nn.Module) -> list[tuple[int, int]]:
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
-def _hooks(network: nn.Module) -> list[tuple[int, ...]]:
+def _hooks(network: nn.Module) -> list[tuple[object, ...]]:
     """Which hooks each module has, and whether it has a `forward` of its own, as some recorders give it."""
     return [
         (*module._forward_hooks, -1, *module._forward_pre_hooks, -1, *module._backward_hooks, -1,
-         *module._backward_pre_hooks, id(vars(module).get("forward")))
+         *module._backward_pre_hooks, vars(module).get("forward"))
         for module in network.modules()
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What a prepared network promises beside its results: the network stays what it was, and nothing gets lost."""
 
 import copy
+import pickle
 import random
 import shutil
 import threading
@@ -187,6 +188,19 @@ def test_an_example_is_prepared_at_once():
     with torch.no_grad():
         fast(images)
     assert len(said) == 4
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
+def test_copies_make_graphs_of_their_own(copied, caplog):
+    fast, images = prepare(small()), noise(2, 3, 8, 8)
+    logits, gradient = both(fast, images)
+    other = copied(fast)
+    found, its = both(other, images)
+    assert torch.equal(found, logits)
+    assert torch.equal(its, gradient)
+    assert other._programs, "the copy runs as the network is"
+    assert other._packed is not fast._packed
+    assert not reports(caplog)
 
 
 def test_without_a_compiler_the_network_runs_itself(caplog, monkeypatch):
