@@ -171,9 +171,9 @@ class PreparedNetwork(nn.Module):
         """The program, if it gives what the network gives: one that draws random numbers, for one, may not."""
         with torch.no_grad():
             expected, found = self.network(images), program(images)
-        error = float((found - expected).norm() / expected.norm())
-        if expected.isfinite().all() and not error <= TOLERANCE[self.precision]:
-            raise UnsupportedError(f"its logits would differ by {error:.1g} of their norm")
+        error, norm = (found - expected).norm(), expected.norm()  # the norm of a dead network's is 0
+        if expected.isfinite().all() and not error <= TOLERANCE[self.precision] * norm:
+            raise UnsupportedError(f"its logits would differ by {float(error / norm):.1g} of their norm")
         return program
 
     def _outside(self, images: Tensor) -> str:

@@ -203,6 +203,14 @@ def test_copies_make_graphs_of_their_own(copied, caplog):
     assert not reports(caplog)
 
 
+def test_logits_that_are_all_zero_are_no_reason(caplog):
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()).eval().requires_grad_(False)
+    network[0].bias.fill_(-9)
+    fast, images = prepare(network), noise(1, 3, 4, 4)
+    assert same(fast, network, images)
+    assert not reports(caplog)
+
+
 def test_without_a_compiler_the_network_runs_itself(caplog, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: raising("no compiler"))
     network = small()
