@@ -171,8 +171,12 @@ class PreparedNetwork(nn.Module):
         """The program, if it gives what the network gives: one that draws random numbers, for one, may not."""
         with torch.no_grad():
             expected, found = self.network(images), program(images)
+        finite = expected.isfinite()
+        if not torch.equal(found.isfinite(), finite):
+            # The library's ReLU after a convolution makes 0 of NaN: a broken network would look sound.
+            raise UnsupportedError("its logits would be finite elsewhere than those of the network")
         error, norm = (found - expected).norm(), expected.norm()  # the norm of a dead network's is 0
-        if expected.isfinite().all() and not error <= TOLERANCE[self.precision] * norm:
+        if finite.all() and not error <= TOLERANCE[self.precision] * norm:
             raise UnsupportedError(f"its logits would differ by {float(error / norm):.1g} of their norm")
         return program
 

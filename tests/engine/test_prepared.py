@@ -87,6 +87,16 @@ def test_random_numbers_of_python_are_drawn_anew(caplog):
     assert said.startswith("'Drawing' runs without the fused engine: its logits would differ by")
 
 
+def test_a_broken_network_does_not_look_sound(caplog):
+    network = small()
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] = torch.nan
+    fast, images = prepare(network), noise(2, 3, 8, 8)
+    assert network(images).isnan().any()
+    assert torch.equal(fast(images).isnan(), network(images).isnan())
+    assert reports(caplog)[0].endswith("its logits would be finite elsewhere than those of the network")
+
+
 def test_training_and_autocast(caplog):
     network = small()
     fast = prepare(network)
