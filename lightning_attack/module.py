@@ -136,6 +136,11 @@ class AttackModule(LightningModule):
         return list(self.white_box)
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The scored networks by name."""
+        return dict(zip(self.white_box, self.scored, strict=True))
+
+    @property
     def partners_seed(self) -> int | None:
         """For the data: the seed of the photos that the attack mixes in; None if it does not."""
         return self.seed if self.attack.mixes else None
@@ -145,7 +150,7 @@ class AttackModule(LightningModule):
         return {
             "attack": self.attack.settings(),
             "source": {self.source_name: fingerprint(self.source)},
-            "targets": dict(zip(self.target_names, map(fingerprint, self.scored), strict=True)),
+            "targets": {name: fingerprint(network) for name, network in self.networks.items()},
             "target_labels": self.target_labels,
             "quantize": self.quantize,
             "seed": self.seed,
@@ -201,7 +206,7 @@ class AttackModule(LightningModule):
         if "adversarial" in batch and not self.attacks_nothing:
             raise AttackError(f"the data brings adversarial images, and '{self.attack.name}' would make others")
         names = batch.get("name", [f"image {index}" for index in batch["index"].tolist()])
-        score = Scorer(dict(zip(self.target_names, self.scored, strict=True)), self.source_name, names, self.on_error)
+        score = Scorer(self.networks, self.source_name, names, self.on_error)
         self.on_status("clean prediction")
         scoring = -clock(images)
         seen: list[Tensor] = []  # the source's clean logits, if the attack would ask for them again
@@ -285,8 +290,7 @@ class AttackModule(LightningModule):
     @property
     def _lends(self) -> bool:
         """Whether the attack can have the clean logits that the source is scored by: they are what it would see."""
-        alone = not hasattr(self.source, "members")
-        return self.attack.clean_passes > 0 and self.precision == "float32" and alone
+        return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
 
     def _clean(self, name: str, batch: dict[str, Any], score: Scorer, keep: list[Tensor] | None) -> Tensor:
         """What a network says of the clean photos; what is known of all of them is not asked again."""
@@ -297,5 +301,5 @@ class AttackModule(LightningModule):
         if self.kept is None or "digest" not in batch:
             return predict()
         autocast = torch.is_autocast_enabled(self.device.type)
-        network = self.scored[self.target_names.index(name)], self.engine, repr(self.windows), autocast
+        network = self.networks[name], self.engine, repr(self.windows), autocast
         return self.kept.of(network, batch["digest"], predict, lambda row: name in score.failed[row]).to(self.device)

@@ -24,6 +24,11 @@ Precision = Literal["float32", "bf16"]
 AnyProgram = Program | CompiledProgram
 Say = Callable[[str], None]
 
+
+def silent(status: str) -> None:
+    """What is told how things go when nobody listens."""
+
+
 SHAPES = 16
 """Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
 
@@ -37,7 +42,7 @@ def prepare(
     *,
     kind: Kind = "fused",
     precision: Precision = "float32",
-    say: Say | None = None,
+    say: Say = silent,
 ) -> PreparedNetwork:
     """A frozen network that gives the same logits, and the same gradients of its images, in less time.
 
@@ -92,7 +97,7 @@ class PreparedNetwork(nn.Module):
         say: what is told when it takes long.
     """
 
-    def __init__(self, network: nn.Module, kind: Kind, precision: Precision, say: Say | None = None) -> None:
+    def __init__(self, network: nn.Module, kind: Kind, precision: Precision, say: Say = silent) -> None:
         super().__init__()
         if kind not in get_args(Kind) or precision not in get_args(Precision):
             raise ValueError(
@@ -106,7 +111,7 @@ class PreparedNetwork(nn.Module):
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed = Packed()
         self._reported: set[str] = set()
-        self.say = say or _nothing
+        self.say = say
         self._ready: set[Hashable] = set()
         self._weights, self._hooks = _weights(network), _hooks(network)
 
@@ -209,10 +214,6 @@ class PreparedNetwork(nn.Module):
         if reason not in self._reported:
             self._reported.add(reason)
             log.warning("'%s' runs without the %s engine: %s", _name(self.network), self.kind, reason)
-
-
-def _nothing(status: str) -> None:
-    """What is told when nobody listens."""
 
 
 def _name(network: nn.Module) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from lightning_attack.engine import Kind, Precision, PreparedNetwork, Say, prepare
+from lightning_attack.engine import Kind, Precision, PreparedNetwork, Say, prepare, silent
 from lightning_attack.models.wrapper import SegmentationModel
 
 WORTH = 320 * 320
@@ -32,7 +32,7 @@ class FastNetworks:
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], engine: Kind | None, precision: Precision, say: Say | None = None
+        self, networks: Sequence[nn.Module], engine: Kind | None, precision: Precision, say: Say = silent
     ) -> None:
         if engine == "eager" and precision != "float32":
             raise ValueError(
@@ -68,13 +68,13 @@ def weakly(say: Say) -> Say:
     return said
 
 
-def _prepared(part: SegmentationModel, engine: Kind, precision: Precision, say: Say | None) -> PreparedNetwork:
+def _prepared(part: SegmentationModel, engine: Kind, precision: Precision, say: Say) -> PreparedNetwork:
     """The prepared network, which stays with the network: runs that share it have it rewritten once."""
     known = part.__dict__.setdefault("_prepared", {})
     key = engine, precision, part.training
     if key not in known:
         known[key] = prepare(_Whole(part), kind=engine, precision=precision)
-    known[key].say = say or (lambda status: None)
+    known[key].say = say
     return known[key]
 
 

@@ -142,7 +142,7 @@ class CellCLI(AttackCLI):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
-        for name, network in zip(self.model.target_names, self.model.scored, strict=True):
+        for name, network in self.model.networks.items():
             network.name = name  # in all tables they are called as in the study
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
