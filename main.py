@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_attack.cli import main
+from lightning_attack.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

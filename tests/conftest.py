@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_attack.cli import main
+from lightning_attack.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,58 +1,141 @@
-"""Who may import whom. A floor knows those below it and nothing above."""
+"""The plan of the house: who may import whom. What is not listed is refused."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "lightning_attack"
 OWN = "lightning_attack"
-FORBIDDEN = {
-    "engine": {"lightning", "torchmetrics", "segmentation_models_pytorch", "torchvision",
-               *(f"{OWN}.{floor}" for floor in ("attacks", "callbacks", "cli", "data", "metrics", "models", "module",
-                                                "outputs", "report", "task", "windows"))},
-    "attacks": {"lightning", "torchmetrics", "segmentation_models_pytorch", "torchvision", "pathlib", "os",
-                f"{OWN}.models", f"{OWN}.data", f"{OWN}.metrics", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
-    "models": {"lightning", f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
-    "metrics.py": {f"{OWN}.attacks", f"{OWN}.models", f"{OWN}.data", f"{OWN}.module", f"{OWN}.callbacks"},
-    "flips.py": {"lightning", "torch", *(f"{OWN}.{floor}" for floor in ("attacks", "models", "data", "module",
-                                                                        "callbacks", "cli"))},
-    "data": {f"{OWN}.attacks", f"{OWN}.models", f"{OWN}.module", f"{OWN}.callbacks", f"{OWN}.cli"},
-    "module.py": {f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli", f"{OWN}.attacks.presets", f"{OWN}.models.smp"},
-    "behind.py": {"lightning", "torch", OWN},
-    "clean.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.models", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
-    "meeting.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
-    "scoring.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
-    "target_labels.py": {f"{OWN}.models", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
-    "step_curve.py": {f"{OWN}.attacks.presets", f"{OWN}.models", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module",
-                      f"{OWN}.cli"},
-    "faults.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.module", f"{OWN}.cli"},
-    "callbacks": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.cli", f"{OWN}.models.smp"},
-    "adversarial_training.py": {f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli", f"{OWN}.attacks.presets"},
-    "comparison": {"lightning", "torch", "torchmetrics", "segmentation_models_pytorch", "torchvision",
-                   *(f"{OWN}.{floor}" for floor in ("attacks", "callbacks", "cli", "data", "models", "module",
-                                                    "task"))},
-    "task.py": {f"{OWN}.attacks", f"{OWN}.data", f"{OWN}.callbacks", f"{OWN}.cli"},
+PACKAGE = Path(__file__).parents[1] / OWN
+TORCH, LIGHTNING = {"torch"}, {"lightning", "torch", "torchmetrics"}
+# Of ours: rooms, or single modules of them; of others: libraries. The standard library is for all.
+FLOORS = {
+    "common": ({}, set()),
+    "engine": ({"common"}, TORCH),
+    "attacks": ({"engine", "common"}, TORCH),
+    "metrics": ({"common"}, {"torch", "torchmetrics", "numpy", "scipy"}),
+    "models": (
+        {"engine", "common"},
+        {"torch", "torchvision", "segmentation_models_pytorch", "timm", "transformers", "huggingface_hub",
+         "safetensors", "jsonargparse", "yaml", "numpy"},
+    ),
+    "data": ({"common"}, {"torch", "torchvision", "numpy", "scipy", "PIL", "lightning"}),
+    "pictures": ({"common"}, {"torch", "numpy", "PIL"}),
+    "runs": ({"metrics.iou", "metrics.flips", "common"}, {"numpy", "filelock", "PIL"}),
+    "predict": ({"attacks", "models", "engine", "metrics", "common"}, {"torch", "numpy", "lightning"}),
+    "training": (
+        {"attacks.base", "attacks.random", "models", "metrics", "pictures", "common"},
+        {"torch", "lightning", "segmentation_models_pytorch"},
+    ),
+    "callbacks": (
+        {"predict", "runs", "metrics", "pictures", "common"},
+        {"torch", "numpy", "lightning", "rich", "PIL"},
+    ),
+    "report": ({"runs", "metrics.iou", "common"}, {"numpy", "plotly", "matplotlib", "rich", "PIL"}),
+    "study": ({"runs", "common"}, {"yaml"}),
+    "cli": (
+        {"attacks", "callbacks", "common", "data", "engine", "metrics", "models", "pictures", "predict", "report",
+         "runs", "study", "training"},
+        {"lightning", "torch", "jsonargparse", "rich", "yaml"},
+    ),
 }  # fmt: skip
+WITHOUT_TORCH = ("common", "runs", "report", "study", "cli")
+"""Rooms that load no torch when they are imported (the command line loads it for the commands that need it)."""
+WITHOUT_LIGHTNING = (*WITHOUT_TORCH, "engine", "attacks", "models", "pictures")
+
+
+def floor_of(file, package=PACKAGE):
+    place = file.relative_to(package)
+    return place.parts[0] if len(place.parts) > 1 else ""
 
 
 def imported(file):
+    """The modules that a file names in its imports, those inside of functions and of `TYPE_CHECKING` too."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"{file}: relative imports are not used"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from lightning_attack import data` names a room, `from lightning_attack.data import X` may name a class.
+            yield from inner if node.module == OWN else [node.module]
 
 
-@pytest.mark.parametrize("floor", FORBIDDEN)
-def test_floor_imports_nothing_from_above(floor):
-    files = [PACKAGE / floor] if floor.endswith(".py") else list((PACKAGE / floor).rglob("*.py"))
-    assert files
-    for file in files:
-        for name in imported(file):
-            for forbidden in FORBIDDEN[floor]:
-                assert not f"{name}.".startswith(f"{forbidden}."), f"{file.name} imports {name}"
+def refused(file, package=PACKAGE):
+    """What a file imports and may not."""
+    floor = floor_of(file, package)
+    if not floor:
+        return [name for name in imported(file) if not name.startswith((f"{OWN}.common", f"{OWN}.cli"))]
+    if floor not in FLOORS:
+        return [f"{file.name} has no floor"]
+    ours, others = FLOORS[floor]
+    allowed = {f"{OWN}.{room}" for room in (floor, *ours)} | {f"{OWN}.__version__"} | others | {"__future__"}
+    foreign = [name for name in imported(file) if name.partition(".")[0] not in sys.stdlib_module_names]
+    return [name for name in foreign if not any(f"{name}.".startswith(f"{one}.") for one in allowed)]
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_file_imports_what_its_floor_may(file):
+    assert not refused(file)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "found"),
+    [
+        ("attacks/planted.py", "from lightning_attack.predict.module import X", "lightning_attack.predict.module"),
+        ("attacks/planted.py", "def f():\n    from lightning_attack.predict import module", "lightning_attack.predict"),
+        ("attacks/planted.py", "def f():\n    import lightning.pytorch", "lightning.pytorch"),
+        ("runs/planted.py", "from lightning_attack.metrics import X", "lightning_attack.metrics"),
+        ("runs/planted.py", "from lightning_attack import models", "lightning_attack.models"),
+        ("cellar/planted.py", "import os", "planted.py has no floor"),
+        ("planted.py", "from lightning_attack.models import X", "lightning_attack.models"),
+    ],
+)  # fmt: skip
+def test_what_is_planted_is_found(place, content, found, tmp_path):
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content)
+    assert refused(file, tmp_path) == [found]
+
+
+def test_the_top_holds_nothing_else():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_file()} <= {"__init__.py", "__main__.py"}
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert rooms == set(FLOORS)
+
+
+def test_the_rooms_have_no_circle():
+    above = {floor: {room.partition(".")[0] for room in ours} for floor, (ours, _) in FLOORS.items()}
+    while above:
+        ground = {floor for floor, below in above.items() if not below & set(above)}
+        assert ground, f"a circle among {sorted(above)}"
+        above = {floor: below for floor, below in above.items() if floor not in ground}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_fresh_interpreter_loads_what_the_floor_may(floor):
+    """What is imported in the end, through others too."""
+    code = f"import sys, lightning_attack.{floor}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    ours, _ = FLOORS[floor]
+    below = {floor, *(room.partition(".")[0] for room in ours), "common"}
+    for room in list(below):  # and what these rest on
+        below |= {one.partition(".")[0] for one in FLOORS[room][0]}
+    rooms = {name.split(".")[1] for name in loaded if name.startswith(f"{OWN}.")}
+    assert rooms <= below
+    assert floor not in WITHOUT_TORCH or "torch" not in loaded
+    assert floor not in WITHOUT_LIGHTNING or "lightning.pytorch" not in loaded
+
+
+def test_tests_stand_where_the_rooms_are():
+    """Each folder of tests is a room, or one of those that belong to none."""
+    homes = {path.name for path in (PACKAGE.parent / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert homes <= set(FLOORS) | {"benchmarks", "readme", "gpu"}
 
 
 def test_only_the_wrapper_normalises_and_nothing_chooses_a_device():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lightning_attack.cli import main
+from lightning_attack.cli.main import main
 from lightning_attack.models import SMPModel
 from lightning_attack.models.weights import write_weights
 

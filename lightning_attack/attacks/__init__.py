@@ -1,44 +1,48 @@
 """Adversarial attacks on segmentation networks: four kinds of parts, one loop, presets. Torch only."""
 
-from lightning_attack.attacks.affine import RandomAffine
-from lightning_attack.attacks.alma_prox import ALMAProx
-from lightning_attack.attacks.apgd import APGD
 from lightning_attack.attacks.base import Attack, NoAttack
-from lightning_attack.attacks.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
-from lightning_attack.attacks.dag import DAG
 from lightning_attack.attacks.errors import AttackError
-from lightning_attack.attacks.feature_objectives import FSPGD, RPPGD
-from lightning_attack.attacks.geometry import DynamicScaling, RandomCrop, RandomFlip
-from lightning_attack.attacks.gradient_transforms import (
+from lightning_attack.attacks.gradient_transforms.base import (
     GradientTransform,
     Momentum,
     Nesterov,
     PreGradient,
     TranslationInvariance,
 )
-from lightning_attack.attacks.input_transforms import InputDiversity, InputTransform
-from lightning_attack.attacks.iterative import IterativeAttack
-from lightning_attack.attacks.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
-from lightning_attack.attacks.masked_losses import (
+from lightning_attack.attacks.gradient_transforms.sampling import (
+    EnhancedSampling,
+    PenalizedGradientNorm,
+    VarianceTuning,
+)
+from lightning_attack.attacks.input_transforms.affine import RandomAffine
+from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
+from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
+from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.loops.alma_prox import ALMAProx
+from lightning_attack.attacks.loops.apgd import APGD
+from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.svre import SVRE
+from lightning_attack.attacks.norms import L2, Linf, Norm
+from lightning_attack.attacks.objectives.base import CosPGD, CrossEntropy, Objective, SegPGD
+from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
+from lightning_attack.attacks.objectives.masked import (
     BalancedMaskedCrossEntropy,
     EroSeg,
     MaskedCrossEntropy,
 )
-from lightning_attack.attacks.norms import L2, Linf, Norm
-from lightning_attack.attacks.objectives import CosPGD, CrossEntropy, Objective, SegPGD
-from lightning_attack.attacks.patch_wise import PatchWise
-from lightning_attack.attacks.peer import Peer
-from lightning_attack.attacks.per_window import PerWindow
+from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
 from lightning_attack.attacks.presets import *  # noqa: F403
 from lightning_attack.attacks.presets import PRESETS
 from lightning_attack.attacks.presets import __all__ as _presets
 from lightning_attack.attacks.random import image_seeds
-from lightning_attack.attacks.regions import BlockShuffle, LocalRegions
-from lightning_attack.attacks.sampling import EnhancedSampling, PenalizedGradientNorm, VarianceTuning
-from lightning_attack.attacks.svre import SVRE
-from lightning_attack.attacks.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
-from lightning_attack.attacks.until_fooled import UntilFooled
-from lightning_attack.attacks.worst_case import WorstCase
+from lightning_attack.attacks.wrappers.peer import Peer
+from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.attacks.wrappers.until_fooled import UntilFooled
+from lightning_attack.attacks.wrappers.worst_case import WorstCase
 
 __all__ = [
     "APGD",

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.pixels import Pixels, parse_pixels
 from lightning_attack.attacks.random import Draws
+from lightning_attack.common.pixels import Pixels, parse_pixels
 
 LEVELS = 255
 

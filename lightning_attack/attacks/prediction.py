@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.engine import cross_entropy
-
-IGNORE_INDEX = 255
-"""Label of pixels that have no say."""
 
 
 class Prediction:

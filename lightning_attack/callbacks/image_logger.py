@@ -13,11 +13,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from lightning_attack.callbacks.captions import captioned, classes_in
-from lightning_attack.callbacks.panels import side_by_side
-from lightning_attack.callbacks.writing import Writing
-from lightning_attack.files import complete
-from lightning_attack.module import AttackModule
+from lightning_attack.callbacks.writer import Writing
+from lightning_attack.common.atomic import complete
+from lightning_attack.pictures.captions import captioned, classes_in
+from lightning_attack.pictures.panels import side_by_side
+from lightning_attack.predict.module import AttackModule
 
 PHOTOS = 3
 """Panels before those that show classes."""

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_attack.flips import flip_counts
 from lightning_attack.metrics import confusion_matrices, perturbation_size
-from lightning_attack.module import AttackModule
-from lightning_attack.records import Record
-from lightning_attack.report import CONDITIONS
+from lightning_attack.metrics.flips import flip_counts
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.records import Record
+from lightning_attack.runs.summary import CONDITIONS
 
 
 def image_records(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str]) -> list[Record]:

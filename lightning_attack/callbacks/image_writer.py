@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
-from lightning_attack.callbacks.writing import Writing
-from lightning_attack.files import complete
-from lightning_attack.module import AttackModule
+from lightning_attack.callbacks.writer import Writing
+from lightning_attack.common.atomic import complete
+from lightning_attack.pictures.bytes import to_bytes
+from lightning_attack.predict.module import AttackModule
 
 
 class ImageWriter(Writing):
@@ -59,13 +59,3 @@ class ImageWriter(Writing):
         with complete(self._images / f"{name}.png") as path:
             # Level 1 takes half the time of Pillow's own 6; attacked photos are noise, and 4 % is all that it costs.
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png", compress_level=1)
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as uint8 on the CPU, rounded.
-
-    Example:
-        >>> to_bytes(torch.tensor([[[[0.9999 * 8 / 255]]]])).item()
-        8
-    """
-    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
-from lightning_attack.markdown import plain, row
-from lightning_attack.module import AttackModule
+from lightning_attack.common.markdown import plain, row
+from lightning_attack.predict.module import AttackModule
 
 LAYOUT = {
     "white box against transfer": {

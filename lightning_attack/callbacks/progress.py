@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_attack.module import AttackModule
+from lightning_attack.predict.module import AttackModule
 
 
 class AttackProgress(ProgressBar):

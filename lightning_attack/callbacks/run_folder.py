@@ -17,11 +17,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_attack.callbacks.writing import Writing
-from lightning_attack.commands import note_command
-from lightning_attack.files import complete
-from lightning_attack.module import AttackModule
-from lightning_attack.records import RecordError, read_record, record_files
+from lightning_attack.callbacks.writer import Writing
+from lightning_attack.common.atomic import complete
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.commands import note_command
+from lightning_attack.runs.records import RecordError, read_record, record_files
 
 SETTINGS, LOCK, OTHERS = "settings.json", ".lock", ".lock.others"
 PATIENCE = 60.0

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from lightning_attack.metrics import SegmentationScores
-from lightning_attack.records import Record
+from lightning_attack.metrics.iou import class_counts, miou
+from lightning_attack.runs.records import Record
 
 POINTS = 64
 """At most so many points of a curve over the images."""
@@ -69,6 +68,6 @@ def _over_images(records: Sequence[Record], number: int, names: tuple[str, str])
     for count, record in enumerate(records, 1):
         total = total + record.confusion[number, 0]
         for name, counts in zip(names, total, strict=True) if count in ends else ():
-            miou = SegmentationScores.of(torch.from_numpy(counts)).compute()["miou"].item()
-            if math.isfinite(miou):  # without a label there is none
-                yield name, miou, count
+            value = float(miou(class_counts(counts)))
+            if math.isfinite(value):  # without a label there is none
+                yield name, value, count

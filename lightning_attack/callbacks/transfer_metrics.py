@@ -20,11 +20,11 @@ from rich.table import Table
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
-from lightning_attack.callbacks.writing import Writing
-from lightning_attack.files import complete
-from lightning_attack.module import AttackModule
-from lightning_attack.records import Record, read_record, record_files, record_path, write_record
-from lightning_attack.report import COLUMNS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
+from lightning_attack.callbacks.writer import Writing
+from lightning_attack.common.atomic import complete
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.records import Record, read_record, record_files, record_path, write_record
+from lightning_attack.runs.summary import COLUMNS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 SKIPPED, TABLE = "skipped", "transfer.json"

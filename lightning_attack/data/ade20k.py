@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_attack.data.base import IGNORE_INDEX, DataError
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.data.base import DataError
 from lightning_attack.data.labelled import (
     LabelledFiles,
     check_split,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_attack.data.adversarial_files import Gallery, MissingError, Picture
 from lightning_attack.data.base import DataError
-from lightning_attack.data.gallery import Gallery, MissingError, Picture
 from lightning_attack.data.transforms import Fit
 
 COLOURS = ("red", "green", "blue")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from lightning_attack.data.base import IGNORE_INDEX
+from lightning_attack.common.labels import IGNORE_INDEX
 
 
 class Augment:

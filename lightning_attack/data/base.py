@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset
 
-IGNORE_INDEX = 255
-"""Label of pixels that count nowhere: not in the loss, not in the masks, not in the score."""
+from lightning_attack.common.labels import IGNORE_INDEX
 
 
 class DataError(ValueError):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_attack.data.base import IGNORE_INDEX, Scene, check_mask_size
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.data.base import Scene, check_mask_size
 from lightning_attack.data.labelled import (
     LabelledFiles,
     check_split,

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.adversarial import Adversaries, BudgetError, parse_eps, together
+from lightning_attack.data.adversarial_files import Gallery, MissingError
 from lightning_attack.data.augment import Augment
-from lightning_attack.data.base import IGNORE_INDEX, DataError, SegmentationDataset
-from lightning_attack.data.gallery import Gallery, MissingError
+from lightning_attack.data.base import DataError, SegmentationDataset
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size
 from lightning_attack.data.transforms import Fit
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_attack.data.base import IGNORE_INDEX, DataError, Scene, SegmentationDataset
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset
 from lightning_attack.data.files import read_mask, read_photo
 
 

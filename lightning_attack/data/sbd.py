@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from lightning_attack.data.base import IGNORE_INDEX, DataError, Scene, SegmentationDataset
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset
 from lightning_attack.data.labelled import LabelledFiles, check_split, no_tree, pair, relabel
 from lightning_attack.data.voc import VOC_CLASSES, VOCSegmentation
 

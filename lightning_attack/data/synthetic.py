@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lightning_attack.data.base import IGNORE_INDEX, Scene, SegmentationDataset
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.data.base import Scene, SegmentationDataset
 
 Field = np.ndarray
 

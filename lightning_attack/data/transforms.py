@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from lightning_attack.data.base import IGNORE_INDEX
+from lightning_attack.common.labels import IGNORE_INDEX
 
 FitMode = Literal["stretch", "crop", "pad", "long_side"]
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_attack.files import complete
+from lightning_attack.common.atomic import complete
 from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.exported import METADATA
 from lightning_attack.models.weights import write_weights

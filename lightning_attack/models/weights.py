@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lightning_attack.files import complete
+from lightning_attack.common.atomic import complete
 from lightning_attack.models.wrapper import ModelError
 
 EMBEDDED = Path(__file__).parents[1] / "weights"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_attack.windows import Windows
+from lightning_attack.common.windows import Windows
 
 
 class ModelError(ValueError):

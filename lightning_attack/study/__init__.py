@@ -1,5 +1,5 @@
-"""A study: many runs of `predict` from one file. Knows the command line, and is known by it alone."""
+"""A study: the runs of `predict` that follow from one file. Knows networks and attacks only by name."""
 
-from lightning_attack.study.command import study
+from lightning_attack.study.plan import Cell, Study, StudyError, cells, share
 
-__all__ = ["study"]
+__all__ = ["Cell", "Study", "StudyError", "cells", "share"]

@@ -18,10 +18,9 @@ from lightning_attack.attacks import (
     pgd,
     ti_fgsm,
 )
-from lightning_attack.attacks.gradient_transforms import Budget
+from lightning_attack.attacks.gradient_transforms.base import Budget
 from lightning_attack.attacks.random import Draws
-
-from .toys import curved, scene
+from tests.attacks.toys import curved, scene
 
 BUDGET = Budget(eps=0.3, step_size=0.1, steps=4, draws=Draws([0]))
 

@@ -26,10 +26,9 @@ from lightning_attack.attacks import (
     transegpgd,
     transegpgd_mi_di_ti,
 )
-from lightning_attack.attacks.minimal_norm import MinimalNorm
+from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.models import Ensemble
-
-from .toys import CLASSES, FEW, PIXELS, curved, half_right, scene
+from tests.attacks.toys import CLASSES, FEW, PIXELS, curved, half_right, scene
 
 few_examples = settings(max_examples=5, deadline=None, derandomize=True, database=None)
 many_examples = settings(few_examples, max_examples=60)

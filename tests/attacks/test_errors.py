@@ -30,9 +30,8 @@ from lightning_attack.attacks import (
     svre,
     transegpgd,
 )
-from lightning_attack.attacks.pixels import parse_pixels
-
-from .toys import curved, scene
+from lightning_attack.common.pixels import parse_pixels
+from tests.attacks.toys import curved, scene
 
 NAN = float("nan")
 

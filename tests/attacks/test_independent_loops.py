@@ -25,10 +25,9 @@ from lightning_attack.attacks import (
     ti_fgsm,
     transegpgd,
 )
-from lightning_attack.attacks.objectives import Moment, Prediction
+from lightning_attack.attacks.objectives.base import Moment, Prediction
 from lightning_attack.attacks.random import Draws
-
-from .toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
+from tests.attacks.toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
 
 STEP, STEPS = 0.01, 8
 SEEDS = [11, 12, 13]

@@ -44,8 +44,7 @@ from lightning_attack.attacks import (
     vni_fgsm,
 )
 from lightning_attack.models import Ensemble
-
-from .toys import PIXELS, curved, half_right, scene, share_of_differences
+from tests.attacks.toys import PIXELS, curved, half_right, scene, share_of_differences
 
 SHORT = {"eps": PIXELS, "step_size": 2 / 255, "steps": 6}
 

@@ -7,22 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_attack.attacks.alma_prox import ALMAProx, proximal_linf
-from lightning_attack.attacks.apgd import APGD, checkpoints
 from lightning_attack.attacks.base import NoAttack
-from lightning_attack.attacks.dag import DAG
-from lightning_attack.attacks.gradient_transforms import Momentum, TranslationInvariance
-from lightning_attack.attacks.input_transforms import InputDiversity
-from lightning_attack.attacks.iterative import IterativeAttack
+from lightning_attack.attacks.gradient_transforms.base import Momentum, TranslationInvariance
+from lightning_attack.attacks.input_transforms.base import InputDiversity
+from lightning_attack.attacks.loops.alma_prox import ALMAProx, proximal_linf
+from lightning_attack.attacks.loops.apgd import APGD, checkpoints
+from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.norms import L2, Linf
-from lightning_attack.attacks.objectives import CrossEntropy, SegPGD
-from lightning_attack.attacks.patch_wise import PatchWise
-from lightning_attack.attacks.peer import Peer
+from lightning_attack.attacks.objectives.base import CrossEntropy, SegPGD
 from lightning_attack.attacks.random import Draws
-from lightning_attack.attacks.svre import SVRE
-from lightning_attack.attacks.worst_case import WorstCase
-
-from .toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
+from lightning_attack.attacks.wrappers.peer import Peer
+from lightning_attack.attacks.wrappers.worst_case import WorstCase
+from tests.attacks.toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
 
 STEPS, STEP = 6, 0.01
 BALL = Linf(PIXELS)

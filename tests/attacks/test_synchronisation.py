@@ -32,15 +32,14 @@ from lightning_attack.attacks import (
     pgd,
     transegpgd_mi_di_ti,
 )
-from lightning_attack.cost import PeakMemory, count_passes
+from lightning_attack.common.windows import Windows
 from lightning_attack.models import Ensemble, SegmentationModel, TrainedModel
 from lightning_attack.models.wrapper import with_windows
-from lightning_attack.module import AttackModule
-from lightning_attack.windows import Windows
-
-from .pretended_device import DEVICE, PretendedDevice
-from .test_contract import suited
-from .toys import FEW, curved, half_right, scene
+from lightning_attack.predict.cost import PeakMemory, count_passes
+from lightning_attack.predict.module import AttackModule
+from tests.attacks.pretended_device import DEVICE, PretendedDevice
+from tests.attacks.test_contract import suited
+from tests.attacks.toys import FEW, curved, half_right, scene
 
 MORE = 5
 """Steps of the longer of two attacks; the other has three."""
@@ -192,7 +191,7 @@ def test_networks_do_not_wait_either(name):
 
 def test_a_predict_step_waits_no_more_for_more_steps(monkeypatch):
     # What it asks the device itself: to be done before the time is taken, and its memory.
-    monkeypatch.setattr("lightning_attack.module.clock", lambda images: 0.0)
+    monkeypatch.setattr("lightning_attack.predict.module.clock", lambda images: 0.0)
     monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
     monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
     images, labels = scene(2, 12, 14, dtype=torch.float32)

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from lightning_attack.attacks import bim, di_fgsm, fgsm, mi_fgsm, ni_fgsm, pgd, ti_fgsm
-from lightning_attack.attacks.input_transforms import InputDiversity
+from lightning_attack.attacks.input_transforms.base import InputDiversity
 from lightning_attack.attacks.random import Draws
-
-from .toys import PIXELS, curved, half_right, scene, share_of_differences
+from tests.attacks.toys import PIXELS, curved, half_right, scene, share_of_differences
 
 torchattacks = pytest.importorskip("torchattacks", reason="the independent implementation is optional")
 

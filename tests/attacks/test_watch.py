@@ -19,10 +19,9 @@ from lightning_attack.attacks import (
     vmi_fgsm,
 )
 from lightning_attack.attacks.prediction import Prediction
-from lightning_attack.windows import Windows
-
-from .test_contract import CASES, PIXELS, radius, size, suited
-from .toys import curved, half_right, scene
+from lightning_attack.common.windows import Windows
+from tests.attacks.test_contract import CASES, PIXELS, radius, size, suited
+from tests.attacks.toys import curved, half_right, scene
 
 WATCHABLE = [case for case in CASES if case.values[0].watchable]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from lightning_attack.attacks import Attack, pgd, transegpgd, vmi_fgsm
-from lightning_attack.models.fast import FastNetworks
+from lightning_attack.models.acceleration import FastNetworks
 from tests.benchmarks.networks import NETWORKS, build
 from tests.benchmarks.steps import added_memory, naive
 

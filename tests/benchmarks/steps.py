@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_attack.cost import PeakMemory
 from lightning_attack.engine import cross_entropy, keep_freed_memory, prepare
-
-from .networks import build, convolution_operations
+from lightning_attack.predict.cost import PeakMemory
+from tests.benchmarks.networks import build, convolution_operations
 
 EPS, STEP = 8 / 255, 2 / 255
 Shares = dict[str, float]

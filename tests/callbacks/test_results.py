@@ -33,12 +33,12 @@ from lightning_attack.callbacks import (
     TransferMetrics,
     image_logger,
 )
-from lightning_attack.callbacks.panels import class_colours
 from lightning_attack.callbacks.run_folder import RunError
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
 from lightning_attack.models import Ensemble, SegmentationModel
 from lightning_attack.models.fingerprint import fingerprint
-from lightning_attack.module import AttackModule
+from lightning_attack.pictures.panels import class_colours
+from lightning_attack.predict.module import AttackModule
 
 COLUMNS = [
     "attack", "source", "target", "white_box", "images", "clean_miou", "adversarial_miou", "drop", "clean_accuracy",

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_attack.data import ADE20K, DataError
-
-from .trees import LAYOUTS, ade20k, photo, png
+from tests.data.trees import LAYOUTS, ade20k, photo, png
 
 LAYOUT = LAYOUTS["ade20k"]
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_attack.data import CamVid, DataError
-
-from .trees import LAYOUTS, camvid, photo, png
+from tests.data.trees import LAYOUTS, camvid, photo, png
 
 LAYOUT = LAYOUTS["camvid"]
 

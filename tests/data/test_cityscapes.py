@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_attack.data import Cityscapes, DataError, SegmentationDataModule
-
-from .trees import LAYOUTS, cityscapes, photo, png, values
+from tests.data.trees import LAYOUTS, cityscapes, photo, png, values
 
 LAYOUT = LAYOUTS["cityscapes"]
 TABLE = [

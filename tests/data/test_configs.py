@@ -7,8 +7,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_attack.data import SegmentationDataModule
-
-from .trees import LAYOUTS
+from tests.data.trees import LAYOUTS
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
 KINDS = {
@@ -24,7 +23,7 @@ def test_every_file_is_here():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_file_makes_its_data(file, tmp_path, monkeypatch):
     config = yaml.safe_load(file.read_text())
-    # The papers' protocols have windows for the networks, and nothing to learn from; tests/test_windows.py runs them.
+    # The papers' protocols have windows for the networks and nothing to learn from; common/test_windows.py runs them.
     protocol = file.stem.endswith("_paper")
     assert set(config) == ({"data", "model"} if protocol else {"data"})
     layout = LAYOUTS[KINDS[file.stem]]

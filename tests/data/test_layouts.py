@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_attack.data import DataError, SegmentationDataModule
-
-from .trees import LAYOUTS, photo, values
+from tests.data.trees import LAYOUTS, photo, values
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -5,8 +5,7 @@ import pytest
 from scipy.io import savemat
 
 from lightning_attack.data import DataError, SBDSegmentation, SegmentationDataModule, TrainAug, VOCSegmentation
-
-from .trees import LAYOUTS, SIZE, png, sbd, values, voc
+from tests.data.trees import LAYOUTS, SIZE, png, sbd, values, voc
 
 LAYOUT = LAYOUTS["sbd"]
 

@@ -6,8 +6,7 @@ from torch import nn
 
 from lightning_attack.engine.convolution import Geometry, adjoint
 from lightning_attack.engine.strided import spread, thinned
-
-from .compare import both, check, noise, operators
+from tests.engine.compare import both, check, noise, operators
 
 pytestmark = pytest.mark.usefixtures("silent")
 

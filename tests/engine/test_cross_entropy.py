@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_attack.engine import cross_entropy
-
-from .compare import apart, noise
+from tests.engine.compare import apart, noise
 
 
 @pytest.mark.parametrize("classes", [2, 15, 16, 21])

@@ -11,8 +11,7 @@ import torchvision
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.engine import prepare
 from lightning_attack.models import ExportedModel, SegmentationModel, TrainedModel, freeze
-
-from .compare import apart, both, check, exact, noise
+from tests.engine.compare import apart, both, check, exact, noise
 
 ZOO = Path(__file__).parents[2].parent / "shared" / "zoo"
 EMBEDDED = ["scenes_deeplabv3plus", "scenes_fpn", "scenes_segformer"]

@@ -10,9 +10,8 @@ from lightning_attack.engine import masks, prepare
 from lightning_attack.engine.convolution import Packed
 from lightning_attack.engine.program import Program, rewritten
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
-from tests.memory import LiveMemory
-
-from .compare import apart, both, check, noise, operators
+from tests.engine.compare import apart, both, check, noise, operators
+from tests.live_memory import LiveMemory
 
 pytestmark = pytest.mark.usefixtures("silent")
 

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lightning_attack.callbacks import WeightsExport
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models import (
@@ -24,7 +23,8 @@ from lightning_attack.models import (
     freeze,
 )
 from lightning_attack.models.weights import EMBEDDED
-from lightning_attack.task import SegmentationTask
+from lightning_attack.training import WeightsExport
+from lightning_attack.training.task import SegmentationTask
 
 LRASPP = "lraspp_mobilenet_v3_large"
 

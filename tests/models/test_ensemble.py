@@ -24,9 +24,8 @@ from lightning_attack.attacks import (
     transegpgd,
 )
 from lightning_attack.models import Ensemble, ModelError, SegmentationModel
-from lightning_attack.module import AttackModule
-
-from ..attacks.toys import PIXELS, curved, half_right, scene, share_of_differences
+from lightning_attack.predict.module import AttackModule
+from tests.attacks.toys import PIXELS, curved, half_right, scene, share_of_differences
 
 WEIGHTS = (0.75, 0.25)
 COMMON = {"eps": PIXELS, "step_size": 0.01, "steps": 4}

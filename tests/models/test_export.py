@@ -27,7 +27,7 @@ from lightning_attack.models import (
     semseg,
 )
 from lightning_attack.models.checkpoint import load_checkpoint
-from lightning_attack.task import SegmentationTask
+from lightning_attack.training.task import SegmentationTask
 
 SIZES = ((2, 72, 104), (1, 33, 57), (4, 64, 64), (1, 96, 31), (1, 128, 160), (3, 5, 7))
 NAMES = ("sky", "road", "tree", "car")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_attack.models import ModelError, SegmentationModel
 from lightning_attack.models.weights import EMBEDDED, load_weights, weights_path
-from lightning_attack.task import SegmentationTask
+from lightning_attack.training.task import SegmentationTask
 
 
 def tiny(seed=0, classes=3, width=4):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-from lightning_attack.attacks.alma_prox import ALMAProx
-from lightning_attack.attacks.apgd import APGD
-from lightning_attack.attacks.dag import DAG
-from lightning_attack.attacks.iterative import IterativeAttack
-from lightning_attack.attacks.losses import JensenShannon
-from lightning_attack.attacks.masked_losses import BalancedMaskedCrossEntropy, MaskedCrossEntropy
-from lightning_attack.attacks.objectives import CrossEntropy, Objective
-from lightning_attack.attacks.patch_wise import PatchWise
-from lightning_attack.attacks.pixels import Pixels
+from lightning_attack.attacks.loops.alma_prox import ALMAProx
+from lightning_attack.attacks.loops.apgd import APGD
+from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.svre import SVRE
+from lightning_attack.attacks.objectives.base import CrossEntropy, Objective
+from lightning_attack.attacks.objectives.losses import JensenShannon
+from lightning_attack.attacks.objectives.masked import BalancedMaskedCrossEntropy, MaskedCrossEntropy
 from lightning_attack.attacks.presets.settings import Ball, Settings, build, check_known, make_ball
-from lightning_attack.attacks.svre import SVRE
-from lightning_attack.attacks.worst_case import By, WorstCase
+from lightning_attack.attacks.wrappers.worst_case import By, WorstCase
+from lightning_attack.common.pixels import Pixels
 
 __all__ = ["alma_prox", "apgd", "dag", "pi_fgsm", "sea", "svre"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from lightning_attack.attacks.gradient_transforms import GradientTransform, Momentum
-from lightning_attack.attacks.input_transforms import InputTransform
-from lightning_attack.attacks.iterative import IterativeAttack
+from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Momentum
+from lightning_attack.attacks.input_transforms.base import InputTransform
+from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Norm, make_norm
-from lightning_attack.attacks.objectives import Objective
-from lightning_attack.attacks.pixels import Pixels, parse_pixels
+from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
 class Ball(TypedDict, total=False):

@@ -6,13 +6,19 @@ import inspect
 from collections.abc import Sequence
 from typing import Unpack, cast
 
-from lightning_attack.attacks.copies import ScaleCopies
-from lightning_attack.attacks.gradient_transforms import GradientTransform, Nesterov, TranslationInvariance
-from lightning_attack.attacks.input_transforms import InputDiversity, InputTransform
-from lightning_attack.attacks.iterative import IterativeAttack
+from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Nesterov, TranslationInvariance
+from lightning_attack.attacks.gradient_transforms.sampling import VarianceTuning
+from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
+from lightning_attack.attacks.input_transforms.copies import ScaleCopies
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.objectives.transegpgd import (
+    FoolAllPixels,
+    KLDirection,
+    Staged,
+    Switch,
+    TransferablePixels,
+)
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
-from lightning_attack.attacks.sampling import VarianceTuning
-from lightning_attack.attacks.transegpgd import FoolAllPixels, KLDirection, Staged, Switch, TransferablePixels
 
 __all__ = [
     "transegpgd", "transegpgd_di", "transegpgd_mi", "transegpgd_mi_di_ti", "transegpgd_ni", "transegpgd_si",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from lightning_attack.attacks.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
-from lightning_attack.attacks.geometry import DynamicScaling
-from lightning_attack.attacks.gradient_transforms import Momentum, Nesterov, PreGradient, TranslationInvariance
-from lightning_attack.attacks.input_transforms import InputDiversity
-from lightning_attack.attacks.iterative import IterativeAttack
-from lightning_attack.attacks.objectives import CrossEntropy
+from lightning_attack.attacks.gradient_transforms.base import Momentum, Nesterov, PreGradient, TranslationInvariance
+from lightning_attack.attacks.gradient_transforms.sampling import (
+    EnhancedSampling,
+    PenalizedGradientNorm,
+    VarianceTuning,
+)
+from lightning_attack.attacks.input_transforms.base import InputDiversity
+from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.geometry import DynamicScaling
+from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum
-from lightning_attack.attacks.regions import BlockShuffle, LocalRegions
-from lightning_attack.attacks.sampling import EnhancedSampling, PenalizedGradientNorm, VarianceTuning
 
 __all__ = [
     "admix", "block_shuffle", "di_fgsm", "dynamic_scaling", "emi_fgsm", "local_regions", "mi_fgsm", "ni_fgsm", "pgn",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-from lightning_attack.attacks.feature_objectives import FSPGD, RPPGD
-from lightning_attack.attacks.iterative import IterativeAttack
-from lightning_attack.attacks.losses import JensenShannon, Tsallis
-from lightning_attack.attacks.masked_losses import EroSeg, MaskedCrossEntropy
-from lightning_attack.attacks.objectives import CosPGD, CrossEntropy, SegPGD
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.objectives.base import CosPGD, CrossEntropy, SegPGD
+from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.losses import JensenShannon, Tsallis
+from lightning_attack.attacks.objectives.masked import EroSeg, MaskedCrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build
 
 __all__ = [

@@ -1,0 +1,116 @@
+"""Input transform that turns, shifts and zooms the image, in pixels. The logits are moved back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, as_it_is, each
+from lightning_attack.attacks.random import Draws
+
+
+class RandomAffine(InputTransform):
+    """Show the image turned, shifted and zoomed, on black.
+
+        a point p of the image, in pixels from its centre, is shown at   z R(a) p + t
+        a ~ U(-degrees, degrees),   z ~ U(1 - scale, 1 + scale),   t ~ U(-translate, translate) of each side
+
+    Image and logits are sampled bilinearly. Pixels that leave the frame have no logits, nor have those at the image's
+    border whose logits would be mixed with the logits of the black.
+
+    Args:
+        degrees: largest angle, in [0, 180].
+        translate: largest shift as a share of each side, in [0, 1].
+        scale: largest relative change of size, in [0, 1).
+        undo: whether the logits are moved back.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> images = torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
+        >>> view = next(RandomAffine(degrees=30.0)(images, Draws([0])))
+        >>> shown = view.undo(torch.ones(1, 1, 8, 8, dtype=torch.float64))
+        >>> bool(shown[0, 0, 4, 4] > 0.99), bool(shown.min() < 0.1)         # the centre is shown, some corner is not
+        (True, True)
+    """
+
+    spatial = True
+    partial = True
+
+    def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1, undo: bool = True) -> None:
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees={degrees}: must be between 0 and 180")
+        if not 0 <= translate <= 1:
+            raise ValueError(f"translate={translate}: must be between 0 and 1")
+        if not 0 <= scale < 1:
+            raise ValueError(f"scale={scale}: must be 0 or more, below 1")
+        self.degrees, self.translate, self.scale, self.undo = degrees, translate, scale, undo
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        height, width = images.shape[-2:]
+        moves = self.moves(height, width, draws)
+        to_image, to_view = [move.to_image() for move in moves], [move.to_view() for move in moves]
+        black = each(_sample, torch.ones_like(images[:, :1]), to_image) < 0.99
+
+        def undo(logits: Tensor) -> Tensor:
+            return each(_sample, logits.masked_fill(black, 0), to_view)
+
+        yield View(each(_sample, images, to_image), undo if self.undo else as_it_is)
+
+    def moves(self, height: int, width: int, draws: Draws) -> list[Move]:
+        """How each image is moved."""
+        numbers = zip(
+            *(draws.uniform_on_host(f"affine {what}") for what in ("angle", "zoom", "right", "down")), strict=True
+        )
+        return [
+            Move(
+                math.radians(self.degrees * (2 * angle - 1)),
+                1 + self.scale * (2 * zoom - 1),
+                self.translate * width * (2 * right - 1),
+                self.translate * height * (2 * down - 1),
+            )
+            for angle, zoom, right, down in numbers
+        ]
+
+
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""x' and y' of a point, each as its coefficients of x, y and 1."""
+
+
+class Move(NamedTuple):
+    """A turn (in radians, from right to down), then a zoom, then a shift in pixels."""
+
+    angle: float
+    zoom: float
+    right: float
+    down: float
+
+    def to_view(self) -> Matrix:
+        """Where a point of the image is shown."""
+        cos, sin = self.zoom * math.cos(self.angle), self.zoom * math.sin(self.angle)
+        return (cos, -sin, self.right), (sin, cos, self.down)
+
+    def to_image(self) -> Matrix:
+        """Which point of the image a point of the view shows."""
+        cos, sin = math.cos(self.angle) / self.zoom, math.sin(self.angle) / self.zoom
+        return (cos, sin, -cos * self.right - sin * self.down), (-sin, cos, sin * self.right - cos * self.down)
+
+
+def _sample(batch: Tensor, matrix: Matrix) -> Tensor:
+    """For each pixel what lies where the matrix sends it, in pixels from the centre; 0 outside.
+
+    The grid is made by hand: autocast would round the one of `F.affine_grid`.
+    """
+    height, width = batch.shape[-2:]
+    kind = torch.promote_types(batch.dtype, torch.float32)
+    x = torch.arange(width, dtype=kind, device=batch.device) - (width - 1) / 2
+    y = (torch.arange(height, dtype=kind, device=batch.device) - (height - 1) / 2)[:, None]
+    right, down = (a * x + b * y + c for a, b, c in matrix)
+    grid = torch.stack([right * (2 / width), down * (2 / height)], dim=-1).expand(len(batch), -1, -1, -1)
+    return F.grid_sample(batch.to(kind), grid, padding_mode="zeros", align_corners=False).to(batch.dtype)

@@ -1,0 +1,170 @@
+"""Input transforms that take the image apart: shuffled blocks, regions out of their surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, as_it_is, at_least_one, each
+from lightning_attack.attacks.random import Draws
+
+
+class BlockShuffle(InputTransform):
+    """Cut the image into blocks and shuffle them.
+
+    After BSR: K. Wang et al., "Boosting Adversarial Transferability by Block Shuffle and Rotation", CVPR 2024,
+    arXiv 2308.10299.
+
+        `blocks` strips of random width, shuffled; each cut into `blocks` pieces of random height, shuffled
+
+    Departs from the paper: blocks are not rotated, so that pixels are only permuted and the logits are put back
+    exactly. Departs from the common port, which uses 3 blocks and 20 copies: the cuts are drawn uniformly, so a block
+    may be narrow or empty; the first cuts are always the vertical ones; and each image has cuts and order of its own.
+
+    Args:
+        blocks: how many pieces each way, 1 or more. 1 is the image as it is.
+        copies: number of views, 1 or more.
+        undo: whether the logits are put back.
+
+    Raises:
+        ValueError: an argument is below 1.
+
+    Example:
+        >>> image = torch.arange(6.0).view(1, 1, 2, 3)
+        >>> view = next(BlockShuffle(blocks=2)(image, Draws([3])))
+        >>> view.images[0, 0], torch.equal(view.undo(view.images), image)
+        (tensor([[1., 2., 0.],
+                [4., 5., 3.]]), True)
+    """
+
+    spatial = True
+
+    def __init__(self, blocks: int = 3, copies: int = 1, undo: bool = True) -> None:
+        self.blocks, self.copies, self.undo = at_least_one("blocks", blocks), at_least_one("copies", copies), undo
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        for _ in range(self.copies):
+            yield self._view(images, draws)
+
+    def _view(self, images: Tensor, draws: Draws) -> View:
+        height, width = images.shape[-2:]
+        columns = _cuts(width, self.blocks, draws, "block column")
+        rows = [_cuts(height, self.blocks, draws, "block row") for _ in range(self.blocks)]
+        blocks = list(zip(columns, zip(*rows, strict=True), strict=True))
+
+        def show(image: Tensor, cuts: tuple[Cut, tuple[Cut, ...]]) -> Tensor:
+            column, rows = cuts
+            strips = zip(image.split(column.sizes, -1), rows, strict=True)
+            return column.shuffle(torch.cat([row.shuffle(strip, -2) for strip, row in strips], -1), -1)
+
+        def back(logits: Tensor, cuts: tuple[Cut, tuple[Cut, ...]]) -> Tensor:
+            column, rows = cuts
+            strips = zip(column.restore(logits, -1).split(column.sizes, -1), rows, strict=True)
+            return torch.cat([row.restore(strip, -2) for strip, row in strips], -1)
+
+        def undo(logits: Tensor) -> Tensor:
+            return each(back, logits, blocks)
+
+        return View(each(show, images, blocks), undo if self.undo else as_it_is)
+
+
+class Cut(NamedTuple):
+    """Pieces along one side, and the order in which they are shown."""
+
+    sizes: list[int]
+    order: list[int]
+
+    def shuffle(self, image: Tensor, dim: int) -> Tensor:
+        """The pieces in their new order."""
+        pieces = image.split(self.sizes, dim)
+        return torch.cat([pieces[piece] for piece in self.order], dim)
+
+    def restore(self, image: Tensor, dim: int) -> Tensor:
+        """Undo `shuffle`."""
+        shown = image.split([self.sizes[piece] for piece in self.order], dim)
+        return torch.cat([shown[self.order.index(piece)] for piece in range(len(shown))], dim)
+
+
+class LocalRegions(InputTransform):
+    """Attack some cells of the image, out of their surroundings.
+
+    Inspired by: "SegTrans", arXiv 2510.08922, of which we know the abstract only: it splits the input into local
+    regions, remaps their content and keeps local semantics. This is **not** SegTrans; all below is ours.
+
+        grid x grid cells; of each view a random share `keep` stays, and only its pixels count in the loss;
+        all other cells show what lies a random number of cells further (cyclically), the same for all of them
+
+    So kept cells are classified amid strange surroundings without black edges. The gradient reaches the other cells'
+    sources too. Where cells differ in size by a pixel, a shown cell may be cut a pixel off. An image of fewer than
+    `grid` rows or columns has a cell for each.
+
+    Args:
+        grid: cells each way, 1 or more.
+        keep: share of cells that are kept, in (0, 1], rounded; at least one is.
+        copies: number of views, 1 or more.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> image = torch.arange(4.0).view(1, 1, 2, 2)
+        >>> view = next(LocalRegions(grid=2, keep=0.5)(image, Draws([0])))
+        >>> view.undo(torch.ones(1, 1, 2, 2))             # the lower two of the four cells are kept
+        tensor([[[[0., 0.],
+                  [1., 1.]]]])
+        >>> view.images                                   # the others show their right or left neighbour
+        tensor([[[[1., 0.],
+                  [2., 3.]]]])
+    """
+
+    # Kept cells stay, but the others show pixels of elsewhere.
+    spatial = True
+    partial = True
+
+    def __init__(self, grid: int = 4, keep: float = 0.5, copies: int = 1) -> None:
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep={keep}: must be above 0, at most 1")
+        self.grid, self.keep, self.copies = at_least_one("grid", grid), keep, at_least_one("copies", copies)
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        for _ in range(self.copies):
+            yield self._view(images, draws)
+
+    def _view(self, images: Tensor, draws: Draws) -> View:
+        height, width = images.shape[-2:]
+        rows, columns = min(self.grid, height), min(self.grid, width)
+        cells = rows * columns
+        ranks = draws.uniform("region keep", (cells,)).argsort(dim=1, stable=True).argsort(dim=1)
+        kept = (ranks < max(1, round(self.keep * cells))).view(-1, 1, rows, columns)
+        row, column = (
+            torch.arange(length, device=images.device) * count // length
+            for length, count in ((height, rows), (width, columns))
+        )
+        mask = kept[:, :, row][..., column]
+
+        def strange(image: Tensor, number: float) -> Tensor:
+            down, right = divmod(1 + int(number * (cells - 1)), columns)
+            return image.roll((-(down * height // rows), -(right * width // columns)), (-2, -1))
+
+        def undo(logits: Tensor) -> Tensor:
+            return logits.masked_fill(~mask, 0)
+
+        others = each(strange, images, draws.uniform_on_host("region shift"))
+        return View(torch.where(mask, images, others), undo)
+
+
+def _cuts(length: int, pieces: int, draws: Draws, purpose: str) -> list[Cut]:
+    """Random pieces of a side, for each image."""
+    places, keys = (
+        zip(*(draws.uniform_on_host(f"{purpose} {what}") for _ in range(pieces)), strict=True)
+        for what in ("place", "order")
+    )
+    cuts = []
+    for place, key in zip(places, keys, strict=True):
+        edges = [0, *sorted(int(number * (length + 1)) for number in place[1:]), length]
+        cuts.append(Cut([end - start for start, end in pairwise(edges)], sorted(range(pieces), key=key.__getitem__)))
+    return cuts

@@ -1,0 +1,10 @@
+"""Loops: attacks that take steps themselves, the iterative one and those that need a loop of their own."""
+
+from lightning_attack.attacks.loops.alma_prox import ALMAProx
+from lightning_attack.attacks.loops.apgd import APGD
+from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.svre import SVRE
+
+__all__ = ["APGD", "DAG", "SVRE", "ALMAProx", "IterativeAttack", "PatchWise"]

@@ -1,0 +1,153 @@
+"""`LossGradient`: the gradient of an objective at a point, over all views and all members of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_attack.attacks.base import Model, Problem
+from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.features import Recorder
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, views
+from lightning_attack.attacks.objectives.base import Moment, Objective
+from lightning_attack.attacks.prediction import Prediction
+from lightning_attack.common.labels import IGNORE_INDEX
+
+
+def loss_members(model: Model) -> list[tuple[Model, float]]:
+    """The networks whose losses are averaged, with their weights: those of an ensemble by loss, or the model itself.
+
+    An ensemble is any model with `members`, `weights` and `by`; only `by == "loss"` is the attack's business, the other
+    ensembles average inside the model.
+    """
+    ensemble: Any = model
+    if getattr(ensemble, "by", None) != "loss":
+        return [(model, 1.0)]
+    return list(zip(ensemble.members, ensemble.weights, strict=True))
+
+
+class LossGradient:
+    """Points of the images' shape -> the direction in which the objective grows, (B, 3, H, W).
+
+    An image's loss is the sum over its own pixels and the batch's loss the sum of those, so no image depends on its
+    neighbours. The gradient is the mean over the views, taken with respect to the point; in a targeted attack its sign
+    is turned. Outside of the region it is not zeroed, so that its mean size stays that of the whole image; steps are.
+
+    Args:
+        problem: the batch.
+        objective: what to maximise.
+        input_transforms: applied in order to the point.
+        steps: how many steps there will be.
+        remember: whether `seen` is kept; it holds the logits as long as the network runs backwards.
+
+    Attributes:
+        figures: what is known of the current step, one value (B,) per image and name, see `IterativeAttack`.
+        seen: if remembered, what the model said at its first look in this step (with several members the first of
+            them).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        objective: Objective,
+        input_transforms: Sequence[InputTransform],
+        steps: int,
+        remember: bool = False,
+    ) -> None:
+        self.problem, self.objective, self.input_transforms = problem, objective, input_transforms
+        self._remember = remember
+        self.seen: Prediction | None = None
+        self._partial = any(transform.partial for transform in input_transforms)
+        self._checked = False
+        self._members: list[tuple[Recorder, float, Moment]] = []
+        members = loss_members(problem.model)
+        # Of an ensemble by loss it is not known what each member says.
+        known = None if objective.layers or len(members) > 1 else problem.clean_logits
+        for network, weight in members:
+            recorder, moment = Recorder(network, objective.layers), Moment(0, steps)
+            if objective.needs_clean and known is not None:
+                moment.clean = Prediction(known, problem.labels, problem.targeted)
+            elif objective.needs_clean:
+                with torch.no_grad():
+                    moment.clean = self._prediction(recorder, View(problem.images, lambda logits: logits))
+            self._members.append((recorder, weight, moment))
+
+    def begin(self, step: int) -> None:
+        """Say that a new step begins, counted from 0."""
+        self.seen = None
+        for _, _, moment in self._members:
+            moment.step, moment.first, moment.figures = step, True, {}
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the images: those at `rows` of the present ones."""
+        self.problem = self.problem.select(rows)
+        for _, _, moment in self._members:
+            moment.clean = None if moment.clean is None else moment.clean.select(rows)
+            moment.memory = {name: values[rows] for name, values in moment.memory.items()}
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """Figures of this step, of several members their weighted mean."""
+        (_, first_weight, first), *others = self._members
+        if not others:
+            return first.figures
+        total = {name: values * first_weight for name, values in first.figures.items()}
+        for _, weight, moment in others:
+            total = {name: values + moment.figures[name] * weight for name, values in total.items()}
+        return total
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # What is asked may lie anywhere, as the point ahead of NI does; the model sees changes of the region only.
+        x = self.problem.inside(x.detach()).requires_grad_()
+        total, count = torch.zeros_like(x), 0
+        for view in views(self.input_transforms, x, self.problem.draws):
+            # The network's part of the graph is each view's own and is freed with it, so memory stays that of one view.
+            # The part between x and the views is small, and views may share it.
+            shown = view.images.detach().requires_grad_()
+            at_view = torch.zeros_like(shown)
+            for member in self._members:
+                at_view = at_view + self._at(shown, view, *member)
+            total = total + torch.autograd.grad(view.images, x, at_view, retain_graph=True)[0]
+            count += 1
+        return total / count
+
+    def _at(self, shown: Tensor, view: View, recorder: Recorder, weight: float, moment: Moment) -> Tensor:
+        """Gradient of one member's loss with respect to what it is shown."""
+        prediction = self._prediction(recorder, View(shown, view.undo))
+        if not self._checked:
+            self._checked = True
+            check_labels(prediction)  # the only look that waits for the device, once per batch
+        loss = self.objective(prediction, moment).flatten(1).sum(1)
+        if moment.first:
+            moment.report("loss", loss.detach() / prediction.count)
+            moment.report("p_t", prediction.fraction(prediction.unfooled))
+            moment.first = False
+            if self._remember and self.seen is None:
+                self.seen = prediction.detached()
+        total = loss.sum()
+        del loss, prediction  # the backward pass frees what it has used up, if nobody else holds it
+        gradient = torch.autograd.grad(total, shown)[0]
+        return gradient * (-weight if self.problem.targeted else weight)
+
+    def _prediction(self, recorder: Recorder, view: View) -> Prediction:
+        logits, features = recorder(view.images)
+        labels, hidden = self.problem.labels, None
+        if self._partial:
+            # Where a map of ones does not come back, the view did not show the pixel: no label there.
+            shown = view.undo(torch.ones_like(view.images[:, :1]))[:, 0] > 0.99
+            hidden = (~shown & (labels != IGNORE_INDEX)).flatten(1).sum(1)
+            labels = torch.where(shown, labels, IGNORE_INDEX)
+        return Prediction(view.undo(logits), labels, self.problem.targeted, features, hidden)
+
+
+def check_labels(prediction: Prediction) -> None:
+    """Raise `ValueError` if a label is none of the model's classes."""
+    classes, labels = prediction.logits.shape[1], prediction.labels[prediction.valid]
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise AttackError(
+            f"labels range over {int(labels.min())}..{int(labels.max())}, but the model has the classes "
+            f"0..{classes - 1} (and 255 = ignored)"
+        )

@@ -1,0 +1,140 @@
+"""`IterativeAttack`: the one loop of all attacks that step inside a ball."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from lightning_attack.attacks.base import Attack, Model, Problem
+from lightning_attack.attacks.features import Recorder
+from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform, check_order
+from lightning_attack.attacks.input_transforms.base import InputTransform
+from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
+from lightning_attack.attacks.norms import Norm
+from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.common.pixels import Pixels, parse_pixels
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""Adversarial images and the direction to go -> the next adversarial images, inside the ball."""
+
+
+class IterativeAttack(Attack):
+    """Projected gradient ascent from four kinds of parts.
+
+        query points <- gradient transforms (look ahead, ask around)
+        views        <- input transforms, each view's logits moved back to the image's geometry
+        loss         <- objective, per pixel; summed over the pixels of each image
+        gradient     <- with respect to the query point, mean over the views
+        direction    <- gradient transforms (smooth, accumulate)
+        x            <- norm: step, project to the ball, clamp to [0, 1]
+
+    In a targeted attack the gradient's sign is turned: the loss towards the wanted classes falls.
+
+    After each step the log gets, per image: `loss` (mean over labelled pixels), `p_t` (share of labelled pixels that
+    the attack had not won yet before the step: the model still predicted the label, or in a targeted attack not yet the
+    wanted class), and what the objective reports, all as the first look at the model in this step showed it: with DI on
+    the moved view, with NI at the point ahead, with PGN at a random neighbour.
+
+    Args:
+        objective: what to maximise.
+        norm: the budget.
+        steps: number of steps, 1 or more.
+        step_size: length of a step in the norm, above 0; a number or a fraction such as `2/255`.
+        random_start: start at a random point of the ball instead of the clean image.
+        input_transforms: applied in order to the image.
+        gradient_transforms: the first is next to the model. Samplers before accumulators.
+        name: name in tables and folders.
+
+    Raises:
+        ValueError: steps < 1, step_size <= 0, an order of gradient transforms that cannot work, or an objective on
+            features together with an input transform that moves pixels.
+
+    Example:
+        >>> from lightning_attack.attacks.norms import Linf
+        >>> from lightning_attack.attacks.objectives.base import CrossEntropy
+        >>> attack = IterativeAttack(CrossEntropy(), Linf("51/255"), steps=2, step_size=0.15)
+        >>> import torch
+        >>> model = torch.nn.Conv2d(3, 2, 1, bias=False)        # class 0 likes bright pixels, class 1 dark ones
+        >>> model.weight.data = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1).clone()
+        >>> images, labels = torch.full((1, 3, 1, 2), 0.5), torch.tensor([[[0, 1]]])
+        >>> attack(model, images, labels)[0, 0]       # darker where bright is right, brighter where dark is
+        tensor([[0.3000, 0.7000]])
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        norm: Norm,
+        steps: int = 20,
+        step_size: Pixels = 0.01,
+        random_start: bool = False,
+        input_transforms: Sequence[InputTransform] | None = None,
+        gradient_transforms: Sequence[GradientTransform] | None = None,
+        name: str = "iterative",
+    ) -> None:
+        super().__init__(name)
+        if steps < 1:
+            raise ValueError(f"steps={steps}: must be 1 or more")
+        self.objective, self.norm = objective, norm
+        self.steps, self.step_size = steps, parse_pixels(step_size, "step_size")
+        self.random_start = random_start
+        self.input_transforms = list(input_transforms or [])
+        self.gradient_transforms = list(gradient_transforms or [])
+        check_order(self.gradient_transforms)
+        moving = [type(transform).__name__ for transform in self.input_transforms if transform.spatial]
+        if self.objective.layers and moving:
+            raise ValueError(
+                f"{moving[0]} moves pixels, and {type(objective).__name__} compares features at their places, which "
+                "cannot be moved back as logits can; use one of them"
+            )
+
+    watchable = True
+
+    @property
+    def targetable(self) -> bool:  # type: ignore[override]
+        return self.objective.targetable
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        return any(transform.mixes for transform in self.input_transforms)
+
+    @property
+    def clean_passes(self) -> int:  # type: ignore[override]
+        # Features of clean images have to be seen while the model runs.
+        return int(self.objective.needs_clean and not self.objective.layers)
+
+    def check_model(self, model: Model) -> None:
+        for network, _ in loss_members(model):
+            Recorder(network, self.objective.layers)
+
+    def perturb(self, problem: Problem) -> Tensor:
+        gradient = LossGradient(problem, self.objective, self.input_transforms, self.steps)
+        eps, step_size = (
+            self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
+        )
+        budget = Budget(eps, step_size, self.steps, problem.draws)
+        ascent: GradientFunction = gradient
+        for transform in self.gradient_transforms:
+            ascent = transform(ascent, budget)
+        step_on = self.stepper(problem)
+        adversarial = self.start(problem)
+        for step in range(self.steps):
+            gradient.begin(step)
+            budget.point = adversarial
+            direction = problem.inside_only(ascent(adversarial))
+            adversarial = problem.inside(step_on(adversarial, direction))
+            problem.log(step, gradient.figures)
+            problem.show(step, adversarial)
+        return adversarial
+
+    def start(self, problem: Problem) -> Tensor:
+        """Where the first step begins."""
+        return problem.inside(self.norm.start(problem.images, problem.draws)) if self.random_start else problem.images
+
+    def stepper(self, problem: Problem) -> Step:
+        """How a step is taken. Called once per batch, so what it returns may remember steps."""
+        return lambda adversarial, direction: self.norm.step(adversarial, problem.images, direction, self.step_size)
+
+    def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
+        return self.norm.quantize(images, adversarial)

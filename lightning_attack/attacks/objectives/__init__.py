@@ -1,0 +1,28 @@
+"""Objectives: what an attack makes larger, from predictions and labels to one loss per image."""
+
+from lightning_attack.attacks.objectives.base import CosPGD, CrossEntropy, Moment, Objective, SegPGD
+from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
+from lightning_attack.attacks.objectives.masked import BalancedMaskedCrossEntropy, EroSeg, MaskedCrossEntropy
+from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
+
+__all__ = [
+    "FSPGD",
+    "RPPGD",
+    "BalancedMaskedCrossEntropy",
+    "CosPGD",
+    "CrossEntropy",
+    "EroSeg",
+    "FoolAllPixels",
+    "JensenShannon",
+    "LogitsRatio",
+    "MaskedCrossEntropy",
+    "MaskedSpherical",
+    "Moment",
+    "Objective",
+    "SegPGD",
+    "Staged",
+    "Switch",
+    "TransferablePixels",
+    "Tsallis",
+]

@@ -1,0 +1,50 @@
+"""What may stand at a key of a configuration, for messages of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from inspect import isabstract
+from pathlib import Path
+from types import ModuleType
+
+from lightning_attack import attacks, data, models
+from lightning_attack.cli.errors import Part
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def _attack_files() -> list[str]:
+    """The files of `configs/attacks` as one names them from the repository's root."""
+    return [f"configs/attacks/{file.name}" for file in sorted((CONFIGS / "attacks").glob("*.yaml"))]
+
+
+def _kinds(module: ModuleType, base: type) -> list[Part]:
+    """The concrete classes of a kind that a module offers."""
+    found = [part for part in vars(module).values() if isinstance(part, type) and issubclass(part, base)]
+    return [part for part in found if not isabstract(part)]
+
+
+_NETWORKS = _kinds(models, models.SegmentationModel)
+_DATASETS = _kinds(data, data.SegmentationDataset)
+_OBJECTIVES = _kinds(attacks, attacks.Objective)
+_INPUT_TRANSFORMS = _kinds(attacks, attacks.InputTransform)
+PARTS: dict[str, Sequence[Part]] = {
+    "attack": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
+    "attacks": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
+    "source": _NETWORKS,
+    "targets": _NETWORKS,
+    "members": _NETWORKS,
+    "network": _NETWORKS,
+    "dataset": _DATASETS,
+    "train": _DATASETS,
+    "val": _DATASETS,
+    "norm": _kinds(attacks, attacks.Norm),
+    "objective": _OBJECTIVES,
+    "stages": _OBJECTIVES,
+    "switch": (attacks.Switch,),
+    "switches": (attacks.Switch,),
+    "input_transforms": _INPUT_TRANSFORMS,
+    "transform": _INPUT_TRANSFORMS,
+    "gradient_transforms": _kinds(attacks, attacks.GradientTransform),
+}
+"""What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""

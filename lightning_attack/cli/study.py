@@ -1,0 +1,199 @@
+"""The command `study`: the runs of a study, one after the other, with networks and photos that they share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lightning_attack.attacks import Attack, AttackError
+from lightning_attack.callbacks.study_progress import StudyProgress
+from lightning_attack.cli.errors import explain
+from lightning_attack.cli.main import PARTS, AttackCLI, Parser, UsageError
+from lightning_attack.data import DataError, SegmentationDataModule, SegmentationDataset
+from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.predict.clean_cache import CleanPredictions
+from lightning_attack.predict.passes import backward_passes, ensemble
+from lightning_attack.study.plan import Cell, Study, StudyError, cells, share
+
+
+def study(words: Sequence[str]) -> int:
+    """`study -c FILE`: see `lightning_attack.study.plan.Study`; returns the exit code, as `cli.main` does."""
+    parser = Parser(
+        prog="main.py study", description="Run every attack of a study on every source.", allow_abbrev=False
+    )
+    parser.add_argument("-c", "--config", dest="file", type=str | None, metavar="FILE", help="File of the study.")
+    parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
+    parser.add_argument("--name", type=str | None, default=None, help="Folder of the study; default: its file's name.")
+    parser.add_argument("--cell", type=str | None, default=None, help="k/n: the k-th of n shares, for arrays of jobs.")
+    parser.add_argument("--dry-run", action="store_true", help="Show the cells and what they cost, and run nothing.")
+    given = parser.parse_args(list(words))
+    if given.file is None:
+        raise UsageError(
+            "study needs its file, such as -c configs/studies/scenes.yaml; README.md says what stands in it"
+        )
+    plan = read(Path(given.file))
+    try:
+        found = share(cells(plan, Path(given.file).parent), given.cell)
+        images = _images(plan)
+        passes = _passes(found, plan)
+    except StudyError as error:
+        raise UsageError(f"{given.file}: {error}") from error
+    if given.dry_run:
+        _show(found, images, passes)
+        return 0
+    return run(plan, found, passes, Path(given.results) / (given.name or Path(given.file).stem))
+
+
+def read(file: Path) -> Study:
+    """The study in a file."""
+    if not file.is_file():
+        raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'")
+    parser = Parser(prog="main.py study")
+    parser.add_class_arguments(Study, "study")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"'{file}' is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise UsageError(f"'{file}' is no study: it needs networks, attacks and sources")
+    content = {key: value for key, value in content.items() if value is not None}
+    unknown = [key for key in content if key not in Study.__dataclass_fields__]
+    if unknown:
+        raise UsageError(f"'{file}': there is no option '{unknown[0]}'\nknown: {', '.join(Study.__dataclass_fields__)}")
+    try:
+        parser.parse_object({"study": content})
+    except UsageError as error:
+        raise UsageError(f"{file}: {str(error).replace('study.', '')}") from error
+    return Study(**content)
+
+
+def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: Path) -> int:
+    """Run cells, each in its own folder below `folder`; returns the exit code.
+
+    A cell goes on where it was stopped; of one that is done no image is attacked again. A signal ends the study as it
+    ends a run. If images were left out of a cell (exit code 3), the next ones are run all the same.
+    """
+    code, shared = 0, Shared()
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    costs = [1.0 + (20.0 if one is None else one) for one in passes]  # scoring costs something too
+    with StudyProgress([cell.name for cell in found], costs, first) as progress:
+        for number, cell in enumerate(found):
+            progress.begin(number)
+            begin = time.monotonic()
+            try:
+                done = CellCLI([*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"], shared, progress)
+            except KeyboardInterrupt:  # between two runs, which take signals themselves
+                return 130
+            except (UsageError, AttackError, DataError, ModelError, OSError) as error:
+                raise UsageError(f"cell '{cell.name}': {error}") from error
+            if done.exit_code not in (0, 3):
+                return done.exit_code
+            code = max(code, done.exit_code)
+            progress.end(time.monotonic() - begin)
+    return code
+
+
+class Shared:
+    """What the runs of a study have in common: networks, data sets, what networks say about clean photos."""
+
+    def __init__(self) -> None:
+        self.clean = CleanPredictions()
+        self._made: dict[object, tuple[object, ...]] = {}
+
+    def make(self, kind: type, *args: Any, **settings: Any) -> object:
+        """The object of these settings, made once."""
+        settings.pop("applied_instantiation_links", None)
+        key = kind, _key(args), _key(settings)
+        if key not in self._made:
+            # With its settings, so that what they hold keeps its identity.
+            self._made[key] = kind(*args, **settings), args, settings
+        return self._made[key][0]
+
+
+def _key(value: Any) -> object:
+    """Settings as something to look up; objects among them, which are made once too, by their identity."""
+    if isinstance(value, Mapping):
+        return tuple((name, _key(one)) for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    return value if isinstance(value, str | int | float | bool | None) else id(value)
+
+
+class CellCLI(AttackCLI):
+    """`predict` with what its study shares, and without a table and a progress bar of its own."""
+
+    def __init__(self, words: list[str], shared: Shared, progress: StudyProgress) -> None:
+        self._shared, self._progress = shared, progress
+        quiet = ["--trainer.enable_progress_bar=false", "--transfer_metrics.table=false"]
+        super().__init__([*words, *quiet])
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        for kind in (SegmentationModel, SegmentationDataset):
+            self.parser.add_instantiator(self._shared.make, kind, prepend=True)
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        for name, network in self.model.networks.items():
+            network.name = name  # in all tables they are called as in the study
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(-1, self._progress)  # type: ignore[attr-defined]
+        return trainer
+
+    def before_predict(self) -> None:
+        super().before_predict()
+        self.model.kept = self._shared.clean
+
+
+def _images(plan: Study) -> int:
+    parser = Parser(prog="main.py study")
+    parser.add_class_arguments(SegmentationDataModule, "data")
+    try:
+        return len(parser.instantiate(parser.parse_object({"data": plan.data})).data.indices())
+    except (UsageError, ValueError, TypeError, OSError) as error:
+        raise StudyError(_said(error)) from error
+
+
+def _passes(found: Sequence[Cell], plan: Study) -> list[float | None]:
+    """Backward passes per image of each cell; what is wrong with an attack is said here, before anything is run."""
+    parser = Parser(prog="main.py study")
+    parser.add_subclass_arguments(Attack, "attack")
+    known: dict[object, float | None] = {}
+    passes = []
+    for cell in found:
+        key = *ensemble(plan.networks[cell.source]), *cell.attack_words()
+        if key not in known:
+            try:
+                attack = parser.instantiate(parser.parse_args(cell.attack_words())).attack
+            except (UsageError, ValueError, TypeError) as error:
+                raise StudyError(f"cell '{cell.name}': {_said(error)}") from error
+            known[key] = backward_passes(attack, *key[:2])
+        passes.append(known[key])
+    return passes
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, in two lines."""
+    return str(error) if isinstance(error, UsageError) else explain(str(error), (), PARTS)
+
+
+def _show(found: Sequence[Cell], images: int, passes: Sequence[float | None]) -> None:
+    table = Table("cell", title=f"{len(found)} cells, {images} images each")
+    table.add_column("backward passes per image", justify="right")
+    table.add_column("backward passes", justify="right")
+    for cell, one in zip(found, passes, strict=True):
+        table.add_row(cell.name, *(("?", "?") if one is None else (f"{one:g}", f"{one * images:,.0f}")))
+    known = sum(one * images for one in passes if one is not None)
+    table.add_section()
+    table.add_row("all", "", f"{known:,.0f}" + ("" if None not in passes else " and more"))
+    Console().print(table)

@@ -1,0 +1,104 @@
+"""Pictures that explain themselves: headings over the panels of a strip, names of the colours below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.ImageFont import FreeTypeFont
+
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.pictures.panels import class_colours
+
+LINE, GAP, BLACK, WHITE = 16, 6, (0, 0, 0), (255, 255, 255)
+
+
+def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Sequence[tuple[int, str]]) -> np.ndarray:
+    """The panels of a strip in rows, a title over each, and the names of the colours below; (h, w, 3) uint8.
+
+    Args:
+        strip: panels of one width side by side, (H, panels x W, 3) uint8; their pixels are not changed.
+        titles: of the panels, of one line or more. A line that is too long is set smaller, and then cut.
+        columns: panels in a row.
+        legend: class numbers and names, see `classes_in`.
+
+    Raises:
+        ValueError: the strip has no whole panels.
+
+    Example:
+        >>> captioned(np.zeros((32, 3 * 40, 3), np.uint8), ["a", "b", "c"], columns=2, legend=[(1, "disk")]).shape
+        (124, 86, 3)
+    """
+    height, width = strip.shape[0], strip.shape[1] // len(titles)
+    if width * len(titles) != strip.shape[1]:
+        raise ValueError(f"a strip {strip.shape[1]} wide has no {len(titles)} panels of one width")
+    columns = min(columns, len(titles))
+    rows, above = -(-len(titles) // columns), LINE * (1 + max(title.count("\n") for title in titles))
+    size = columns * (width + GAP) - GAP, rows * (above + height + GAP)
+    entries, below = _lines(legend, size[0])
+    picture = Image.new("RGB", (size[0], size[1] + below), WHITE)
+    draw = ImageDraw.Draw(picture)
+    for number, title in enumerate(titles):
+        left, bottom = number % columns * (width + GAP), number // columns * (above + height + GAP) + above
+        for line, words in enumerate(reversed(title.split("\n"))):
+            text, font = _fitting(words, width)
+            draw.text((left + width / 2, bottom - (line + 0.5) * LINE), text, BLACK, font, anchor="mm")
+        panel = strip[:, number * width : (number + 1) * width]
+        picture.paste(Image.fromarray(np.ascontiguousarray(panel)), (left, bottom))
+    colours = class_colours().numpy()
+    for (left, line), (number, name) in zip(entries, legend, strict=True):
+        top = size[1] + line * LINE
+        draw.rectangle((left, top + 2, left + 11, top + 13), tuple(colours[number].tolist()), BLACK)
+        draw.text((left + 16, top + LINE / 2), name, BLACK, _font(11), anchor="lm")
+    return np.array(picture)
+
+
+def classes_in(maps: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str]]:
+    """Number and name of the classes whose colours occur in coloured label maps (H, W, 3), in their order.
+
+    Example:
+        >>> maps = class_colours().numpy()[[[2, 0, 255]]]
+        >>> classes_in(maps, ["background", "disk", "square"])
+        [(0, 'background'), (2, 'square'), (255, 'ignored')]
+    """
+    names = dict(enumerate(classes)) | {IGNORE_INDEX: "ignored"}
+    seen = np.zeros(1 << 24, bool)
+    seen[_as_numbers(maps)] = True
+    numbers = np.flatnonzero(seen[_as_numbers(class_colours().numpy())])
+    return [(int(number), names.get(int(number), str(number))) for number in numbers]
+
+
+def _as_numbers(colours: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) uint8 as numbers below 2^24, (...)."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+@cache
+def _font(size: float) -> FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fitting(title: str, width: int) -> tuple[str, FreeTypeFont | ImageFont.ImageFont]:
+    """The title and the font that fit into a width."""
+    for size in (12, 11, 10, 9):
+        if _font(size).getlength(title) <= width:
+            return title, _font(size)
+    while len(title) > 1 and _font(9).getlength(title + "…") > width:
+        title = title[:-1]
+    return title + "…", _font(9)
+
+
+def _lines(legend: Sequence[tuple[int, str]], width: int) -> tuple[list[tuple[int, int]], int]:
+    """Left end and line of each entry of a legend, and the height of all."""
+    places: list[tuple[int, int]] = []
+    left = line = 0
+    for _, name in legend:
+        taken = 16 + round(_font(11).getlength(name)) + 12
+        if left and left + taken > width:
+            left, line = 0, line + 1
+        places.append((left, line))
+        left += taken
+    return places, (line + 1) * LINE if places else 0

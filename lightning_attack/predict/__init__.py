@@ -1,0 +1,5 @@
+"""The attack of a batch as Lightning's predict step, and what belongs to it."""
+
+from lightning_attack.predict.module import AttackModule
+
+__all__ = ["AttackModule"]

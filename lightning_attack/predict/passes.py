@@ -1,0 +1,78 @@
+"""What the cells of a study cost, before any of them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attack.attacks import Attack
+from lightning_attack.models import Ensemble
+from lightning_attack.predict.cost import count_passes
+
+
+def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> float | None:
+    """Backward passes of the source per image: counted on a network of three layers and two images of 16 x 16.
+
+    Args:
+        attack: the attack.
+        members: of the source, if it is an ensemble; the passes of all of them count.
+        by: of the ensemble, see `Ensemble`.
+
+    Returns:
+        The number, or None where that network is none for the attack, which names layers of another one, or needs an
+        ensemble; whether the source is one for it, its run will say.
+
+    Example:
+        >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
+        >>> backward_passes(vmi_fgsm(steps=3, samples=4)), backward_passes(NoAttack())
+        (15.0, 0.0)
+    """
+    with _one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        networks: list[nn.Module] = [_Small() for _ in range(max(members, 1))]
+        source = Ensemble(networks, by=by) if members > 1 else networks[0]
+        images, labels = torch.rand(2, 3, 16, 16), torch.randint(_Small.classes, (2, 16, 16))
+        try:
+            with count_passes(source) as passes:
+                attack(source, images, labels, [0, 1])
+        except ValueError:
+            return None
+    return passes["backward"] / len(images)
+
+
+def ensemble(network: Mapping[str, Any]) -> tuple[int, Any]:
+    """How many networks a source is, and how they go together, by what a study says of it."""
+    settings = network.get("init_args")
+    settings = settings if isinstance(settings, Mapping) else {}
+    members = settings.get("members")
+    return len(members) if isinstance(members, list) else 1, settings.get("by", "logits")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For work so small that threads only wait for each other, on a busy machine for long."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Small(nn.Module):
+    """Curved, so that attacks which stop at their goal do not reach it at once."""
+
+    classes = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

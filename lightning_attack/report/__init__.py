@@ -1,0 +1,18 @@
+"""Finished runs side by side: tables, intervals and a page. Reads run folders; knows no attack and no network."""
+
+from lightning_attack.report.collect import collect
+from lightning_attack.report.command import report
+from lightning_attack.report.intervals import Interval, difference_interval, miou_interval, paired_difference
+from lightning_attack.runs.folder import Run, RunsError, read_run
+
+__all__ = [
+    "Interval",
+    "Run",
+    "RunsError",
+    "collect",
+    "difference_interval",
+    "miou_interval",
+    "paired_difference",
+    "read_run",
+    "report",
+]

@@ -1,0 +1,98 @@
+"""The command `report`: from run folders to tables on the console and files in a folder."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_attack.common.atomic import complete
+from lightning_attack.report.collect import collect
+from lightning_attack.report.facts import counted
+from lightning_attack.report.groups import together
+from lightning_attack.report.intervals import DRAWS
+from lightning_attack.report.latex import latex
+from lightning_attack.report.page import write_page
+from lightning_attack.report.sheet import check_baseline, compute
+from lightning_attack.report.tables import (
+    LEGEND,
+    console,
+    console_differences,
+    differences_csv,
+    markdown,
+    table_csv,
+)
+from lightning_attack.runs.folder import SETTINGS, TABLE, RunsError
+
+FEWEST_DRAWS = 100
+
+
+def report(
+    runs: list[str],
+    output: str,
+    baseline: str | None = None,
+    draws: int = DRAWS,
+    common: bool = False,
+    partial: bool = False,
+    mean: bool = False,
+) -> None:
+    """Put runs side by side: print tables, and write `report.csv`, `.md`, `.tex`, `.html` and `differences.csv`.
+
+    Args:
+        runs: Folders of runs, or folders above them.
+        output: Folder of the report; not inside a run.
+        baseline: Attack, label or folder that the others are compared with; nothing = pgd, or the plainest there is.
+        draws: How often images are drawn for the intervals.
+        common: Compare runs of different images on those that all have.
+        partial: Report runs that were stopped too.
+        mean: Make one row of runs that differ in nothing but their seed: mean and standard deviation.
+    """
+    folder = Path(output)
+    _check(folder, draws)
+    found, notes = collect(runs, partial)
+    groups, reasons = together(found, common)
+    notes += reasons
+    if baseline is not None:
+        check_baseline(groups, baseline, mean)
+    sheets = [compute(group, baseline, draws, mean) for group in groups]
+    titles = [_title(number, len(sheets), sheet.images) for number, sheet in enumerate(sheets, 1)]
+    # All is worked out before anything is written.
+    texts = {
+        "report.csv": table_csv(sheets),
+        "differences.csv": differences_csv(sheets),
+        "report.md": markdown(sheets, titles, notes),
+        "report.tex": latex(sheets, titles),
+    }
+    write_page(found, folder / "report.html", draws)  # first, for it reads pictures, which may be torn
+    for name, text in texts.items():
+        with complete(folder / name) as path:
+            path.write_text(text, "utf-8", "backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # folders may have bytes that are no UTF-8
+    screen = Console()
+    for sheet, title in zip(sheets, titles, strict=True):
+        screen.print(console(sheet, title))
+        differences = console_differences(sheet)
+        if differences:
+            screen.print(differences)
+    screen.print(LEGEND, style="dim", markup=False)
+    for note in notes:
+        screen.print(f"Note: {note}", markup=False, soft_wrap=True)
+    screen.print(f"Report: {folder}", markup=False, soft_wrap=True)
+
+
+def _check(folder: Path, draws: int) -> None:
+    if draws < FEWEST_DRAWS:
+        raise RunsError(f"--draws={draws}: give {FEWEST_DRAWS} or more; 2000 are enough for 95 % intervals")
+    if folder.exists() and not folder.is_dir():
+        raise RunsError(f"--output={folder} is a file; give a folder")
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if (place / TABLE).exists() or (place / SETTINGS).exists():
+            raise RunsError(f"--output={folder} lies in the run '{place}', which stays as it is; choose another folder")
+
+
+def _title(number: int, tables: int, images: int) -> str:
+    about = counted(images, "image")
+    return f"Table {number}, {about}" if tables > 1 else about.capitalize()

@@ -1,0 +1,89 @@
+"""What a run was, in words and numbers: its radius, steps and cost, and its gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lightning_attack.report.groups import together
+from lightning_attack.report.row_names import balls, number, places
+from lightning_attack.runs.folder import Run
+
+
+def radius(run: Run) -> tuple[str, float] | None:
+    """Norm and radius of the budget: `("Linf", 0.0314)`; None for attacks without one, or with several."""
+    found = [(str(norm), float(eps)) for norm, eps in balls(run) if eps is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def radius_text(run: Run) -> str | None:
+    """The radius as people write it: `8/255` in L-inf, `1.5 (L2)` else.
+
+    Example:
+        >>> from pathlib import Path
+        >>> norms = {"class": "Linf", "eps": 8 / 255}, {"class": "L2", "eps": 1.5}
+        >>> [radius_text(Run(Path(), {"settings": {"attack": {"steps": 1, "norm": norm}}}, ())) for norm in norms]
+        ['8/255', '1.5 (L2)']
+    """
+    found = radius(run)
+    if found is None:
+        return None
+    norm, eps = found
+    return number(eps, levels=True) if norm == "Linf" else f"{number(eps)} ({norm})"
+
+
+def steps(run: Run) -> int | None:
+    """Steps of the attack, of several attacks in a row their sum; None where it has none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> attack = {"class": "WorstCase", "attacks": [{"steps": 300}, {"steps": 200}]}
+        >>> steps(Run(Path(), {"settings": {"attack": attack}}, ())), steps(Run(Path(), {}, ()))
+        (500, None)
+    """
+    return _steps(run.report.get("settings", {}).get("attack")) or None
+
+
+def backward_passes(run: Run) -> float | None:
+    """Backward passes of the source for each image."""
+    return run.report.get("passes_per_image", {}).get("backward")
+
+
+def gaps(runs: Sequence[Run]) -> Iterator[str]:
+    """Sentences on what keeps figures of the runs from being compared: other networks, classes or images, gaps."""
+    reasons = together(runs)[1]
+    if reasons:
+        yield "The runs do not all go together: figures of runs that are in tables of their own do not compare."
+    yield from reasons
+    for run, place in zip(runs, places(runs), strict=True):
+        if run.partial:
+            yield f"{place} is partial: {missing(run)}."
+        if skipped := len(run.report.get("skipped", ())):
+            yield f"{place}: {counted(skipped, 'image')} could not be used."
+        if failed := sum(bool(record.failed) for record in run.records):
+            yield f"{place}: {counted(failed, 'image')} could not be scored on every target."
+
+
+def missing(run: Run) -> str:
+    """How many images a run lacks that was stopped."""
+    count = run.report.get("missing")
+    return f"{counted(count, 'image')} {'is' if count == 1 else 'are'} missing" if count else "some images are missing"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _steps(settings: Any) -> int:
+    """Of an attack with steps these, of others those of the attacks that it is made of."""
+    if not isinstance(settings, dict):
+        return 0
+    if isinstance(settings.get("steps"), int):
+        return settings["steps"]
+    return sum(map(_steps, (settings.get("attack"), *settings.get("attacks", ()))))

@@ -1,0 +1,104 @@
+"""Which runs go into one table: those of the same classes, the same networks and the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_attack.runs.folder import Run, RunsError, common_images
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs whose figures can stand side by side.
+
+    Attributes:
+        runs: in the order of their folders.
+        images: the images that the figures are about, as in `Run.images`; all runs have them.
+        of: how many images there are in any of the runs.
+    """
+
+    runs: tuple[Run, ...]
+    images: tuple[str, ...]
+    of: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All scored networks, in the order in which the runs name them."""
+        return tuple(dict.fromkeys(target for run in self.runs for target in run.targets))
+
+
+def together(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], list[str]]:
+    """Sort runs into groups, and say why there is more than one.
+
+    Args:
+        runs: at least one.
+        common: put runs of different images into one group, and compare them on the images that all of them have.
+
+    Raises:
+        RunsError: with `common`, runs that have no image in common.
+    """
+    groups: list[list[Run]] = []
+    notes: list[str] = []
+    for run in runs:
+        reasons = []
+        for group in groups:
+            reason = next((text for other in group if (text := _apart(other, run, common))), "")
+            if not reason:
+                group.append(run)
+                break
+            reasons.append(reason)
+        else:
+            groups.append([run])
+            notes += reasons[:1]
+    return [_group(group) for group in groups], notes
+
+
+def _group(runs: list[Run]) -> Group:
+    images = common_images(runs, runs[0].images)
+    if not images:
+        other = next((run for run in runs if not common_images([runs[0], run], run.images)), None)
+        names = f"'{runs[0].folder}' and '{other.folder}'" if other else ", ".join(f"'{run.folder}'" for run in runs)
+        raise RunsError(f"{names} have no image in common\nleave one out, or report without --common: in two tables")
+    return Group(tuple(runs), images, len({key for run in runs for key in run.images}))
+
+
+def _apart(run: Run, other: Run, common: bool) -> str:
+    """Why two runs cannot stand in one table; empty if they can."""
+    names = f"'{run.folder}' and '{other.folder}' are in tables of their own:"
+    if run.classes != other.classes:
+        differing = sorted(set(run.classes) ^ set(other.classes))
+        what = f"such as {differing[0]}" if differing else "in another order"
+        return f"{names} their classes differ ({len(run.classes)} and {len(other.classes)}, {what})"
+    for target in run.targets:
+        if target in other.targets and not _same_network(run, other, target):
+            return f"{names} '{target}' is not the same network in both (weights, windows or precision differ)"
+    if run.images.keys() != other.images.keys() and not common:
+        shared = len(run.images.keys() & other.images.keys())
+        counts = f"{len(run.images)} and {len(other.images)} images"
+        if not shared:
+            return f"{names} of their {counts} none is the same"
+        return f"{names} of their {counts} {shared} are the same (--common compares them on these)"
+    return ""
+
+
+def _same_network(run: Run, other: Run, target: str) -> bool:
+    """Whether a name stands for the same network, by the hash of its weights and by how it is shown the photos.
+
+    Where a run kept no hashes, the clean predictions decide.
+    """
+    marks = [_mark(one, target) for one in (run, other)]
+    if None not in marks:
+        return marks[0] == marks[1]
+    images = common_images([run, other], run.scored(target) & other.scored(target))
+    return np.array_equal(run.confusions(target, images)[:, 0], other.confusions(target, images)[:, 0])
+
+
+def _mark(run: Run, target: str) -> tuple[str, str, str] | None:
+    try:
+        model = run.settings["model"]
+        return model["targets"][target], str(model["windows"]), str(run.settings["trainer"]["precision"])
+    except (KeyError, TypeError):
+        return None

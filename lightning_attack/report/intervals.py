@@ -1,0 +1,218 @@
+"""How sure an mIoU is: intervals over images, and the paired difference of two attacks.
+
+Of N images, N are drawn with replacement, many times (the bootstrap); all pixels of an image come together. The mIoU of
+each draw is that of its summed confusion matrices, as in `metrics.iou`: the mean of the IoU over the classes that
+occur in the labels, so a draw that loses a class averages over those that it has.
+
+Quantiles of the draws themselves are too narrow where few images hold a class. So each draw's distance from the mIoU is
+measured in standard errors of that draw (the studentised bootstrap, or bootstrap-t):
+
+    t_d = (miou_d - miou) / se_d        interval = [miou - q_high(t) se, miou - q_low(t) se]
+
+where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
+An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of
+the draws themselves. A difference of two attacks has the same images in each draw, and so has what they have in common
+taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from lightning_attack.metrics.iou import class_counts, iou, miou
+from lightning_attack.runs.folder import Run, RunsError, common_images
+
+DRAWS, LEVEL, SEED = 2000, 0.95, 0
+FEWEST = 5
+"""Fewer images than these have no interval: too many of their draws are one image over and over."""
+_BLOCK = 2**21  # draws x images that are looked at together
+_LARGE = 1e9  # stands for the t of a draw without any spread
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and where it may lie.
+
+    Attributes:
+        value: the figure over all images.
+        low: lower end; NaN where there are fewer than `FEWEST` images.
+        high: upper end; likewise.
+        images: how many images it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def real(self) -> bool:
+        """Of a difference: whether the interval leaves out 0.
+
+        Example:
+            >>> Interval(-0.03, -0.04, -0.02, 48).real, Interval(-0.03, -0.07, 0.01, 48).real
+            (True, False)
+        """
+        return self.low > 0 or self.high < 0
+
+    def __neg__(self) -> Interval:
+        """The interval of the figure with the other sign."""
+        return Interval(-self.value, -self.high, -self.low, self.images)
+
+
+def miou_interval(confusions: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED) -> Interval:
+    """The mIoU of confusion matrices (images, C, C), in [0, 1], with its interval over images.
+
+    Args:
+        confusions: of each image, integers; rows are labels.
+        draws: how often images are drawn.
+        level: the share of such intervals that hold the mIoU of the population that the images come from.
+        seed: of the draws, which are the same for all figures over as many images.
+
+    Example:
+        >>> same = miou_interval(np.array([[[3, 1], [0, 4]]] * 5))    # IoU 3/4 and 4/5; no image differs from another
+        >>> round(same.value, 3), round(same.low, 3), round(same.high, 3), same.images
+        (0.775, 0.775, 0.775, 5)
+    """
+    return _studentised([(1.0, confusions)], draws, level, seed)
+
+
+def mean_interval(
+    samples: Sequence[np.ndarray], draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
+) -> Interval:
+    """As `miou_interval` for the mean of several mIoUs, such as of seeds, on the same images in the same order."""
+    return _studentised([(1 / len(samples), sample) for sample in samples], draws, level, seed)
+
+
+def difference_interval(
+    first: np.ndarray, second: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
+) -> Interval:
+    """The mIoU of `first` less that of `second`, (images, C, C) of the same images in the same order, in [-1, 1].
+
+    Raises:
+        ValueError: the numbers of images or classes differ.
+
+    Example:
+        >>> good, bad = np.array([[[4, 0], [0, 4]]] * 3), np.array([[[4, 0], [4, 0]]] * 3)
+        >>> difference_interval(bad, good).value    # IoU 4/8 and 0, against 1 and 1
+        -0.75
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"confusion matrices {first.shape} and {second.shape} must be of the same images and classes")
+    return _studentised([(1.0, first), (-1.0, second)], draws, level, seed)
+
+
+def mean_difference(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = SEED,
+) -> Interval:
+    """As `difference_interval` for two means of mIoUs; all on the same images in the same order."""
+    terms = [(sign / len(side), one) for sign, side in ((1, first), (-1, second)) for one in side]
+    return _studentised(terms, draws, level, seed)
+
+
+def paired_difference(
+    run: Run | Sequence[Run],
+    other: Run | Sequence[Run],
+    target: str,
+    draws: int = DRAWS,
+    images: Iterable[str] | None = None,
+) -> Interval:
+    """The adversarial mIoU of a target in `run` less that in `other`, over the images that both have (by digest).
+
+    Args:
+        run: below 0, this attack is the stronger one; of several runs, such as of seeds, the mean mIoU counts.
+        other: the one that it is compared with; likewise.
+        target: name of the network; all runs must have scored it.
+        draws: how often images are drawn.
+        images: only these of them, as in `Run.images`.
+
+    Raises:
+        RunsError: no image in common, or classes that differ.
+    """
+    sides = [(one,) if isinstance(one, Run) else tuple(one) for one in (run, other)]
+    every = [one for side in sides for one in side]
+    names = " and ".join(f"'{one.folder}'" for one in every)
+    if len({one.classes for one in every}) > 1:
+        raise RunsError(f"{names} have different classes and cannot be compared")
+    both = frozenset.intersection(*(one.scored(target) for one in every))
+    common = common_images(every, both if images is None else both.intersection(images))
+    if not common:
+        raise RunsError(f"{names} have no image in common on which '{target}' was scored")
+    first, second = ([one.confusions(target, common)[:, 1] for one in side] for side in sides)
+    return mean_difference(first, second, draws)
+
+
+def _slopes(counts: np.ndarray) -> np.ndarray:
+    """The derivative of the mIoU by each count, (..., 3, C)."""
+    hits, labels, predictions = np.moveaxis(counts, -2, 0)
+    occurs, union = labels > 0, labels + predictions - hits
+    scale = np.divide(occurs, union * occurs.sum(-1, keepdims=True), out=np.zeros_like(union), where=occurs)
+    values = np.where(occurs, iou(counts), 0.0)
+    return np.stack([(1 + values) * scale, -values * scale, -values * scale], -2)
+
+
+def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: float, seed: int) -> Interval:
+    """The interval of a sum of mIoUs of the same images, each times a factor."""
+    images = len(terms[0][1])
+    counts = [(factor, class_counts(sample)) for factor, sample in terms]
+    value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
+    if images < FEWEST or not np.isfinite(value):
+        return Interval(value, np.nan, np.nan, images)
+    drawn, ratios = [], []
+    for weights in _resamples(images, draws, seed):
+        estimates, errors = _estimates(counts, weights)
+        distance = estimates - value
+        # A draw of one image over and over has no spread: all that it says is on which side it lies.
+        ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
+        ratios.append(ratio.clip(-_LARGE, _LARGE))
+        drawn.append(estimates)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = _quantiles(ratios, tails)
+    lowest, highest = _quantiles(drawn, tails)
+    least, most = (sum(side(factor, 0.0) for factor, _ in terms) for side in (min, max))
+    # From the upper tail comes the lower end.
+    lower = lowest if high >= _LARGE else max(value - high * error, least)
+    upper = highest if low <= -_LARGE else min(value - low * error, most)
+    return Interval(value, lower, upper, images)
+
+
+def _quantiles(blocks: Sequence[np.ndarray], tails: Sequence[float]) -> list[float]:
+    known = np.concatenate(blocks)
+    return np.quantile(known[np.isfinite(known)], tails).tolist()
+
+
+def _estimates(counts: Sequence[tuple[float, np.ndarray]], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Figure and standard error of each draw, whose weights (draws, images) say how often it has each image."""
+    value, influence = np.zeros(len(weights)), np.zeros(weights.shape)
+    for factor, sample in counts:
+        flat = sample.reshape(len(sample), -1)
+        totals = (weights @ flat).reshape(len(weights), *sample.shape[1:])
+        value += factor * miou(totals)
+        influence += factor * (_slopes(totals).reshape(len(weights), -1) @ flat.T)
+    return value, np.sqrt((weights * influence**2).sum(1))
+
+
+def _resamples(images: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each draw has each image, (draws, images), in blocks that fit into memory."""
+    weights = _weights(images, draws, seed)
+    block = max(1, _BLOCK // images)
+    for start in range(0, draws, block):
+        yield weights[start : start + block].astype(np.float64)
+
+
+@lru_cache(maxsize=4)
+def _weights(images: int, draws: int, seed: int) -> np.ndarray:
+    """The draws of `images` images, (draws, images); an image hardly ever comes 20 times, so bytes are enough."""
+    generator = np.random.default_rng(seed)
+    weights = np.empty((draws, images), np.uint8)
+    for row in weights:
+        row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
+    return weights

@@ -1,0 +1,128 @@
+"""`write_page`: runs side by side as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from lightning_attack.common.atomic import complete
+from lightning_attack.report import charts, page_table
+from lightning_attack.report.facts import counted, gaps
+from lightning_attack.report.intervals import DRAWS
+from lightning_attack.report.pictures import gallery
+from lightning_attack.report.row_names import labels, places
+from lightning_attack.runs.commands import read_commands
+from lightning_attack.runs.folder import Run, RunsError
+
+IMAGES_OF_RUN, IMAGES = 8, 160
+"""Most images of a run in the gallery, and about the most of the page; one of each run is there in any case."""
+
+
+def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
+    """Write a page with tables, charts, pictures and commands of runs.
+
+    The file opens in a browser without any network: plotly, styles and pictures are inside, and its policy forbids
+    everything else. A script that came in with a name would not run: names are escaped, and the policy knows the
+    page's own scripts by their hashes. Nothing is averaged over runs, images or networks; where the runs do not
+    compare, the page begins with saying so.
+
+    Args:
+        runs: one or more, in the order that they shall have.
+        path: of the file; its folder is made.
+        draws: of the bootstrap.
+
+    Raises:
+        RunsError: no runs, or panels of a run cannot be used.
+        OSError: the file cannot be written.
+    """
+    if not runs:
+        raise RunsError("there are no runs to compare; give folders of finished runs")
+    here = Path(__file__).parent
+    script, plotly = (here / "page.js").read_text("utf-8"), get_plotlyjs()
+    curves = [*charts.step_curves(runs), *charts.transfer_curves(runs)]
+    page = Template((here / "page.html").read_text("utf-8")).substitute(
+        policy=_policy(plotly, script),
+        style=(here / "page.css").read_text("utf-8"),
+        summary=escape(_summary(runs)),
+        gaps="\n".join(f'<p class="gap">{escape(sentence)}</p>' for sentence in gaps(runs)),
+        filters=page_table.filters(runs),
+        header=page_table.header(),
+        body=page_table.body(runs, draws),
+        curves=_about_curves(runs, len(curves)),
+        commands=_commands(runs),
+        data=_json({"charts": {"heat": _plain(charts.heat_maps(runs)), "curves": _plain(curves)}, "runs": _runs(runs)}),
+        plotly=plotly,
+        script=script,
+    )
+    with complete(path) as unfinished:
+        unfinished.write_text(page, "utf-8", "backslashreplace", "\n")
+
+
+def _policy(*scripts: str) -> str:
+    """What the browser lets the page do: these scripts, styles, and pictures that are inside. No network."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    known = " ".join(f"'sha256-{one}'" for one in hashes)
+    inside = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {known}; {inside}"
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    attacks, sources = ({getattr(run, what) for run in runs} for what in ("attack", "source"))
+    targets = {target for run in runs for target in run.targets}
+    counts = ((len(runs), "run"), (len(attacks), "attack"), (len(sources), "source"), (len(targets), "target"))
+    return ", ".join(counted(count, what) for count, what in counts) + "."
+
+
+def _about_curves(runs: Sequence[Run], count: int) -> str:
+    kept = sum("step_curve" in run.report for run in runs)
+    sentences = [f"{kept} of {len(runs)} runs kept the mIoU of their steps."]
+    if count:
+        sentences.append("A curve is one target of one source, not a mean; white boxes are dashed or left out.")
+    sentences.append("Radius, steps and passes have a chart each where the runs differ in them.")
+    return " ".join(sentences)
+
+
+def _runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What the page shows of one run at a time."""
+    most = max(1, min(IMAGES_OF_RUN, IMAGES // len(runs)))
+    return [
+        {
+            "title": f"{name} on {run.source}",
+            "targets": [target + (" (white box)" if white else "") for target, white in run.targets.items()],
+            "classes": _plain(charts.class_bars(run, target) for target in run.targets),
+            "flips": _plain(charts.flip_bars(run)),
+            "gallery": [{"name": views.name, "pictures": [*views.pictures.items()]} for views in gallery(run, most)],
+        }
+        for name, run in zip(labels(runs), runs, strict=True)
+    ]
+
+
+def _commands(runs: Sequence[Run]) -> str:
+    """The commands of each run, the same one once."""
+    lines = []
+    for run, place, name in zip(runs, places(runs), labels(runs), strict=True):
+        lines.append(f"<dt>{escape(name)} on {escape(run.source)} ({escape(place)})</dt>")
+        commands = dict.fromkeys(read_commands(run.folder))
+        lines += [
+            f'<dd><pre>{escape(command)}</pre><button type="button" class="copy">copy</button></dd>'
+            for command in commands
+        ] or ["<dd>not known: the run has no <code>command.txt</code></dd>"]
+    return "\n".join(lines)
+
+
+def _plain(figures: Iterable[go.Figure]) -> list[dict[str, Any]]:
+    return [json.loads(figure.to_json()) for figure in figures]
+
+
+def _json(content: Any) -> str:
+    """JSON that cannot end the element that it is in."""
+    return json.dumps(content, ensure_ascii=True).replace("<", "\\u003c")

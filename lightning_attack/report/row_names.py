@@ -1,0 +1,190 @@
+"""What rows are called: the name of the attack and what sets it apart, in few words."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_attack.runs.folder import Run
+
+_MODEL = ("target_labels", "exact", "engine", "precision")
+_MANY = 4
+NO_RADIUS = "no radius"
+
+
+def budget(run: Run) -> str:
+    """The ball that a run's attack stays in, such as `L-inf 8/255`; attacks without one have `no radius`.
+
+    Images that were made elsewhere have the budget that they were checked against. What a `Peer` stays in is its own
+    affair; its `eps` is said if it has one.
+    """
+    attack = run.report["settings"]["attack"]
+    if attack.get("class") == "Peer":
+        eps = attack.get("settings", {}).get("eps")
+        return "peer" if eps is None else f"peer, eps {number(eps, levels=True)}"
+    return " + ".join(sorted(_ball(*ball) for ball in balls(run))) or NO_RADIUS
+
+
+def balls(run: Run) -> set[tuple[str | None, Any]]:
+    """Norms and radii of the budget, such as `("Linf", 0.0314)`; none for attacks without one.
+
+    Example:
+        >>> balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
+        {('Linf', 0.2)}
+    """
+    data = run.settings.get("data")  # anything, of a run from Python
+    given = data.get("adversarial_eps") if isinstance(data, Mapping) else None
+    if given is not None:
+        numerator, _, denominator = str(given).partition("/")
+        return {("Linf", float(numerator) / float(denominator or 1))}
+    attack = run.report.get("settings", {}).get("attack")
+    return {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
+
+
+def labels(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
+    """A name for each run: of its attack and, among runs of one attack, of the settings that are not the same in all.
+
+    Runs of one source that these do not tell apart have their folder in the name, and so have those with many.
+
+    Args:
+        runs: to be told apart.
+        without: settings that are not named, such as `seed`.
+    """
+    words = _differences(runs, without)
+    names = [_name(run, own) if len(own) <= _MANY else "" for run, own in zip(runs, words, strict=True)]
+    counts = Counter((name, run.source) for name, run in zip(names, runs, strict=True))
+    return [
+        (name if name and counts[name, run.source] == 1 else f"{name or run.attack} [{place}]") + _ending(run)
+        for name, run, place in zip(names, runs, places(runs), strict=True)
+    ]
+
+
+def kinds(runs: Sequence[Run], without: Collection[str]) -> list[str]:
+    """As `labels`, but runs that differ in nothing else than `without` have one name; no folder is in any.
+
+    Example:
+        >>> def run(**attack):
+        ...     return Run(Path(), {"attack": "pgd", "source": "net", "settings": {"attack": attack}}, ())
+        >>> kinds([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
+        ['pgd gamma=0.1', 'pgd gamma=0.1', 'pgd gamma=0.5']
+    """
+    return [_name(run, own) + _ending(run) for run, own in zip(runs, _differences(runs, without), strict=True)]
+
+
+def places(runs: Sequence[Run]) -> list[str]:
+    """The folders of the runs, seen from the one that they have in common."""
+    folders = [run.folder.resolve() for run in runs]
+    above = os.path.commonpath([folder.parent for folder in folders])
+    return [Path(os.path.relpath(folder, above)).as_posix() for folder in folders]
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as keys with dots.
+
+    Example:
+        >>> dict(flat({"norm": {"eps": 0.5}, "parts": [{"class": "Momentum"}]}))
+        {'norm.eps': 0.5, 'parts.0.class': 'Momentum'}
+    """
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        items = list(enumerate(value))
+    else:
+        yield prefix, value
+        return
+    for key, inner in items:
+        yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
+
+
+def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
+    """Runs that differ in nothing but their seed together; none has a seed twice."""
+    families: list[list[Run]] = []
+    for run in runs:
+        for family in families:
+            seeds = [one.report["settings"]["seed"] for one in family]
+            alike = run.attack == family[0].attack and _settings(run, ["seed"]) == _settings(family[0], ["seed"])
+            if alike and run.partial == family[0].partial and run.report["settings"]["seed"] not in seeds:
+                family.append(run)
+                break
+        else:
+            families.append([run])
+    return [tuple(family) for family in families]
+
+
+def _name(run: Run, words: Sequence[str]) -> str:
+    return " ".join([run.attack, *[", ".join(words)] * bool(words)])
+
+
+def _ending(run: Run) -> str:
+    return " (partial)" if run.partial else ""
+
+
+def _differences(runs: Sequence[Run], without: Collection[str]) -> list[list[str]]:
+    """For each run the settings that are not the same in all runs of its attack, as short words."""
+    settings = [_settings(run, without) for run in runs]
+    known = {}
+    for attack in {run.attack for run in runs}:
+        known[attack] = _differing([one for one, run in zip(settings, runs, strict=True) if run.attack == attack])
+    return [[*_words(known[run.attack], one)] for run, one in zip(runs, settings, strict=True)]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The keys whose values are not the same in all, with a short name for each."""
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    differing = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+    parts = [key.removesuffix("class") for key in differing if key.endswith(".class")]
+    # What another kind of part is set to is not named: its class is.
+    differing = [key for key in differing if key.endswith(".class") or not key.startswith(tuple(parts))]
+    short = Counter(_last(key) for key in differing)
+    return {key: _last(key) if short[_last(key)] == 1 else ".".join(key.split(".")[-2:]) for key in differing}
+
+
+def _words(names: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[str]:
+    for key, name in names.items():
+        if key.endswith(".class"):
+            yield from [str(settings[key])] if key in settings else []
+        elif settings.get(key) not in (None, []):
+            inside = settings.get(key.removesuffix("eps") + "class", "Linf") if key.endswith("eps") else ""
+            yield f"{name}={number(settings[key], inside == 'Linf')}"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _settings(run: Run, without: Collection[str]) -> dict[str, Any]:
+    """What sets a run apart from others of its source."""
+    settings = dict(flat(run.report["settings"]))
+    model = run.settings.get("model", {})
+    settings |= {key: model[key] for key in _MODEL if key in model}
+    return {key: value for key, value in settings.items() if _last(key) not in without}
+
+
+def _norms(settings: Any) -> Iterator[Mapping[str, Any]]:
+    """All norms that the settings of an attack name, at any depth."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            if key == "norm" and isinstance(value, Mapping):
+                yield value
+            else:
+                yield from _norms(value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _norms(value)
+
+
+def _ball(kind: str | None, eps: Any) -> str:
+    return f"{'L-inf' if kind == 'Linf' else kind} {number(eps, kind == 'Linf')}"
+
+
+def number(value: Any, levels: bool = False) -> str:
+    """A setting in few characters; with `levels` a whole or half number of 255ths as such."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    doubled = 2 * 255 * value
+    if levels and abs(doubled - round(doubled)) < 1e-6:
+        return f"{round(doubled) / 2:g}/255"
+    return f"{value:.4g}"

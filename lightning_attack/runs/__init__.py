@@ -1,0 +1,1 @@
+"""The folder that a run leaves behind: its files, what stands in them, and how they are read back. Loads no torch."""

@@ -1,0 +1,168 @@
+"""`Run`: the folder of a finished run, read back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_attack.runs.records import Record, RecordError, read_record, record_files
+
+TABLE, SETTINGS = "transfer.json", "settings.json"
+_KEYS = ("attack", "source", "images", "targets", "perturbation", "passes_per_image", "settings")
+_TARGET_KEYS = ("target", "white_box", "clean_miou", "adversarial_miou", "clean_iou", "adversarial_iou")
+_SETTINGS_KEYS = ("attack", "quantize", "seed")
+
+
+class RunsError(ValueError):
+    """Runs that cannot be read or do not go together; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left behind.
+
+    Attributes:
+        folder: its folder.
+        report: the content of `transfer.json`.
+        records: of its images, in the order of the data set.
+        settings: the content of `settings.json`; empty for a run that has none, as from Python without a `RunFolder`.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+    records: tuple[Record, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attack(self) -> str:
+        """Name of the attack."""
+        return self.report["attack"]
+
+    @property
+    def source(self) -> str:
+        """Name of the attacked network."""
+        return self.report["source"]
+
+    @property
+    def targets(self) -> dict[str, bool]:
+        """The scored networks in the order of the records' confusion matrices: name -> whether it is white box."""
+        return {row["target"]: row["white_box"] for row in self.report["targets"]}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(self.report["targets"][0]["clean_iou"])
+
+    @property
+    def partial(self) -> bool:
+        """Whether images are missing because the run was stopped."""
+        return bool(self.report.get("partial"))
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """Of each image, by the digest of its photo, the place among the records.
+
+        The second of two equal photos has `#2` after its digest; where a run kept no digests, names stand for them.
+        """
+        seen: Counter[str] = Counter()
+        places = {}
+        for place, record in enumerate(self.records):
+            key = photo(record) or f"{record.index} {record.name}"
+            seen[key] += 1
+            places[key if seen[key] == 1 else f"{key}#{seen[key]}"] = place
+        return places
+
+    def scored(self, target: str) -> frozenset[str]:
+        """The images, as in `images`, on which a network could be scored."""
+        return frozenset(key for key, place in self.images.items() if target not in self.records[place].failed)
+
+    def confusions(self, target: str, images: Iterable[str] | None = None) -> np.ndarray:
+        """Confusion matrices (images, 2, C, C) int64 of a network: clean, adversarial; rows are labels.
+
+        Args:
+            target: name of the network.
+            images: which ones, as in `images`, and in which order; None = all, in the order of the data set.
+        """
+        number = list(self.targets).index(target)
+        places = range(len(self.records)) if images is None else [self.images[key] for key in images]
+        shape = (2, len(self.classes), len(self.classes))
+        chosen = [self.records[place].confusion[number, 0] for place in places]
+        return np.stack(chosen) if chosen else np.zeros((0, *shape), np.int64)
+
+
+def read_run(folder: Path) -> Run:
+    """Read the folder of a run.
+
+    Raises:
+        RunsError: there is no table, it is damaged or of another version, or a record is, or they do not fit together.
+    """
+    report = _json(folder / TABLE)
+    _check(report, folder / TABLE)
+    settings = _json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+    if not isinstance(settings, dict) or not isinstance(settings.get("model", {}), dict):
+        raise RunsError(f"'{folder / SETTINGS}' is damaged: it holds no settings\n{_AGAIN}")
+    try:
+        records = tuple(map(read_record, record_files(folder)))
+    except (OSError, RecordError) as error:
+        raise RunsError(f"{error}\nthe run's own command repairs it, or leave out '{folder}'") from error
+    run = Run(folder, report, records, settings)
+    if len(records) != report["images"]:
+        raise RunsError(
+            f"'{folder}' has {len(records)} records, but its {TABLE} is about {report['images']} images: the run is "
+            "under way, or records were removed\nlet the run's own command finish it, or leave it out"
+        )
+    classes = len(run.classes)
+    for record in records:
+        if len(record.confusion) != len(run.targets) or record.confusion.shape[-2:] != (classes, classes):
+            raise RunsError(
+                f"the records of '{folder}' have {len(record.confusion)} networks and {record.confusion.shape[-1]} "
+                f"classes, its {TABLE} {len(run.targets)} and {classes}\n{_AGAIN}"
+            )
+    return run
+
+
+_AGAIN = "run it again with --fresh=true, or leave it out"
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise RunsError(f"'{path.parent}' is no finished run: {error}") from error
+    except ValueError as error:
+        raise RunsError(f"'{path}' is damaged ({error})\n{_AGAIN}") from error
+
+
+def _check(report: Any, path: Path) -> None:
+    """Raise `RunsError` if a report lacks something."""
+    if not isinstance(report, dict):
+        raise RunsError(f"'{path}' is damaged: it holds no table\n{_AGAIN}")
+    missing = [key for key in _KEYS if key not in report]
+    if not missing:
+        rows, settings = report["targets"], report["settings"]
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+            raise RunsError(f"'{path}' is damaged: its targets are no rows\n{_AGAIN}")
+        if not isinstance(settings, dict) or not isinstance(settings.get("attack", {}), dict):
+            raise RunsError(f"'{path}' is damaged: its settings name no attack\n{_AGAIN}")
+        missing = [f"targets.{key}" for key in _TARGET_KEYS if any(key not in row for row in rows)]
+        missing += [f"settings.{key}" for key in _SETTINGS_KEYS if key not in settings]
+    if missing:
+        raise RunsError(f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN}")
+
+
+def photo(record: Record) -> str:
+    """The digest of a photo; what a record has after a `+` is about an adversarial image that was made elsewhere."""
+    return record.digest.partition("+")[0]
+
+
+def common_images(runs: Sequence[Run], images: Iterable[str]) -> tuple[str, ...]:
+    """Of some images those that all runs have, in the order of the data set of the first."""
+    wanted = set(images).intersection(*(run.images for run in runs))
+    return tuple(key for key in runs[0].images if key in wanted)

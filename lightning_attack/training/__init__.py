@@ -1,0 +1,8 @@
+"""Networks trained as Lightning modules: the task, adversarial training, and what is shown and saved of it."""
+
+from lightning_attack.training.adversarial_training import AdversarialTraining
+from lightning_attack.training.example_predictions import ExamplePredictions
+from lightning_attack.training.task import SegmentationTask
+from lightning_attack.training.weights_export import WeightsExport
+
+__all__ = ["AdversarialTraining", "ExamplePredictions", "SegmentationTask", "WeightsExport"]

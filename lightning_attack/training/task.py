@@ -1,0 +1,196 @@
+"""`SegmentationTask`: train a network, to have a source or a target of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import segmentation_models_pytorch as smp
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.common.windows import Windows
+from lightning_attack.metrics import SegmentationScores
+from lightning_attack.models.wrapper import ModelError, as_segmentation_model
+
+ENCODERS = {"encoder", "backbone"}
+"""Names of the part that is trained beforehand: those of smp and transformers, and of torchvision."""
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["one_cycle", "poly", "constant"]
+LOSSES: dict[str, Callable[[Tensor | None], nn.Module]] = {
+    "cross_entropy": lambda weight: nn.CrossEntropyLoss(weight, ignore_index=IGNORE_INDEX),
+    "dice": lambda weight: smp.losses.DiceLoss("multiclass", ignore_index=IGNORE_INDEX),
+    "lovasz": lambda weight: smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE_INDEX, from_logits=True),
+    "focal": lambda weight: smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX),
+}
+"""Losses by name; each is made with the weights of the classes, which only the cross-entropy knows."""
+
+
+class SegmentationTask(LightningModule):
+    """Train a network; mIoU on the validation photos after every epoch.
+
+    One-cycle: L. N. Smith, N. Topin, "Super-Convergence", 2017, arXiv 1708.07120: up in the share `warmup` of the
+    steps, then down to nothing. Poly: lr * (1 - t / T)^0.9, as in DeepLab (L.-C. Chen et al., 2016, arXiv 1606.00915).
+
+    It logs `train/loss`, and per epoch `val/miou` (classes that occur in the labels), `val/accuracy` and
+    `val/iou/<class>`; `test` likewise.
+
+    Args:
+        network: the network to train; takes [0, 1] images, as `SMPModel` does.
+        lr: largest learning rate, above 0.
+        encoder_lr_factor: the encoder's rate is `lr` times this, above 0; below 1 where the encoder was trained before
+            and the decoder was not. The encoder is every part named `encoder` or `backbone`.
+        weight_decay: of the optimizer.
+        warmup: share of the steps in which the rate of one-cycle rises, in (0, 1).
+        losses: weight of each loss: `cross_entropy`, `dice`, `lovasz`, `focal`.
+        class_weights: weight of each class in the cross-entropy; None = equal ones.
+        aux_weight: weight of the same losses on the auxiliary output of networks that have one (torchvision's `aux`);
+            0.4 in PSPNet.
+        loss_stride: the losses count every so-manieth row and column, from a random one on; 1 = all. On processors, and
+            with many classes, losses of all pixels take as long as the network, and neighbours say much the same.
+        optimizer: `adamw`, or `sgd` with momentum 0.9.
+        schedule: `one_cycle`, `poly` or `constant`.
+        channels_last: keep colours and features innermost in memory: the same numbers but for rounding, and about twice
+            as fast on processors and with half precision.
+        windows: run the network on overlapping windows of the photos for validation and test, not on whole photos.
+
+    Raises:
+        ValueError: an argument is out of range.
+        ModelError: the network does not say its number of classes, or has no encoder to give its own rate.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 1e-3,
+        encoder_lr_factor: float = 1.0,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        losses: Mapping[str, float] | None = None,
+        class_weights: Sequence[float] | None = None,
+        aux_weight: float = 0.4,
+        loss_stride: int = 1,
+        optimizer: Optimizer = "adamw",
+        schedule: Schedule = "one_cycle",
+        channels_last: bool = False,
+        windows: Windows | None = None,
+    ) -> None:
+        super().__init__()
+        if lr <= 0 or encoder_lr_factor <= 0 or not 0 < warmup < 1:
+            raise ValueError(
+                f"lr={lr} and encoder_lr_factor={encoder_lr_factor} must be above 0, warmup={warmup} between 0 and 1"
+            )
+        if optimizer not in get_args(Optimizer) or schedule not in get_args(Schedule):
+            raise ValueError(
+                f"optimizer='{optimizer}' must be one of {', '.join(get_args(Optimizer))}, "
+                f"schedule='{schedule}' one of {', '.join(get_args(Schedule))}"
+            )
+        if loss_stride < 1:
+            raise ValueError(f"loss_stride={loss_stride}: must be 1 or more")
+        losses = dict(losses or {"cross_entropy": 1.0})
+        if not losses.keys() <= LOSSES.keys() or not all(weight > 0 for weight in losses.values()):
+            raise ValueError(f"losses={losses}: must be weights above 0 of {', '.join(LOSSES)}")
+        self.network = as_segmentation_model(network)
+        classes = self.network.num_classes
+        if classes is None:
+            raise ModelError(f"network '{self.network.name}' needs num_classes for training")
+        if class_weights is not None and len(class_weights) != classes:
+            raise ValueError(f"class_weights has {len(class_weights)} numbers, the network {classes} classes")
+        weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.losses = nn.ModuleDict({name: LOSSES[name](weight) for name in losses})
+        self.loss_weights, self.aux_weight, self.loss_stride = losses, aux_weight, loss_stride
+        self.lr, self.encoder_lr_factor = lr, encoder_lr_factor
+        self.weight_decay, self.warmup = weight_decay, warmup
+        self.optimizer, self.schedule = optimizer, schedule
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
+        self.network.windows = windows
+        self.scores = SegmentationScores(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of images in [0, 1]."""
+        return self.network(images)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        logits, auxiliary = self.network.outputs(batch["image"].contiguous(memory_format=self.memory_format))
+        row, column = torch.randint(self.loss_stride, (2,)).tolist()
+        counted = ..., slice(row, None, self.loss_stride), slice(column, None, self.loss_stride)
+        loss = self.loss(logits[counted], batch["mask"][counted])
+        if auxiliary is not None and self.aux_weight:
+            loss = loss + self.aux_weight * self.loss(auxiliary[counted], batch["mask"][counted])
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The weighted losses of logits (B, C, H, W) against labels (B, H, W), a scalar."""
+        logits = logits.float()
+        terms = [weight * self.losses[name](logits, labels) for name, weight in self.loss_weights.items()]
+        return torch.stack(terms).sum()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Predicted classes (B, H, W), counted."""
+        predicted = self(batch["image"].contiguous(memory_format=self.memory_format)).argmax(1)
+        self.scores.update(predicted, batch["mask"])
+        return predicted
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        # compute() has summed over the processes already; sync_dist keeps Lightning from warning about it.
+        scores = self.scores.compute()
+        self.log(f"{stage}/miou", scores["miou"].float(), prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/accuracy", scores["accuracy"].float(), sync_dist=True)
+        classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+        for name, iou in zip(classes or map(str, range(len(scores["iou"]))), scores["iou"], strict=True):
+            if not iou.isnan():  # a class without a label
+                self.log(f"{stage}/iou/{name}", iou.float(), sync_dist=True)
+        self.scores.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What builds the network again, so that a checkpoint can be exported wherever it lies."""
+        checkpoint["recipe"] = getattr(self.network, "recipe", None)
+        checkpoint["classes"] = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer: torch.optim.Optimizer
+        groups = self.parameter_groups()
+        if self.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule == "one_cycle":
+            # With a rise of exactly one step torch divides by zero.
+            rise = max(self.warmup, min(2 / steps, 0.75))
+            largest = [group["lr"] for group in groups]
+            scheduler: Any = lr_scheduler.OneCycleLR(optimizer, largest, steps, pct_start=rise)
+        else:
+            scheduler = lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters with their learning rates: one group, or decoder and encoder where these differ."""
+        if self.encoder_lr_factor == 1:
+            return [{"params": list(self.network.parameters()), "lr": self.lr}]
+        encoder: list[nn.Parameter] = []
+        decoder: list[nn.Parameter] = []
+        for name, parameter in self.network.named_parameters():
+            (encoder if ENCODERS & set(name.split(".")) else decoder).append(parameter)
+        if not encoder:
+            raise ModelError(
+                f"network '{self.network.name}' has no part named {' or '.join(sorted(ENCODERS))}; leave out "
+                "encoder_lr_factor"
+            )
+        return [{"params": decoder, "lr": self.lr}, {"params": encoder, "lr": self.encoder_lr_factor * self.lr}]

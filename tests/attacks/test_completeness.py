@@ -1,0 +1,138 @@
+"""An attack is a class, a preset, a YAML file and a row of the README: none may be missing, none may be wrong."""
+
+import ast
+import inspect
+import re
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from lightning_attack import attacks
+from lightning_attack.attacks import PRESETS, SVRE
+from lightning_attack.cli.main import CONFIGS, PARTS
+from lightning_attack.models import Ensemble
+from lightning_attack.predict.cost import count_passes
+
+README = (CONFIGS.parent / "README.md").read_text()
+FILES = sorted((CONFIGS / "attacks").glob("*.yaml"))
+KINDS = (attacks.Objective, attacks.InputTransform, attacks.GradientTransform, attacks.Attack, attacks.Norm)
+ROWS = {
+    cells[0].strip("`"): cells[1:]
+    for line in README.splitlines()
+    if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 6 and cells[0].startswith("`")
+}
+"""Rows of the table of attacks: year, source, parts, backward passes, what it does."""
+
+
+def concrete_classes(kind):
+    """All classes of a kind that the package defines and that can be made."""
+    for child in kind.__subclasses__():
+        if child.__module__.startswith("lightning_attack."):
+            if not inspect.isabstract(child):
+                yield child
+            yield from concrete_classes(child)
+
+
+CLASSES = sorted({child for kind in KINDS for child in concrete_classes(kind)}, key=lambda child: child.__name__)
+
+
+@pytest.mark.parametrize("part", CLASSES, ids=lambda part: part.__name__)
+def test_every_class_is_offered_and_in_the_readme(part):
+    assert part.__name__ in attacks.__all__
+    assert getattr(attacks, part.__name__) is part
+    assert any(part in known for known in PARTS.values()), "error messages do not know it"
+    assert f"`{part.__name__}`" in README
+
+
+def test_every_preset_of_every_file_is_in_the_list():
+    folder = Path(inspect.getfile(attacks)).parent / "presets"
+    defined = {
+        node.name
+        for file in folder.glob("*.py")
+        if file.name != "settings.py"
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+    assert defined == {preset.__name__ for preset in PRESETS}
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
+def test_every_preset_has_a_file_that_says_all_its_settings(preset):
+    config = yaml.safe_load((CONFIGS / "attacks" / f"{preset.__name__}.yaml").read_text())
+    assert config["class_path"] == f"lightning_attack.attacks.{preset.__name__}"
+    # What an attack file leaves out would be kept from the attack that it replaces.
+    parameters = inspect.signature(preset).parameters
+    settings = {name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    if "settings" in parameters:
+        (keywords,) = typing.get_args(typing.get_type_hints(preset)["settings"])
+        settings |= set(keywords.__annotations__)
+    assert set(config["init_args"]) == settings - {"name"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_file_has_a_row_with_its_parts(file):
+    config = yaml.safe_load(file.read_text())
+    parts = re.findall(r"`(\w+)`", ROWS[file.stem][2])
+    assert ROWS[file.stem][4]
+    presets = {preset.__name__: preset for preset in PRESETS}
+    name = config["class_path"].rpartition(".")[2]
+    attack = presets[name]() if name in presets else getattr(attacks, name)()
+    assert parts == list(dict.fromkeys(used(attack.settings())))
+
+
+def used(settings):
+    """The classes in an attack's settings, but for the common loop, the norm and the switch."""
+    if isinstance(settings, dict):
+        if settings.get("class") not in {None, "IterativeAttack", "Linf", "Switch"}:
+            yield settings["class"]
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for value in settings:
+            yield from used(value)
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
+def test_rows_say_what_an_attack_costs(preset):
+    torch.manual_seed(0)
+    attack = preset()
+    model = Ensemble([Small(), Small()]) if isinstance(attack, SVRE) else Small()
+    with count_passes(model) as passes:
+        attack(model, torch.rand(2, 3, 4, 4), torch.randint(5, (2, 4, 4)), [1, 2])
+    assert passes["backward"] / 2 == int(ROWS[preset.__name__][3])
+
+
+def test_rows_of_published_attacks_have_year_and_source():
+    for preset in PRESETS:
+        year, source = ROWS[preset.__name__][:2]
+        assert bool(year) == bool(source), preset.__name__
+        for number in re.findall(r"\[(\d{4}\.\d{5})\]", source):
+            assert number in inspect.getdoc(preset), f"{preset.__name__}: the row's source is not the docstring's"
+
+
+def test_the_table_of_figures_has_all_presets():
+    shown = re.search(r"<!-- presets-table -->(.*)<!-- /presets-table -->", README, re.DOTALL)[1]
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("| `") for row in rows} == {"no_attack", *(preset.__name__ for preset in PRESETS)}
+    transfer = [float(row[3]) for row in rows]
+    assert transfer == sorted(transfer)
+
+
+def test_every_configuration_file_is_in_the_readme():
+    _, _, table = README.partition("## All configuration files")
+    rows = set(re.findall(r"^\| `(configs/[^`]+)` \| \S", table.partition("\n## ")[0], re.MULTILINE))
+    files = {file.relative_to(CONFIGS.parent).as_posix() for file in CONFIGS.rglob("*") if file.is_file()}
+    attack_files = {name for name in files if name.startswith("configs/attacks/")}  # in the table of attacks
+    assert rows == files - attack_files | {"configs/attacks/*.yaml"}

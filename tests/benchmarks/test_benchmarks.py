@@ -1,0 +1,63 @@
+"""The benchmarks run, and give the figures that they promise; how large these are is for an idle machine to say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent
+
+
+def rows(name, file, *words):
+    """The figures of a benchmark."""
+    subprocess.run([sys.executable, BENCHMARKS / name, *words, f"--json={file}"], check=True, timeout=300)
+    return json.loads(file.read_text())["rows"]
+
+
+def test_one_process_against_two(tmp_path):
+    one, two = rows("end_to_end.py", tmp_path / "file.json", "--limit=4", "--rounds=1", "--model.attack.steps=1")
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["speedup_of_run"] == one["speedup_of_command"] == 1
+    for row in (one, two):
+        assert 0 < row["attack_share_of_run"] < 1
+        assert row["overhead"] > 0
+        assert row["images_per_second"] > 0
+
+
+def test_a_step_in_turns_with_plain_loops(tmp_path):
+    found = rows("speed.py", tmp_path / "file.json", "--quick", "--networks=embedded-deeplabv3plus")
+    assert [(row["network"], row["precision"], row["engine"]) for row in found] == [
+        ("embedded-deeplabv3plus", "float32", "fused"), ("embedded-deeplabv3plus", "bf16", "fused")
+    ]  # fmt: skip
+    for row in found:
+        assert row["size"] == "8x128x128"
+        assert row["speedup_over_naive"] > 0
+        assert row["speedup_over_backward"] > 0
+        assert 0 < row["fraction_of_floor"] < 1
+        assert row["peak_memory_mb"] > 0
+        assert abs(row["network_share"] + row["loss_share"] + row["rest_share"] - 1) < 1e-6
+
+
+def test_memory_of_an_attack(tmp_path):
+    words = ["--network=unet-resnet18", "--size", "1", "256", "256", "--attacks", "pgd", "--precisions", "float32"]
+    plain, fused = rows("memory.py", tmp_path / "file.json", *words, "--repeats=1")
+    assert [plain["attack"], fused["attack"]] == ["plain loop", "pgd"]
+    assert 0 < fused["peak_memory_mb"] < plain["peak_memory_mb"] / 1.5
+
+
+def test_table_of_engines():
+    """The README's command, on one scene, one start and one engine."""
+    words = ["--limit=1", "--starts=1", "--engine_starts=1", "--sources", "scenes_deeplabv3plus", "--engines", "fused"]
+    command = [sys.executable, "-m", "tests.readme.strength_table", *words]
+    printed = subprocess.run(command, cwd=BENCHMARKS.parents[1], capture_output=True, text=True, check=True).stdout
+    heading, _, *table = [[cell.strip() for cell in line.strip("| ").split("|")] for line in printed.splitlines()]
+    assert heading == ["source", "attack", "eps", "eager", "fused", "fused bf16", "starts", "equal"]
+    assert [row[1:3] for row in table] == [
+        [attack, f"{eps}/255"] for eps in (2, 8) for attack in ("PGD", "TranSegPGD+MI+DI")
+    ]
+    for row in table:
+        source, targets = zip(*([float(figure) for figure in cell.split(" / ")] for cell in row[3:6]), strict=True)
+        assert max(source) - min(source) < 2
+        assert max(targets) - min(targets) < 2
+        assert row[-1] in ("yes", "no")
+    assert float(table[2][3].split(" / ")[0]) < float(table[0][3].split(" / ")[0]), "a larger budget does more"

@@ -1,0 +1,211 @@
+"""Runs of real processes: the same numbers however they are launched, and whatever stops them on the way."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KILLS = int(os.environ.get("KILLS", "2"))
+"""Runs that are killed; more of them by hand: KILLS=20 python -m pytest tests/cli/test_resume.py -k killed."""
+SMALL = ("--data.dataset.init_args.count=13", "--data.dataset.init_args.size=64", "--data.batch_size=1",
+         "--trainer.accelerator=cpu", "--model.attack.steps=3", "--run_name=run")  # fmt: skip
+DDP = ("--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+def start(folder, *arguments, launcher=(sys.executable,), main=("main.py", "predict"), **environment):
+    return subprocess.Popen(
+        [*launcher, *main, f"--results={folder}", *SMALL, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit code {process.returncode}\n{output}"
+    return output
+
+
+def results(folder, count=13):
+    """All that a run says and saves, but for the time and the memory that it took."""
+    report = json.loads((folder / "run" / "transfer.json").read_text())
+    del report["seconds"], report["peak_memory_mb_per_image"]
+    images = {path.name: path.read_bytes() for path in (folder / "run" / "images").iterdir()}
+    assert len(images) == count
+    return report, (folder / "run" / "transfer.csv").read_text(), images
+
+
+def records(folder):
+    return {path.name: path.read_bytes() for path in (folder / "run" / "records").glob("*.record")}
+
+
+def wait_for(folder, count, process):
+    while len(records(folder)) < count and process.poll() is None:
+        time.sleep(0.02)
+
+
+SRUN = """
+import os, subprocess, sys
+words = sys.argv[1:]
+while words[0].startswith("--"):
+    words.pop(0)
+places = [{"SLURM_PROCID": rank, "SLURM_NODEID": rank, "SLURM_LOCALID": "0"} for rank in "01"]
+tasks = [subprocess.Popen(words, env=os.environ | place) for place in places]
+with open(os.environ["TASKS"], "w") as file:
+    file.write(" ".join(str(task.pid) for task in tasks))
+sys.exit(max(task.wait() for task in tasks))
+"""
+"""Stands for `srun` on two nodes of one task each."""
+
+
+def listening(group):
+    """How many processes of a group have a handler of their own for SIGUSR2, which nobody else takes."""
+    count = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(place.name)) == group:
+                (caught,) = re.findall(r"SigCgt:\s*(\w+)", (place / "status").read_text())
+                count += int(caught, 16) >> (signal.SIGUSR2 - 1) & 1
+        except OSError:  # it has ended meanwhile
+            continue
+    return count
+
+
+def nodes_of_slurm(folder, *arguments):
+    """The batch script as SLURM would run it."""
+    tools = folder.parent / "tools"
+    tools.mkdir(exist_ok=True)
+    programs = {
+        "srun": SRUN,
+        "scontrol": f"import sys; open({str(tools / 'asked')!r}, 'a').write(str(sys.argv[1:]))",
+        "python": f"import os, sys; os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])",
+    }
+    for name, text in programs.items():
+        (tools / name).write_text(f"#!{sys.executable}\n{text}")
+        (tools / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "attack", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1",
+           "SLURM_NNODES": "2", "SLURM_NODELIST": "127.0.0.1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+           "TASKS": str(tools / "tasks"), "PATH": f"{tools}:{os.environ['PATH']}"}  # fmt: skip
+    script = ["bash", str(ROOT / "configs" / "cluster" / "slurm.sbatch")]
+    return [start(folder, *arguments, launcher=script, main=(), **job)]
+
+
+def single(folder, *arguments):
+    return [start(folder, *arguments)]
+
+
+def exact_batches(folder, *arguments):
+    return [start(folder, *arguments, "--data.batch_size=4")]
+
+
+def ddp(folder, *arguments):
+    return [start(folder, *arguments, *DDP)]
+
+
+def torchrun(folder, *arguments):
+    """The script for several machines, on one."""
+    script = ["bash", str(ROOT / "configs" / "cluster" / "torchrun.sh")]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return [start(folder, *arguments, launcher=script, main=(), HEAD="127.0.0.1:0", NODES="1", DEVICES="2", PATH=path)]
+
+
+ATTACKS = os.environ.get("ATTACKS", "transegpgd_mi_di_ti").split()
+"""More of them by hand: ATTACKS="pgd transegpgd_mi_di_ti vmi_fgsm"."""
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_launcher_gives_the_same_bits(attack, tmp_path):
+    found = {}
+    for launch in (single, exact_batches, ddp, torchrun, nodes_of_slurm):
+        attacked = (f"--model.attack=configs/attacks/{attack}.yaml", "--model.attack.steps=3", "--model.exact=true")
+        for process in launch(tmp_path / launch.__name__, *attacked):
+            finish(process)
+        found[launch.__name__] = results(tmp_path / launch.__name__)
+    for name, result in found.items():
+        assert result == found["single"], name
+
+
+def test_killed_runs_go_on(tmp_path):
+    """Killed without a warning, with one and with two processes, at random moments."""
+    count = 2 * KILLS + 9
+    settings = f"--data.dataset.init_args.count={count}", "--model.attack.steps=8"
+    finish(start(tmp_path / "whole", *settings))
+    generator = random.Random(0)
+    folder, kept = tmp_path / "killed", {}
+    for kill in range(KILLS):
+        process = start(folder, *settings, *(DDP if kill % 2 else ()))
+        wait_for(folder, min(count - 1, len(kept) + 1), process)
+        time.sleep(generator.uniform(0, 0.3))
+        if kill % 4 < 2:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()  # the launcher alone
+        process.wait()
+        now = records(folder)
+        for name, content in kept.items():
+            assert now[name] == content, "an image was attacked again after it was recorded"
+        kept = now
+        print(f"{len(kept)} of {count} after kill {kill + 1}")
+    finish(start(folder, *settings))
+    assert {name: records(folder)[name] for name in kept} == kept
+    assert results(folder, count) == results(tmp_path / "whole", count)
+    left = [path.name for path in (folder / "run").rglob(".*") if not path.name.startswith(".lock")]
+    assert all("unfinished" in name for name in left)
+
+
+def test_a_signal_stops_all_processes_after_the_batch(tmp_path):
+    for processes, number, told in ((2, 2, signal.SIGTERM), (1, 5, signal.SIGUSR1)):
+        process = start(tmp_path, *(DDP if processes == 2 else ()), "--model.attack.steps=20")
+        wait_for(tmp_path, number, process)
+        os.killpg(process.pid, told)
+        output = finish(process, 128 + told)
+        count = len(records(tmp_path))
+        assert number <= count < 13
+        report = json.loads((tmp_path / "run" / "transfer.json").read_text())
+        assert report["partial"] is True
+        assert (report["images"], report["missing"]) == (count, 13 - count)
+        assert f"Partial: {13 - count} images are missing; the same command goes on" in output
+        header, first = (tmp_path / "run" / "transfer.csv").read_text().splitlines()[:2]
+        assert header.endswith(",partial")
+        assert first.endswith(",True")
+        assert not (tmp_path / "run" / ".stop").exists()
+    finish(start(tmp_path, "--model.attack.steps=20"))
+    assert "partial" not in results(tmp_path)[0]
+
+
+def test_a_process_without_photos_waits_through_a_signal(tmp_path):
+    process = start(tmp_path, "--data.limit=1", "--model.attack.steps=300", *DDP)
+    while listening(process.pid) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    report = json.loads((tmp_path / "run" / "transfer.json").read_text())
+    assert report["images"] == 1
+    assert "partial" not in report  # the batch that was finished was the only one
+
+
+def test_a_job_whose_time_is_up_is_requeued_and_goes_on(tmp_path):
+    (job,) = nodes_of_slurm(tmp_path / "job", "--model.attack.steps=20")
+    wait_for(tmp_path / "job", 2, job)
+    for task in (tmp_path / "tools" / "tasks").read_text().split():
+        os.kill(int(task), signal.SIGUSR1)
+    finish(job, 128 + signal.SIGUSR1)
+    assert (tmp_path / "tools" / "asked").read_text() == "['requeue', '7']"
+    assert 2 <= len(records(tmp_path / "job")) < 13
+    (job,) = nodes_of_slurm(tmp_path / "job", "--model.attack.steps=20")
+    finish(job)
+    assert results(tmp_path / "job")[0]["images"] == 13
+    assert (tmp_path / "tools" / "asked").read_text() == "['requeue', '7']"

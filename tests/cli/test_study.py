@@ -1,0 +1,186 @@
+"""Studies: the cells that a file means, and runs that share networks and go on."""
+
+import csv
+import json
+
+import pytest
+import yaml
+
+from lightning_attack.attacks import Attack
+from lightning_attack.cli import study as command
+from lightning_attack.cli.main import CONFIGS, Parser, main
+from lightning_attack.models import SegmentationModel
+from lightning_attack.predict.passes import backward_passes
+from lightning_attack.study.plan import Study, cells
+
+NETWORKS = {
+    name: {"class_path": "TrainedModel", "init_args": {"file": f"embedded:scenes_{name}"}}
+    for name in ("fpn", "segformer")
+}
+STUDY = {
+    "networks": NETWORKS,
+    "sources": ["fpn", "segformer"],
+    "attacks": {"none": {"class_path": "NoAttack"}, "one": "configs/attacks/fgsm.yaml"},
+    "model": {"exact": True},
+    "data": {"dataset": {"class_path": "SyntheticScenes", "init_args": {"count": 3, "size": 32}}, "batch_size": 2},
+}
+NAMES = ["none_fpn", "none_segformer", "one_fpn", "one_segformer"]
+
+
+@pytest.fixture
+def run_study(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+
+    def run(*words, **changes):
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump(STUDY | changes))
+        return main(["study", "-c", str(tmp_path / "s.yaml"), f"--results={tmp_path}", *words])
+
+    return run
+
+
+def noting(made):
+    make = command.Shared.make
+
+    def noted(self, kind, *args, **settings):
+        made.append(make(self, kind, *args, **settings))
+        return made[-1]
+
+    return noted
+
+
+def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, tmp_path, monkeypatch):
+    made, seen = [], []
+    look = SegmentationModel.forward
+    monkeypatch.setattr(command.Shared, "make", noting(made))
+    monkeypatch.setattr(
+        SegmentationModel, "forward", lambda self, images: seen.append(len(images)) or look(self, images)
+    )
+    assert run_study() == 0
+    assert len({*map(id, made)}) == len(NETWORKS) + 1, "and one data set"
+    # For each cell a probe of the source and of each target; each network the three clean photos once, for all cells
+    # together; scoring, and for `one` a pass of the attack, each time.
+    assert sum(seen) == 4 * 3 + 2 * 3 + 4 * 2 * 3 + 2 * 3
+    monkeypatch.undo()
+    folder = tmp_path / "s"
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
+    rows = list(csv.DictReader((folder / "one_segformer" / "transfer.csv").open()))
+    assert [(row["source"], row["target"], row["white_box"]) for row in rows] == [
+        ("segformer", "segformer", "True"), ("segformer", "fpn", "False"),
+    ]  # fmt: skip
+    # The same run on its own, with networks of its own and their own name for the source.
+    alone = {"source": NETWORKS["segformer"], "targets": NETWORKS, **STUDY["model"]}
+    words = ["--model.attack=configs/attacks/fgsm.yaml", "--run_name=alone"]
+    assert predict({"model": alone, "data": STUDY["data"]}, *words) == 0
+    found = list(csv.DictReader((tmp_path / "results" / "alone" / "transfer.csv").open()))
+    assert sorted(rows, key=str) == sorted((row | {"source": "segformer"} for row in found), key=str)
+
+
+def test_shares_and_going_on(run_study, tmp_path, capfd):
+    assert run_study("--cell=2/2") == 0
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["none_segformer", "one_segformer"]
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.record")}
+    assert len(records) == 2 * 3
+    capfd.readouterr()
+    assert run_study() == 0
+    assert "cell 4 of 4, one_segformer" in capfd.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == NAMES
+    assert {path: path.stat().st_mtime_ns for path in records} == records, "finished images are not attacked again"
+    report = json.loads((tmp_path / "s" / "one_fpn" / "transfer.json").read_text())
+    assert "partial" not in report
+
+
+def test_a_dry_run_makes_nothing(run_study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    attacks = {"vmi": {"class_path": "lightning_attack.attacks.vmi_fgsm", "init_args": {"steps": 3, "samples": 4}}}
+    assert run_study("--dry-run", attacks=attacks, budgets=["4/255"], seeds=[0, 1], sources=["fpn"]) == 0
+    printed = capsys.readouterr().out
+    assert "vmi_fpn_eps4-255_seed1" in printed
+    assert printed.split("all")[-1].split("│")[2].strip() == "90", "2 cells x 3 photos x 3 (1 + 4) passes"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+def test_a_signal_ends_the_study(run_study, monkeypatch):
+    ran = []
+
+    class Stopped:
+        exit_code = 143
+
+        def __init__(self, words, *_):
+            ran.append(words)
+
+    monkeypatch.setattr(command, "CellCLI", Stopped)
+    assert run_study() == 143
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "said"),
+    [
+        ({"sources": ["fnp"]}, [], "sources: there is no network 'fnp'\nknown: fpn, segformer"),
+        ({"targets": ["x"]}, [], "targets: there is no network 'x'"),
+        ({"seeds": []}, [], "attacks, sources and seeds must not be empty"),
+        ({"attacks": ["configs/attacks/pdg.yaml"]}, [], "there is no file 'configs/attacks/pdg.yaml'"),
+        ({"attacks": ["configs/attacks/pgd.yaml"] * 2}, [], "two files have one name"),
+        ({"seeds": [1, 1]}, [], "two cells are named 'none_fpn_seed1'"),
+        ({"attacks": {"a b": {"class_path": "NoAttack"}}}, [], "'a b_fpn' cannot be the name of a folder"),
+        ({"attacks": {"a": {"class_path": "NoAtack"}}}, [], "there is no 'NoAtack'\ndid you mean NoAttack"),
+        ({"budgets": [{"epz": 1}]}, [], "cell 'none_fpn_epz1': there is no option 'epz'"),
+        ({"nets": {}}, [], "there is no option 'nets'"),
+        ({"data": None}, [], "predict needs data.dataset"),
+        ({"data": STUDY["data"] | {"batch_size": 0}}, [], "s.yaml: batch_size=0 must be 1 or more"),
+        ({"model": {"seed": 4}}, [], "model.seed: a study says it in"),
+        ({"budgets": ["0/255"], "attacks": ["configs/attacks/pgd.yaml"]}, [], "cell 'pgd_fpn_eps0-255': "),
+        ({"seeds": ["x"]}, [], "s.yaml: seeds: "),
+        ({}, ["--cell=3/2"], "--cell=3/2: give k/n with k from 1 to n"),
+        ({}, ["--dry_rum"], "there is no option 'dry_rum'"),
+        ({"trainer": {"devicez": 1}}, [], "cell 'none_fpn': there is no option 'trainer.devicez'"),
+        ({"sources": "fpn"}, [], "sources: "),
+    ],
+)
+def test_mistakes(run_study, tmp_path, capsys, changes, words, said):
+    assert run_study(*words, **changes) == 2
+    message = capsys.readouterr().err
+    assert said in message, message
+    assert len(message.strip().splitlines()) <= 2, message
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a", ""])
+def test_files_that_are_no_study(tmp_path, capsys, content):
+    (tmp_path / "s.yaml").write_text(content)
+    assert main(["study", "-c", str(tmp_path / "s.yaml")]) == 2
+    assert str(tmp_path / "s.yaml") in capsys.readouterr().err
+    assert main(["study"]) == 2
+    assert "study needs its file" in capsys.readouterr().err
+    assert main(["study", "-c", str(tmp_path / "t.yaml")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_used_are_left_out_and_the_next_cell_runs(run_study, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    data = STUDY["data"] | {"adversarial_root": str(tmp_path / "theirs")}
+    assert run_study("--name=t", data=data, attacks={"none": {"class_path": "NoAttack"}}, on_error="skip") == 3
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["none_fpn", "none_segformer"]
+    assert run_study("--name=u", data=data, attacks={"none": {"class_path": "NoAttack"}}) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("by", ["logits", "loss"])
+def test_cost_of_every_file(count, by):
+    """Where the stand-in is no source for an attack, the cost is not known; nothing else stops a study."""
+    unknown = set()
+    for file in sorted((CONFIGS / "attacks").glob("*.yaml")):
+        if file.stem in ("sea", "alma_prox", "pgn", "dag"):  # hundreds of passes
+            continue
+        parser = Parser()
+        parser.add_subclass_arguments(Attack, "attack")
+        attack = parser.instantiate(parser.parse_args([f"--attack={file}"])).attack
+        if backward_passes(attack, count, by) is None:
+            unknown.add(file.stem)
+    assert unknown == ({"svre"} if count == 1 else {"fspgd", "rp_pgd"} if by == "logits" else set())
+
+
+def test_attacks_beside_the_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("class_path: NoAttack")
+    (cell,) = cells(Study(NETWORKS, ["mine.yaml"], ["fpn"]), tmp_path)
+    assert cell.attack == str(tmp_path / "mine.yaml")

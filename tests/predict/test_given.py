@@ -1,0 +1,123 @@
+"""Whole runs that score adversarial images of somebody else."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_attack.attacks import pgd
+from lightning_attack.attacks.errors import AttackError
+from lightning_attack.cli.main import main
+from lightning_attack.data import SegmentationDataModule, SyntheticScenes
+from lightning_attack.predict.module import AttackModule
+
+NO_ATTACK = "--model.attack=configs/attacks/no_attack.yaml"
+LIMIT = "--data.limit=3"
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "transfer.csv").open()))
+
+
+def images(folder):
+    return {path.name: np.array(Image.open(path)) for path in sorted((folder / "images").iterdir())}
+
+
+@pytest.fixture
+def attacked(predict, tmp_path):
+    """A run whose images are scored again."""
+    assert predict(LIMIT, "--model.attack=configs/attacks/fgsm.yaml", "--run_name=made") == 0
+    return tmp_path / "results" / "made"
+
+
+def test_images_of_a_run_score_what_the_run_said(attacked, predict, tmp_path):
+    scored = tmp_path / "results" / "scored"
+    words = (LIMIT, NO_ATTACK, "--model.attack.name=theirs", "--run_name=scored",
+             f"--data.adversarial_root={attacked / 'images'}", "--data.adversarial_eps=8/255")  # fmt: skip
+    assert predict(*words) == 0
+    for before, now in zip(rows(attacked), rows(scored), strict=True):
+        assert (before.pop("attack"), now.pop("attack")) == ("fgsm", "theirs")
+        assert now == before
+    for name, image in images(attacked).items():
+        assert np.array_equal(images(scored)[name], image)
+    report = json.loads((scored / "transfer.json").read_text())
+    assert report["perturbation"]["linf"] == 8
+    assert report["passes_per_image"] == {"forward": 0, "backward": 0}
+    assert len(list((scored / "panels").iterdir())) == 3
+
+    # Beside the run that made them they are of one table, and nothing sets them apart.
+    assert main(["report", str(tmp_path / "results"), f"--output={tmp_path / 'report'}", "--baseline=fgsm"]) == 0
+    differences = list(csv.DictReader((tmp_path / "report" / "differences.csv").open()))
+    assert {(row["label"], row["against"], row["budget"]) for row in differences} == {("theirs", "fgsm", "L-inf 8/255")}
+    assert {float(row["difference"]) for row in differences} == {0}
+
+    # The same command goes on, and notices that an image was exchanged.
+    clean = SyntheticScenes(16)[1]
+    Image.fromarray(clean.image).save(attacked / "images" / f"{clean.name}.png")
+    times = {path.name: path.stat().st_mtime_ns for path in (scored / "records").iterdir()}
+    with pytest.warns(UserWarning, match=f"'{clean.name}' has changed since"):
+        assert predict(*words) == 0
+    again = {path.name: path.stat().st_mtime_ns for path in (scored / "records").iterdir()}
+    assert [times[name] == again[name] for name in sorted(times)] == [True, False, True]
+    assert np.array_equal(images(scored)[f"{clean.name}.png"], clean.image)
+
+
+def test_floating_images_are_rounded_inside_the_budget(predict, tmp_path):
+    """7.65 levels away, which rounds to 8 and must become 7; without a budget it may be 8."""
+    scenes = [SyntheticScenes(16)[index].image for index in range(3)]
+    clean = np.stack(scenes).transpose(0, 3, 1, 2) / np.float32(255)
+    away = np.where(clean < 0.5, clean + np.float32(0.03), clean - np.float32(0.03))
+    torch.save({"adv_inputs": torch.from_numpy(away)}, tmp_path / "adv.pt")
+    given = (LIMIT, NO_ATTACK, f"--data.adversarial_root={tmp_path / 'adv.pt'}", "--model.targets=null")
+    for name, more, largest in (
+        ("inside", ["--data.adversarial_eps=0.03"], 7),
+        ("nearest", [], 8),
+        ("floats", ["--data.adversarial_eps=0.03", "--model.quantize=false"], 7.65),
+    ):
+        assert predict(*given, *more, f"--run_name={name}") == 0
+        report = json.loads((tmp_path / "results" / name / "transfer.json").read_text())
+        assert report["perturbation"]["linf"] == pytest.approx(largest, abs=1e-3)
+
+
+def test_mistakes(attacked, predict, capsys):
+    given = f"--data.adversarial_root={attacked / 'images'}"
+    (first, *_) = images(attacked)
+    for words, says in (
+        ((given,), "'transegpgd' would make others; give --model.attack=configs/attacks/no_attack.yaml"),
+        ((NO_ATTACK, given, "--data.adversarial_eps=4/255"), "3 of 3 adversarial images exceed data.adversarial_eps"),
+        ((NO_ATTACK, "--data.adversarial_eps=0.1"), "give adversarial_root"),
+    ):
+        assert predict(LIMIT, "--model.targets=null", *words) == 2
+        answer = capsys.readouterr().err.strip()
+        assert says in answer
+        assert len(answer.splitlines()) <= 2
+    (attacked / "images" / first).write_text("no image")
+    assert predict(LIMIT, NO_ATTACK, given, "--model.targets=null", "--run_name=b") == 2
+    assert f"{first}' cannot be read" in capsys.readouterr().err
+    assert not (attacked.parent / "b").exists()
+
+
+def test_images_that_cannot_be_scored_are_left_out_on_wish(attacked, predict, tmp_path):
+    missing, beyond, _ = images(attacked)
+    (attacked / "images" / missing).unlink()
+    far = images(attacked)[beyond]
+    far[0, 0, 0] ^= 128
+    Image.fromarray(far).save(attacked / "images" / beyond)
+    words = (LIMIT, NO_ATTACK, f"--data.adversarial_root={attacked / 'images'}", "--data.adversarial_eps=8/255",
+             "--on_error=skip", "--run_name=rest")  # fmt: skip
+    assert predict(*words) == 3
+    report = json.loads((tmp_path / "results" / "rest" / "transfer.json").read_text())
+    assert report["images"] == 1
+    reasons = [one["error"] for one in report["skipped"]]
+    assert "has no adversarial image" in reasons[0]
+    assert "more than the budget of 8/255: at row 0, column 0, red" in reasons[1]
+
+
+def test_another_attack_refuses_images_that_were_attacked():
+    module = AttackModule(torch.nn.Conv2d(3, 8, 1), pgd())
+    batch = next(iter(SegmentationDataModule(SyntheticScenes(1, size=32)).predict_dataloader()))
+    with pytest.raises(AttackError, match="the data brings adversarial images, and 'pgd' would make others"):
+        module.predict_step(batch | {"adversarial": batch["image"]}, 0)

@@ -1,0 +1,60 @@
+"""Folders of runs as `predict` leaves them, from confusion matrices that a test makes up."""
+
+import json
+
+import numpy as np
+
+from lightning_attack.runs.records import Record, write_record
+from lightning_attack.runs.summary import Scored, summarize
+
+CLASSES = ("sky", "road", "tree")
+NETWORKS = {"net_a": True, "net_b": False, "net_c": False}
+
+
+def matrices(images, networks=3, classes=3, seed=0, lost=0.3, spread=0.1):
+    """(images, networks, 2, C, C): the same clean predictions for each seed, and `lost` of the hits gone after it."""
+    generator = np.random.default_rng(seed)
+    clean = generator.integers(5, 20, (images, networks, classes, classes)) + 300 * np.eye(classes, dtype=int)
+    share = np.clip(lost + spread * generator.normal(size=(images, networks, 1)), 0, 1)
+    gone = np.round(share * np.diagonal(clean, axis1=2, axis2=3)).astype(int)
+    attacked = clean.copy()
+    for number in range(classes):
+        attacked[:, :, number, number] -= gone[:, :, number]
+        attacked[:, :, number, (number + 1) % classes] += gone[:, :, number]
+    return np.stack([clean, attacked], 2)
+
+
+def make_run(
+    folder, attack="pgd", counts=None, source="net_a", white_box=NETWORKS, classes=CLASSES, names=None, digests=None,
+    eps=8 / 255, seed=0, failed=(), networks="weights", **more,
+):  # fmt: skip
+    """Write a run of 24 images into a folder; `failed` are pairs of image and network, `more` goes into the table.
+
+    `networks` stands for the weights of all networks; None is a run that kept no `settings.json`.
+    """
+    counts = matrices(24) if counts is None else counts
+    names = names or [f"photo{number}" for number in range(len(counts))]
+    digests = digests or [f"digest of {name}" for name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for index, (name, digest, count) in enumerate(zip(names, digests, counts, strict=True)):
+        bad = {network: "NaN" for image, network in failed if image == index}
+        kept = count.copy()
+        kept[[list(white_box).index(network) for network in bad]] = 0
+        size = {"linf": 8.0, "l2": 1.0, "psnr": 33.0}
+        records.append(
+            Record(index, name, kept[:, None], size, {"forward": 2, "backward": 1}, 0.1, digest=digest, failed=bad)
+        )
+        write_record(folder, records[-1])
+    _, report = summarize(records, Scored(attack, source, dict(white_box), classes, ("all",)))
+    report["settings"] = {
+        "attack": {"class": "IterativeAttack", "name": attack, "norm": {"class": "Linf", "eps": eps}, "steps": 20},
+        "quantize": True,
+        "seed": seed,
+    }
+    (folder / "transfer.json").write_text(json.dumps(report | more))
+    if networks:
+        model = {"targets": {name: f"{networks} {name}" for name in white_box}, "windows": None, "engine": None}
+        settings = {"model": model, "trainer": {"precision": "32-true"}}
+        (folder / "settings.json").write_text(json.dumps(settings))
+    return folder

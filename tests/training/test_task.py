@@ -1,0 +1,224 @@
+"""Training: losses, schedules, what is logged, and that every photo counts once."""
+
+import math
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from torch import nn
+
+from lightning_attack.attacks import NoAttack, fgsm, pgd
+from lightning_attack.data import SegmentationDataModule, SyntheticScenes
+from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.training.adversarial_training import AdversarialTraining
+from lightning_attack.training.task import SegmentationTask
+
+CLASSES = len(SyntheticScenes.classes)
+
+
+def network(seed=0, auxiliary=False):
+    class Two(nn.Module):
+        """A network with an auxiliary head, as torchvision's."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, CLASSES, 3, padding=1), nn.Conv2d(3, CLASSES, 1)
+
+        def forward(self, x):
+            return {"out": self.first(x), "aux": self.second(x)[..., ::2, ::2]} if auxiliary else self.first(x)
+
+    torch.manual_seed(seed)
+    return SegmentationModel(Two(), num_classes=CLASSES)
+
+
+def data(count=7, **settings):
+    scenes = SyntheticScenes(count, size=32)
+    return SegmentationDataModule(train=scenes, val=scenes, batch_size=2, **settings)
+
+
+def trainer(tmp_path, **settings):
+    settings = {"logger": False} | settings
+    return Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, default_root_dir=tmp_path,
+                   enable_progress_bar=False, enable_model_summary=False, **settings)  # fmt: skip
+
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]).T.reshape(1, 3, 1, 3)
+LABELS = torch.tensor([[[0, 0, 255]]])
+
+
+def losses(**settings):
+    return SegmentationTask(SegmentationModel(nn.Conv2d(3, 3, 1), num_classes=3), **settings).loss(LOGITS, LABELS)
+
+
+def test_cross_entropy_by_hand():
+    first = math.log(math.exp(2) + 1 + math.exp(-1)) - 2
+    second = math.log(2 + math.e)
+    assert float(losses()) == pytest.approx((first + second) / 2, abs=1e-6)
+    # The weight of class 0 cancels, since all counted pixels have it.
+    assert float(losses(class_weights=[5, 1, 1])) == pytest.approx((first + second) / 2, abs=1e-6)
+
+
+def test_dice_by_hand():
+    probs = LOGITS.softmax(1)[0, :, 0, :2]
+    dice = 1 - 2 * float(probs[0].sum()) / (float(probs[0].sum()) + 2)
+    # Only class 0 has labels; smp counts the others as 0 and takes the mean of all.
+    assert float(losses(losses={"dice": 1.0})) == pytest.approx(dice / 3, abs=1e-5)
+
+
+def test_losses_are_added_with_their_weights():
+    terms = {name: float(losses(losses={name: 1.0})) for name in ("cross_entropy", "dice", "lovasz", "focal")}
+    assert len(set(terms.values())) == 4
+    together = float(losses(losses={name: 2.0 for name in terms}))
+    assert together == pytest.approx(2 * sum(terms.values()), rel=1e-5)
+
+
+def test_auxiliary_head_counts_with_its_weight(tmp_path):
+    batch = {"image": torch.rand(2, 3, 8, 8), "mask": torch.randint(CLASSES, (2, 8, 8))}
+    tasks = [SegmentationTask(network(auxiliary=True), aux_weight=weight) for weight in (0.0, 0.4)]
+    for task in tasks:
+        task.log = lambda *_, **__: None
+    plain, both = (float(task.training_step(batch, 0)) for task in tasks)
+    logits, auxiliary = tasks[0].network.outputs(batch["image"])
+    assert auxiliary.shape == logits.shape
+    assert plain == pytest.approx(float(tasks[0].loss(logits, batch["mask"])))
+    assert both == pytest.approx(plain + 0.4 * float(tasks[0].loss(auxiliary, batch["mask"])))
+
+
+def test_losses_of_every_so_manieth_pixel(tmp_path):
+    batch = {"image": torch.rand(2, 3, 7, 8), "mask": torch.randint(CLASSES, (2, 7, 8))}
+    task = SegmentationTask(network(), loss_stride=2)
+    task.log = lambda *_, **__: None
+    seen = {round(task.training_step(batch, 0).item(), 6) for _ in range(100)}
+    logits = task.network(batch["image"])
+    expected = {round(task.loss(logits[..., row::2, column::2], batch["mask"][:, row::2, column::2]).item(), 6)
+                for row in range(2) for column in range(2)}  # fmt: skip
+    assert len(expected) == 4
+    assert seen == expected
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", lambda share: 1.0),
+        ("poly", lambda share: (1 - share) ** 0.9),
+        ("one_cycle", None),
+    ],
+)
+def test_schedules(optimizer, schedule, expected, tmp_path):
+    task, rates = SegmentationTask(network(), lr=0.01, optimizer=optimizer, schedule=schedule, warmup=0.25), []
+    step = task.training_step
+
+    def training_step(batch, batch_idx):
+        rates.append(task.optimizers().param_groups[0]["lr"])
+        return step(batch, batch_idx)
+
+    task.training_step = training_step
+    trainer(tmp_path, max_epochs=4, limit_val_batches=0).fit(task, data(6))
+    assert len(rates) == 12
+    if expected:
+        assert rates == pytest.approx([0.01 * expected(number / 12) for number in range(12)], rel=1e-6)
+    else:
+        assert max(rates) == pytest.approx(0.01)
+        assert rates.index(max(rates)) == 2
+        assert rates[-1] < 0.001 * rates[2]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_one_cycle_of_few_steps(steps, tmp_path):
+    trainer(tmp_path, max_steps=steps, limit_val_batches=0).fit(SegmentationTask(network()), data(2 * steps))
+
+
+def test_validation_logs_each_class(tmp_path):
+    task, photos = SegmentationTask(network()), data()
+    (figures,) = trainer(tmp_path).validate(task, photos, verbose=False)
+    (tested,) = trainer(tmp_path).test(task, photos, verbose=False)
+    assert {name.replace("test/", "val/"): value for name, value in tested.items()} == figures
+    ious = {name: value for name, value in figures.items() if name.startswith("val/iou/")}
+    assert {name.removeprefix("val/iou/") for name in ious} <= set(SyntheticScenes.classes)
+    assert figures["val/miou"] == pytest.approx(sum(ious.values()) / len(ious), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0}, "lr=0 and encoder_lr_factor=1.0 must be above 0"),
+        ({"loss_stride": 0}, "loss_stride=0: must be 1 or more"),
+        ({"warmup": 1}, "warmup=1 between 0 and 1"),
+        ({"optimizer": "adam"}, "optimizer='adam' must be one of adamw, sgd"),
+        ({"schedule": "cosine"}, "'cosine' one of one_cycle, poly, constant"),
+        ({"losses": {"iou": 1.0}}, "must be weights above 0 of cross_entropy, dice, lovasz, focal"),
+        ({"losses": {"dice": 0.0}}, "must be weights above 0"),
+        ({"class_weights": [1.0]}, f"class_weights has 1 numbers, the network {CLASSES} classes"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentationTask(network(), **settings)
+
+
+def test_the_number_of_classes_must_be_known():
+    with pytest.raises(ModelError, match="needs num_classes for training"):
+        SegmentationTask(nn.Conv2d(3, 3, 1))
+
+
+def test_two_processes_count_each_photo_once(run, tmp_path):
+    """Seven photos: Lightning's own sampler would count one of them twice."""
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump({
+        "trainer": {"accelerator": "cpu", "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "LOGS"}}},
+        "model": {"network": {"class_path": "TrainedModel", "init_args": {"file": "embedded:scenes_fpn"}}},
+        "data": {"val": {"class_path": "SyntheticScenes", "init_args": {"count": 7, "size": 64}}, "batch_size": 2},
+    }))  # fmt: skip
+    tables = []
+    for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
+        run("test", "-c", config, f"--trainer.logger.init_args.save_dir={tmp_path / name}", *more)
+        (table,) = (tmp_path / name).rglob("metrics.csv")
+        tables.append(table.read_text())
+    assert "test/miou" in tables[0]
+    assert tables[0] == tables[1]
+
+
+def test_a_part_of_each_batch_is_attacked(tmp_path):
+    seen = []
+
+    class Spy(SegmentationTask):
+        def training_step(self, batch, batch_idx):
+            seen.append((batch["image"].clone(), batch["index"].tolist(), self.network.training))
+            return super().training_step(batch, batch_idx)
+
+    task, photos = Spy(network(), lr=1e-3), data(6)
+    scenes = SyntheticScenes(6, size=32)
+    attack = AdversarialTraining(fgsm(eps="8/255"), fraction=0.5)
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[attack]).fit(task, photos)
+    assert len(seen) == 3
+    for images, indices, training in seen:
+        assert training, "the network is back in train mode"
+        clean = torch.stack([torch.from_numpy(scenes[index].image).permute(2, 0, 1) / 255 for index in indices])
+        change = (images - clean).flatten(1).abs().amax(1)
+        assert change[0] == pytest.approx(8 / 255, abs=1e-6)
+        assert change[1] == 0
+
+
+def test_each_epoch_has_its_own_random_starts(tmp_path):
+    seen = {}
+
+    class Spy(SegmentationTask):
+        def training_step(self, batch, batch_idx):
+            for image, index in zip(batch["image"], batch["index"].tolist(), strict=True):
+                seen.setdefault(index, []).append(image.clone())
+            return super().training_step(batch, batch_idx)
+
+    attack = AdversarialTraining(pgd(eps="8/255", steps=1, step_size=1e-9), fraction=1.0)
+    callbacks = [attack]
+    trainer(tmp_path, max_epochs=2, limit_val_batches=0, callbacks=callbacks).fit(Spy(network(), lr=1e-9), data(2))
+    assert len(seen) == 2
+    for first, second in seen.values():
+        assert float((first - second).abs().max()) > 1 / 255
+
+
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.5])
+def test_bad_fraction(fraction):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        AdversarialTraining(NoAttack(), fraction=fraction)
