@@ -1,10 +1,17 @@
 """Small models and scenes for the tests of the attacks."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.norms import Linf
+from lightning_attack.attacks.objectives.base import CrossEntropy
 
 CLASSES = 5
 PIXELS = 8 / 255
+STEPS, STEP = 6, 0.01
+BALL = Linf(PIXELS)
 FEW = {
     "admix": {"copies": 2, "scales": 2},
     "emi_fgsm": {"samples": 3},
@@ -54,3 +61,45 @@ def half_right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def share_of_differences(first: Tensor, second: Tensor) -> float:
     return float((first != second).double().mean())
+
+
+class Together(nn.Module):
+    """An ensemble: the mean of its members' logits."""
+
+    by = "logits"
+
+    def __init__(self, *members, by="logits"):
+        super().__init__()
+        self.members, self.weights, self.by = nn.ModuleList(members), [1 / len(members)] * len(members), by
+
+    def forward(self, x):
+        return sum(weight * member(x) for member, weight in zip(self.members, self.weights, strict=True))
+
+
+def pgd(steps=STEPS, objective=None, norm=BALL, random_start=False, name="pgd", step_size=STEP):
+    return IterativeAttack(objective or CrossEntropy(), norm, steps, step_size, random_start, name=name)
+
+
+def two():
+    return Together(curved(seed=0), curved(seed=1))
+
+
+class Spy(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, []
+
+    def forward(self, x):
+        self.seen.append(x.detach())
+        return self.model(x)
+
+
+def unfooled(model, x, labels, targeted=False):
+    with torch.no_grad():
+        right = model(x).argmax(1) == labels
+    return ((~right & (labels != 255)) if targeted else right).flatten(1).sum(1)
+
+
+def control(model, x, labels):
+    with torch.no_grad():
+        return F.cross_entropy(model(x), labels, ignore_index=255, reduction="none").flatten(1).sum(1)
