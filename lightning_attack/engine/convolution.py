@@ -24,10 +24,17 @@ from lightning_attack.engine.graphs import (
     replace,
     shape,
 )
+from lightning_attack.engine.internals import (
+    CONVOLUTION,
+    CONVOLUTION_TRANSPOSED,
+    PACK_CONVOLUTION,
+    PACK_CONVOLUTION_TRANSPOSED,
+    TO_COPY,
+)
 from lightning_attack.engine.pointwise import pack, pointwise
 from lightning_attack.engine.strided import phases, shuffled, spread, thinned
 
-aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,11 @@ class Packed:
         g = geometry
         if g.transposed:
             return self._once(
-                weight, g, mkldnn._reorder_convolution_transpose_weight,
+                weight, g, PACK_CONVOLUTION_TRANSPOSED,
                 g.padding, g.output_padding, g.stride, g.dilation, g.groups,
             )  # fmt: skip
         return self._once(
-            weight, g, mkldnn._reorder_convolution_weight, g.padding, g.stride, g.dilation, g.groups
+            weight, g, PACK_CONVOLUTION, g.padding, g.stride, g.dilation, g.groups
         )  # fmt: skip
 
     def pointwise(self, weight: Tensor) -> Tensor:
@@ -185,21 +192,21 @@ class Lowering:
             return self._call(dilated_depthwise, x, taps, bias, list(g.padding), list(g.dilation))
         if g.transposed and depthwise and dtype(x) == torch.bfloat16:
             # The library's own is several times slower in bfloat16.
-            wide = self._call(aten._to_copy.default, x, dtype=torch.float32)
+            wide = self._call(TO_COPY, x, dtype=torch.float32)
             wide.meta["val"] = x.meta["val"].float()
             own = constant(self.module, bias)
             bias = None if own is None else self._constant(own.float())
             result = self._library(wide, weight.float(), bias, g)
             result.meta["val"] = self.value.float()
-            return self._call(aten._to_copy.default, result, dtype=torch.bfloat16)
+            return self._call(TO_COPY, result, dtype=torch.bfloat16)
         return self._library(x, weight, bias, g)
 
     def _library(self, x: Any, weight: Tensor, bias: Any, g: Geometry) -> fx.Node:
         place, pairs = self._constant(self.packed.convolution(weight, g)), [list(g.stride), list(g.dilation)]
         if g.transposed:
-            target, pairs = mkldnn._convolution_transpose_pointwise.default, [list(g.output_padding), *pairs]
+            target, pairs = CONVOLUTION_TRANSPOSED, [list(g.output_padding), *pairs]
         else:
-            target = mkldnn._convolution_pointwise.default
+            target = CONVOLUTION
         return self._call(target, x, place, bias, list(g.padding), *pairs, g.groups, "none", [], "")
 
     def _pointwise(self, x: Any, weight: Tensor, bias: Any, g: Geometry) -> fx.Node:

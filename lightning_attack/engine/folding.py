@@ -18,15 +18,14 @@ from lightning_attack.engine.graphs import (
     only_user,
     replace,
 )
+from lightning_attack.engine.internals import BATCH_NORMS
 
 aten = torch.ops.aten
-
-_BATCH_NORMS = (aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
 
 
 def fold(module: fx.GraphModule) -> fx.GraphModule:
     """The graph with batch normalisations folded into convolutions and sums over stacked tensors as additions."""
-    for node in calls(module.graph, *_BATCH_NORMS):
+    for node in calls(module.graph, *BATCH_NORMS):
         _fold_batch_norm(module, node)
     for node in calls(module.graph, aten.sum.dim_IntList):
         _unstack(node)

@@ -9,16 +9,18 @@ from torch import fx
 
 from lightning_attack.engine.depthwise import dilated_depthwise
 from lightning_attack.engine.graphs import arguments, call, calls, cleaned, dtype, is_tensor, only_user, replace, shape
+from lightning_attack.engine.internals import (
+    CONVOLUTION,
+    CONVOLUTION_SUM,
+    CONVOLUTION_SUM_IN_PLACE,
+    CONVOLUTION_TRANSPOSED,
+    IN_PLACE_GRADIENTS,
+)
 from lightning_attack.engine.masks import join_sums, passed, passed_, unpooled
 from lightning_attack.engine.pointwise import pointwise
 from lightning_attack.engine.strided import shuffled, spread, thinned
 
-aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
-
-_CONVOLUTION = mkldnn._convolution_pointwise.default
-_TRANSPOSED = mkldnn._convolution_transpose_pointwise.default
-_SUM = mkldnn._convolution_pointwise.binary
-_SUM_IN_PLACE = mkldnn._convolution_pointwise_.binary
+aten = torch.ops.aten
 
 _IN_PLACE: dict[Any, Any] = {
     aten.add.Tensor: aten.add_.Tensor,
@@ -30,17 +32,13 @@ _IN_PLACE: dict[Any, Any] = {
     aten.hardswish.default: aten.hardswish_.default,
     passed: passed_,
 }
-_IN_PLACE_GRADIENT: dict[Any, Any] = {
-    aten.threshold_backward.default: aten.threshold_backward.grad_input,
-    aten.hardtanh_backward.default: aten.hardtanh_backward.grad_input,
-    aten.silu_backward.default: aten.silu_backward.grad_input,
-}
 
 _NEW = {
-    _CONVOLUTION, _TRANSPOSED, _SUM, _SUM_IN_PLACE, dilated_depthwise, pointwise, shuffled,
-    spread, thinned, unpooled, aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
+    CONVOLUTION, CONVOLUTION_TRANSPOSED, CONVOLUTION_SUM, CONVOLUTION_SUM_IN_PLACE, dilated_depthwise, pointwise,
+    shuffled, spread, thinned, unpooled,
+    aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default,
     aten.max_pool2d_with_indices_backward.default, aten.avg_pool2d_backward.default,
-    *_IN_PLACE, *_IN_PLACE.values(), *_IN_PLACE_GRADIENT, *_IN_PLACE_GRADIENT.values(),
+    *_IN_PLACE, *_IN_PLACE.values(), *IN_PLACE_GRADIENTS, *IN_PLACE_GRADIENTS.values(),
 }  # fmt: skip
 """Operators whose result is memory of its own, or memory that another one of these has handed over for good."""
 
@@ -49,7 +47,7 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
     """The graph with activations and sums inside the convolutions that come before them."""
     for node in calls(module.graph, aten.add.Tensor):
         _into_sum(node)
-    for node in calls(module.graph, _CONVOLUTION, _TRANSPOSED, _SUM, pointwise):
+    for node in calls(module.graph, CONVOLUTION, CONVOLUTION_TRANSPOSED, CONVOLUTION_SUM, pointwise):
         _with_activation(node)
     return cleaned(module)
 
@@ -59,10 +57,10 @@ def reuse(module: fx.GraphModule) -> fx.GraphModule:
 
     Of memory that the caller owns, or that is kept for the backward pass, nothing is written over.
     """
-    for node in calls(module.graph, _SUM):
+    for node in calls(module.graph, CONVOLUTION_SUM):
         x, other, *rest = arguments(node)
         if _handed_over(node, other):
-            node.target, node.args = _SUM_IN_PLACE, (other, x, *rest)
+            node.target, node.args = CONVOLUTION_SUM_IN_PLACE, (other, x, *rest)
     for node in calls(module.graph, aten.add.Tensor):
         operands = arguments(node)
         if len(operands) == 2 and not node.kwargs and _handed_over(node, operands[1]):
@@ -70,9 +68,9 @@ def reuse(module: fx.GraphModule) -> fx.GraphModule:
     for node in calls(module.graph, *_IN_PLACE):
         if _handed_over(node, arguments(node)[0]):
             node.target = _IN_PLACE[node.target]
-    for node in calls(module.graph, *_IN_PLACE_GRADIENT):
+    for node in calls(module.graph, *IN_PLACE_GRADIENTS):
         if _handed_over(node, arguments(node)[0]):
-            node.target, node.kwargs = _IN_PLACE_GRADIENT[node.target], {"grad_input": arguments(node)[0]}
+            node.target, node.kwargs = IN_PLACE_GRADIENTS[node.target], {"grad_input": arguments(node)[0]}
     join_sums(module.graph)
     module.recompile()
     return module
@@ -98,14 +96,15 @@ def _into_sum(node: fx.Node) -> None:
         if (
             is_tensor(own)
             and is_tensor(other)
-            and own.target == _CONVOLUTION
+            and own.target == CONVOLUTION
             and only_user(own) is node
             and shape(own) == shape(other)
             and dtype(own) == dtype(other)
         ):
             x, *settings, activation, _, _ = arguments(own)
             if activation == "none":
-                replace(node, call(node, node.meta["val"], _SUM, x, other, *settings, "add", None, None, [], None))
+                settings = [other, *settings, "add", None, None, [], None]
+                replace(node, call(node, node.meta["val"], CONVOLUTION_SUM, x, *settings))
                 return
 
 
@@ -113,7 +112,7 @@ def _with_activation(node: fx.Node) -> None:
     """activation(conv(x)), and relu(conv(x) + other), in one pass."""
     user = only_user(node)
     activation = None if user is None else _activation(user)
-    if user is None or activation is None or (node.target == _SUM and activation[0] != "relu"):
+    if user is None or activation is None or (node.target == CONVOLUTION_SUM and activation[0] != "relu"):
         return
     node.args = (*arguments(node)[:-3], *activation)
     replace(user, node)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+BUILDING = threading.RLock()
+"""Held while graphs are made: tracing changes torch for all threads."""
 
 
 class UnsupportedError(Exception):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, fx
 
 from lightning_attack.engine.graphs import arguments, call, calls, dtype, is_tensor, only_user, replace, shape
+from lightning_attack.engine.internals import TO_COPY
 
 aten = torch.ops.aten
 
 _RELU, _RELU_GRADIENT = aten.relu.default, aten.threshold_backward.default
 _MAXIMA, _MAXIMA_GRADIENT = aten.max_pool2d_with_indices.default, aten.max_pool2d_with_indices_backward.default
-_CONVERT: Callable[..., Any] = aten._to_copy.default
 
 BLOCK = 2**20
 """Values looked at at once: few enough for the cache, so many that the calls cost nothing beside them."""
@@ -159,7 +158,7 @@ def join_sums(graph: fx.Graph) -> None:
         if user.target is passed_ and arguments(user)[0] is node:
             user.target, user.args = passed_sum_, (*operands, arguments(user)[1])
             graph.erase_node(node)
-        masks = [one for one in user.users if one.target == _CONVERT and one.kwargs == {"dtype": torch.bool}]
+        masks = [one for one in user.users if one.target == TO_COPY and one.kwargs == {"dtype": torch.bool}]
         if user.target == aten.relu_.default and masks:
             pair = call(user, (user.meta["val"], masks[0].meta["val"]), rectified_sum_, *operands)
             for number, one in enumerate((user, masks[0])):
@@ -185,7 +184,7 @@ def _needs_a_mask(user: fx.Node, node: fx.Node) -> bool:
 
 def _instead(node: fx.Node, users: list[fx.Node], kind: torch.dtype) -> fx.Node:
     """The node's values in another type, in its place for some of its users."""
-    short = call(node.next, node.meta["val"].to(kind), _CONVERT, node, dtype=kind)
+    short = call(node.next, node.meta["val"].to(kind), TO_COPY, node, dtype=kind)
     for user in users:
         user.replace_input_with(node, short)
     return short

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+import torch  # noqa: F401 (for the example)
 from torch import Tensor
 
-mkldnn = torch.ops.mkldnn
+from lightning_attack.engine.internals import LINEAR, PACK_LINEAR
 
 
 def pack(weight: Tensor) -> Tensor:
     """The weight (C', C, 1, 1) of a 1x1 convolution in the order that `pointwise` wants."""
-    return mkldnn._reorder_linear_weight(weight[:, :, 0, 0].contiguous())
+    return PACK_LINEAR(weight[:, :, 0, 0].contiguous())
 
 
 def pointwise(
@@ -36,5 +36,5 @@ def pointwise(
     """
     batch, channels, height, width = images.shape
     rows = images.permute(0, 2, 3, 1).reshape(-1, channels)
-    results = mkldnn._linear_pointwise(rows, packed, bias, activation, scalars, algorithm)
+    results = LINEAR(rows, packed, bias, activation, scalars, algorithm)
     return results.view(batch, height, width, -1).permute(0, 3, 1, 2)

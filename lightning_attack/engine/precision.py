@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from lightning_attack.engine.graphs import constant
+from lightning_attack.engine.internals import CPU_ATTENTION
 from lightning_attack.engine.trace import CPU, traced
 
 aten = torch.ops.aten
 
 _PRODUCTS = {
     aten.convolution.default, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.baddbmm.default,
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    CPU_ATTENTION,
 }  # fmt: skip
 
 _WIDE = aten.native_group_norm.default
@@ -44,7 +46,12 @@ class _Narrow(fx.Interpreter):
         for node in reversed(module.graph.nodes):
             if any(user in self.before_products for user in node.users):
                 self.before_products.add(node)
-        self.weights: dict[str, Tensor] = {}
+        # Converted before the graph is traced, so that they are real tensors and no part of it.
+        self.narrow_weights = {
+            str(node.target): value.to(torch.bfloat16)
+            for node in module.graph.nodes
+            if (value := constant(module, node)) is not None and value.dtype == torch.float32
+        }
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "output":
@@ -61,7 +68,7 @@ class _Narrow(fx.Interpreter):
             if not isinstance(value, Tensor) or value.dtype not in (torch.float32, torch.bfloat16):
                 return value
             if node.op == "get_attr" and wanted == torch.bfloat16:
-                return self._weight(str(node.target), value)
+                return self.narrow_weights.get(str(node.target), value)
             return value.to(wanted)
 
         target: Any = n.target
@@ -69,10 +76,3 @@ class _Narrow(fx.Interpreter):
         if narrow and n.target == _WIDE:
             return result[0].to(torch.bfloat16), *result[1:]
         return result
-
-    def _weight(self, name: str, value: Tensor) -> Tensor:
-        """The constant in bfloat16, converted once; a real tensor and no part of the traced graph."""
-        if name not in self.weights:
-            with torch.utils._python_dispatch._disable_current_modes():
-                self.weights[name] = value.to(torch.bfloat16)
-        return self.weights[name]

@@ -6,22 +6,26 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Literal, get_args
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine.compiled import CompiledProgram
-from lightning_attack.engine.convolution import Packed
-from lightning_attack.engine.graphs import UnsupportedError
+from lightning_attack.engine.graphs import BUILDING, UnsupportedError
 from lightning_attack.engine.memory import out_of_memory
-from lightning_attack.engine.program import BUILDING, Program
+
+if TYPE_CHECKING:
+    from lightning_attack.engine.compiled import CompiledProgram
+    from lightning_attack.engine.convolution import Packed
+    from lightning_attack.engine.program import Program
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
-AnyProgram = Program | CompiledProgram
+AnyProgram: TypeAlias = "Program | CompiledProgram"
 Say = Callable[[str], None]
 
 
@@ -109,7 +113,7 @@ class PreparedNetwork(nn.Module):
         self.network, self.kind, self.precision = network, kind, precision
         self.training = network.training
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
-        self._packed = Packed()
+        self._packed: Packed | None = None
         self._reported: set[str] = set()
         self.say = say
         self._ready: set[Hashable] = set()
@@ -117,7 +121,7 @@ class PreparedNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights can be neither copied nor pickled; a copy makes graphs of its own.
-        return {**vars(self), "_programs": OrderedDict(), "_packed": Packed(), "_ready": set()}
+        return {**vars(self), "_programs": OrderedDict(), "_packed": None, "_ready": set()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
@@ -152,7 +156,7 @@ class PreparedNetwork(nn.Module):
         with BUILDING:
             weights = _weights(self.network)
             if weights != self._weights:
-                self._weights, self._packed = weights, Packed()
+                self._weights, self._packed = weights, None
                 self._programs.clear()
                 self._ready.clear()
             if shape not in self._programs:
@@ -167,9 +171,15 @@ class PreparedNetwork(nn.Module):
             return self._programs[shape]
 
     def _build(self, shape: tuple[int, ...], device: torch.device) -> AnyProgram:
+        # Imported late: these modules need parts of torch that it may lack, see `missing`.
+        from lightning_attack.engine.compiled import CompiledProgram
+        from lightning_attack.engine.convolution import Packed
+        from lightning_attack.engine.program import Program
+
         bfloat16 = self.precision == "bf16"
         if self.kind == "compiled":
             return CompiledProgram(self.network, shape, bfloat16, device)
+        self._packed = self._packed or Packed()
         return Program(self.network, shape, bfloat16, self._packed)
 
     def _checked(self, program: AnyProgram, images: Tensor) -> AnyProgram:
@@ -187,6 +197,8 @@ class PreparedNetwork(nn.Module):
 
     def _outside(self, images: Tensor) -> str:
         """Why these images, or the network as it now is, are none for a graph; empty if they are."""
+        if missing():
+            return missing()
         if images.dtype != torch.float32:
             return f"images are {images.dtype}, not float32"
         device = images.device.type
@@ -214,6 +226,16 @@ class PreparedNetwork(nn.Module):
         if reason not in self._reported:
             self._reported.add(reason)
             log.warning("'%s' runs without the %s engine: %s", _name(self.network), self.kind, reason)
+
+
+@cache
+def missing() -> str:
+    """What this build of torch lacks that graphs are made of, as a reason to do without them; empty if it has all."""
+    try:
+        import_module("lightning_attack.engine.internals")
+    except (AttributeError, ImportError) as error:
+        return f"torch {torch.__version__} lacks a part that the engine needs ({error})"
+    return ""
 
 
 def _name(network: nn.Module) -> str:

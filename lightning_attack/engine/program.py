@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.fx.graph import _BoxedCodeGen
 
 from lightning_attack.engine.convolution import Packed, lower
 from lightning_attack.engine.folding import fold
 from lightning_attack.engine.fusion import fuse, reuse
-from lightning_attack.engine.graphs import copied, dtype, outputs, shape
+from lightning_attack.engine.graphs import BUILDING, copied, dtype, outputs, replace, shape
 from lightning_attack.engine.precision import to_bfloat16
 from lightning_attack.engine.trace import CPU, split, trace_forward, trace_joint
-
-BUILDING = threading.RLock()
-"""Held while graphs are made: tracing changes torch for all threads."""
 
 
 def rewritten(
@@ -84,7 +79,13 @@ class Program:
 
 def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
     """The graph with a list in place of its arguments, which it empties, so that each goes as soon as it is used up."""
-    module.graph.set_codegen(_BoxedCodeGen())
+    graph = module.graph
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    with graph.inserting_before(inputs[0]):
+        given = graph.placeholder("given")
+    for node in inputs:
+        with graph.inserting_before(node):
+            replace(node, graph.call_method("pop", (given, 0)))
     module.recompile()
     return module
 

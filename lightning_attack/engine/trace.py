@@ -8,10 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._ops import OpOverload
-from torch._subclasses import FakeTensorMode
 from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from lightning_attack.engine.graphs import (
     UnsupportedError,
@@ -24,7 +21,9 @@ from lightning_attack.engine.graphs import (
     replace,
     shape,
 )
+from lightning_attack.engine.internals import UNSAFE_VIEW, FakeTensorMode, OpOverload, make_fx
 from lightning_attack.engine.masks import keep_less, mask_maxima
+from lightning_attack.engine.resizing import join_lookups
 
 aten = torch.ops.aten
 
@@ -137,7 +136,8 @@ def traced(function: Callable[..., Any], *shapes: tuple[int, ...], device: torch
         replace(node, arguments(node)[0])
     for node in calls(module.graph, *_NOTHING):
         replace(node, arguments(node)[0])
-    for node in calls(module.graph, aten.view.default, aten._unsafe_view.default):
+    join_lookups(module.graph)
+    for node in calls(module.graph, aten.view.default, UNSAFE_VIEW):
         node.target = aten.reshape.default  # a view of this layout may need a copy in another one
     return cleaned(module)
 

@@ -1,0 +1,41 @@
+"""What the engine uses of torch beyond its public interface: looked up here, all at once, and nowhere else.
+
+A release of torch may rename any of it, and builds without oneDNN (as for macOS) lack the operators of `mkldnn`. This
+module then fails on import, which `prepare` notices: it runs networks as they are and logs the reason.
+"""
+
+import torch
+from torch._ops import OpOverload
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = [
+    "BATCH_NORMS", "CONVOLUTION", "CONVOLUTION_SUM", "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED",
+    "CPU_ATTENTION", "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP", "PACK_CONVOLUTION", "PACK_CONVOLUTION_TRANSPOSED",
+    "PACK_LINEAR", "TO_COPY", "UNSAFE_VIEW", "FakeTensorMode", "OpOverload", "make_fx",
+]  # fmt: skip
+
+_aten, _mkldnn = torch.ops.aten, torch.ops.mkldnn
+
+# oneDNN's convolutions and matrix products on packed weights, with an activation or a sum done in the same pass.
+CONVOLUTION = _mkldnn._convolution_pointwise.default
+CONVOLUTION_TRANSPOSED = _mkldnn._convolution_transpose_pointwise.default
+CONVOLUTION_SUM = _mkldnn._convolution_pointwise.binary
+CONVOLUTION_SUM_IN_PLACE = _mkldnn._convolution_pointwise_.binary
+LINEAR = _mkldnn._linear_pointwise
+PACK_CONVOLUTION = _mkldnn._reorder_convolution_weight
+PACK_CONVOLUTION_TRANSPOSED = _mkldnn._reorder_convolution_transpose_weight
+PACK_LINEAR = _mkldnn._reorder_linear_weight
+
+# Operators of ATen that no public function has the name of.
+BATCH_NORMS = (_aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
+CPU_ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
+LOOKUP = _aten._unsafe_index.Tensor
+TO_COPY = _aten._to_copy.default
+UNSAFE_VIEW = _aten._unsafe_view.default
+IN_PLACE_GRADIENTS = {
+    _aten.threshold_backward.default: _aten.threshold_backward.grad_input,
+    _aten.hardtanh_backward.default: _aten.hardtanh_backward.grad_input,
+    _aten.silu_backward.default: _aten.silu_backward.grad_input,
+}
+"""Gradients of activations, each with its variant that writes into memory it is given."""

@@ -1,0 +1,51 @@
+"""What the engine needs of torch beyond its public interface stands in one place, and can be missing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENGINE = Path(__file__).parents[2] / "lightning_attack" / "engine"
+
+WITHOUT = """
+import logging, sys, types
+import torch
+{}
+from lightning_attack.engine import prepare
+logging.basicConfig()
+network = torch.nn.Conv2d(3, 2, 1).requires_grad_(False).eval()
+images = torch.rand(1, 3, 4, 5, requires_grad=True)
+fast = prepare(network, images.detach(), kind="{}")
+print(torch.equal(fast(images), network(images)), torch.autograd.grad(fast(images).sum(), images)[0].shape)
+"""
+
+
+@pytest.mark.parametrize("kind", ["fused", "compiled"])
+@pytest.mark.parametrize(
+    ("removed", "reason"),
+    [
+        ("torch.ops.mkldnn = types.SimpleNamespace()", "'_convolution_pointwise'"),
+        ("sys.modules['torch.fx.experimental.proxy_tensor'] = types.ModuleType('proxy_tensor')", "'make_fx'"),
+    ],
+)
+def test_without_a_part_of_torch_networks_run_as_they_are(removed, reason, kind):
+    code = WITHOUT.format(removed, kind)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "True torch.Size([1, 3, 4, 5])\n"
+    (line,) = [line for line in process.stderr.splitlines() if "engine" in line]
+    assert f"'Conv2d' runs without the {kind} engine: torch " in line
+    assert reason in line
+
+
+@pytest.mark.parametrize("file", sorted(ENGINE.glob("*.py")), ids=lambda file: file.name)
+def test_private_parts_of_torch_are_named_in_one_file(file):
+    if file.name == "internals.py":
+        return
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in modules if name.startswith("torch._") or "experimental" in name]
+    dotted = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+    private = [name for name in dotted if name.startswith(("torch._", "torch.ops.mkldnn", "aten._"))]
+    assert set(private) <= {"torch.__version__"}
