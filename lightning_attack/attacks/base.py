@@ -1,4 +1,4 @@
-"""`Attack`: what every attack is, and the checks that all of them share."""
+"""`Attack`, the base class of all attacks, and `Problem`, the batch that it is given."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Model = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] -> logits (B, C, H, W). Usually an `nn.Module`."""
 
 StepLog = Callable[[int, Mapping[str, Tensor]], None]
-"""Called after each step with its number (from 0) and figures of it, each a tensor (B,) with one value per image."""
+"""Called after each step with its number (from 0) and its figures by name, each (B,) with one value per image."""
 
 Watch = Callable[[int, Tensor], None]
-"""Called after each step with its number (from 0) and what the attack would return if that step were its last."""
+"""Called after each step with its number (from 0) and the images that the attack would return if it ended there."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One batch to attack: what `Attack.perturb` is given.
+    """One batch to attack, with all that `Attack.perturb` may need.
 
     Attributes:
         model: images in [0, 1] to logits; frozen.
         images: (B, 3, H, W), clean, in [0, 1].
         labels: (B, H, W) int64, 255 = ignored; in a targeted attack the wanted classes.
         draws: random numbers, image by image.
-        log: to be called after each step.
-        targeted: whether the labels are wanted.
+        log: to be called after each step, see `StepLog`.
+        targeted: whether the labels are the wanted classes.
         region: (B, 1, H, W) bool, where images may change; None = everywhere.
-        watch: to be shown the images of each step, (B, 3, H, W) inside the budget; None = nobody looks.
-        clean_logits: (B, C, H, W), what the model says about the clean images; None = not known yet.
+        watch: to be called after each step with its images, (B, 3, H, W) inside the budget; None = nobody watches.
+        clean_logits: (B, C, H, W), the model's logits of the clean images; None = not computed yet.
     """
 
     model: Model
@@ -53,11 +53,11 @@ class Problem:
     clean_logits: Tensor | None = None
 
     def predict(self, images: Tensor) -> Prediction:
-        """What the model says about images."""
+        """The model's prediction for images (B, 3, H, W)."""
         return Prediction(self.model(images), self.labels, self.targeted)
 
     def select(self, rows: Tensor) -> Problem:
-        """The problem of some of the images, whose random numbers go on where they stand."""
+        """The same problem for some of the images; their streams of random numbers continue where they are."""
         return replace(
             self,
             images=self.images[rows],
@@ -68,43 +68,55 @@ class Problem:
         )
 
     def show(self, step: int, images: Tensor) -> None:
-        """Let those who watch see the images after a step."""
+        """Pass the images of a step to `watch`, if anybody watches."""
         if self.watch is not None:
             self.watch(step, images)
 
     def inside(self, images: Tensor) -> Tensor:
-        """Images that differ from the clean ones inside the region only."""
+        """The images inside the region, the clean images outside of it."""
         return images if self.region is None else torch.where(self.region, images, self.images)
 
     def inside_only(self, gradient: Tensor) -> Tensor:
-        """The gradient with zeros outside of the region."""
+        """The gradient, set to zero outside of the region."""
         return gradient if self.region is None else gradient * self.region
 
 
 class Attack(ABC):
     """Images, labels and a model in; adversarial images out. A subclass writes `perturb`.
 
+    What an attack can do and needs is said by read-only properties, from `watchable` to `clean_passes`. A subclass for
+    which they are fixed may write them as class attributes (`watchable = True`).
+
     Args:
         name: name in tables and folders.
     """
 
-    watchable = False
-    """Whether it shows the images of each step to `Problem.watch`, from step 1 to its last; it then has `steps`."""
-    targetable = True
-    """Whether it can pull pixels to wanted classes."""
-    mixes = False
-    """Whether it mixes images: with `partners` of the data set, or without these with others of the batch, of which it
-    then needs at least one."""
-
     def __init__(self, name: str) -> None:
         self.name = name
 
-    clean_passes = 0
-    """How many forward passes of the clean images it makes to compare with them, which `clean_logits` saves."""
+    @property
+    def watchable(self) -> bool:
+        """Whether it shows the images of each step to `Problem.watch`, from step 1 to the last; it then has `steps`."""
+        return False
+
+    @property
+    def targetable(self) -> bool:
+        """Whether it can pull pixels to wanted classes."""
+        return True
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes images: with `partners` of the data set, else with another image of the same batch."""
+        return False
+
+    @property
+    def clean_passes(self) -> int:
+        """Number of forward passes of the clean images that it saves if it is given their logits, `clean_logits`."""
+        return 0
 
     @abstractmethod
     def perturb(self, problem: Problem) -> Tensor:
-        """Adversarial images in [0, 1]; the problem is checked, the model is frozen, gradients are on."""
+        """Adversarial images in [0, 1]. The problem has been checked, the model is frozen, gradients are enabled."""
 
     def check_model(self, model: Model) -> None:  # noqa: B027 (most attacks need nothing)
         """Raise `ValueError` if the attack needs something that the model lacks, such as a layer of some name."""
@@ -128,6 +140,7 @@ class Attack(ABC):
         images: Tensor,
         labels: Tensor,
         seeds: Sequence[int] | None = None,
+        *,
         log: StepLog | None = None,
         targeted: bool = False,
         region: Tensor | None = None,
@@ -137,8 +150,8 @@ class Attack(ABC):
     ) -> Tensor:
         """Attack `model` on `images`.
 
-        The model comes back as it was: its mode, what requires a gradient, the gradients, the hooks. While it is
-        attacked it is in eval mode. An image without a labelled pixel comes back as it was.
+        During the attack the model is in eval mode and its weights are frozen; afterwards its mode, `requires_grad`,
+        gradients and hooks are what they were before. An image without a labelled pixel comes back unchanged.
 
         Args:
             model: images in [0, 1] to logits (B, C, H, W) of the same size.
@@ -151,8 +164,8 @@ class Attack(ABC):
             region: (B, H, W) bool, where images may change; None = everywhere.
             partners: (B, P, 3, H, W), for attacks that mix images: P other images for each.
             watch: called after each step with its images, see `Watch`; they must not be written to.
-            clean_logits: (B, C, H, W), what the model says about `images`, for attacks that compare with it; None:
-                they ask the model.
+            clean_logits: (B, C, H, W), the model's logits of `images`, for attacks that compare with them; None = such
+                attacks compute them.
 
         Returns:
             Adversarial images, shape and type of `images`, detached.
@@ -170,24 +183,43 @@ class Attack(ABC):
         if self.mixes and len(images) == 1 and partners is None:
             raise AttackError(f"{self.name} mixes the images of a batch; it needs 2 or more, not 1")
         self.check_model(model)
+        images = images.detach()
         if len(images) == 0:
-            return images.detach()
+            return images
         if seeds is None:
             seeds = torch.randint(2**62, (len(images),)).tolist()
-        changeable = (labels != IGNORE_INDEX).flatten(1).any(1).view(-1, 1, 1, 1)
-        region = None if region is None else region[:, None]
-        log = log or (lambda step, figures: None)
-        clean = images.detach()
-
-        def changed(adversarial: Tensor) -> Tensor:
-            """The images that may change, where they may."""
-            return torch.where(changeable if region is None else changeable & region, adversarial.detach(), clean)
-
-        shown = None if watch is None else lambda step, adversarial: watch(step, changed(adversarial))
+        problem = Problem(
+            model=model,
+            images=images,
+            labels=labels,
+            draws=Draws(seeds, images.device, partners),
+            log=log or _no_log,
+            targeted=targeted,
+            region=None if region is None else region[:, None],
+            watch=watch,
+            clean_logits=clean_logits,
+        )
         with _frozen(model), torch.enable_grad():
-            draws = Draws(seeds, images.device, partners)
-            problem = Problem(model, clean, labels, draws, log, targeted, region, shown, clean_logits)
-            return changed(self.perturb(problem))
+            return self.solve(problem)
+
+    def solve(self, problem: Problem) -> Tensor:
+        """`perturb`, with changes kept only where they are allowed: in the region, of images with a labelled pixel.
+
+        For attacks that run other attacks on problems of their own; everybody else calls the attack itself, which
+        checks its arguments and freezes the model.
+        """
+        images, watch = problem.images, problem.watch
+        allowed = (problem.labels != IGNORE_INDEX).flatten(1).any(1).view(-1, 1, 1, 1)
+        if problem.region is not None:
+            allowed = allowed & problem.region
+
+        def keep_allowed(adversarial: Tensor) -> Tensor:
+            return torch.where(allowed, adversarial.detach(), images)
+
+        if watch is not None:
+            shown = watch
+            problem = replace(problem, watch=lambda step, adversarial: shown(step, keep_allowed(adversarial)))
+        return keep_allowed(self.perturb(problem))
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255), inside the budget if the attack has one."""
@@ -199,7 +231,7 @@ class Attack(ABC):
 
 
 class NoAttack(Attack):
-    """Return the images as they are: for clean figures, and to score images that were attacked elsewhere.
+    """Returns the images unchanged: for clean figures, and to score images that were attacked elsewhere.
 
     Args:
         name: name in tables and folders.
@@ -230,11 +262,15 @@ def describe(part: object) -> object:
     }
 
 
+def _no_log(step: int, figures: Mapping[str, Tensor]) -> None:
+    """Step log that keeps nothing."""
+
+
 @contextmanager
 def _frozen(model: Model) -> Iterator[None]:
-    """Eval mode and no gradients for weights, for a while.
+    """Put a model into eval mode with frozen weights for the length of a `with` block.
 
-    Flags are set by hand, not by `eval()`: exported programs refuse it, and each submodule gets its own flag back.
+    Flags are set one by one, not by `eval()`: exported programs refuse it, and each submodule gets its own flag back.
     """
     network = model if isinstance(model, nn.Module) else nn.Module()
     modules = [(module, module.training) for module in network.modules()]

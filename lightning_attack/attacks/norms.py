@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -132,10 +133,11 @@ class L2(Norm):
         return self.direction(noise) * _per_image(radius * self.eps)
 
     def size(self, delta: Tensor) -> Tensor:
-        return delta.flatten(1).norm(dim=1)
+        length: Tensor = delta.flatten(1).norm(dim=1)
+        return length
 
     def per_value(self, length: float, values: int) -> float:
-        return length / values**0.5
+        return length / math.sqrt(values)
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """Round to the nearest level; where that leaves the ball, cut each value's change to whole levels.

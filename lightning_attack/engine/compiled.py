@@ -33,5 +33,5 @@ class CompiledProgram:
         """Logits of the images."""
         if self._recorded:
             torch.compiler.cudagraph_mark_step_begin()
-        logits = self._compiled(channels_last(images))
+        logits: Tensor = self._compiled(channels_last(images))
         return logits.clone() if self._recorded else logits  # the next pass writes its own to the same place

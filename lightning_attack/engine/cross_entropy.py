@@ -43,7 +43,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tu
     if logits.is_contiguous():
         log_probs = F.log_softmax(logits, 1)
         return F.nll_loss(log_probs, labels, ignore_index=ignore_index, reduction="none"), log_probs.detach()
-    return _CrossEntropy.apply(logits, labels, ignore_index)
+    losses, log_probs = _CrossEntropy.apply(logits, labels, ignore_index)
+    return losses, log_probs
 
 
 class _CrossEntropy(Function):

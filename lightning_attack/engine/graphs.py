@@ -24,7 +24,8 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 def dtype(node: fx.Node) -> torch.dtype:
     """The type of what a node computes."""
-    return node.meta["val"].dtype
+    kind: torch.dtype = node.meta["val"].dtype
+    return kind
 
 
 def outputs(module: fx.GraphModule) -> list[fx.Node]:
@@ -58,11 +59,12 @@ def constant(module: fx.GraphModule, node: object) -> Tensor | None:
 
 def add_constant(module: fx.GraphModule, before: fx.Node, value: Tensor) -> fx.Node:
     """A node, placed before another one, that reads a new constant of the module."""
-    for node in module.graph.nodes:
-        if node.op == "get_attr" and getattr(module, str(node.target)) is value:
-            if before < node:
-                before.prepend(node)
-            return node
+    known: fx.Node
+    for known in module.graph.nodes:
+        if known.op == "get_attr" and getattr(module, str(known.target)) is value:
+            if before < known:
+                before.prepend(known)
+            return known
     number = 0
     while hasattr(module, f"constant{number}"):
         number += 1

@@ -4,6 +4,8 @@ A release of torch may rename any of it, and builds without oneDNN (as for macOS
 module then fails on import, which `prepare` notices: it runs networks as they are and logs the reason.
 """
 
+from typing import Any
+
 import torch
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
@@ -33,7 +35,7 @@ CPU_ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
 LOOKUP = _aten._unsafe_index.Tensor
 TO_COPY = _aten._to_copy.default
 UNSAFE_VIEW = _aten._unsafe_view.default
-IN_PLACE_GRADIENTS = {
+IN_PLACE_GRADIENTS: dict[Any, Any] = {
     _aten.threshold_backward.default: _aten.threshold_backward.grad_input,
     _aten.hardtanh_backward.default: _aten.hardtanh_backward.grad_input,
     _aten.silu_backward.default: _aten.silu_backward.grad_input,

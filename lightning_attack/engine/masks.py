@@ -102,9 +102,10 @@ def unpooled(
     """
     # The library asks for the images, but only for their shape and layout.
     images = torch.empty(size, dtype=gradient.dtype, memory_format=torch.channels_last)
-    return aten.max_pool2d_with_indices_backward(
+    result: Tensor = aten.max_pool2d_with_indices_backward(
         gradient, images, kernel, stride, padding, dilation, ceil, places.long()
     )
+    return result
 
 
 def mask_maxima(graph: fx.Graph) -> None:

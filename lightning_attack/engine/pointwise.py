@@ -10,7 +10,8 @@ from lightning_attack.engine.internals import LINEAR, PACK_LINEAR
 
 def pack(weight: Tensor) -> Tensor:
     """The weight (C', C, 1, 1) of a 1x1 convolution in the order that `pointwise` wants."""
-    return PACK_LINEAR(weight[:, :, 0, 0].contiguous())
+    packed: Tensor = PACK_LINEAR(weight[:, :, 0, 0].contiguous())
+    return packed
 
 
 def pointwise(
@@ -36,5 +37,5 @@ def pointwise(
     """
     batch, channels, height, width = images.shape
     rows = images.permute(0, 2, 3, 1).reshape(-1, channels)
-    results = LINEAR(rows, packed, bias, activation, scalars, algorithm)
+    results: Tensor = LINEAR(rows, packed, bias, activation, scalars, algorithm)
     return results.view(batch, height, width, -1).permute(0, 3, 1, 2)

@@ -126,7 +126,7 @@ class PreparedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
         if self.kind == "eager" or _hooks(self.network) != self._hooks:
-            return self.network(images)
+            return self._network_itself(images)
         work = tuple(images.shape), images.requires_grad and torch.is_grad_enabled()
         if work in self._ready:
             return self._run(images)
@@ -145,7 +145,11 @@ class PreparedNetwork(nn.Module):
                 return program(images)
             except Exception as error:
                 self._give_up(images, error)
-        return self.network(images)
+        return self._network_itself(images)
+
+    def _network_itself(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
 
     def _program(self, images: Tensor) -> AnyProgram | None:
         reason = self._outside(images)

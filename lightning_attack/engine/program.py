@@ -50,9 +50,12 @@ class Program:
         if images.requires_grad and torch.is_grad_enabled():
             forward, resized, back = self._parts or self._build_parts()
             logits: list[Tensor] = []
-            return _Resized.apply(_Inner.apply(images, forward, back, outputs(resized)[0], logits), logits, resized)
+            small = _Inner.apply(images, forward, back, outputs(resized)[0], logits)
+            result: Tensor = _Resized.apply(small, logits, resized)
+            return result
         with torch.no_grad():
-            return (self._logits or self._build_logits())(channels_last(images))
+            result = (self._logits or self._build_logits())(channels_last(images))
+            return result
 
     def _build_logits(self) -> fx.GraphModule:
         with BUILDING, torch.inference_mode(False):

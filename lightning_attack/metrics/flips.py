@@ -75,7 +75,8 @@ def boundary_bins(labels: np.ndarray) -> np.ndarray:
         return np.full(labels.shape, len(DISTANCES) - 1, np.uint8)
     distance = ndimage.distance_transform_cdt(~edge, metric="chessboard")
     table = np.searchsorted(_FROM, np.arange(_FROM[-1] + 1), side="right").astype(np.uint8)
-    return table[np.minimum(distance, _FROM[-1])]
+    bins: np.ndarray = table[np.minimum(distance, _FROM[-1])]
+    return bins
 
 
 def object_bins(labels: np.ndarray) -> np.ndarray:

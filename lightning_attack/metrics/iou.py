@@ -33,7 +33,9 @@ def iou(counts: np.ndarray) -> np.ndarray:
     """
     hits, labels, predictions = np.moveaxis(counts, -2, 0)
     union = labels + predictions - hits
-    return np.divide(hits, union, out=np.full_like(union, np.nan), where=union > 0)
+    result: np.ndarray = np.full_like(union, np.nan)
+    np.divide(hits, union, out=result, where=union > 0)
+    return result
 
 
 def miou(counts: np.ndarray) -> np.ndarray:
@@ -79,9 +81,11 @@ def accuracy(counts: np.ndarray) -> np.ndarray:
         np.float64(0.857)
     """
     with np.errstate(invalid="ignore"):
-        return counts[..., 0, :].sum(-1) / counts[..., 1, :].sum(-1)
+        share: np.ndarray = counts[..., 0, :].sum(-1) / counts[..., 1, :].sum(-1)
+    return share
 
 
 def _mean(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return np.where(counted, values, 0.0).sum(-1) / counted.sum(-1)
+        mean: np.ndarray = np.where(counted, values, 0.0).sum(-1) / counted.sum(-1)
+    return mean

@@ -231,7 +231,7 @@ class AttackModule(LightningModule):
                 images,
                 labels if wanted is None else wanted,
                 image_seeds(self.seed, batch["index"]),
-                log,
+                log=log,
                 targeted=wanted is not None,
                 region=batch.get("region"),
                 partners=batch.get("partners"),

@@ -41,12 +41,12 @@ class GradientTransform(ABC):
     Objects hold settings only; state lives in the closure that `__call__` returns, so it ends with the attacked batch.
     """
 
-    accumulates = False
-    """Whether it sums over steps: then it must be asked once a step."""
-    remembers = False
-    """Whether it keeps something else from one asking to the next: then too it must be asked once a step."""
-    samples: int = False
-    """Whether it asks its gradient function several times a step; in an object it may be the number."""
+    accumulates: bool = False
+    """Whether it sums gradients over the steps. It must then be evaluated exactly once per step."""
+    remembers: bool = False
+    """Whether it keeps anything else from step to step. It must then be evaluated exactly once per step, too."""
+    samples: int = 0
+    """At how many points it takes the gradient in each step; 0 = only once, at one point."""
 
     @abstractmethod
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:

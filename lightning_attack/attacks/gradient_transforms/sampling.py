@@ -44,7 +44,6 @@ class VarianceTuning(GradientTransform):
     """
 
     remembers = True
-    samples: int = True
 
     def __init__(self, samples: int = 20, radius: float = 1.5) -> None:
         self.samples, self.radius = _samples(samples, 0), _radius(radius)
@@ -96,7 +95,6 @@ class EnhancedSampling(GradientTransform):
     """
 
     remembers = True
-    samples: int = True
 
     def __init__(self, samples: int = 11, radius: float = 7.0) -> None:
         self.samples, self.radius = _samples(samples, 2), _radius(radius)
@@ -147,8 +145,6 @@ class PenalizedGradientNorm(GradientTransform):
         >>> ascent(torch.full((1, 1, 1, 1), 2.0))                     # g1 = 2^2, x* = 2 - 0.5, g2 = 1.5^2
         tensor([[[[3.1250]]]])
     """
-
-    samples: int = True
 
     def __init__(self, samples: int = 20, radius: float = 3.0, balance: float = 0.5) -> None:
         if not 0 <= balance <= 1:  # NaN too

@@ -28,14 +28,26 @@ class View(NamedTuple):
 
 
 class InputTransform(ABC):
-    """Makes views of images. Objects hold settings only; randomness comes from `Draws`."""
+    """Makes views of images: changed copies that the model is shown instead of the images themselves.
 
-    spatial: bool = False
-    """Whether pixels move. Logits are moved back by `undo`; features have no such way back."""
-    partial: bool = False
-    """Whether a view may leave pixels of the image without logits; `undo` puts 0 there, in each channel."""
-    mixes: bool = False
-    """Whether an image sees others: the partners of `Draws`, or without these the others of its batch."""
+    Objects hold settings only; randomness comes from `Draws`. What a transform does to pixels is said by the read-only
+    properties below; a subclass for which they are fixed may write them as class attributes (`spatial = True`).
+    """
+
+    @property
+    def spatial(self) -> bool:
+        """Whether pixels move. `View.undo` moves logits back; features cannot be moved back."""
+        return False
+
+    @property
+    def partial(self) -> bool:
+        """Whether a view may leave pixels of the image without logits; `View.undo` puts 0 there, in each channel."""
+        return False
+
+    @property
+    def mixes(self) -> bool:
+        """Whether other images enter an image's view: its partners in `Draws`, or without these others of its batch."""
+        return False
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:

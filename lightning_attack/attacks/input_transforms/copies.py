@@ -78,8 +78,7 @@ class Admix(InputTransform):
         self.copies, self.strength = at_least_one("copies", copies), strength
 
     @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        """Whether an image sees others."""
+    def mixes(self) -> bool:
         return self.strength > 0
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
@@ -177,13 +176,11 @@ class StraightThrough(InputTransform):
         self.transform = transform
 
     @property
-    def partial(self) -> bool:  # type: ignore[override]
-        """Whether a view may leave pixels of the image without logits."""
+    def partial(self) -> bool:
         return self.transform.partial
 
     @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        """Whether an image sees others."""
+    def mixes(self) -> bool:
         return self.transform.mixes
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:

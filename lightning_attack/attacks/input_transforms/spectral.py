@@ -31,12 +31,13 @@ def _dct(signal: Tensor) -> Tensor:
     # sum_j x_j exp(-i pi k (2 j + 1) / (2 n)) is the FFT of the signal and as many zeros, turned by exp(-i pi k / 2 n).
     length = signal.shape[-1]
     signal = signal.to(torch.promote_types(signal.dtype, torch.float32))
-    return (torch.fft.rfft(signal, n=2 * length)[..., :length] * _turns(signal).conj()).real
+    turned = torch.fft.rfft(signal, n=2 * length)[..., :length] * _turns(signal).conj()
+    return torch.real(turned)
 
 
 def _idct(spectrum: Tensor) -> Tensor:
     length = spectrum.shape[-1]
-    return torch.fft.ifft(spectrum * _turns(spectrum), n=2 * length, norm="forward").real[..., :length]
+    return torch.real(torch.fft.ifft(spectrum * _turns(spectrum), n=2 * length, norm="forward"))[..., :length]
 
 
 def _turns(signal: Tensor) -> Tensor:

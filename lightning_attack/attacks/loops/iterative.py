@@ -62,6 +62,8 @@ class IterativeAttack(Attack):
         tensor([[0.3000, 0.7000]])
     """
 
+    watchable = True
+
     def __init__(
         self,
         objective: Objective,
@@ -89,18 +91,16 @@ class IterativeAttack(Attack):
                 "cannot be moved back as logits can; use one of them"
             )
 
-    watchable = True
-
     @property
-    def targetable(self) -> bool:  # type: ignore[override]
+    def targetable(self) -> bool:
         return self.objective.targetable
 
     @property
-    def mixes(self) -> bool:  # type: ignore[override]
+    def mixes(self) -> bool:
         return any(transform.mixes for transform in self.input_transforms)
 
     @property
-    def clean_passes(self) -> int:  # type: ignore[override]
+    def clean_passes(self) -> int:
         # Features of clean images have to be seen while the model runs.
         return int(self.objective.needs_clean and not self.objective.layers)
 

@@ -42,15 +42,25 @@ class Moment:
 class Objective(ABC):
     """Loss of each pixel, to be maximised; in a targeted attack, where labels are wanted classes, to be minimised.
 
-    Objects hold settings only; what lasts over steps is in `Moment.memory`.
+    Objects hold settings only; what lasts over steps is in `Moment.memory`. What an objective needs is said by the
+    read-only properties below. A subclass for which they are fixed may write them as class attributes
+    (`needs_clean = True`); one that takes `layers` as an argument declares `layers: Sequence[str] = ()` in its class.
     """
 
-    needs_clean = False
-    """Whether `Moment.clean` is wanted (one more forward pass per batch)."""
-    layers: Sequence[str] = ()
-    """Layers of the model whose outputs are wanted in `Prediction.features`, see `Recorder`."""
-    targetable = True
-    """Whether it can pull pixels to wanted classes; without a look at labels it cannot."""
+    @property
+    def needs_clean(self) -> bool:
+        """Whether it needs `Moment.clean`, which costs one more forward pass per batch."""
+        return False
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Names of the model's layers whose outputs it needs in `Prediction.features`, see `Recorder`."""
+        return ()
+
+    @property
+    def targetable(self) -> bool:
+        """Whether it can pull pixels to wanted classes; one that uses no labels cannot."""
+        return True
 
     @abstractmethod
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -143,7 +153,7 @@ class CosPGD(WeightedCrossEntropy):
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         probs = prediction.probs
-        agreement = prediction.of_label(probs) / probs.norm(dim=1)
+        agreement: Tensor = prediction.of_label(probs) / probs.norm(dim=1)
         return 1 - agreement if prediction.targeted else agreement
 
 

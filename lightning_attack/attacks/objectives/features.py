@@ -59,6 +59,7 @@ class RPPGD(Objective):
     """
 
     needs_clean = True
+    layers: Sequence[str] = ()
 
     def __init__(self, prototypes: float = 0.25, layers: Sequence[str] = (AUTO,)) -> None:
         if not 0 <= prototypes <= 1:
@@ -137,6 +138,7 @@ class FSPGD(Objective):
 
     needs_clean = True
     targetable = False
+    layers: Sequence[str] = ()
 
     def __init__(self, layers: Sequence[str] = (AUTO,), cosine: float = 0.5) -> None:
         self.layers = _names(layers)

@@ -206,15 +206,15 @@ class Staged(Objective):
         self.stages, self.switches = list(stages), list(switches)
 
     @property
-    def needs_clean(self) -> bool:  # type: ignore[override]
+    def needs_clean(self) -> bool:
         return any(stage.needs_clean for stage in self.stages)
 
     @property
-    def layers(self) -> Sequence[str]:  # type: ignore[override]
+    def layers(self) -> Sequence[str]:
         return tuple(dict.fromkeys(layer for stage in self.stages for layer in stage.layers))
 
     @property
-    def targetable(self) -> bool:  # type: ignore[override]
+    def targetable(self) -> bool:
         return all(stage.targetable for stage in self.stages)
 
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:

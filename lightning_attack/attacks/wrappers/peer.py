@@ -68,7 +68,7 @@ class Peer(Attack):
         self._modes = _build(self._kind, attack, _Shown(), self._settings).supported_mode
 
     @property
-    def targetable(self) -> bool:  # type: ignore[override]
+    def targetable(self) -> bool:
         return "targeted" in self._modes
 
     def settings(self) -> object:

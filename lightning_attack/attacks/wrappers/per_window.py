@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import EllipsisType
 
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.base import Attack, Model, NoAttack, Problem
+from lightning_attack.attacks.base import Attack, NoAttack, Problem, StepLog
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import Linf
-from lightning_attack.attacks.random import image_seeds
+from lightning_attack.attacks.random import Draws, image_seeds
+from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.common.windows import Windows
 
 
-class PerWindow(Attack):
-    """Attack the windows of photos one after the other, and put the results together to one image.
+class PerWindow(Wrapper):
+    """Attacks the windows of photos one after the other, and puts the results together to one image.
 
     Source: the evaluation code of X. Xu et al., "Dynamic Divide-and-Conquer Adversarial Training for Robust Semantic
     Segmentation", ICCV 2021, arXiv 2003.06555, which SegPGD and others took over.
@@ -53,8 +56,13 @@ class PerWindow(Attack):
         self.attack, self.windows = attack, windows
 
     @property
-    def targetable(self) -> bool:  # type: ignore[override]
-        return self.attack.targetable
+    def wrapped(self) -> Sequence[Attack]:
+        return [self.attack]
+
+    @property
+    def clean_passes(self) -> int:
+        # A window is predicted on its own, so the logits of the whole photo are no use to its attack.
+        return 0
 
     def check_watchable(self) -> None:
         self.attack.check_watchable()
@@ -63,49 +71,48 @@ class PerWindow(Attack):
             "model.windows.attack=image"
         )
 
-    @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        return self.attack.mixes
-
-    def check_model(self, model: Model) -> None:
-        self.attack.check_model(model)
-
-    def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
-        return self.attack.quantize(images, adversarial)
-
     def perturb(self, problem: Problem) -> Tensor:
         height, width = problem.images.shape[-2:]
-        window_height, window_width = self.windows.shape
-        window_height, window_width = min(height, window_height), min(width, window_width)
-        partners = problem.draws.partners
-        grid = self.windows.grid(height, width)
+        window_height, window_width = (
+            min(*lengths) for lengths in zip((height, width), self.windows.shape, strict=True)
+        )
         depth = _depth(window_height)[:, None].minimum(_depth(window_width)).to(problem.images.device)
         deepest = depth.new_zeros(height, width)
         adversarial = problem.images.clone()
         figures: defaultdict[int, list[Mapping[str, Tensor]]] = defaultdict(list)
-        for number, (top, left) in enumerate(grid):
-            rows, columns = slice(top, top + window_height), slice(left, left + window_width)
-            result = self.attack(
-                problem.model,
-                problem.images[..., rows, columns],
-                problem.labels[..., rows, columns],
-                # The first window has the image's own seed: an image that is one window is attacked as a whole.
-                [image_seeds(seed, [number])[0] if number else seed for seed in problem.draws.seeds],
-                lambda step, values: figures[step].append(values),
-                problem.targeted,
-                None if problem.region is None else problem.region[:, 0, rows, columns],
-                None if partners is None else partners[..., rows, columns],
-            )
-            deeper = depth > deepest[rows, columns]
-            adversarial[..., rows, columns] = torch.where(deeper, result, adversarial[..., rows, columns])
-            deepest[rows, columns] = depth.maximum(deepest[rows, columns])
-        for step, values in sorted(figures.items()):
-            problem.log(step, {name: _mean([one[name] for one in values]) for name in values[0]})
+        for number, (top, left) in enumerate(self.windows.grid(height, width)):
+            window = ..., slice(top, top + window_height), slice(left, left + window_width)
+            part = _part(problem, window, number, lambda step, values: figures[step].append(values))
+            deeper = depth > deepest[window]
+            adversarial[window] = torch.where(deeper, self.attack.solve(part), adversarial[window])
+            deepest[window] = depth.maximum(deepest[window])
+        for step, of_windows in sorted(figures.items()):
+            problem.log(step, {name: _mean([values[name] for values in of_windows]) for name in of_windows[0]})
         return adversarial
 
 
+Window = tuple[EllipsisType, slice, slice]
+"""Index of a window's pixels in tensors whose last two dimensions are the photo's height and width."""
+
+
+def _part(problem: Problem, window: Window, number: int, log: StepLog) -> Problem:
+    """The problem of one window of the photos."""
+    draws = problem.draws
+    # The first window has the image's own seed: an image that is one window is attacked as a whole.
+    seeds = [image_seeds(seed, [number])[0] if number else seed for seed in draws.seeds]
+    return replace(
+        problem,
+        images=problem.images[window],
+        labels=problem.labels[window],
+        draws=Draws(seeds, draws.device, None if draws.partners is None else draws.partners[window]),
+        log=log,
+        region=None if problem.region is None else problem.region[window],
+        clean_logits=None,
+    )
+
+
 def _mean(values: list[Tensor]) -> Tensor:
-    """Over the windows; one without a labelled pixel has no figures (NaN). For yes and no, whether any says yes."""
+    """Mean over the windows that have a figure (without a label it is NaN); of booleans, whether any is true."""
     stacked = torch.stack(values)
     return stacked.any(0) if stacked.dtype == torch.bool else stacked.nanmean(0)
 

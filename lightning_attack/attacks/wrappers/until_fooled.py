@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,11 @@ from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
 from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.wrappers.base import Wrapper
 
 
-class UntilFooled(Attack):
-    """Run an attack, and let images rest once no labelled pixel of theirs is right any more; the others go on alone.
+class UntilFooled(Wrapper):
+    """Runs an attack, and takes images out of the batch once no labelled pixel of theirs is predicted right any more.
 
     For objectives that look at such pixels only (`MaskedCrossEntropy`, `FoolAllPixels(gamma=0)`, ...) without input
     transforms the result is that of the attack itself, in less time: from then on their gradient is zero. Any other
@@ -54,23 +57,16 @@ class UntilFooled(Attack):
         self.attack = attack
 
     @property
-    def targetable(self) -> bool:  # type: ignore[override]
-        return self.attack.targetable
-
-    @property
-    def clean_passes(self) -> int:  # type: ignore[override]
-        return self.attack.clean_passes
+    def wrapped(self) -> Sequence[Attack]:
+        return [self.attack]
 
     def check_model(self, model: Model) -> None:
         if len(loss_members(model)) > 1:
             raise AttackError("UntilFooled asks one network whether pixels are fooled; set the ensemble's by=logits")
-        self.attack.check_model(model)
-
-    def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
-        return self.attack.quantize(images, adversarial)
+        super().check_model(model)
 
     def perturb(self, problem: Problem) -> Tensor:
-        attack: IterativeAttack = self.attack  # type: ignore[assignment]
+        attack = self.attack
         result = attack.start(problem).clone()
         rows = torch.arange(len(result), device=result.device)
         gradient = LossGradient(problem, attack.objective, attack.input_transforms, attack.steps, remember=True)
@@ -81,7 +77,8 @@ class UntilFooled(Attack):
                 gradient.begin(step)
                 direction = rest.inside_only(gradient(here))
                 seen = gradient.seen
-                going = seen.unfooled.flatten(1).any(1) | (seen.hidden > 0)  # type: ignore[union-attr]
+                assert seen is not None  # the gradient was told to remember it
+                going = seen.unfooled.flatten(1).any(1) | (seen.hidden > 0)
                 moved = rest.inside(attack.norm.step(here, rest.images, direction, attack.step_size))
                 stay = going.nonzero().flatten()
                 result[rows[stay]] = moved[stay]

@@ -1,24 +1,25 @@
-"""`WorstCase`: several attacks, and of their results the worst for each image, or for the mIoU of all."""
+"""`WorstCase`: run several attacks, and keep the worst result of each image, or the worst for the mIoU of all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.base import Attack, Model, Problem, describe
+from lightning_attack.attacks.base import Attack, Problem, describe
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.wrappers.base import Wrapper
 
 By = Literal["accuracy", "miou"]
 ROUNDS = 10
 """Most rounds of the greedy choice, the larger of the paper's numbers."""
 
 
-class WorstCase(Attack):
+class WorstCase(Wrapper):
     """The worst result of several attacks, chosen by what the source predicts.
 
     Source: F. Croce, N. D. Singh, M. Hein, "Towards Reliable Evaluation and Fast Training of Robust Semantic
@@ -69,7 +70,7 @@ class WorstCase(Attack):
         if by not in get_args(By):
             raise ValueError(f"by='{by}': must be one of {', '.join(get_args(By))}")
         self.attacks, self.by = list(attacks), by
-        norms = [getattr(attack, "norm", None) for attack in attacks]
+        norms: list[Any] = [getattr(attack, "norm", None) for attack in attacks]
         for attack, norm in zip(attacks, norms, strict=True):
             if not isinstance(norm, Norm):
                 raise ValueError(
@@ -78,14 +79,15 @@ class WorstCase(Attack):
                 )
             if describe(norm) != describe(norms[0]):
                 raise ValueError(
-                    f"{attacks[0].name} has the budget {_said(norms[0])}, {attack.name} {_said(norm)}: the worst case "
-                    "is one of equal budgets"
+                    f"{attacks[0].name} has the budget {_budget(norms[0])}, {attack.name} {_budget(norm)}: the worst "
+                    "case is one of equal budgets"
                 )
+        self._norm: Norm = norms[0]
 
     @property
     def norm(self) -> Norm:
         """The budget of all its attacks."""
-        return self.attacks[0].norm  # type: ignore[attr-defined]
+        return self._norm
 
     @property
     def steps(self) -> int:
@@ -93,20 +95,8 @@ class WorstCase(Attack):
         return sum(getattr(attack, "steps", 0) for attack in self.attacks)
 
     @property
-    def targetable(self) -> bool:  # type: ignore[override]
-        return all(attack.targetable for attack in self.attacks)
-
-    @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        return any(attack.mixes for attack in self.attacks)
-
-    @property
-    def clean_passes(self) -> int:  # type: ignore[override]
-        return sum(attack.clean_passes for attack in self.attacks)
-
-    def check_model(self, model: Model) -> None:
-        for attack in self.attacks:
-            attack.check_model(model)
+    def wrapped(self) -> Sequence[Attack]:
+        return self.attacks
 
     def perturb(self, problem: Problem) -> Tensor:
         results = (self._run(number, problem) for number in range(len(self.attacks)))
@@ -144,7 +134,10 @@ def _lowest_miou(problem: Problem, results: list[Tensor]) -> Tensor:
     sign = -1 if problem.targeted else 1
 
     def scores(totals: Tensor) -> Tensor:
-        """What is to be lowered, for totals (..., 3, C)."""
+        """MIoU of counts (..., 3, C), with the sign with which it is to be lowered.
+
+        The same mIoU as `metrics.iou.miou`; written here because attacks know torch only.
+        """
         hits, labelled, predicted = totals.unbind(-2)
         occurs = labelled[(0,) * (labelled.ndim - 1)] > 0  # the same for all choices
         return sign * (hits / (labelled + predicted - hits).clamp_min(1))[..., occurs].mean(-1)
@@ -179,9 +172,9 @@ def _counts(problem: Problem, images: Tensor) -> Tensor:
     for values, weights in ((labels, hits), (labels, valid), (predicted, valid)):
         # The class after the last takes the pixels that do not count.
         each = torch.where(weights, values, classes)
-        rows.append(torch.stack([torch.bincount(one.flatten(), minlength=classes + 1)[:classes] for one in each]))
+        rows.append(torch.stack([torch.bincount(image.flatten(), minlength=classes + 1)[:classes] for image in each]))
     return torch.stack(rows, 1).cpu().double()
 
 
-def _said(norm: Norm | None) -> str:
-    return "none" if norm is None else f"{norm.name} {norm.eps:.6g}"
+def _budget(norm: Norm) -> str:
+    return f"{norm.name} {norm.eps:.6g}"
