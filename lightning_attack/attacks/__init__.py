@@ -2,6 +2,7 @@
 
 from lightning_attack.attacks.base import Attack, NoAttack
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.given import Given, check_given
 from lightning_attack.attacks.gradient_transforms.base import (
     GradientTransform,
     Momentum,
@@ -64,6 +65,7 @@ __all__ = [
     "EnhancedSampling",
     "EroSeg",
     "FoolAllPixels",
+    "Given",
     "GradientTransform",
     "InputDiversity",
     "InputTransform",
@@ -99,6 +101,7 @@ __all__ = [
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",
+    "check_given",
     "image_seeds",
     *_presets,
 ]

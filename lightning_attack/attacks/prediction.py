@@ -36,6 +36,11 @@ class Prediction:
         features: Mapping[str, Tensor] | None = None,
         hidden: Tensor | None = None,
     ) -> None:
+        if not isinstance(logits, Tensor):
+            raise AttackError(
+                f"the model returned {type(logits).__name__}; expected logits (B, C, H, W) of the images' size. "
+                "Wrap it in SegmentationModel, which takes them from the key 'out' or 'logits' of a dictionary"
+            )
         if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
             raise AttackError(
                 f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "

@@ -13,11 +13,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from lightning_attack.callbacks.writer import Writing
+from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.common.atomic import complete
 from lightning_attack.pictures.captions import captioned, classes_in
 from lightning_attack.pictures.panels import side_by_side
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.output import AttackOutput
 
 PHOTOS = 3
 """Panels before those that show classes."""
@@ -27,7 +28,7 @@ AT_HAND = 32
 """Strips that are kept in memory until TensorBoard is shown them; more, a few MB each, are read again."""
 
 
-class ImageLogger(Writing):
+class ImageLogger(WritingCallback):
     """Show a strip of panels for each of the first `count` images, whichever process attacked them.
 
     Panels: clean | adversarial | difference | ground truth | for each network, source first, its prediction for the
@@ -55,16 +56,16 @@ class ImageLogger(Writing):
         self._first = None if indices is None else {*indices()[: self.count]}
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
+        self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
     ) -> None:
-        for row, index in enumerate(outputs["index"].tolist() if "image" in outputs else ()):
+        for row, index in enumerate(outputs.index.tolist()):
             if index < self.count if self._first is None else index in self._first:
                 # The name is in the file, not the file's: it may have folders in it.
-                file, name = self._folder / f"{index:08d}.png", outputs["name"][row]
+                file, name = self._folder / f"{index:08d}.png", outputs.name[row]
                 strip = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
                 if len(self._strips) < AT_HAND:
                     self._strips[file] = name, strip
-                pl_module.behind.do(_write, file, name, strip)
+                self.writer(trainer).submit(_write, file, name, strip)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")
@@ -89,12 +90,12 @@ class ImageLogger(Writing):
             list(pool.map(show, sorted(self._folder.glob("*.png")) if boards else []))
         self._strips = {}
 
-    def _strip(self, module: AttackModule, outputs: dict[str, Any], row: int) -> Tensor:
-        clean, adversarial = outputs["image"][row], outputs["adversarial"][row]
+    def _strip(self, module: AttackModule, outputs: AttackOutput, row: int) -> Tensor:
+        clean, adversarial = outputs.image[row], outputs.adversarial[row]
         difference = 0.5 + self.magnify * (adversarial - clean)
-        labels = [outputs["labels"][row]]
+        labels = [outputs.labels[row]]
         for name in _source_first(module):
-            labels += [outputs["preds"][name]["clean"][row], outputs["preds"][name]["adversarial"][row]]
+            labels += [outputs.preds[name]["clean"][row], outputs.preds[name]["adversarial"][row]]
         return side_by_side([clean, adversarial, difference], labels, self.width)
 
 

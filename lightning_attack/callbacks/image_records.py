@@ -1,58 +1,59 @@
-"""From what the predict step says of a batch to the records of its images."""
+"""From the output of the predict step to the records of its images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.metrics import confusion_matrices, perturbation_size
 from lightning_attack.metrics.flips import flip_counts
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.output import AttackOutput
 from lightning_attack.runs.records import Record
 from lightning_attack.runs.summary import CONDITIONS
 
 
-def image_records(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str]) -> list[Record]:
-    """A record of each image, without `flips`; it shares nothing with the outputs, which others may write to.
+def image_records(module: AttackModule, outputs: AttackOutput, parts: Sequence[str]) -> list[Record]:
+    """A record of each image, without `flips`; a copy, because other callbacks may write to the outputs.
 
     Args:
-        module: what has attacked the images.
-        outputs: of its predict step.
-        parts: of the pixels, see `report.Scored`.
+        module: the module that attacked the images.
+        outputs: what its predict step returned.
+        parts: the groups of pixels that are counted, see `runs.summary.Scored`.
     """
-    size = perturbation_size(outputs["adversarial"], outputs["image"])
+    size = perturbation_size(outputs.adversarial, outputs.image)
     counts = _counts(module, outputs, parts)
-    curves, points = _curves(outputs["figures"]), _points(module, outputs)
-    names = outputs["name"]
+    curves, points = _curves(outputs.figures), _points(module, outputs)
+    names = outputs.name
     return [
         Record(
             index=index,
             name=names[row],
             confusion=counts[row],
             size={key: float(values[row]) for key, values in size.items()},
-            passes={**outputs["passes"]},
-            seconds=outputs["seconds"] / len(names),
-            scoring=outputs["scoring"] / len(names),
-            memory=outputs["memory"],
-            digest=outputs["digest"][row],
-            failed={**outputs["failed"][row]},
+            passes={**outputs.passes},
+            seconds=outputs.seconds / len(names),
+            scoring=outputs.scoring / len(names),
+            memory=outputs.memory,
+            digest=outputs.digest[row],
+            failed={**outputs.failed[row]},
             figures={key: values[:, row] for key, values in curves.items()},
             curve=None if points is None else points[row],
         )
-        for row, index in enumerate(outputs["index"].tolist())
+        for row, index in enumerate(outputs.index.tolist())
     ]
 
 
-def label_maps(module: AttackModule, outputs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def label_maps(module: AttackModule, outputs: AttackOutput) -> tuple[np.ndarray, np.ndarray]:
     """Labels (B, H, W), and predictions (B, 2, targets, H, W), clean and adversarial; int16, which classes fit into."""
-    preds = [torch.stack([outputs["preds"][name][condition].short() for name in module.target_names], 1)
+    preds = [torch.stack([outputs.preds[name][condition].short() for name in module.target_names], 1)
              for condition in CONDITIONS]  # fmt: skip
-    return outputs["labels"].short().cpu().numpy(), torch.stack(preds, 1).cpu().numpy()
+    return outputs.labels.short().cpu().numpy(), torch.stack(preds, 1).cpu().numpy()
 
 
 def with_flips(record: Record, labels: np.ndarray, preds: np.ndarray, targets: Sequence[str]) -> Record:
@@ -63,10 +64,10 @@ def with_flips(record: Record, labels: np.ndarray, preds: np.ndarray, targets: S
     return replace(record, flips=flips)
 
 
-def _counts(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str]) -> np.ndarray:
+def _counts(module: AttackModule, outputs: AttackOutput, parts: Sequence[str]) -> np.ndarray:
     """Confusion matrices, (B, targets, parts, 2, C, C)."""
     counts = [
-        confusion_matrices(outputs["preds"][name][condition], _labels(part, outputs), module.num_classes)
+        confusion_matrices(outputs.preds[name][condition], _labels(part, outputs), module.num_classes)
         for name in module.target_names
         for part in parts
         for condition in CONDITIONS
@@ -78,29 +79,30 @@ def _counts(module: AttackModule, outputs: dict[str, Any], parts: Sequence[str])
     return matrices
 
 
-def _labels(part: str, outputs: dict[str, Any]) -> Tensor:
+def _labels(part: str, outputs: AttackOutput) -> Tensor:
     """What predictions are counted against, (B, H, W); 255 = not counted."""
-    if part == "wanted":
-        return outputs["target_labels"]
     if part == "all":
-        return outputs["labels"]
-    outside = ~outputs["region"] if part == "inside" else outputs["region"]
-    return outputs["labels"].masked_fill(outside, 255)
+        return outputs.labels
+    if part == "wanted":
+        assert outputs.target_labels is not None
+        return outputs.target_labels
+    assert outputs.region is not None
+    return outputs.labels.masked_fill(~outputs.region if part == "inside" else outputs.region, IGNORE_INDEX)
 
 
-def _points(module: AttackModule, outputs: dict[str, Any]) -> np.ndarray | None:
+def _points(module: AttackModule, outputs: AttackOutput) -> np.ndarray | None:
     """The confusion matrices along the curve, (B, targets, points, C, C); None without one."""
-    if "curve" not in outputs:
+    if outputs.curve is None:
         return None
-    counts = outputs["curve"].cpu().numpy().copy()
+    counts = outputs.curve.cpu().numpy().copy()
     for row, place in _unscored(module, outputs):
         counts[row, place] = 0
     return counts
 
 
-def _unscored(module: AttackModule, outputs: dict[str, Any]) -> list[tuple[int, int]]:
+def _unscored(module: AttackModule, outputs: AttackOutput) -> list[tuple[int, int]]:
     """Images of the batch, and for each the networks (by their place) that could not be scored on it."""
-    return [(row, module.target_names.index(name)) for row, failed in enumerate(outputs["failed"]) for name in failed]
+    return [(row, module.target_names.index(name)) for row, failed in enumerate(outputs.failed) for name in failed]
 
 
 def _curves(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:

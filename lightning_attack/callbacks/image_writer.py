@@ -1,4 +1,4 @@
-"""`ImageWriter`: the adversarial images as lossless PNG files."""
+"""`ImageWriter`: save the adversarial images as lossless PNG files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
-from lightning_attack.callbacks.writer import Writing
+from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.common.atomic import complete
 from lightning_attack.pictures.bytes import to_bytes
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.output import AttackOutput
 
 
-class ImageWriter(Writing):
+class ImageWriter(WritingCallback):
     """Write `images/<name>.png` below the run's folder; names with folders in them make those folders.
 
     Values are rounded to 8 bits, never cut: cutting would lower values by a level and break the budget. Each file is
-    complete when it appears, which is while the next batch is attacked. Any process may write: a name belongs to one
-    image.
+    complete when it appears, which is while the next batch is attacked. Every process writes the images that it has
+    attacked.
 
     Args:
         folder: where `images` is made; None = the run's folder (`trainer.log_dir`).
-        workers: how many images of a batch are compressed at a time.
+        workers: how many images of a batch are compressed at a time, 1 or more.
 
     Raises:
-        ValueError: no workers.
+        ValueError: workers < 1.
     """
 
     def __init__(self, folder: str | None = None, workers: int = 4) -> None:
@@ -43,11 +44,10 @@ class ImageWriter(Writing):
         self._images = Path(self.folder or log_dir or ".") / "images"
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
+        self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
     ) -> None:
-        if "image" not in outputs:  # all were left out
-            return
-        pl_module.behind.do(self._write_all, [*outputs["name"]], to_bytes(outputs["adversarial"]))
+        if len(outputs):
+            self.writer(trainer).submit(self._write_all, [*outputs.name], to_bytes(outputs.adversarial))
 
     def _write_all(self, names: list[str], images: Tensor) -> None:
         with ThreadPoolExecutor(self.workers) as pool:

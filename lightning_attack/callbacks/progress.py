@@ -1,4 +1,4 @@
-"""`AttackProgress`: a progress bar that says what it is doing."""
+"""`AttackProgress`: a progress bar that shows what the attack is doing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lightning_attack.predict.module import AttackModule
 
 
 class AttackProgress(ProgressBar):
-    """Batches done, time left, and whether the attack or the scoring is under way.
+    """Show batches done, time left, and which step of the attack or of the scoring is under way.
 
-    On a terminal it is a bar of rich. In a log file it is a line every `every` seconds.
+    On a terminal it is a bar. In a log file it is a line every `every` seconds.
 
     Args:
         every: seconds between the lines where there is no terminal.
@@ -52,7 +52,6 @@ class AttackProgress(ProgressBar):
             self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True)
             self._bar.add_task("starting", total=trainer.num_predict_batches[0])
             self._bar.start()
-        pl_module.on_status = self._say
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -69,7 +68,8 @@ class AttackProgress(ProgressBar):
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
         self._stop()
 
-    def _say(self, status: str) -> None:
+    def on_attack_status(self, status: str) -> None:
+        """Show what `AttackModule` is doing, see `StatusListener`."""
         if self._bar:
             self._bar.update(self._bar.task_ids[0], description=status)
 

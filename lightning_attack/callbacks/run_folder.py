@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_attack.callbacks.writer import Writing
+from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.common.atomic import complete
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.commands import note_command
@@ -32,7 +32,7 @@ class RunError(OSError):
     """A run folder that this run cannot have."""
 
 
-class RunFolder(Writing):
+class RunFolder(WritingCallback):
     """Make the run's folder, or go on with it, and log TensorBoard events into it: `trainer.log_dir` is this folder.
 
     The folder is `results/<attack>_<source>/version_N` with the first free N, or `results/<run_name>`. With a name the
@@ -102,8 +102,8 @@ class RunFolder(Writing):
             _lock(self._lock, fcntl.LOCK_SH)
         # Hooks run in the order of the callbacks, and this one is the first: the folder is given back by the last.
         trainer.callbacks.append(_Release(self))  # type: ignore[attr-defined]
-        if getattr(trainer, "datamodule", None) is not None:
-            trainer.datamodule.finished = finished  # type: ignore[attr-defined]
+        if finished:
+            trainer.datamodule.skip(finished)  # type: ignore[attr-defined]
         others = [logger for logger in trainer.loggers if logger is not self._logger]
         self._logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         trainer.loggers = [self._logger, *others]
@@ -127,8 +127,9 @@ class RunFolder(Writing):
 
     def release(self, trainer: Trainer) -> None:
         """Give the folder back, and forget which photos are finished."""
-        if getattr(trainer, "datamodule", None) is not None:
-            trainer.datamodule.finished = frozenset()  # type: ignore[attr-defined]
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is not None and hasattr(datamodule, "skip"):
+            datamodule.skip(())
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, _Release)]  # type: ignore[attr-defined]
         self._release()
 
@@ -260,7 +261,7 @@ def _alive(holder: str) -> bool:
 def _finished(folder: Path, datamodule: Any) -> Iterator[int]:
     """The images that have a whole record of the photo as it is now, and their PNG if the run writes them."""
     files = record_files(folder)
-    if files and not hasattr(datamodule, "finished"):
+    if files and not hasattr(datamodule, "skip"):
         raise RunError(f"'{folder}' has finished images, and only a SegmentationDataModule can leave them out")
     now = datamodule.digests(int(path.stem) for path in files) if files else {}
     for path in files:

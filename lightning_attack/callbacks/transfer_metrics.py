@@ -17,12 +17,13 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
+from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
-from lightning_attack.callbacks.writer import Writing
 from lightning_attack.common.atomic import complete
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.output import AttackOutput
 from lightning_attack.runs.records import Record, read_record, record_files, record_path, write_record
 from lightning_attack.runs.summary import COLUMNS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
 
@@ -31,7 +32,7 @@ SKIPPED, TABLE = "skipped", "transfer.json"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
-class TransferMetrics(Writing):
+class TransferMetrics(WritingCallback):
     """Count predictions against labels for every network, clean and adversarial; report at the end.
 
     Into the run's folder go `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows with
@@ -41,7 +42,7 @@ class TransferMetrics(Writing):
 
     Each image leaves a record below `records`, written after its PNG; the figures are sums over them, so they are the
     same however the run was divided and interrupted. While images are missing, rows have the column `partial` and the
-    report says how many are `missing`. Images that were left out stand under `skipped`. Must come after `ImageWriter`.
+    report says how many are `missing`. Images that were left out stand under `skipped`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
@@ -90,15 +91,16 @@ class TransferMetrics(Writing):
                     path.unlink()
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: AttackModule, outputs: dict[str, Any], batch: dict[str, Any], *_: Any
+        self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
     ) -> None:
-        for one in outputs["skipped"]:
+        for one in outputs.skipped:
             with complete(self._home / SKIPPED / f"{one[0]:08d}.json") as path:
                 path.write_text(json.dumps(dict(zip(("index", "name", "error"), one, strict=True))))
-        if "image" not in outputs:
+        if not len(outputs):
             return
         records, (labels, preds) = image_records(pl_module, outputs, self._parts), label_maps(pl_module, outputs)
-        pl_module.behind.do(self._write_records, records, labels, preds, pl_module.target_names)
+        # Last, so that an image has its record after its PNG, whatever the order of the callbacks.
+        self.writer(trainer).submit_last(self._write_records, records, labels, preds, pl_module.target_names)
 
     def _write_records(
         self, records: Sequence[Record], labels: np.ndarray, preds: np.ndarray, targets: Sequence[str]

@@ -15,7 +15,7 @@ import logging
 import pickle
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ from lightning_attack.cli.help import COMMANDS, HelpFormatter, words_of_commands
 from lightning_attack.cli.parts import CONFIGS, PARTS
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.predict.module import AttackModule
-from lightning_attack.predict.step_curve import StepCurve
 from lightning_attack.runs.commands import one_line
 from lightning_attack.training import AdversarialTraining, ExamplePredictions, WeightsExport
 from lightning_attack.training.task import SegmentationTask
@@ -55,6 +54,10 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **({"formatter_class": HelpFormatter} | options))
+
+    def add_class_arguments(self, *args: Any, skip: Collection[str] | None = None, **options: Any) -> Any:
+        """All but what only programs set."""
+        return super().add_class_arguments(*args, skip={*(skip or ()), "clean_cache"}, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         parsers = [self, *(self._subcommands_action.choices.values() if self._subcommands_action else ())]
@@ -130,7 +133,8 @@ class AttackCLI(LightningCLI):
                 default=None,
                 help="steps: transfer mIoU over the attack's steps, after every model.curve_every (else ten points).",
             )
-            # In this order: an image has its record only after its PNG.
+            for part in ("model", "data"):
+                parser.link_arguments("on_error", f"{part}.on_error")
             parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
             parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
             parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
@@ -150,6 +154,9 @@ class AttackCLI(LightningCLI):
         if trainer.enable_progress_bar is False:
             kept = [one for one in trainer.callbacks or [] if not one.class_path.endswith(".AttackProgress")]
             trainer.callbacks = kept
+        if self.subcommand == "predict" and self._get(self.config, "curve"):
+            model = self._get(self.config, "model")
+            model.curve_every = model.curve_every or "auto"
 
     def instantiate_classes(self) -> None:
         try:
@@ -178,16 +185,13 @@ class AttackCLI(LightningCLI):
             raise UsageError(
                 "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
             )
-        self.model.on_error = self.datamodule.on_error = self._get(self.config, "on_error")
-        if self._get(self.config, "curve") and self.model.curve is None:
-            self.model.curve = StepCurve.of(self.model.attack)
         keep_freed_memory()  # this process is the run's; attacks ask for the same memory in every step
         if self.trainer.is_global_zero:
             self.run_folder.check(self.trainer, self.model)
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
-            self._check_adversarial()
-            self.datamodule.partners_seed = self.model.partners_seed
+            attacks.check_given(self.model.attack, self.datamodule.adversarial_root is not None)
+            self.datamodule.set_partners(self.model.partners_seed)
             self.datamodule.check(self.model.num_classes)
 
     def _check_masks(self) -> None:
@@ -196,14 +200,6 @@ class AttackCLI(LightningCLI):
             raise UsageError(
                 f"model.target_labels={self.model.target_labels} and data.target_masks={self.datamodule.target_masks} "
                 "do not fit: give data.target_masks=FOLDER together with model.target_labels=masks"
-            )
-
-    def _check_adversarial(self) -> None:
-        """Images that were attacked elsewhere are not attacked again."""
-        if self.datamodule.adversarial_root is not None and not self.model.attacks_nothing:
-            raise UsageError(
-                f"data.adversarial_root brings images that were attacked already, and '{self.model.attack.name}' would "
-                "make others; give --model.attack=configs/attacks/no_attack.yaml (and a name: --model.attack.name=NAME)"
             )
 
     def before_fit(self) -> None:
@@ -223,7 +219,8 @@ class AttackCLI(LightningCLI):
     def _data_settings(self) -> dict[str, Any]:
         """What the data of a run is, for a run that goes on; not how it is read."""
         data = self._get(self.config, "data").as_dict()
-        return {key: value for key, value in data.items() if key not in ("batch_size", "num_workers", "train", "val")}
+        others = ("batch_size", "num_workers", "train", "val", "on_error")
+        return {key: value for key, value in data.items() if key not in others}
 
 
 def export(words: Sequence[str]) -> None:

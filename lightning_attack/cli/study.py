@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from lightning_attack.cli.main import PARTS, AttackCLI, Parser, UsageError
 from lightning_attack.data import DataError, SegmentationDataModule, SegmentationDataset
 from lightning_attack.models import ModelError, SegmentationModel
 from lightning_attack.predict.clean_cache import CleanPredictions
-from lightning_attack.predict.passes import backward_passes, ensemble
-from lightning_attack.study.plan import Cell, Study, StudyError, cells, share
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.passes import backward_passes
+from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
 
 
 def study(words: Sequence[str]) -> int:
@@ -127,6 +129,11 @@ def _key(value: Any) -> object:
     return value if isinstance(value, str | int | float | bool | None) else id(value)
 
 
+def _with(kind: type, *args: Any, clean_cache: CleanPredictions, **settings: Any) -> object:
+    settings.pop("applied_instantiation_links", None)
+    return kind(*args, clean_cache=clean_cache, **settings)
+
+
 class CellCLI(AttackCLI):
     """`predict` with what its study shares, and without a table and a progress bar of its own."""
 
@@ -139,6 +146,7 @@ class CellCLI(AttackCLI):
         super().before_instantiate_classes()
         for kind in (SegmentationModel, SegmentationDataset):
             self.parser.add_instantiator(self._shared.make, kind, prepend=True)
+        self.parser.add_instantiator(partial(_with, clean_cache=self._shared.clean), AttackModule, prepend=True)
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -149,10 +157,6 @@ class CellCLI(AttackCLI):
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(-1, self._progress)  # type: ignore[attr-defined]
         return trainer
-
-    def before_predict(self) -> None:
-        super().before_predict()
-        self.model.kept = self._shared.clean
 
 
 def _images(plan: Study) -> int:
@@ -171,7 +175,7 @@ def _passes(found: Sequence[Cell], plan: Study) -> list[float | None]:
     known: dict[object, float | None] = {}
     passes = []
     for cell in found:
-        key = *ensemble(plan.networks[cell.source]), *cell.attack_words()
+        key = *ensemble_of(plan.networks[cell.source]), *cell.attack_words()
         if key not in known:
             try:
                 attack = parser.instantiate(parser.parse_args(cell.attack_words())).attack

@@ -1,4 +1,4 @@
-"""Adversarial images that somebody else made, paired with their photos."""
+"""Adversarial images that were made elsewhere: read, checked, and brought to the geometry of their photos."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_attack.common.pixels import parse_pixels
 from lightning_attack.data.adversarial_files import Gallery, MissingError, Picture
 from lightning_attack.data.base import DataError
 from lightning_attack.data.transforms import Fit
@@ -161,7 +162,7 @@ def together(problems: Sequence[MissingError | BudgetError], gallery: Gallery, t
 
 
 def parse_eps(eps: float | str | None) -> float | None:
-    """The number that a budget such as `8/255` or 0.03 says.
+    """The L-inf radius `adversarial_eps` as a number: `8/255` and 0.03 are allowed, None stays None.
 
     Raises:
         ValueError: it is not above 0 and at most 1.
@@ -172,12 +173,11 @@ def parse_eps(eps: float | str | None) -> float | None:
     """
     if eps is None:
         return None
-    numerator, _, denominator = str(eps).partition("/")
     try:
-        value = float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
+        value = parse_pixels(eps)
+    except ValueError:
         value = nan
-    if not 0 < value <= 1:
+    if not value <= 1:
         raise ValueError(f"adversarial_eps={eps!r}: must be above 0 and at most 1, such as 8/255")
     return value
 

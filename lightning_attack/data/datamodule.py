@@ -1,4 +1,4 @@
-"""`SegmentationDataModule`: a data set becomes batches of one geometry."""
+"""`SegmentationDataModule`: batches of photos and masks for attacks and for training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from lightning_attack.data.transforms import Fit
 class SegmentationDataModule(LightningDataModule):
     """Batches for predict (`dataset`), fit (`train`, `val`) and validate (`val`).
 
-    A batch is a dictionary: `image` (B, 3, H, W) float32 in [0, 1], `mask` (B, H, W) int64 with 255 = ignored,
-    `name` and `digest` lists of B strings, `index` (B,) int64, `size` (B, 2) int64; with the folders also `target_mask`
-    (B, H, W) int64 and `region` (B, H, W) bool; with `adversarial_root` also `adversarial`, as `image`.
+    A batch is a dictionary of the form of `lightning_attack.predict.Batch`: `image`, `name`, `digest`, `index`, and
+    `mask` where the data set has labels; with `target_masks`, `region_masks` and `adversarial_root` also `target_mask`,
+    `region`, `adversarial` and `adversarial_eps`. It has `size` beside these, (B, 2) int64: height and width of each
+    photo on disk.
 
     Args:
         dataset: photos to attack.
@@ -34,18 +35,20 @@ class SegmentationDataModule(LightningDataModule):
         fit: how: `stretch` (aspect ratio is lost, the whole photo stays), `crop` (short side to size, centre
             crop), `pad` (long side to size, the rest is black and ignored) or `long_side` (long side to size, the short
             one as it comes: use batch size 1).
-        every: attack every so-manieth photo only, from the first; 1 for all.
-        limit: attack only the first so many of these; None for all.
+        every: attack every n-th photo only, beginning with the first; 1 = all.
+        limit: attack only the first so many of these; None = all.
         num_workers: processes that read photos beside the main one; None: one where a GPU would wait for photos (CUDA),
             else none.
-        target_masks: folder of label maps `<name>.png` with the class that each pixel shall take, 255 = no wish; for
+        target_masks: folder of label maps `<name>.png` with the wanted class of each pixel, 255 = none wanted; for
             `model.target_labels: masks`.
         region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
             then reported inside and outside too.
-        adversarial_root: adversarial images made elsewhere, to be scored in place of an attack (`NoAttack`): a folder
-            with the names of the photos, or one file with all of them, see `Gallery` and `Adversaries`.
+        adversarial_root: adversarial images that were made elsewhere, for the attacks `NoAttack` and `Given`: a folder
+            of files with the names of the photos, or one file with all of them, see `Gallery` and `Adversaries`.
         adversarial_eps: largest change of a value in these, of [0, 1] pixels, such as `8/255`; None: any.
         augment: random scale, crop, flip and colours of `train`, in place of `size` and `fit`.
+        on_error: what happens to photos to attack that cannot be used: an error (`raise`), or batches name them under
+            `skipped` (`skip`).
 
     Raises:
         ValueError: an argument is out of range.
@@ -68,6 +71,7 @@ class SegmentationDataModule(LightningDataModule):
         adversarial_root: str | None = None,
         adversarial_eps: float | str | None = None,
         augment: Augment | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
         if batch_size < 1 or (num_workers is not None and num_workers < 0):
@@ -87,12 +91,11 @@ class SegmentationDataModule(LightningDataModule):
             raise ValueError("adversarial_eps is the budget of images that were made elsewhere: give adversarial_root")
         self._gallery = None if adversarial_root is None else Gallery(adversarial_root)
         self.augment = augment
-        self.finished: frozenset[int] = frozenset()
-        """Positions of photos that an earlier part of the run has attacked already."""
-        self.on_error: Literal["raise", "skip"] = "raise"
-        """What becomes of a photo that cannot be used: an error, or the batch names it under `skipped`."""
-        self.partners_seed: int | None = None
-        """For attacks that mix photos: the seed by which each gets `partners`, (B, 3, 3, H, W), from the data set."""
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r}: must be one of raise, skip")
+        self.on_error = on_error
+        self._finished: frozenset[int] = frozenset()
+        self._partners_seed: int | None = None
         # A run that goes on may have fewer photos left than processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -106,8 +109,29 @@ class SegmentationDataModule(LightningDataModule):
         """Class names of the photos for validation."""
         return self.val.classes if self.val else None
 
+    @property
+    def finished(self) -> frozenset[int]:
+        """Positions of the photos that `skip` leaves out."""
+        return self._finished
+
+    def skip(self, indices: Iterable[int]) -> None:
+        """Leave photos out of the batches for predict, because an earlier part of the run has attacked them.
+
+        Args:
+            indices: their positions in the data set; they take the place of those of an earlier call.
+        """
+        self._finished = frozenset(indices)
+
+    def set_partners(self, seed: int | None) -> None:
+        """Give each photo to attack others of the data set as `partners`, for attacks that mix images.
+
+        Args:
+            seed: by which the others are chosen; None: photos get no partners.
+        """
+        self._partners_seed = seed
+
     def indices(self) -> list[int]:
-        """Positions in the data set of the photos to attack."""
+        """Positions in the data set of the photos to attack, finished ones too."""
         return list(range(0, len(_given(self.dataset, "dataset", "predict")), self.every)[: self.limit])
 
     def digests(self, indices: Iterable[int]) -> dict[int, str | None]:
@@ -121,7 +145,7 @@ class SegmentationDataModule(LightningDataModule):
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
         indices = self.indices()
-        partners = None if self.partners_seed is None else Partners(indices, self.partners_seed)
+        partners = None if self._partners_seed is None else Partners(indices, self._partners_seed)
         adversaries = None
         if self._gallery is not None:
             adversaries = Adversaries(self._gallery, self.fit, indices, len(dataset), self.adversarial_eps)
@@ -134,7 +158,7 @@ class SegmentationDataModule(LightningDataModule):
         """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.
 
         Args:
-            num_classes: number of classes that the networks know; None = not looked at.
+            num_classes: number of classes of the networks, for the wanted classes; None = these are not checked.
 
         Raises:
             DataError: a photo, mask or adversarial image cannot be used (with `on_error = "skip"` it is left out
@@ -146,7 +170,7 @@ class SegmentationDataModule(LightningDataModule):
         for number in range(len(indices)):
             try:
                 item = scenes[number]
-            except (MissingError, BudgetError) as error:  # to be told how many there are
+            except (MissingError, BudgetError) as error:  # collected, for one message that counts them
                 unpaired.append(error)
                 continue
             if "error" in item:
@@ -157,7 +181,7 @@ class SegmentationDataModule(LightningDataModule):
                 if wanted.numel() and int(wanted.max()) >= num_classes:
                     raise DataError(
                         f"mask '{self.target_masks}/{item['name']}.png' wants the class {int(wanted.max())}, but the "
-                        f"networks have the classes 0..{num_classes - 1} (and {IGNORE_INDEX} = no wish)"
+                        f"networks have the classes 0..{num_classes - 1} (and {IGNORE_INDEX} = none wanted)"
                     )
         if unpaired and self._gallery is not None:
             raise together(unpaired, self._gallery, len(indices))
@@ -165,7 +189,7 @@ class SegmentationDataModule(LightningDataModule):
             one_size(sizes)
 
     def check_training(self, num_classes: int) -> None:
-        """Raise `DataError` if the photos to learn from have no labels, or other classes than the network."""
+        """Raise `DataError` if `train` or `val` have no labels, or other classes than the network."""
         for key, dataset in (("train", self.train), ("val", self.val)):
             if dataset is not None and len(dataset.classes or ()) != num_classes:
                 raise DataError(
@@ -174,7 +198,7 @@ class SegmentationDataModule(LightningDataModule):
                 )
 
     def predict_dataloader(self) -> DataLoader[Item]:
-        return self._shared(self._scenes([index for index in self.indices() if index not in self.finished]))
+        return self._shared(self._scenes([index for index in self.indices() if index not in self._finished]))
 
     def _scenes(self, indices: list[int]) -> Dataset[Item]:
         scenes = Subset(self.scenes().dataset, indices)

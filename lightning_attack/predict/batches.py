@@ -1,95 +1,176 @@
-"""Batches divided into smaller ones, and what the predict step says of these put together again."""
+"""`Batch`: the format of the batches that `AttackModule` takes, and what is done to batches before the attack."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.errors import AttackError
+from lightning_attack.common.labels import IGNORE_INDEX
 
-def divide(batch: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
-    """The batch in parts of `size` images, the last one smaller; what belongs to images is divided, the rest repeated.
+Skipped = tuple[int, str, str]
+"""An image that was left out: position in the data set, name, reason."""
+
+
+class Batch(TypedDict, total=False):
+    """A batch of `AttackModule.predict_step`: a dictionary of which only `image` must be there.
+
+    `SegmentationDataModule` gives such batches, and any other `DataLoader` may. Instead of a dictionary it may give the
+    images alone, or images and masks as a tuple. Keys that are not listed here are ignored.
+    """
+
+    image: Tensor
+    """Clean images, (B, 3, H, W), floating, in [0, 1]; not normalised, which is up to the networks."""
+    mask: Tensor
+    """True classes, (B, H, W), integers in 0..C-1, 255 = ignored. Without it the source's clean prediction counts."""
+    index: Tensor
+    """Positions in the data set, (B,) integers, each one once in a run: they seed the images' random numbers and number
+    their records. Without it they are those that the loader's sampler drew, see `AttackModule`."""
+    name: list[str]
+    """Names in reports and of the PNG files, without suffix, each one once in a run. Without it `image_<index>`."""
+    digest: list[str]
+    """Hashes of the images with all that belongs to them: key of cached clean predictions, and how a run that goes on
+    notices that a photo has changed. Without it nothing is cached, and nothing noticed."""
+    region: Tensor
+    """Where images may change, (B, H, W) bool. Without it everywhere."""
+    target_mask: Tensor
+    """Wanted classes for `target_labels="masks"`, (B, H, W), integers in 0..C-1, 255 = none wanted."""
+    partners: Tensor
+    """Other images of the data set for attacks that mix images, (B, P, 3, H, W), floating, in [0, 1]. Without it those
+    attacks mix the images of the batch."""
+    adversarial: Tensor
+    """Adversarial images that were made elsewhere, for the attacks `Given` and `NoAttack`; like `image`."""
+    adversarial_eps: Tensor | float
+    """L-inf radius inside which these are rounded to 8 bits, of [0, 1] pixels, the same for all: a number, or (B,).
+    Without it they are rounded to the nearest level."""
+    skipped: list[Skipped]
+    """Images that could not be read and are in no other key. A batch of nothing else is allowed."""
+
+
+class BatchError(AttackError):
+    """A batch that is not of the form of `Batch`; the message says what was given and what is expected."""
+
+
+_FORM = (
+    "a batch is a dictionary with 'image' (B, 3, H, W) in [0, 1] and, if there are labels, 'mask' (B, H, W); images "
+    "alone or the tuple (images, masks) are taken too (lightning_attack.predict.Batch has all keys)"
+)
+
+
+def as_batch(given: Any, num_classes: int, positions: Callable[[int], Sequence[int]]) -> Batch:
+    """What a loader gave, checked and completed: it has `index` and `name` for every image.
+
+    Args:
+        given: a dictionary as `Batch` describes it, images, or images and masks.
+        num_classes: C, for the range of the masks.
+        positions: the positions in the data set of so many images, if the batch has no `index`.
+
+    Raises:
+        BatchError: it is none of these, or shapes, types or classes are wrong.
 
     Example:
-        >>> [part["name"] for part in divide({"image": torch.zeros(3, 1), "name": ["a", "b", "c"]}, 2)]
+        >>> batch = as_batch([torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4).int()], 8, lambda count: [4, 5])
+        >>> batch["name"], batch["index"].tolist(), batch["mask"].dtype
+        (['image_000004', 'image_000005'], [4, 5], torch.int64)
+    """
+    found = _by_key(given)
+    if "image" not in found:
+        if "skipped" in found:
+            return Batch(skipped=[*found["skipped"]])
+        raise BatchError(f"a batch has the keys {', '.join(map(repr, found)) or '(none)'} and no 'image'; {_FORM}")
+    images = found["image"]
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        hint = ". Divide 8-bit images by 255" if isinstance(images, Tensor) and images.dtype == torch.uint8 else ""
+        raise BatchError(f"'image' is {_said(images)}; expected (B, 3, H, W), floating, in [0, 1]{hint}")
+    count = len(images)
+    batch = {key: found[key] for key in Batch.__annotations__ if found.get(key) is not None}
+    for key in ("mask", "target_mask"):
+        if key in batch:
+            batch[key] = _classes(key, batch[key], images, num_classes)
+    index = batch["index"] if "index" in batch else positions(count)
+    batch["index"] = index = index if isinstance(index, Tensor) else torch.as_tensor(index, device=images.device)
+    if index.shape != (count,) or index.is_floating_point():
+        raise BatchError(f"'index' is {_said(index)}; expected ({count},) integers, the positions in the data set")
+    batch.setdefault("name", [f"image_{position:06d}" for position in index.tolist()])
+    for key in ("name", "digest"):
+        if key in batch:
+            batch[key] = _strings(key, batch[key], count)
+    if "adversarial_eps" in batch:
+        eps = batch["adversarial_eps"]
+        eps = eps if isinstance(eps, Tensor) else torch.tensor(eps, dtype=torch.float64)
+        if eps.numel() not in (1, count) or (eps != eps.flatten()[0]).any():
+            raise BatchError(f"'adversarial_eps' is {eps.tolist()}; expected one radius for all images of the batch")
+        batch["adversarial_eps"] = eps.flatten()[:1].expand(count)
+    return cast(Batch, batch)
+
+
+def given_eps(batch: Batch) -> float | None:
+    """The radius inside which the adversarial images of a batch are rounded; None: to the nearest level."""
+    return float(cast(Tensor, batch["adversarial_eps"])[0]) if "adversarial_eps" in batch else None
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """The batch in parts of `size` images; the last one may be smaller.
+
+    Example:
+        >>> [part["name"] for part in split({"image": torch.zeros(3, 1), "name": ["a", "b", "c"]}, 2)]
         [['a', 'b'], ['c']]
     """
     count = len(batch["image"])
-    return [select(batch, range(start, min(start + size, count))) for start in range(0, count, size)]
+    return [take(batch, range(start, min(start + size, count))) for start in range(0, count, size)]
 
 
-def select(batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """The images at `rows` of a batch, in that order."""
-    count = len(batch["image"])
-    chosen: dict[str, Any] = {}
-    for key, value in batch.items():
-        if isinstance(value, Tensor) and len(value) == count:
-            chosen[key] = value[list(rows)]
-        elif isinstance(value, list) and len(value) == count:
-            chosen[key] = [value[row] for row in rows]
-        else:
-            chosen[key] = value
-    return chosen
-
-
-def join(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The outputs of the predict step for the parts of one batch, as those of the whole batch.
-
-    Tensors are put together along the batch, lists one after the other; `seconds` and `scoring` are added, `passes`
-    averaged over the images, of `memory` the most is kept. A part with fewer attack steps than another has NaN in the
-    figures of the steps that it lacks.
+def take(batch: Batch, rows: Sequence[int]) -> Batch:
+    """The images at `rows` of a batch, in that order, with all that belongs to them.
 
     Example:
-        >>> one = {"name": ["a"], "seconds": 1.0, "passes": {"forward": 2.0}, "figures": [{"loss": torch.ones(1)}]}
-        >>> two = {"name": ["b"], "seconds": 2.0, "passes": {"forward": 4.0}, "figures": []}
-        >>> joined = join([one, two])
-        >>> joined["name"], joined["seconds"], joined["passes"], joined["figures"]
-        (['a', 'b'], 3.0, {'forward': 3.0}, [{'loss': tensor([1., nan])}])
+        >>> take({"image": torch.arange(3.0), "name": ["a", "b", "c"]}, [2, 0])
+        {'image': tensor([2., 0.]), 'name': ['c', 'a']}
     """
-    if len(parts) == 1:
-        return parts[0]
-    counts = [len(part["name"]) for part in parts]
-    joined: dict[str, Any] = {}
-    for key, value in parts[0].items():
-        values = [part[key] for part in parts]
-        if key == "figures":
-            joined[key] = _figures(values, counts)
-        elif key == "memory":
-            joined[key] = None if None in values else max(values)
-        elif key == "passes":
-            joined[key] = {
-                kind: sum(passes[kind] * count for passes, count in zip(values, counts, strict=True)) / sum(counts)
-                for kind in value
-            }
-        elif key == "preds":
-            joined[key] = {
-                name: {condition: torch.cat([one[name][condition] for one in values]) for condition in value[name]}
-                for name in value
-            }
-        elif isinstance(value, Tensor):
-            joined[key] = torch.cat(values)
-        else:
-            joined[key] = sum(values[1:], value)
-    return joined
+    kept = {
+        key: value[list(rows)] if isinstance(value, Tensor) else [cast(list[str], value)[row] for row in rows]
+        for key, value in batch.items()
+        if key != "skipped"
+    }
+    return cast(Batch, kept)
 
 
-def _figures(parts: Sequence[Sequence[Mapping[str, Tensor]]], counts: Sequence[int]) -> list[dict[str, Tensor]]:
-    steps = []
-    for step in range(max(map(len, parts))):
-        names = dict.fromkeys(name for part in parts if step < len(part) for name in part[step])
-        steps.append(
-            {
-                name: torch.cat(
-                    [
-                        part[step][name].float().cpu()
-                        if step < len(part) and name in part[step]
-                        else torch.full((count,), torch.nan)
-                        for part, count in zip(parts, counts, strict=True)
-                    ]
-                )
-                for name in names
-            }
+def _by_key(given: Any) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, Tensor):
+        return {"image": given}
+    if isinstance(given, tuple | list) and 1 <= len(given) <= 2 and all(isinstance(one, Tensor) for one in given):
+        return dict(zip(("image", "mask"), given, strict=False))
+    inner = f" of {', '.join(map(_said, given[:6]))}" if isinstance(given, tuple | list) and given else ""
+    raise BatchError(f"a batch is a {type(given).__name__}{inner}; {_FORM}")
+
+
+def _classes(key: str, mask: object, images: Tensor, num_classes: int) -> Tensor:
+    expected = len(images), *images.shape[-2:]
+    if not isinstance(mask, Tensor) or mask.shape != expected or mask.is_floating_point() or mask.is_complex():
+        raise BatchError(f"'{key}' is {_said(mask)}; expected {expected}, integers, one class per pixel")
+    mask = mask.long()
+    foreign = ((mask < 0) | (mask >= num_classes)) & (mask != IGNORE_INDEX)
+    if foreign.any():
+        raise BatchError(
+            f"'{key}' holds the class {int(mask[foreign][0])}, but the networks have the classes 0..{num_classes - 1}; "
+            f"pixels without a class are {IGNORE_INDEX}"
         )
-    return steps
+    return mask
+
+
+def _strings(key: str, values: object, count: int) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != count:
+        raise BatchError(f"'{key}' is {_said(values)}; expected {count} strings, one per image")
+    return [str(value) for value in values]
+
+
+def _said(value: object) -> str:
+    """A value in a few words, for messages."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    return f"{type(value).__name__} {value!r}"[:60]

@@ -1,4 +1,4 @@
-"""`CleanPredictions`: what networks say about clean photos, kept from one attack to the next."""
+"""`CleanPredictions`: cache of the networks' predictions on clean images, for the runs of a study."""
 
 from __future__ import annotations
 
@@ -14,63 +14,63 @@ MEMORY = 512 * 2**20
 
 
 class CleanPredictions:
-    """Label maps by network and photo, computed once for all attacks of a study.
+    """Predicted classes by network and image, computed once for all attacks of a study.
 
-    They are kept compressed: in memory as long as they fit, then all of them in a temporary file.
+    They are stored compressed: in memory as long as they fit, then all of them in a temporary file.
 
     Args:
         memory: bytes of memory that they may take.
 
     Example:
-        >>> kept = CleanPredictions()
-        >>> kept.put("network, photo", torch.tensor([[0, 20], [255, 149]]))
-        >>> kept.get("network, photo")
+        >>> cache = CleanPredictions()
+        >>> cache.put("network, image", torch.tensor([[0, 20], [255, 149]]))
+        >>> cache.get("network, image")
         tensor([[  0,  20],
                 [255, 149]])
-        >>> kept.get("network, another photo") is None
+        >>> cache.get("network, another image") is None
         True
     """
 
     def __init__(self, memory: int = MEMORY) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=memory)  # noqa: SIM115 (it goes when this object goes)
-        self._places: dict[Hashable, tuple[int, int, torch.Size]] = {}
+        self._slices: dict[Hashable, tuple[int, int, torch.Size]] = {}
 
-    def of(
+    def classes(
         self,
         network: Hashable,
-        photos: Sequence[str],
+        digests: Sequence[str],
         predict: Callable[[], Tensor],
-        wrong: Callable[[int], bool],
+        skip: Callable[[int], bool],
     ) -> Tensor:
-        """Label maps (B, H, W) of photos: those that are kept, or if one of them is missing what `predict` returns.
+        """Classes (B, H, W) of a batch: from the cache, or if one image is not in it what `predict` returns.
 
         Args:
-            network: what stands for the network, and for how it is run.
-            photos: a hash of each photo.
-            predict: the network's classes for all of them.
-            wrong: whether what it said of the photo at this place shall not be kept.
+            network: identifies the network and how it is run.
+            digests: a hash of each image.
+            predict: runs the network on all images; its result goes into the cache.
+            skip: true for rows where the prediction failed and must not be cached.
         """
-        known = [one for photo in photos if (one := self.get((network, photo))) is not None]
-        if len(known) == len(photos):
+        known = [classes for digest in digests if (classes := self.get((network, digest))) is not None]
+        if len(known) == len(digests):
             return torch.stack(known)
-        classes = predict()
-        for place, photo in enumerate(photos):
-            if not wrong(place):
-                self.put((network, photo), classes[place])
-        return classes
+        predicted = predict()
+        for row, digest in enumerate(digests):
+            if not skip(row):
+                self.put((network, digest), predicted[row])
+        return predicted
 
     def put(self, key: Hashable, classes: Tensor) -> None:
-        """Keep a label map (H, W) of classes below 32768."""
+        """Store classes (H, W), each below 32768."""
         content = zlib.compress(classes.to("cpu", torch.int16).numpy().tobytes(), level=1)
         begin = self._file.seek(0, 2)
         self._file.write(content)
-        self._places[key] = begin, len(content), classes.shape
+        self._slices[key] = begin, len(content), classes.shape
 
     def get(self, key: Hashable) -> Tensor | None:
-        """The label map, (H, W) int64 on the CPU; None if there is none."""
-        if key not in self._places:
+        """The classes, (H, W) int64 on the CPU; None if they are not in the cache."""
+        if key not in self._slices:
             return None
-        begin, length, shape = self._places[key]
+        begin, length, shape = self._slices[key]
         self._file.seek(begin)
         classes = np.frombuffer(zlib.decompress(self._file.read(length)), np.int16)
         return torch.from_numpy(classes.astype(np.int64)).view(shape)

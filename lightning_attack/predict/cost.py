@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 
 def clock(images: Tensor) -> float:
-    """Seconds, after what was asked of the device is done."""
+    """Seconds of a steady clock, read when the device of `images` has finished all work that it was given."""
     if images.device.type != "cpu":
         torch.accelerator.synchronize(images.device)
     return time.perf_counter()
 
 
 class PeakMemory:
-    """The most memory that attacks have needed, beyond what was in use before the first of them.
+    """Measures the most memory that an attack needs, beyond what was in use before the first attack.
 
-    On accelerators what torch has allocated; on the CPU the size of the process, which Linux tells. What the process
-    has kept of one batch for the next counts as that batch's.
+    On accelerators it is what torch has allocated, on the CPU the size of the process, which Linux reports. Memory that
+    the process keeps from one batch for the next counts for both.
     """
 
     def __init__(self) -> None:

@@ -1,63 +1,60 @@
-"""`AttackModule`: the attack of one batch as Lightning's predict step."""
+"""`AttackModule`: attack a network and score it and others, as Lightning's predict step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_attack.attacks.base import Attack, NoAttack
-from lightning_attack.attacks.errors import AttackError
-from lightning_attack.attacks.norms import Linf
+from lightning_attack.attacks.base import Attack
+from lightning_attack.attacks.given import Given, attack_of_batch
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
-from lightning_attack.common.background import Behind
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision
 from lightning_attack.models.acceleration import FastNetworks, weakly
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
-from lightning_attack.predict.batches import divide, join
+from lightning_attack.predict.batches import Batch, as_batch, given_eps, split
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.cost import PeakMemory, clock, count_passes
-from lightning_attack.predict.networks import meet
-from lightning_attack.predict.quantize import rounded
-from lightning_attack.predict.recovery import OnError, attempt, finite, refuse
+from lightning_attack.predict.networks import identify_networks
+from lightning_attack.predict.output import AttackOutput, merge
+from lightning_attack.predict.positions import Positions
+from lightning_attack.predict.recovery import OnError, attempt, check_on_error, finite, refuse
 from lightning_attack.predict.scoring import Scorer
-from lightning_attack.predict.step_curve import StepCurve
+from lightning_attack.predict.step_curve import StepCurve, WatchedSteps
 from lightning_attack.predict.target_labels import check_target_labels, wanted_classes
 
 
+@runtime_checkable
+class StatusListener(Protocol):
+    """A callback that is told what `AttackModule` is doing, such as a progress bar. It need not inherit from this."""
+
+    def on_attack_status(self, status: str) -> None:
+        """Called with a few words for each part of the work, such as `pgd step 3`."""
+
+
 class AttackModule(LightningModule):
-    """Attack `source`, score everything.
+    """Attack `source` and score it and `targets` on the adversarial images, batch by batch, in `Trainer.predict`.
 
-    `predict_step` takes a batch of `SegmentationDataModule` and returns
+    `predict_step` takes a `Batch`, as `SegmentationDataModule` or a `DataLoader` of one's own gives it, and returns an
+    `AttackOutput`; the callbacks of `lightning_attack.callbacks` turn these into files and tables.
 
-    * `index`, `name`, `image`: those of the batch that could be attacked;
-    * `adversarial`: (B, 3, H, W) in [0, 1], on the 8-bit grid inside the budget: what is scored is what is saved;
-    * `labels`: (B, H, W), the batch's masks, or the source's clean prediction where it has none;
-    * `target_labels`: (B, H, W), the wanted classes of a targeted run, 255 = no wish; else absent;
-    * `preds`: for each scored network `{"clean": (B, H, W), "adversarial": (B, H, W)}`, predicted classes;
-    * `curve`: (B, networks, points, C, C), confusion matrices after the steps of `curve`; absent without a curve;
-    * `failed`: for each image a mapping from targets that could not be scored to the reason;
-    * `skipped`: images that were left out; if all were, there is nothing else;
-    * `figures`: one mapping per attack step from names to tensors (B,), see `StepLog`;
-    * `passes`: forward and backward passes of the source per image, of an ensemble those of all members; `seconds`:
-      time of the attack, `scoring` that of all networks' predictions, `memory` bytes per image at the attack's peak.
-
-    A batch may hold more than images and labels: `region` (B, H, W) bool, where images may change; `target_mask`
-    (B, H, W) int64, wanted classes; with `NoAttack` `adversarial`, images that were attacked elsewhere and are scored,
-    and `adversarial_eps` (B,), the budget inside which they are rounded.
+    All randomness of an image is drawn from `seed` and from the image's position in the data set, so that its
+    adversarial image does not depend on batch size, order or the number of processes. The position is the batch's
+    `index`; without one it is what the loader's sampler drew, see `Positions`.
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
     source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
     is white box too. Networks are frozen and stay in eval mode. Modules may share networks one after the other: how
-    they are run (`engine`, `precision`, `windows`) is up to the newest.
+    they are run (`engine`, `precision`, `windows`) is up to the newest. Callbacks that are a `StatusListener` are told
+    what is being done.
 
     Args:
         source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
@@ -77,7 +74,11 @@ class AttackModule(LightningModule):
             size; networks compute in another order for another batch size, and sign steps amplify that rounding.
         engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`.
         precision: what the attack's passes compute in, unless with `eager`: `float32` or `bf16`.
-        curve_every: score the images after every so many steps of the attack too, see `StepCurve`; None: only the last.
+        curve_every: score the images after every so many steps of the attack too, see `StepCurve`; `auto`: about ten
+            times; None: only after the last.
+        on_error: what becomes of images that cannot be attacked, and of targets that cannot be scored: an error
+            (`raise`), or they are left out and named in the output (`skip`).
+        clean_cache: predictions on clean images that several modules share, one after the other.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
@@ -98,16 +99,18 @@ class AttackModule(LightningModule):
         exact: bool = False,
         engine: Kind | None = None,
         precision: Precision = "float32",
-        curve_every: int | None = None,
+        curve_every: int | Literal["auto"] | None = None,
+        on_error: OnError = "raise",
+        clean_cache: CleanPredictions | None = None,
     ) -> None:
         super().__init__()
-        self.attack = PerWindow(attack, windows) if windows and windows.attack == "window" else attack
+        self._listeners: list[StatusListener] = []
+        per_window = windows is not None and windows.attack == "window" and not isinstance(attack, Given)
+        self.attack = PerWindow(attack, windows) if windows and per_window else attack
         self.quantize, self.seed, self.exact, self.windows = quantize, seed, exact, windows
-        self.attacks_nothing = isinstance(attack, NoAttack)
-        """Whether the data may bring adversarial images."""
-        self.on_error: OnError = "raise"
+        self.on_error, self.clean_cache = check_on_error(on_error), clean_cache
         self.source = with_windows(as_segmentation_model(source), windows)
-        networks = meet(self.source, targets or {}, windows, probe_size)
+        networks = identify_networks(self.source, targets or {}, windows, probe_size)
         self.source_name, self.white_box = networks.source_name, networks.white_box
         self.scored = nn.ModuleList(networks.scored)
         self.num_classes = networks.num_classes
@@ -116,19 +119,15 @@ class AttackModule(LightningModule):
             self.attack.check_targetable()
         attack.check_model(self.source)
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
-        self.on_status: Callable[[str], None] = lambda status: None
-        """Told what is being done, for progress bars."""
-        self.behind = Behind()
-        """Does what callbacks have to write of a batch while the next one is attacked; done when predict ends."""
-        self.kept: CleanPredictions | None = None
-        """What the networks said about clean photos under other attacks, and will be asked under the next ones."""
         freeze(self)
         self.engine, self.precision = engine, precision
         self._fast = FastNetworks(networks.scored, engine, precision, weakly(self._say))
         self._memory = PeakMemory()
+        self._positions = Positions()
 
     def _say(self, status: str) -> None:
-        self.on_status(status)
+        for listener in self._listeners:
+            listener.on_attack_status(status)
 
     @property
     def target_names(self) -> list[str]:
@@ -142,11 +141,11 @@ class AttackModule(LightningModule):
 
     @property
     def partners_seed(self) -> int | None:
-        """For the data: the seed of the photos that the attack mixes in; None if it does not."""
+        """Seed by which the data chooses `partners`, the images that the attack mixes in; None if it mixes none."""
         return self.seed if self.attack.mixes else None
 
     def settings(self) -> dict[str, Any]:
-        """What decides on the results, as plain values; networks by a hash of their weights."""
+        """What decides on the results, as plain values; each network by a hash of its weights."""
         return {
             "attack": self.attack.settings(),
             "source": {self.source_name: fingerprint(self.source)},
@@ -183,123 +182,220 @@ class AttackModule(LightningModule):
             )
         datamodule = getattr(self.trainer, "datamodule", None)
         self.check_classes(getattr(datamodule, "classes", None))
-        if datamodule is not None:
-            datamodule.partners_seed = self.partners_seed
+        if datamodule is not None and hasattr(datamodule, "set_partners"):
+            datamodule.set_partners(self.partners_seed)
+        self._positions.begin()
+        self._listeners = [callback for callback in self.trainer.callbacks if isinstance(callback, StatusListener)]  # type: ignore[attr-defined]
         # Lightning decides on the mode after this hook and before the loop; later is too late.
         if self.trainer.predict_loop.inference_mode:
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
             self.trainer.predict_loop.inference_mode = False
 
-    def on_predict_epoch_end(self) -> None:
-        # Before callbacks hear that predict has ended.
-        self.behind.finish()
+    def teardown(self, stage: str) -> None:
+        self._listeners = []
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        skipped = list(batch.get("skipped", ()))
-        count = len(batch.get("image", ()))
-        batches = divide(batch, 1 if self.exact else count) if count else []
-        parts = [one for part in batches for one in attempt(part, self._attack_batch, self.on_error, skipped)]
-        return {**(join(parts) if parts else {}), "skipped": skipped}
+    def predict_step(self, batch: Batch, batch_idx: int) -> AttackOutput:
+        """Attack a batch and score all networks on it.
 
-    def _attack_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        Args:
+            batch: a `Batch`, images, or the tuple (images, masks).
+            batch_idx: number of the batch in this process, from 0.
+
+        Raises:
+            BatchError: the batch has another form, or an image of it was there before.
+            ImageError: with `on_error="raise"`, an image cannot be attacked or scored.
+        """
+        trainer = self._running_trainer()
+        given = as_batch(batch, self.num_classes, lambda count: self._positions.of_batch(trainer, batch_idx, count))
+        skipped = [*given.get("skipped", ())]
+        outputs = []
+        if "image" in given:
+            if trainer is not None:
+                self._positions.check_unique(given)
+            for part in split(given, 1 if self.exact else max(len(given["image"]), 1)):
+                outputs += attempt(part, self._attack_batch, self.on_error, skipped)
+        output = merge(outputs) if outputs else AttackOutput.empty(self.target_names, ())
+        output.skipped = skipped
+        return output
+
+    def _running_trainer(self) -> Trainer | None:
+        """The trainer whose prediction this is; None if `predict_step` was called by hand."""
+        try:
+            return self.trainer if self.trainer.predicting else None
+        except RuntimeError:  # never attached to one
+            return None
+
+    def _attack_batch(self, batch: Batch) -> AttackOutput:
+        """Clean predictions, attack, scores."""
+        attack = attack_of_batch(self.attack, batch.get("adversarial"), given_eps(batch))
+        score = Scorer(self.networks, self.source_name, batch["name"], self.on_error)
+        clean = self._predict_clean(batch, attack, score)
+        attacked = self._attack(batch, attack, clean)
+        return self._score(batch, clean, attacked, score)
+
+    def _predict_clean(self, batch: Batch, attack: Attack, score: Scorer) -> _Clean:
+        """What all networks predict on the clean images, and the labels that follow from it."""
         images = batch["image"]
-        if "adversarial" in batch and not self.attacks_nothing:
-            raise AttackError(f"the data brings adversarial images, and '{self.attack.name}' would make others")
-        names = batch.get("name", [f"image {index}" for index in batch["index"].tolist()])
-        score = Scorer(self.networks, self.source_name, names, self.on_error)
-        self.on_status("clean prediction")
-        scoring = -clock(images)
-        seen: list[Tensor] = []  # the source's clean logits, if the attack would ask for them again
-        keep = {self.source_name: seen} if self._lends else {}
-        clean = {name: self._clean(name, batch, score, keep.get(name)) for name in self.target_names}
-        scoring += clock(images)
-        labels = batch["mask"] if "mask" in batch else clean[self.source_name]
-        wanted = wanted_classes(self.target_labels, self.source, batch, labels)
+        self._say("clean prediction")
+        seconds = -clock(images)
+        logits: list[Tensor] = []
+        keep = {self.source_name: logits} if self._lends else {}
+        preds = {name: self._clean_classes(name, batch, score, keep.get(name)) for name in self.target_names}
+        seconds += clock(images)
+        labels = batch.get("mask", preds[self.source_name])
+        return _Clean(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
 
-        figures: list[Mapping[str, Tensor]] = []
-        watched = None if self.curve is None else self.curve.watch()
-
-        def log(step: int, values: Mapping[str, Tensor]) -> None:
-            figures.append(values)
-            self.on_status(f"{self.attack.name} step {step + 1}")
-
-        with self._fast.attacking(), count_passes(self.source) as passes:
-            self._memory.begin(images.device)
-            seconds = clock(images)
-            adversarial = self.attack(
-                self.source,
-                images,
-                labels if wanted is None else wanted,
-                image_seeds(self.seed, batch["index"]),
-                log=log,
-                targeted=wanted is not None,
-                region=batch.get("region"),
-                partners=batch.get("partners"),
-                watch=watched,
-                clean_logits=seen[0] if seen else None,
-            )
-            seconds = clock(images) - seconds
-            memory = self._memory.end(images.device)
-        if seen:  # what it lends is the attack's price, whoever paid it
-            passes["forward"] += self.attack.clean_passes * len(images)
-            memory = None if memory is None else memory + seen[0].nbytes
-            seen.clear()
-        adversarial = batch.get("adversarial", adversarial)
-        # The sign of NaN is NaN, and so is all that follows from it.
-        refuse(~finite(adversarial), names, f"the gradients of '{self.source_name}' are NaN")
-        if self.quantize:
-            eps = batch.get("adversarial_eps")
-            adversarial = rounded(self.attack if eps is None else Linf(float(eps[0])), images, adversarial)
-
-        preds = {}
-        scoring -= clock(images)
-        for name in self.target_names:
-            self.on_status(f"scoring {name}")
-            preds[name] = {"clean": clean[name], "adversarial": score(name, adversarial)}
-        curve = {}
-        if watched is not None:
-            self.on_status("scoring single steps")
-            # A target that fails at a step is left out as a whole: the curve ends in the figure of the table.
-            curve["curve"] = watched.count(
-                score,
-                lambda one: self.attack.quantize(images, one) if self.quantize else one,
-                {name: both["adversarial"] for name, both in preds.items()},
-                labels,
-                self.num_classes,
-            )
-        scoring += clock(images)
-        return {
-            "index": batch["index"],
-            "name": names,
-            "digest": batch.get("digest", [""] * len(names)),
-            "image": images,
-            "adversarial": adversarial,
-            "labels": labels,
-            **({} if wanted is None else {"target_labels": wanted}),
-            **({"region": batch["region"]} if "region" in batch else {}),
-            "preds": preds,
-            **curve,
-            "failed": score.failed,
-            "figures": figures,
-            "passes": {kind: count / len(images) for kind, count in passes.items()},
-            "seconds": seconds,
-            "scoring": scoring,
-            "memory": None if memory is None else memory / len(images),
-        }
-
-    @property
-    def _lends(self) -> bool:
-        """Whether the attack can have the clean logits that the source is scored by: they are what it would see."""
-        return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
-
-    def _clean(self, name: str, batch: dict[str, Any], score: Scorer, keep: list[Tensor] | None) -> Tensor:
-        """What a network says of the clean photos; what is known of all of them is not asked again."""
+    def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
+        """The classes that a network predicts on the clean images; from the cache if it knows all of them."""
 
         def predict() -> Tensor:
             return score(name, batch["image"], keep)
 
-        if self.kept is None or "digest" not in batch:
+        if self.clean_cache is None or "digest" not in batch:
             return predict()
         autocast = torch.is_autocast_enabled(self.device.type)
         network = self.networks[name], self.engine, repr(self.windows), autocast
-        return self.kept.of(network, batch["digest"], predict, lambda row: name in score.failed[row]).to(self.device)
+        classes = self.clean_cache.classes(network, batch["digest"], predict, lambda row: name in score.failed[row])
+        return classes.to(self.device)
+
+    @property
+    def _lends(self) -> bool:
+        """Whether the attack may be given the clean logits that the source is scored by: they are what it would see."""
+        return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
+
+    def _attack(self, batch: Batch, attack: Attack, clean: _Clean) -> _Attacked:
+        """The adversarial images as they are saved, and what they cost."""
+        images, targeted = batch["image"], clean.target_labels is not None
+        figures: list[dict[str, Tensor]] = []
+        watched = None if self.curve is None else self.curve.watch()
+
+        def log(step: int, values: Mapping[str, Tensor]) -> None:
+            figures.append(dict(values))
+            self._say(f"{attack.name} step {step + 1}")
+
+        with self._fast.attacking(), count_passes(self.source) as passes:
+            self._memory.begin(images.device)
+            seconds = -clock(images)
+            adversarial = attack(
+                self.source,
+                images,
+                clean.labels if clean.target_labels is None else clean.target_labels,
+                image_seeds(self.seed, batch["index"]),
+                log=log,
+                targeted=targeted,
+                region=batch.get("region"),
+                partners=batch.get("partners"),
+                watch=watched,
+                clean_logits=clean.logits[0] if clean.logits else None,
+            )
+            seconds += clock(images)
+            memory = self._memory.end(images.device)
+        if clean.logits:  # computed for the scores and lent to the attack: they are part of its price
+            passes["forward"] += attack.clean_passes * len(images)
+            memory = None if memory is None else memory + clean.logits[0].nbytes
+            clean.logits.clear()
+        # The sign of NaN is NaN, and so is all that follows from it.
+        refuse(~finite(adversarial), batch["name"], f"the gradients of '{self.source_name}' are NaN")
+        if self.quantize:
+            adversarial = _to_8_bits(attack, images, adversarial)
+        count = len(images)
+        return _Attacked(
+            attack,
+            adversarial,
+            watched,
+            figures,
+            {kind: number / count for kind, number in passes.items()},
+            seconds,
+            None if memory is None else memory / count,
+        )
+
+    def _score(self, batch: Batch, clean: _Clean, attacked: _Attacked, score: Scorer) -> AttackOutput:
+        """What all networks predict on the adversarial images, and after single steps if there is a curve."""
+        images, adversarial = batch["image"], attacked.images
+        seconds = -clock(images)
+        preds: dict[str, dict[str, Tensor]] = {}
+        for name in self.target_names:
+            self._say(f"scoring {name}")
+            preds[name] = {"clean": clean.preds[name], "adversarial": score(name, adversarial)}
+        curve = None
+        if attacked.watched is not None:
+            self._say("scoring single steps")
+            # A target that fails at a step is left out as a whole: the curve ends in the figure of the table.
+            curve = attacked.watched.count(
+                score,
+                lambda one: attacked.attack.quantize(images, one) if self.quantize else one,
+                {name: both["adversarial"] for name, both in preds.items()},
+                clean.labels,
+                self.num_classes,
+            )
+        seconds += clock(images)
+        return AttackOutput(
+            index=batch["index"],
+            name=batch["name"],
+            digest=batch.get("digest", [""] * len(images)),
+            image=images,
+            adversarial=adversarial,
+            labels=clean.labels,
+            target_labels=clean.target_labels,
+            region=batch.get("region"),
+            preds=preds,
+            curve=curve,
+            failed=score.failed,
+            skipped=[],
+            figures=attacked.figures,
+            passes=attacked.passes,
+            seconds=attacked.seconds,
+            scoring=clean.seconds + seconds,
+            memory=attacked.memory,
+        )
+
+
+@dataclass
+class _Clean:
+    """First step for a batch: what the networks predict on its clean images.
+
+    Attributes:
+        preds: classes by network, each (B, H, W).
+        labels: (B, H, W), 255 = ignored.
+        target_labels: wanted classes, (B, H, W), 255 = none wanted; None if untargeted.
+        logits: the source's, (B, C, H, W), if the attack would ask for them again; else empty.
+        seconds: time that it took.
+    """
+
+    preds: dict[str, Tensor]
+    labels: Tensor
+    target_labels: Tensor | None
+    logits: list[Tensor]
+    seconds: float
+
+
+@dataclass
+class _Attacked:
+    """Second step for a batch: its adversarial images.
+
+    Attributes:
+        attack: what made them.
+        images: (B, 3, H, W), as they are saved and scored.
+        watched: the images after some steps; None without a curve.
+        figures, passes, seconds, memory: as in `AttackOutput`.
+    """
+
+    attack: Attack
+    images: Tensor
+    watched: WatchedSteps | None
+    figures: list[dict[str, Tensor]]
+    passes: dict[str, float]
+    seconds: float
+    memory: float | None
+
+
+def _to_8_bits(attack: Attack, images: Tensor, adversarial: Tensor) -> Tensor:
+    """The adversarial images on the 8-bit grid, as they are saved; a warning says if images came to nothing by it."""
+    result = attack.quantize(images, adversarial)
+    lost = (adversarial != images).flatten(1).any(1) & (result == images).flatten(1).all(1)
+    if lost.any():
+        rank_zero_warn(
+            f"rounding to 8 bits took away the whole perturbation of {int(lost.sum())} images; raise eps (in L2 it is "
+            "a Euclidean length, such as 1.0), or set model.quantize=false"
+        )
+    return result

@@ -1,4 +1,4 @@
-"""`meet`: source and targets are looked at once, side by side, before anything depends on them."""
+"""`identify_networks`: run all networks of a run on one probe image. Same classes? Which target is the source?"""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_se
 
 
 @dataclass(frozen=True)
-class Networks:
+class ScoredNetworks:
     """The networks that a run scores.
 
     Attributes:
         scored: the networks, the source among them.
-        white_box: in the same order by name, whether what was learnt from it is used against it.
-        source_name: the source's name among them.
-        num_classes: of all of them.
+        white_box: by name, in the same order: whether the attack uses this network.
+        source_name: name of the source among them.
+        num_classes: number of classes, the same for all.
     """
 
     scored: list[SegmentationModel]
@@ -30,28 +30,28 @@ class Networks:
     num_classes: int
 
 
-def meet(
+def identify_networks(
     source: SegmentationModel,
     targets: Mapping[str, nn.Module],
     windows: Windows | None,
     probe_size: tuple[int, int],
-) -> Networks:
-    """Show all networks one image of noise: which targets are the source, or members of it, and do all go together?
+) -> ScoredNetworks:
+    """Run all networks on one image of noise, and find which targets are the source or members of it.
 
     Args:
         source: the source.
-        targets: by name; what is no `SegmentationModel` is wrapped as it is.
-        windows: on which they are to be run.
-        probe_size: height and width of the image.
+        targets: networks by name; what is no `SegmentationModel` is wrapped as it is.
+        windows: the windows of an image on which they are run; None: the whole image.
+        probe_size: height and width of the image of noise.
 
     Raises:
         ModelError: the networks differ in their number of classes, one fails, or a name stands for two networks.
 
     Example:
         >>> source = SegmentationModel(nn.Identity(), name="a")
-        >>> meet(source, {"b": nn.Softmax(1)}, None, (2, 2)).white_box
+        >>> identify_networks(source, {"b": nn.Softmax(1)}, None, (2, 2)).white_box
         {'a': True, 'b': False}
-        >>> meet(source, {"b": nn.Softmax(1), "c": nn.Identity()}, None, (2, 2)).white_box     # c is the source
+        >>> identify_networks(source, {"b": nn.Softmax(1), "c": nn.Identity()}, None, (2, 2)).white_box  # c is it
         {'b': False, 'c': True}
     """
     logits = probe(source, source.name, probe_size)
@@ -75,5 +75,5 @@ def meet(
         source_name = source_name or (name if same else "")
         scored.append(source if same else target)
     if source_name:
-        return Networks(scored, white_box, source_name, logits.shape[1])
-    return Networks([source, *scored], {source.name: True} | white_box, source.name, logits.shape[1])
+        return ScoredNetworks(scored, white_box, source_name, logits.shape[1])
+    return ScoredNetworks([source, *scored], {source.name: True} | white_box, source.name, logits.shape[1])

@@ -1,8 +1,8 @@
-"""What the cells of a study cost, before any of them is run."""
+"""`backward_passes`: how many an attack makes, counted before any run, for `study --dry-run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,8 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
         by: of the ensemble, see `Ensemble`.
 
     Returns:
-        The number, or None where that network is none for the attack, which names layers of another one, or needs an
-        ensemble; whether the source is one for it, its run will say.
+        The number; None where the attack cannot be run on that small network, because it names layers of another one or
+        needs an ensemble.
 
     Example:
         >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
@@ -44,17 +44,9 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
     return passes["backward"] / len(images)
 
 
-def ensemble(network: Mapping[str, Any]) -> tuple[int, Any]:
-    """How many networks a source is, and how they go together, by what a study says of it."""
-    settings = network.get("init_args")
-    settings = settings if isinstance(settings, Mapping) else {}
-    members = settings.get("members")
-    return len(members) if isinstance(members, list) else 1, settings.get("by", "logits")
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """For work so small that threads only wait for each other, on a busy machine for long."""
+    """Run in one thread: for work so small, several threads only wait for each other."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -64,7 +56,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Small(nn.Module):
-    """Curved, so that attacks which stop at their goal do not reach it at once."""
+    """A small network that is not linear, so that attacks which stop at their goal do not reach it at once."""
 
     classes = 5
 

@@ -1,4 +1,4 @@
-"""What networks say about a batch, and what becomes of a target that fails on it."""
+"""`Scorer`: the classes that networks predict for a batch, and what happens when a target fails on it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lightning_attack.predict.recovery import OnError, finite, refuse
 
 
 class Scorer:
-    """Asks networks for the classes of one batch's images, clean or adversarial.
+    """Gives the classes that each network predicts for one batch, clean or adversarial.
 
     Args:
         networks: images (B, 3, H, W) in [0, 1] to logits, by name.
         source: name of the source, whose failures are always errors.
         images: names of the images.
-        on_error: whether a target that fails is an error.
+        on_error: whether a target that fails is an error (`raise`), or its classes are zeros and it is in `failed`.
 
     Attributes:
-        failed: for each image the targets that fail on it, with the reason.
+        failed: for each image the targets that failed on it, by name, with the reason.
 
     Example:
         >>> score = Scorer({"a": nn.Identity()}, source="b", images=["x", "y"], on_error="skip")
@@ -41,12 +41,12 @@ class Scorer:
 
         Args:
             name: of the network.
-            images: what it is shown.
-            keep: gets the logits too.
+            images: (B, 3, H, W) in [0, 1].
+            keep: the logits are appended to it.
 
         Raises:
-            ImageError: the network gives NaN, or as a target fails, where that is an error.
-            Exception: what the source raises; of a target that memory is short.
+            ImageError: the source gives NaN, or with `on_error="raise"` a target fails.
+            Exception: what the source raises; what a target raises when memory runs out.
         """
         reason = f"'{name}' gives NaN or infinite logits"
         try:

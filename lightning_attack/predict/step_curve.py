@@ -1,9 +1,10 @@
-"""`StepCurve`: how well the other networks are fooled after 5, 10, 15, ... steps of an attack, in the run itself."""
+"""`StepCurve`: after which steps of an attack its images are scored too; `WatchedSteps`: those images of one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.metrics import confusion_matrices
 
 POINTS = 10
-"""About how many points a curve has, where nothing else is said."""
+"""About how many points a curve has, unless somebody says after how many steps."""
 
 
 @dataclass(frozen=True)
@@ -34,34 +35,34 @@ class StepCurve:
     steps: tuple[int, ...]
 
     @classmethod
-    def of(cls, attack: Attack, every: int | None = None) -> StepCurve:
-        """Every so many steps of an attack, and its last; None: about ten points.
+    def of(cls, attack: Attack, every: int | Literal["auto"] = "auto") -> StepCurve:
+        """Every so many steps of an attack, and its last; `auto`: about ten points.
 
         Raises:
             AttackError: every < 1, or the attack cannot be watched step by step.
         """
-        if every is not None and every < 1:
-            raise AttackError(f"curve_every={every}: must be 1 or more (or null: no curve)")
+        if every != "auto" and (not isinstance(every, int) or every < 1):
+            raise AttackError(f"curve_every={every}: must be 1 or more, or auto (or null: no curve)")
         try:
             attack.check_watchable()
         except AttackError as error:
             raise AttackError(f"no curve over the steps: {error} (or leave out --curve and curve_every)") from error
         last: int = attack.steps  # type: ignore[attr-defined]
-        every = every or max(1, last // POINTS)
-        return cls((*range(every, last, every), last))
+        between = max(1, last // POINTS) if every == "auto" else every
+        return cls((*range(between, last, between), last))
 
-    def watch(self) -> Watched:
-        """What is to see the steps of one batch."""
-        return Watched(self.steps[:-1])
+    def watch(self) -> WatchedSteps:
+        """For one batch, what the attack is to show its images to."""
+        return WatchedSteps(self.steps[:-1])
 
 
 @dataclass
-class Watched:
-    """The images after some steps of one batch; given to an attack as `watch`.
+class WatchedSteps:
+    """The images after some steps of the attack on one batch; given to the attack as `watch`.
 
     Attributes:
-        wanted: numbers of steps.
-        images: for each of them that was seen the images, (B, 3, H, W).
+        wanted: numbers of steps, from 1.
+        images: for each of these steps that is over its images, (B, 3, H, W).
     """
 
     wanted: Sequence[int]
@@ -82,9 +83,9 @@ class Watched:
         """Confusion matrices along the curve, (B, networks, steps, C, C) int64.
 
         Args:
-            classes: what a network, by name, predicts for images, (B, H, W).
-            saved: images as they would be saved.
-            last: for each network what it predicts after the last step, which is known already.
+            classes: gives the classes (B, H, W) that a network, by name, predicts for images.
+            saved: gives images as they would be saved.
+            last: for each network its predictions after the last step, which are known already.
             labels: (B, H, W), 255 = ignored.
             num_classes: C.
 
@@ -93,7 +94,7 @@ class Watched:
 
         Example:
             >>> labels, images = torch.tensor([[[0, 1]]]), torch.zeros(1, 3, 1, 2)
-            >>> watched = Watched([1])
+            >>> watched = WatchedSteps([1])
             >>> watched(0, images)
             >>> counts = watched.count(lambda name, one: labels, lambda one: one, {"a": 1 - labels}, labels, 2)
             >>> counts.tolist()

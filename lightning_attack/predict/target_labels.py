@@ -1,18 +1,16 @@
-"""The classes that the pixels of a targeted run shall take."""
+"""The classes to which a targeted run pulls pixels."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.predict.batches import Batch, BatchError
 
 
 def check_target_labels(target_labels: int | str | None, num_classes: int) -> int | str | None:
-    """The wish as it is: a class, `least_likely`, `masks` or None.
+    """`target_labels` as it is, if it is a class, `least_likely`, `masks` or None.
 
     Raises:
         ValueError: it is none of these.
@@ -35,16 +33,17 @@ def check_target_labels(target_labels: int | str | None, num_classes: int) -> in
     return target_labels
 
 
-def wanted_classes(
-    target_labels: int | str | None, source: nn.Module, batch: Mapping[str, Any], labels: Tensor
-) -> Tensor | None:
-    """The classes that pixels shall take, (B, H, W), 255 = no wish; None if they shall only lose theirs.
+def wanted_classes(target_labels: int | str | None, source: nn.Module, batch: Batch, labels: Tensor) -> Tensor | None:
+    """The classes that pixels are to take, (B, H, W) int64, 255 = none wanted; None for an untargeted attack.
 
     Args:
-        target_labels: the wish.
-        source: the network whose least likely classes are meant.
-        batch: with `image`, and for `masks` with `target_mask`.
-        labels: (B, H, W), 255 = ignored.
+        target_labels: see `AttackModule`.
+        source: the network whose least likely classes are wanted.
+        batch: needs `image`, and for `masks` also `target_mask`.
+        labels: (B, H, W) int64, 255 = ignored.
+
+    Raises:
+        BatchError: the batch has no `target_mask`.
 
     Example:
         >>> wanted_classes(3, nn.Identity(), {}, torch.tensor([[[0, 255]]])).tolist()
@@ -53,6 +52,8 @@ def wanted_classes(
     if target_labels is None:
         return None
     if target_labels == "masks":
+        if "target_mask" not in batch:
+            raise BatchError("target_labels='masks' needs the wanted classes: the key 'target_mask' in each batch")
         return batch["target_mask"]
     if target_labels == "least_likely":
         with torch.no_grad():

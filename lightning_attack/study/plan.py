@@ -151,6 +151,21 @@ def share(found: list[Cell], part: str | None) -> list[Cell]:
     return found[int(match[1]) - 1 :: int(match[2])]
 
 
+def ensemble_of(network: Mapping[str, Any]) -> tuple[int, Any]:
+    """How many members a network of a study has, and by what it averages them, see `models.Ensemble`.
+
+    Example:
+        >>> ensemble_of({"class_path": "Ensemble", "init_args": {"members": [{}, {}], "by": "loss"}})
+        (2, 'loss')
+        >>> ensemble_of({"class_path": "TrainedModel"})
+        (1, 'logits')
+    """
+    settings = network.get("init_args")
+    settings = settings if isinstance(settings, Mapping) else {}
+    members = settings.get("members")
+    return len(members) if isinstance(members, list) else 1, settings.get("by", "logits")
+
+
 def inline(part: Mapping[str, Any]) -> str:
     """A part of a configuration in one line."""
     return yaml.dump(dict(part), Dumper=_Plain, default_flow_style=True, width=10**9, sort_keys=False).strip()

@@ -201,11 +201,11 @@ def test_a_predict_step_waits_no_more_for_more_steps(monkeypatch):
             network(), transegpgd_mi_di_ti(steps=steps), {"other": ensemble("logits")}, engine="eager"
         )
         batch = {"image": images, "mask": labels, "index": torch.arange(2)}
-        expected = module.predict_step(batch, 0)["adversarial"]
+        expected = module.predict_step(batch, 0).adversarial
         with PretendedDevice() as device:
             module, batch = module.to(DEVICE), {name: values.to(DEVICE) for name, values in batch.items()}
             device.waits.clear()
-            assert torch.equal(module.predict_step(batch, 0)["adversarial"].host, expected)
+            assert torch.equal(module.predict_step(batch, 0).adversarial.host, expected)
         found.append(Counter(device.waits))
     assert found[0]
     assert found[0] == found[1]

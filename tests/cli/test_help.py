@@ -32,6 +32,8 @@ def test_help_is_short_and_has_all_of_our_options(capsys, monkeypatch, command, 
     shown = set(re.findall(r"^  --([\w.]+)", text.partition("\nmore:")[0], re.MULTILINE))
     expected = {f"model.{name}" for name in inspect.signature(model).parameters}
     expected |= {f"data.{name}" for name in inspect.signature(data.SegmentationDataModule).parameters}
+    if command == "predict":  # set by --on_error, and by studies
+        expected -= {"model.on_error", "data.on_error", "model.clean_cache"}
     expected |= {f"trainer.{name}" for name in (TRAINER | FIT if command == "fit" else TRAINER)}
     assert {name for name in shown if name.startswith(("model.", "data.", "trainer."))} == expected
     # An option, its kind of value and what it is for, on one line or on two.

@@ -222,11 +222,11 @@ def test_the_module_attacks_each_window():
     module = AttackModule(float32(), pgd(**BUDGET), windows=windows, quantize=False)
     outputs = module.predict_step(batch, 0)
     assert module.attack.name == "pgd"
-    assert outputs["passes"]["backward"] == 3 * len(windows.grid(24, 40))
-    assert len(outputs["figures"]) == 3
+    assert outputs.passes["backward"] == 3 * len(windows.grid(24, 40))
+    assert len(outputs.figures) == 3
     whole = AttackModule(float32(), pgd(**BUDGET), windows=Windows(20, 0.5), quantize=False).predict_step(batch, 0)
-    assert whole["passes"]["backward"] == 3
-    assert not torch.equal(outputs["adversarial"], whole["adversarial"])
+    assert whole.passes["backward"] == 3
+    assert not torch.equal(outputs.adversarial, whole.adversarial)
 
 
 def test_features_need_one_pass():

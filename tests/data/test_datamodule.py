@@ -214,16 +214,16 @@ def test_partners_are_others_by_permutations(count):
 def test_partners_come_in_the_size_of_their_photo():
     scenes = Scenes(scene(8, 8), scene(6, 10))
     data = SegmentationDataModule(scenes)
-    data.partners_seed = 0
+    data.set_partners(0)
     first, second = data.predict_dataloader()
     assert first["partners"].shape == (1, 3, 3, 8, 8)
     assert second["partners"].shape == (1, 3, 3, 6, 10)
     same = SegmentationDataModule(Scenes(scene(8, 8), scene(8, 8)), batch_size=2)
-    same.partners_seed = 0
+    same.set_partners(0)
     (batch,) = same.predict_dataloader()
     assert torch.equal(batch["partners"][:, 0], batch["image"].flip(0))
     single = SegmentationDataModule(Scenes(scene(8, 8)))
-    single.partners_seed = 0
+    single.set_partners(0)
     with pytest.raises(DataError, match="mixes photos, but the run has 1"):
         single.predict_dataloader()
 
@@ -238,7 +238,7 @@ def test_fewer_photos_for_validation_than_processes():
 def test_finished_photos_are_not_read_again():
     data = SegmentationDataModule(Scenes(*[scene(8, 8) for _ in range(5)]), every=2)
     assert data.indices() == [0, 2, 4]
-    data.finished = frozenset({1, 2})
+    data.skip([1, 2])
     assert [batch["index"].tolist() for batch in data.predict_dataloader()] == [[0], [4]]
 
 

@@ -26,14 +26,13 @@ def test_networks_see_clean_photos_once():
     source, target = (SegmentationModel(curved(torch.float32, seed)) for seed in (0, 1))
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = {"image": images, "index": torch.tensor([0, 1]), "digest": ["a", "b"]}
-    kept = CleanPredictions()
+    cache = CleanPredictions()
 
     def outputs(attack, batch):
-        module = AttackModule(source, attack, {"target": target})
-        module.kept = kept
+        module = AttackModule(source, attack, {"target": target}, clean_cache=cache)
         seen = []
         hook = module.scored[1].register_forward_pre_hook(lambda network, given: seen.append(len(given[0])))
-        preds = module.predict_step(batch, 0)["preds"]
+        preds = module.predict_step(batch, 0).preds
         hook.remove()
         return seen, preds
 
@@ -74,9 +73,9 @@ def test_the_source_sees_clean_photos_once(attack, settings, lent, monkeypatch):
     monkeypatch.setattr(AttackModule, "_lends", False)
     again = module_of(attack, settings)
     expected = again.predict_step(batch, 0)
-    assert torch.equal(found["adversarial"], expected["adversarial"])
-    assert not torch.equal(found["adversarial"], images)
-    assert found["passes"] == expected["passes"]
+    assert torch.equal(found.adversarial, expected.adversarial)
+    assert not torch.equal(found.adversarial, images)
+    assert found.passes == expected.passes
     assert len(again.seen) - len(seen) == lent
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_attack.attacks import pgd
+from lightning_attack.attacks import Given, Linf, NoAttack, pgd
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.cli.main import main
+from lightning_attack.common.windows import Windows
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.predict.module import AttackModule
 
@@ -114,6 +115,96 @@ def test_images_that_cannot_be_scored_are_left_out_on_wish(attacked, predict, tm
     reasons = [one["error"] for one in report["skipped"]]
     assert "has no adversarial image" in reasons[0]
     assert "more than the budget of 8/255: at row 0, column 0, red" in reasons[1]
+
+
+class Tiny(torch.nn.Module):
+    """A network that can be attacked, and scored."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def batch_of_theirs(**more):
+    """Floating images 7.65 levels away, one of them without a label, and a region that does not matter."""
+    images = (torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    away = torch.where(images < 0.5, images + 0.03, images - 0.03)
+    mask = torch.zeros(3, 8, 8, dtype=torch.int64)
+    mask[1] = 255
+    return {"image": images, "mask": mask, "index": torch.arange(3), "adversarial": away} | more
+
+
+@pytest.mark.parametrize("attack", [NoAttack("theirs"), Given("theirs")], ids=lambda attack: type(attack).__name__)
+@pytest.mark.parametrize("eps", [None, 0.03, torch.full((3,), 0.03), torch.tensor(8 / 255)], ids=str)
+def test_given_images_are_scored_as_they_are(attack, eps):
+    """What the module did before there was `Given`: it replaced the result of `NoAttack`, and rounded inside `Linf`."""
+    batch = batch_of_theirs(region=torch.zeros(3, 8, 8, dtype=torch.bool))
+    batch |= {} if eps is None else {"adversarial_eps": eps}
+    away, clean = batch["adversarial"], batch["image"]
+    expected = (
+        (away * 255).round().clamp(0, 255) / 255
+        if eps is None
+        else Linf(
+            float(torch.as_tensor(eps, dtype=torch.float64 if isinstance(eps, float) else None).flatten()[0])
+        ).quantize(clean, away)
+    )
+    output = AttackModule(Tiny(), attack).predict_step(batch, 0)
+    assert torch.equal(output.adversarial, expected)
+    assert torch.equal(output.preds["tiny"]["adversarial"], Tiny()(expected).argmax(1))
+    assert output.passes == {"forward": 0, "backward": 0}
+    assert output.figures == []
+    floats = AttackModule(Tiny(), attack, quantize=False, exact=True).predict_step(batch, 0)
+    assert torch.equal(floats.adversarial, away)
+
+
+def test_nan_in_a_given_image_leaves_that_image_out():
+    batch = batch_of_theirs()
+    batch["adversarial"][1, 0, 0, 0] = torch.nan
+    output = AttackModule(Tiny(), Given(), on_error="skip").predict_step(batch, 0)
+    assert output.index.tolist() == [0, 2]
+    assert [index for index, *_ in output.skipped] == [1]
+
+
+def test_given_alone_in_python():
+    batch = batch_of_theirs()
+    clean, mask, theirs = batch["image"], batch["mask"], batch["adversarial"]
+    attack = Given().with_images(theirs)
+    assert torch.equal(attack(Tiny(), clean, mask), theirs)
+    assert attack.settings() == Given().settings() == {"class": "Given", "name": "given"}
+    for images, says in (
+        (theirs[:2], r"adversarial images are \(2, 3, 8, 8\) torch.float32; expected \(3, 3, 8, 8\)"),
+        ((theirs * 255).byte(), "torch.uint8; expected"),
+        (theirs * 255, r"range over \[\d.*\]; expected \[0, 1\]: divide 8-bit images by 255"),
+    ):
+        with pytest.raises(AttackError, match=says):
+            Given().with_images(images)(Tiny(), clean, mask)
+    with pytest.raises(AttackError, match=r"made elsewhere, and there are none: give --data.adversarial_root=FOLDER"):
+        Given()(Tiny(), clean, mask)
+
+
+@pytest.mark.parametrize("attack", ["window", "image"])
+def test_windows_leave_given_images_alone(attack):
+    batch, windows = batch_of_theirs(), Windows(6, 0.5, attack=attack)
+    for kind in (Given(), NoAttack()):
+        output = AttackModule(Tiny(), kind, windows=windows, quantize=False).predict_step(batch, 0)
+        assert torch.equal(output.adversarial, batch["adversarial"])
+
+
+def test_given_from_the_command_line(attacked, predict, tmp_path, capsys):
+    words = (LIMIT, f"--data.adversarial_root={attacked / 'images'}", "--data.adversarial_eps=8/255")
+    assert predict(*words, NO_ATTACK, "--run_name=before") == 0
+    assert predict(*words, "--model.attack=Given", "--model.attack.name=no_attack", "--run_name=now") == 0
+    results = tmp_path / "results"
+    assert (results / "now" / "transfer.csv").read_bytes() == (results / "before" / "transfer.csv").read_bytes()
+    assert images(results / "now").keys() == images(results / "before").keys()
+    capsys.readouterr()
+    assert predict(LIMIT, "--model.attack=Given", "--run_name=none") == 2
+    assert "there are none: give --data.adversarial_root=FOLDER" in capsys.readouterr().err
+    assert not (results / "none").exists()
 
 
 def test_another_attack_refuses_images_that_were_attacked():

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -57,7 +57,7 @@ def run(module, data, **arguments):
 
 
 def joined(outputs, key):
-    return torch.cat([output[key] for output in outputs])
+    return torch.cat([getattr(output, key) for output in outputs])
 
 
 class Copying(SegmentationDataModule):
@@ -103,23 +103,23 @@ def test_output():
     assert module.target_names == ["a", "b"]
     assert module.white_box == {"a": True, "b": False}
     for output, batch in zip(outputs, batches, strict=True):
-        adversarial, images = output["adversarial"], batch["image"]
+        adversarial, images = output.adversarial, batch["image"]
         levels = adversarial * 255
         assert torch.equal(adversarial, levels.round() / 255)
         assert ((levels - images * 255).round().abs() <= 8).all()
-        assert torch.equal(output["labels"], batch["mask"])
+        assert torch.equal(output.labels, batch["mask"])
         for name, network in (("a", module.source), ("b", module.scored[1])):
             with torch.no_grad():
-                assert torch.equal(output["preds"][name]["clean"], network(images).argmax(1))
-                assert torch.equal(output["preds"][name]["adversarial"], network(adversarial).argmax(1))
-        assert len(output["figures"]) == 4
-        for figures in output["figures"]:
+                assert torch.equal(output.preds[name]["clean"], network(images).argmax(1))
+                assert torch.equal(output.preds[name]["adversarial"], network(adversarial).argmax(1))
+        assert len(output.figures) == 4
+        for figures in output.figures:
             assert {name: len(values) for name, values in figures.items()}.items() >= {
                 ("loss", len(images)),
                 ("p_t", len(images)),
                 ("stage_two", len(images)),
             }
-        assert output["seconds"] > 0
+        assert output.seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_output():
 )
 def test_passes_are_counted_per_image(attack, forward, backward):
     for output in run(AttackModule(model(), attack), scenes(3, batch_size=2)):  # a full batch and a half one
-        assert output["passes"] == {"forward": forward, "backward": backward}
+        assert output.passes == {"forward": forward, "backward": backward}
 
 
 def test_source_among_the_targets_is_scored_once_as_white_box():
@@ -144,13 +144,13 @@ def test_source_among_the_targets_is_scored_once_as_white_box():
     assert module.white_box == {"other": False, "twin": True}  # no row of its own for the source
     assert twin.network.calls == 1  # the probe
     assert source.network.calls == 1 + 1 + 1 + 1  # probe, clean, one step, adversarial
-    assert set(outputs[0]["preds"]) == {"other", "twin"}
+    assert set(outputs[0].preds) == {"other", "twin"}
 
 
 def test_without_targets_the_source_is_scored():
     module = AttackModule(model(0, "a"), fgsm())
     assert module.white_box == {"a": True}
-    assert set(run(module, scenes(1))[0]["preds"]) == {"a"}
+    assert set(run(module, scenes(1))[0].preds) == {"a"}
 
 
 def test_one_name_for_two_networks():
@@ -202,7 +202,7 @@ def test_a_raw_network_takes_the_images_as_they_are():
     output = run(module, scenes(1))[0]
     assert module.target_names == ["net", "other"]
     same = run(AttackModule(SegmentationModel(raw), pgd(steps=2)), scenes(1))[0]
-    assert torch.equal(output["adversarial"], same["adversarial"])
+    assert torch.equal(output.adversarial, same.adversarial)
 
 
 def test_an_exported_network_is_attacked_like_the_eager_one(tmp_path):
@@ -229,9 +229,9 @@ def test_without_masks_the_clean_prediction_is_the_label():
     source = model(0, "a")
     module = AttackModule(source, pgd(steps=3), {"other": model(1), "twin": model(0)})
     for output in run(module, SegmentationDataModule(Unlabelled(), batch_size=2)):
-        assert torch.equal(output["labels"], output["preds"]["twin"]["clean"])
-        assert not torch.equal(output["labels"], output["preds"]["other"]["clean"])
-        assert not torch.equal(output["preds"]["twin"]["adversarial"], output["labels"])
+        assert torch.equal(output.labels, output.preds["twin"]["clean"])
+        assert not torch.equal(output.labels, output.preds["other"]["clean"])
+        assert not torch.equal(output.preds["twin"]["adversarial"], output.labels)
 
 
 def test_quantize_false_scores_the_floats():
@@ -239,11 +239,11 @@ def test_quantize_false_scores_the_floats():
     module = AttackModule(model(), attack, quantize=False)
     output = run(module, data)[0]
     batch = next(iter(data.predict_dataloader()))
-    levels = output["adversarial"] * 255
+    levels = output.adversarial * 255
     assert (levels - levels.round()).abs().max() > 0.1
-    assert (output["adversarial"] - batch["image"]).abs().max() <= 8 / 255 + 1e-6
+    assert (output.adversarial - batch["image"]).abs().max() <= 8 / 255 + 1e-6
     with torch.no_grad():
-        assert torch.equal(output["preds"]["net"]["adversarial"], module.source(output["adversarial"]).argmax(1))
+        assert torch.equal(output.preds["net"]["adversarial"], module.source(output.adversarial).argmax(1))
 
 
 ATTACKS = [pgd(steps=3), transegpgd_mi(steps=4, random_start=True, input_transforms=[InputDiversity()])]
@@ -257,7 +257,7 @@ def test_batch_size_and_order_do_not_matter(attack):
         module = AttackModule(model(), attack, {"b": model(1)})
         outputs = run(module, loader)
         rows = [order.index(index) for index in range(5)]
-        preds = torch.cat([output["preds"]["b"]["adversarial"] for output in outputs])
+        preds = torch.cat([output.preds["b"]["adversarial"] for output in outputs])
         return joined(outputs, "adversarial")[rows], preds[rows]
 
     # oneDNN chooses its kernels by the size of the batch, which round differently.
@@ -292,9 +292,9 @@ def test_every_and_limit_do_not_change_an_image():
 
 
 def test_status_says_what_is_done():
-    module, said = AttackModule(model(0, "a"), pgd(steps=2), {"b": model(1)}), []
-    module.on_status = said.append
-    run(module, scenes(1))
+    module, listener, said = AttackModule(model(0, "a"), pgd(steps=2), {"b": model(1)}), Callback(), []
+    listener.on_attack_status = said.append
+    run(module, scenes(1), callbacks=[listener])
     assert said == ["clean prediction", "pgd step 1", "pgd step 2", "scoring a", "scoring b"]
 
 

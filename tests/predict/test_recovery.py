@@ -56,9 +56,8 @@ def network(fault=None, seed=0, name="net"):
 
 def run(folder, source=None, targets=None, on_error="raise", batch_size=2, dataset=SCENES):
     callbacks = [RunFolder(str(folder), "run"), ImageWriter(), ImageLogger(), TransferMetrics(table=False)]
-    module = AttackModule(source or network(name="source"), pgd(steps=2), targets)
-    data = SegmentationDataModule(dataset, batch_size=batch_size)
-    module.on_error = data.on_error = on_error
+    module = AttackModule(source or network(name="source"), pgd(steps=2), targets, on_error=on_error)
+    data = SegmentationDataModule(dataset, batch_size=batch_size, on_error=on_error)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=callbacks, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.predict(module, datamodule=data, return_predictions=False)
@@ -223,7 +222,7 @@ def test_what_becomes_of_the_outputs_does_not_matter(tmp_path, monkeypatch):
     write = ImageWriter._write
 
     def spoil(trainer, module, outputs, *_):
-        for value in [*outputs.values()]:
+        for value in [*vars(outputs).values()]:
             if isinstance(value, torch.Tensor):
                 value.zero_()
             elif isinstance(value, list | dict):

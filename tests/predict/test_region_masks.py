@@ -29,7 +29,7 @@ from lightning_attack.callbacks.transfer_metrics import COLUMNS
 from lightning_attack.data import DataError, ImageFolder, SegmentationDataModule
 from lightning_attack.models import Ensemble, TrainedModel
 from tests.attacks.toys import curved, half_right, scene
-from tests.callbacks.test_results import miou_by_hand
+from tests.callbacks.test_transfer_metrics import miou_by_hand
 from tests.cli.test_main import folder_arguments, photos, rows, the_run
 
 L2 = {"norm": "l2", "eps": 1.0, "steps": 3, "step_size": 0.6}

@@ -46,8 +46,7 @@ def network(seed=0, name="net", **faults):
 def run(folder, attack, batch_size=2, source=None, other=None, on_error="raise", **arguments):
     callbacks = [RunFolder(str(folder), "run"), metrics := TransferMetrics(table=False)]
     targets = {"other": other or network(1)}
-    module = AttackModule(source or network(name="source"), attack, targets, **arguments)
-    module.on_error = on_error
+    module = AttackModule(source or network(name="source"), attack, targets, on_error=on_error, **arguments)
     data = SegmentationDataModule(SCENES, batch_size=batch_size)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=callbacks, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip

@@ -118,10 +118,10 @@ def test_wanted_classes(kind, tmp_path):
     module = AttackModule(source, attack, target_labels=kind, quantize=False)
     for output, batch in zip(run(module, data), data.predict_dataloader(), strict=True):
         images, labels = batch["image"], batch["mask"]
-        assert torch.equal(output["labels"], labels)  # what mIoU is counted against
+        assert torch.equal(output.labels, labels)  # what mIoU is counted against
         assert (labels == 255).any()
         if kind is None:
-            assert "target_labels" not in output
+            assert output.target_labels is None
             continue
         if kind == "masks":
             half = (torch.arange(32) < 16)[None, :, None]
@@ -130,16 +130,16 @@ def test_wanted_classes(kind, tmp_path):
             with torch.no_grad():
                 wanted = source(images).argmin(1) if kind == "least_likely" else torch.full_like(labels, kind)
             expected = torch.where(labels == 255, 255, wanted)
-        assert torch.equal(output["target_labels"], expected)
+        assert torch.equal(output.target_labels, expected)
         adversarial = attack(source, images, expected, targeted=True)
-        assert torch.equal(output["adversarial"], adversarial)
+        assert torch.equal(output.adversarial, adversarial)
 
 
 def test_without_masks_wishes_are_for_all_pixels(tmp_path):
     photos(tmp_path, 1, (8, 8))
     data = SegmentationDataModule(ImageFolder(str(tmp_path / "photos")))
     (output,) = run(AttackModule(network(), bim(steps=1), target_labels=2), data)
-    assert (output["target_labels"] == 2).all()
+    assert (output.target_labels == 2).all()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_wishes_do_not_depend_on_the_batch():
     with torch.backends.mkldnn.flags(enabled=False):
         one, three = (run(AttackModule(network(), bim(steps=2), target_labels="least_likely"), part) for part in data)
     for key in ("target_labels", "adversarial"):
-        assert torch.equal(torch.cat([output[key] for output in one]), three[0][key])
+        assert torch.equal(torch.cat([getattr(output, key) for output in one]), getattr(three[0], key))
 
 
 # The command line.

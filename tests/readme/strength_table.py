@@ -59,8 +59,8 @@ def score(module: AttackModule, attack: Attack, seed: int, batches: list[dict[st
     scores = {name: SegmentationScores(module.num_classes) for name in module.target_names}
     for number, batch in enumerate(batches):
         output = module.predict_step(batch, number)
-        for name, preds in output["preds"].items():
-            scores[name].update(preds["adversarial"], output["labels"])
+        for name, preds in output.preds.items():
+            scores[name].update(preds["adversarial"], output.labels)
     source, *targets = (100 * float(one.compute()["miou"]) for one in scores.values())
     return source, sum(targets) / len(targets)
 
