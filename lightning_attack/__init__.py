@@ -1,4 +1,7 @@
-"""How well do adversarial examples made on one segmentation network fool the others?"""
+"""How well do adversarial examples made on one segmentation network fool the others?
+
+.. include:: ../README.md
+"""
 
 from lightning_attack.common import moved
 from lightning_attack.common.lazy import lazy_names
