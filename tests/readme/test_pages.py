@@ -55,7 +55,8 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_named_files_exist(page):
-    for name in re.findall(r"(?<![\w/{*])(?:configs|tests|lightning_attack)/[\w/]+\.(?:yaml|py|sh|sbatch)", PAGES[page]):
+    named = r"(?<![\w/{*])(?:configs|tests|lightning_attack)/[\w/]+\.(?:yaml|py|sh|sbatch)"
+    for name in re.findall(named, PAGES[page]):
         assert (ROOT / name).is_file(), name
 
 
