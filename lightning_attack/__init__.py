@@ -1,7 +1,4 @@
-"""How well do adversarial examples made on one segmentation network fool the others?
-
-.. include:: ../README.md
-"""
+"""How well do adversarial examples made on one segmentation network fool the others?"""
 
 from lightning_attack.common import moved
 from lightning_attack.common.lazy import lazy_names
