@@ -1,4 +1,7 @@
-"""Adversarial attacks on segmentation networks: four kinds of parts, one loop, presets. Torch only."""
+"""Adversarial attacks on segmentation networks: four kinds of parts, one loop, presets. Torch only.
+
+.. include:: README.md
+"""
 
 from lightning_attack.attacks.base import Attack, NoAttack
 from lightning_attack.attacks.errors import AttackError

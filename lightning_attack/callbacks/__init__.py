@@ -1,4 +1,7 @@
-"""What happens around attacks: score, save, show. Callbacks know what `AttackModule` returns, and no attack."""
+"""What happens around attacks: score, save, show. Callbacks know what `AttackModule` returns, and no attack.
+
+.. include:: README.md
+"""
 
 from lightning_attack.callbacks.graceful_stop import GracefulStop
 from lightning_attack.callbacks.image_logger import ImageLogger

@@ -1,1 +1,4 @@
-"""The command line: the only place that knows all parts."""
+"""The command line: the only place that knows all parts.
+
+.. include:: README.md
+"""

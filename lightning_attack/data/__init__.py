@@ -1,4 +1,7 @@
-"""Data sets with label maps, and the batches that attacks and networks see."""
+"""Data sets with label maps, and the batches that attacks and networks see.
+
+.. include:: README.md
+"""
 
 from lightning_attack.data.ade20k import ADE20K
 from lightning_attack.data.augment import Augment

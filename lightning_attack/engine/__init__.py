@@ -1,4 +1,7 @@
-"""Frozen networks made fast: knows torch, and no attack and no network of the project."""
+"""Frozen networks made fast: knows torch, and no attack and no network of the project.
+
+.. include:: README.md
+"""
 
 from lightning_attack.engine.cross_entropy import cross_entropy
 from lightning_attack.engine.memory import keep_freed_memory, out_of_memory

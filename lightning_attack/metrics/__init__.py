@@ -1,4 +1,7 @@
-"""Scores of predictions, sizes of perturbations, and where pixels flip."""
+"""Scores of predictions, sizes of perturbations, and where pixels flip.
+
+.. include:: README.md
+"""
 
 from lightning_attack.common.lazy import lazy_names
 

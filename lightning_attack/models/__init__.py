@@ -1,4 +1,7 @@
-"""Networks as functions from [0, 1] images to logits of the same size."""
+"""Networks as functions from [0, 1] images to logits of the same size.
+
+.. include:: README.md
+"""
 
 from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble

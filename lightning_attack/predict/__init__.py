@@ -1,6 +1,8 @@
 """Attack and score batches in Lightning's `Trainer.predict`.
 
 `AttackModule` is the LightningModule, `Batch` what it takes, `AttackOutput` what it returns.
+
+.. include:: README.md
 """
 
 from lightning_attack.predict.batches import Batch, BatchError

@@ -1,4 +1,7 @@
-"""Finished runs side by side: tables, intervals and a page. Reads run folders; knows no attack and no network."""
+"""Finished runs side by side: tables, intervals and a page. Reads run folders; knows no attack and no network.
+
+.. include:: README.md
+"""
 
 from lightning_attack.report.collect import collect
 from lightning_attack.report.command import report

@@ -1,4 +1,7 @@
-"""Networks trained as Lightning modules: the task, adversarial training, and what is shown and saved of it."""
+"""Networks trained as Lightning modules: the task, adversarial training, and what is shown and saved of it.
+
+.. include:: README.md
+"""
 
 from lightning_attack.training.adversarial_training import AdversarialTraining
 from lightning_attack.training.example_predictions import ExamplePredictions
