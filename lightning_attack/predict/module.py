@@ -19,7 +19,7 @@ from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.background import Behind
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision
-from lightning_attack.models.acceleration import FastNetworks, weakly
+from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
 from lightning_attack.predict.batches import divide, join
@@ -124,7 +124,7 @@ class AttackModule(LightningModule):
         """What the networks said about clean photos under other attacks, and will be asked under the next ones."""
         freeze(self)
         self.engine, self.precision = engine, precision
-        self._fast = FastNetworks(networks.scored, engine, precision, weakly(self._say))
+        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
         self._memory = PeakMemory()
 
     def _say(self, status: str) -> None:
