@@ -1,4 +1,4 @@
-"""`AttackError`: what only the first look at the model can show."""
+"""`AttackError`, in a file of its own so that every module of the attacks can import it."""
 
 
 class AttackError(ValueError):

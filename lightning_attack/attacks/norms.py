@@ -1,4 +1,4 @@
-"""The budget: in which norm a perturbation is measured, how it steps, and how it is kept inside."""
+"""`Norm`: the ball around each image that its perturbation stays in, and the steps inside it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.random import Draws
-from lightning_attack.common.pixels import Pixels, parse_pixels
-
-LEVELS = 255
+from lightning_attack.common.pixels import LEVELS, Pixels, parse_pixels
 
 
 class Norm(ABC):

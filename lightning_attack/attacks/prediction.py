@@ -1,4 +1,4 @@
-"""`Prediction`: what a model says about a batch, with the quantities that objectives share."""
+"""`Prediction`: logits and labels of a batch, and the quantities that objectives share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`to_device`: a copy from the host to a device that the host does not wait for."""
+"""`to_device`: copy numbers to a device without making the host wait."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """Numbers of the host, on a device.
+    """Copy a tensor from the CPU to a device, without waiting for the device.
 
-    A copy out of ordinary memory may wait until the device has done all it was asked before, whatever `non_blocking`
-    says; one out of pinned memory lines up behind it. Torch gives pinned memory away again only when it has been read.
+    A copy from ordinary memory may wait until the device has finished all earlier work, whatever `non_blocking` says; a
+    copy from pinned memory is queued. Torch reuses pinned memory only after it has been read.
 
     Args:
         values: on the CPU.

@@ -1,8 +1,11 @@
-"""Sizes in pixels of [0, 1] images, written as a number or as a fraction such as `8/255`."""
+"""Pixels: the levels of 8-bit images, and sizes of [0, 1] pixels as numbers or fractions such as `8/255`."""
 
 from __future__ import annotations
 
 import math
+
+LEVELS = 255
+"""Steps between black and white in 8-bit images: pixels of [0, 1] images on their grid are multiples of 1/255."""
 
 Pixels = float | str
 """A size in pixels of [0, 1] images: `0.03`, `"8/255"`."""

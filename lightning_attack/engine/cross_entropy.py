@@ -1,4 +1,4 @@
-"""The cross-entropy of each pixel, whose gradient comes from the softmax that it has computed anyway."""
+"""Cross-entropy of each pixel, whose gradient reuses the softmax of the forward pass."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from lightning_attack.common.labels import IGNORE_INDEX
+
 REGISTER = 16
 """Least number of classes for which the softmax over neighbours in memory is fast: the floats in a register."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each pixel, and the log-probabilities that it is read from.
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each pixel, and the log-probabilities that it was computed from.
 
         L_i = -log p_y,  p = softmax(z_i);  0 where the label is ignored
         dL_i / dz_k = p_k - [k = y]
@@ -27,7 +29,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> tu
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) int64.
-        ignore_index: label of the pixels that have no say.
+        ignore_index: label of the pixels whose loss is 0.
 
     Returns:
         The losses (B, H, W), and log p (B, C, H, W) without history: gradients flow through the losses only.

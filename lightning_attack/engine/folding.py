@@ -39,7 +39,7 @@ def _fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     if node.target == aten.native_batch_norm.default and given[5]:
         return  # it uses the statistics of the batch
     results = [user for user in node.users if user.target is operator.getitem and arguments(user)[1] == 0]
-    weight, bias, mean, variance = (constant(module, one) for one in given[1:5])
+    weight, bias, mean, variance = (constant(module, operand) for operand in given[1:5])
     if mean is None or variance is None or len(results) != len(node.users):
         return
     # In float64, so that nothing is lost where the variance is small.
@@ -68,14 +68,14 @@ def _scaled_convolution(module: fx.GraphModule, node: fx.Node, scale: Tensor, sh
     else:
         folded = weight.double() * scale.view(-1, 1, *ones)
     moved = shift if bias is None else shift + bias * scale
-    constants = (add_constant(module, node, one.to(weight.dtype)) for one in (folded, moved))
+    constants = (add_constant(module, node, values.to(weight.dtype)) for values in (folded, moved))
     node.args = (x, *constants, *settings)
     return node
 
 
 def _scaled(module: fx.GraphModule, before: fx.Node, x: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
     value = x.meta["val"]
-    scale, shift = (one.to(value.dtype).view(-1, *[1] * (value.ndim - 2)) for one in (scale, shift))
+    scale, shift = (factor.to(value.dtype).view(-1, *[1] * (value.ndim - 2)) for factor in (scale, shift))
     product = call(before, value, aten.mul.Tensor, x, add_constant(module, before, scale))
     return call(before, value, aten.add.Tensor, product, add_constant(module, before, shift))
 

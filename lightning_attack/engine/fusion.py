@@ -16,7 +16,7 @@ from lightning_attack.engine.internals import (
     CONVOLUTION_TRANSPOSED,
     IN_PLACE_GRADIENTS,
 )
-from lightning_attack.engine.masks import join_sums, passed, passed_, unpooled
+from lightning_attack.engine.masks import join_sums, masked, masked_, unpooled
 from lightning_attack.engine.pointwise import pointwise
 from lightning_attack.engine.strided import shuffled, spread, thinned
 
@@ -30,7 +30,7 @@ _IN_PLACE: dict[Any, Any] = {
     aten.hardtanh.default: aten.hardtanh_.default,
     aten.silu.default: aten.silu_.default,
     aten.hardswish.default: aten.hardswish_.default,
-    passed: passed_,
+    masked: masked_,
 }
 
 _NEW = {

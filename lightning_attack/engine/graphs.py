@@ -14,7 +14,7 @@ BUILDING = threading.RLock()
 
 
 class UnsupportedError(Exception):
-    """A network that this floor cannot rewrite; the message names the operator or says why."""
+    """A network that the engine cannot rewrite; the message names the operator or says why."""
 
 
 def shape(node: fx.Node) -> tuple[int, ...]:
@@ -35,7 +35,7 @@ def outputs(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
-    """What an operator is called with; which types these have is the operator's affair."""
+    """The positional arguments of a call, of whatever types the operator takes."""
     return node.args
 
 
@@ -86,7 +86,7 @@ def call(
 
 
 def replace(old: fx.Node, new: fx.Node) -> None:
-    """Put one node in the place of another and drop that."""
+    """Let all users of one node use another in its place, and erase it."""
     old.replace_all_uses_with(new)
     old.graph.erase_node(old)
 

@@ -1,4 +1,4 @@
-"""What the backward pass has to know of ReLU and of maxima, kept in a quarter of the memory or less."""
+"""What the backward pass needs of ReLU and max pooling, kept as masks and indices: a quarter of the memory or less."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ _RELU, _RELU_GRADIENT = aten.relu.default, aten.threshold_backward.default
 _MAXIMA, _MAXIMA_GRADIENT = aten.max_pool2d_with_indices.default, aten.max_pool2d_with_indices_backward.default
 
 BLOCK = 2**20
-"""Values looked at at once: few enough for the cache, so many that the calls cost nothing beside them."""
+"""Values processed at once: few enough for the cache, and enough of them that the calls cost nothing beside them."""
 
 
-def passed(gradient: Tensor, above: Tensor) -> Tensor:
-    """The gradient of ReLU: that of its results where they are above 0, elsewhere 0.
+def masked(gradient: Tensor, above: Tensor) -> Tensor:
+    """Gradient of ReLU: the gradient of its results where they are above 0, elsewhere 0.
 
     Args:
         gradient: of the results, of any floating type of 16, 32 or 64 bits.
         above: where they are above 0, bool, of the same shape.
 
     Example:
-        >>> passed(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([True, True, False]))
+        >>> masked(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([True, True, False]))
         tensor([ 1., -2.,  0.])
     """
-    return passed_(gradient.clone(), above)
+    return masked_(gradient.clone(), above)
 
 
-def passed_(gradient: Tensor, above: Tensor) -> Tensor:
-    """The same in the memory of the gradient."""
+def masked_(gradient: Tensor, above: Tensor) -> Tensor:
+    """`masked`, written into the memory of the gradient."""
     for part, known in _blocks(gradient, above):
         _pass(part, known)
     return gradient
 
 
-def passed_sum_(gradient: Tensor, other: Tensor, above: Tensor) -> Tensor:
-    """The same of the sum of two gradients, in the memory of the first."""
+def masked_sum_(gradient: Tensor, other: Tensor, above: Tensor) -> Tensor:
+    """`masked` of the sum of two gradients, written into the memory of the first."""
     for part, more, known in _blocks(gradient, other, above):
         _pass(part.add_(more), known)
     return gradient
 
 
 def rectified_sum_(values: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """ReLU of a sum, in the memory of its first term, and where it is above 0.
+    """ReLU of a sum, written into the memory of its first term, and a mask of where the result is above 0.
 
     Example:
         >>> rectified_sum_(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 1.0, -0.5]))
@@ -70,20 +70,20 @@ def _pass(gradient: Tensor, above: Tensor) -> None:
 
 def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Tensors of one shape in parts of `BLOCK` values; whole, if they do not lie in memory in the same order."""
-    if all(one.is_contiguous() for one in tensors):
-        flat = [one.view(-1) for one in tensors]
-    elif all(one.ndim == 4 and one.is_contiguous(memory_format=torch.channels_last) for one in tensors):
-        flat = [one.permute(0, 2, 3, 1).view(-1) for one in tensors]
+    if all(tensor.is_contiguous() for tensor in tensors):
+        flat = [tensor.view(-1) for tensor in tensors]
+    elif all(tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors):
+        flat = [tensor.permute(0, 2, 3, 1).view(-1) for tensor in tensors]
     else:
         return [tensors]
-    return zip(*(one.split(BLOCK) for one in flat), strict=True)
+    return zip(*(values.split(BLOCK) for values in flat), strict=True)
 
 
 def unpooled(
     gradient: Tensor, places: Tensor, size: list[int], kernel: list[int], stride: list[int], padding: list[int],
     dilation: list[int], ceil: bool,
 ) -> Tensor:  # fmt: skip
-    """The gradient of maxima for the images that they were taken of, whose values it does not need.
+    """Gradient of max pooling, from the places of the maxima; the values of the images are not needed.
 
     Args:
         gradient: of the maxima, (B, C, H', W').
@@ -109,9 +109,10 @@ def unpooled(
 
 
 def mask_maxima(graph: fx.Graph) -> None:
-    """Let the gradient of ReLU before maxima look at the maxima, and that of the maxima at no values at all.
+    """Let the gradient of a ReLU before max pooling use the maxima, and that of the pooling no values at all.
 
-    A gradient only gets to a maximum, where ReLU's result is that maximum: it may be masked before it is spread.
+    Only maxima get a gradient, and at these places ReLU's result is the maximum: so the gradient can be masked before
+    it is spread over the images.
     """
     for node in calls(graph, _MAXIMA_GRADIENT):
         gradient, images, kernel, stride, padding, dilation, ceil, places = arguments(node)
@@ -120,7 +121,7 @@ def mask_maxima(graph: fx.Graph) -> None:
             continue
         if user is not None and user.target == _RELU_GRADIENT and arguments(user)[1:] == (images, 0):
             value = gradient.meta["val"]
-            maxima = next((one for one in pooled.users if arguments(one)[1] == 0), None)
+            maxima = next((result for result in pooled.users if arguments(result)[1] == 0), None)
             if maxima is not None:
                 replace(user, node)
                 gradient = call(node, value, _RELU_GRADIENT, gradient, maxima, 0)
@@ -129,10 +130,10 @@ def mask_maxima(graph: fx.Graph) -> None:
 
 
 def keep_less(graph: fx.Graph, forward: set[fx.Node]) -> set[fx.Node]:
-    """Give the backward pass masks of ReLU's results, and places as numbers of 32 bits, if that is all it needs.
+    """Keep masks in place of ReLU's results, and 32-bit places of maxima, where the backward pass needs no more.
 
     Args:
-        graph: that of both passes.
+        graph: the graph of both passes.
         forward: the nodes of the forward pass.
 
     Returns:
@@ -144,31 +145,31 @@ def keep_less(graph: fx.Graph, forward: set[fx.Node]) -> set[fx.Node]:
         if later and _is_relu(node) and all(_needs_a_mask(user, node) for user in later):
             added.add(_instead(node, later, torch.bool))
             for user in later:
-                user.target, user.args = passed, user.args[:2]
+                user.target, user.args = masked, user.args[:2]
         elif later and all(user.target is unpooled and arguments(user)[0] is not node for user in later):
             added.add(_instead(node, later, torch.int32))
     return added
 
 
 def join_sums(graph: fx.Graph) -> None:
-    """Do sums together with ReLU after them, or with its gradient: a block at a time, which is still in the cache."""
+    """Compute sums together with the ReLU, or its gradient, that follows: block by block, while in the cache."""
     for node in calls(graph, aten.add_.Tensor):
         operands, user = arguments(node), only_user(node)
-        if user is None or node.kwargs or not all(is_tensor(one) and _alike(one, node) for one in operands):
+        if user is None or node.kwargs or not all(is_tensor(operand) and _alike(operand, node) for operand in operands):
             continue
-        if user.target is passed_ and arguments(user)[0] is node:
-            user.target, user.args = passed_sum_, (*operands, arguments(user)[1])
+        if user.target is masked_ and arguments(user)[0] is node:
+            user.target, user.args = masked_sum_, (*operands, arguments(user)[1])
             graph.erase_node(node)
-        masks = [one for one in user.users if one.target == TO_COPY and one.kwargs == {"dtype": torch.bool}]
+        masks = [after for after in user.users if after.target == TO_COPY and after.kwargs == {"dtype": torch.bool}]
         if user.target == aten.relu_.default and masks:
             pair = call(user, (user.meta["val"], masks[0].meta["val"]), rectified_sum_, *operands)
-            for number, one in enumerate((user, masks[0])):
-                replace(one, call(one, one.meta["val"], operator.getitem, pair, number))
+            for number, result in enumerate((user, masks[0])):
+                replace(result, call(result, result.meta["val"], operator.getitem, pair, number))
             graph.erase_node(node)
 
 
-def _alike(one: fx.Node, other: fx.Node) -> bool:
-    return shape(one) == shape(other) and dtype(one) == dtype(other)
+def _alike(first: fx.Node, second: fx.Node) -> bool:
+    return shape(first) == shape(second) and dtype(first) == dtype(second)
 
 
 def _is_relu(node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Memory: how to see that it was short, and what a process keeps from one step to the next."""
+"""Memory: recognise errors of running out of it, and keep freed memory for the next step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <mallo
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it says so; what torch raises on processors is a plain `RuntimeError`."""
+    """Whether an error says that memory ran out; on CPUs torch raises a `RuntimeError` for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

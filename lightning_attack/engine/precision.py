@@ -38,7 +38,7 @@ def to_bfloat16(module: fx.GraphModule, images: tuple[int, ...], device: torch.d
 
 
 class _Narrow(fx.Interpreter):
-    """Runs a graph, and casts what operators are given to the type that they shall compute in."""
+    """Runs a graph with the arguments of each operator cast to the type that it should compute in."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)

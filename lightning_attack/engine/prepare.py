@@ -1,4 +1,4 @@
-"""`prepare`: a frozen network made fast, for its logits and for the gradient of its images."""
+"""`prepare`: run a frozen network faster, for its logits and for the gradient of its images."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ log = logging.getLogger(__name__)
 Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
 AnyProgram: TypeAlias = "Program | CompiledProgram"
-Say = Callable[[str], None]
+StatusCallback = Callable[[str], None]
+"""Called with a line for the user when a network is rewritten or compiled, and when that is done."""
 
 
-def silent(status: str) -> None:
-    """What is told how things go when nobody listens."""
+def ignore_status(status: str) -> None:
+    """Status callback that ignores all messages."""
 
 
 SHAPES = 16
-"""Number of shapes of images whose programs are kept; the one that was used longest ago goes first."""
+"""Number of image shapes whose programs are kept; the least recently used one is dropped first."""
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
-"""How far the first logits of each shape may be from those of the network itself, as a share of their norm."""
+"""Largest difference between the first logits of each shape and those of the network itself, relative to their norm."""
 
 
 def prepare(
@@ -46,9 +47,9 @@ def prepare(
     *,
     kind: Kind = "fused",
     precision: Precision = "float32",
-    say: Say = silent,
+    on_status: StatusCallback = ignore_status,
 ) -> PreparedNetwork:
-    """A frozen network that gives the same logits, and the same gradients of its images, in less time.
+    """Wrap a frozen network so that it gives the same logits, and the same gradients of images, in less time.
 
     It is called as the network is. The first call with a shape of images, and the first with images that require a
     gradient, take some seconds longer, in which the network is rewritten for it.
@@ -61,7 +62,7 @@ def prepare(
             takes a minute for each shape of images.
         precision: what convolutions and matrix products compute in: float32, or bfloat16 (`bf16`), which `eager` does
             not offer. Images, logits and gradients are float32 with both.
-        say: told when the network is being rewritten or compiled, and how long that took, for progress bars.
+        on_status: called when the network is being rewritten or compiled, and with the time that took.
 
     Raises:
         ValueError: there is no such kind or precision, or eager is to run in bfloat16.
@@ -75,7 +76,7 @@ def prepare(
         >>> torch.autograd.grad(fast(images).sum(), images)[0].flatten().tolist()
         [1.0, 2.0, 3.0]
     """
-    fast = PreparedNetwork(network, kind, precision, say)
+    fast = PreparedNetwork(network, kind, precision, on_status)
     if example is not None:
         with torch.no_grad():
             fast(example)
@@ -88,20 +89,22 @@ def prepare(
 class PreparedNetwork(nn.Module):
     """See `prepare`.
 
-    What the graphs cannot do is done by the network itself, and the reason is logged, once for each: other images than
-    float32 ones on the CPU (with `compiled` also on CUDA), training mode, weights that require a gradient, autocast,
-    and networks that cannot be written as a graph, or whose graph gives other logits. So that hooks see what they wait
-    for, the network also runs itself while any of its modules has one more or less than at first, without a word. If
-    its weights change, it is rewritten.
+    Where graphs cannot be used the network itself is run, and each reason is logged once: images other than float32 on
+    the CPU (with `compiled` also on CUDA), training mode, weights that require a gradient, autocast, networks that
+    cannot be written as a graph or whose graph gives other logits, and builds of torch that lack a part the engine
+    needs. The network itself is also run, without a warning, while any of its modules has more or fewer hooks than at
+    first, so that these hooks are called. If its weights change, it is rewritten.
 
     A second derivative is refused; in one process, several threads may call it.
 
     Attributes:
         network: the network.
-        say: what is told when it takes long.
+        on_status: see `prepare`.
     """
 
-    def __init__(self, network: nn.Module, kind: Kind, precision: Precision, say: Say = silent) -> None:
+    def __init__(
+        self, network: nn.Module, kind: Kind, precision: Precision, on_status: StatusCallback = ignore_status
+    ) -> None:
         super().__init__()
         if kind not in get_args(Kind) or precision not in get_args(Precision):
             raise ValueError(
@@ -115,7 +118,7 @@ class PreparedNetwork(nn.Module):
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed: Packed | None = None
         self._reported: set[str] = set()
-        self.say = say
+        self.on_status = on_status
         self._ready: set[Hashable] = set()
         self._weights, self._hooks = _weights(network), _hooks(network)
 
@@ -131,10 +134,10 @@ class PreparedNetwork(nn.Module):
         if work in self._ready:
             return self._run(images)
         what = f"'{_name(self.network)}' for {images.shape[-2]} x {images.shape[-1]} pixels"
-        self.say(f"{'compiling' if self.kind == 'compiled' else 'rewriting'} {what}")
+        self.on_status(f"{'compiling' if self.kind == 'compiled' else 'rewriting'} {what}")
         begin = time.perf_counter()
         logits = self._run(images)
-        self.say(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
+        self.on_status(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
         self._ready.add(work)
         return logits
 
@@ -187,7 +190,7 @@ class PreparedNetwork(nn.Module):
         return Program(self.network, shape, bfloat16, self._packed)
 
     def _checked(self, program: AnyProgram, images: Tensor) -> AnyProgram:
-        """The program, if it gives what the network gives: one that draws random numbers, for one, may not."""
+        """The program, if it gives the same logits as the network; that of a network with random numbers may not."""
         with torch.no_grad():
             expected, found = self.network(images), program(images)
         finite = expected.isfinite()
@@ -200,7 +203,7 @@ class PreparedNetwork(nn.Module):
         return program
 
     def _outside(self, images: Tensor) -> str:
-        """Why these images, or the network as it now is, are none for a graph; empty if they are."""
+        """Why no graph can be used for these images, or for the network in its present state; empty if one can."""
         if missing():
             return missing()
         if images.dtype != torch.float32:
@@ -219,7 +222,7 @@ class PreparedNetwork(nn.Module):
         return ""
 
     def _give_up(self, images: Tensor, error: Exception) -> None:
-        """Let the network itself do it from now on; not where memory is short, of which it needs more."""
+        """Run the network itself from now on; but raise where memory is short, since the network itself needs more."""
         if out_of_memory(error):
             raise error
         self._programs[tuple(images.shape)] = None

@@ -20,7 +20,7 @@ from lightning_attack.engine.trace import CPU, split, trace_forward, trace_joint
 def rewritten(
     network: nn.Module, images: tuple[int, ...], bfloat16: bool, device: torch.device = CPU
 ) -> fx.GraphModule:
-    """The graph of the logits for one shape of images, as far as its gradient can still be asked for."""
+    """The graph of the logits for one shape of images, with the rewrites that leave it differentiable."""
     graph = fold(trace_forward(network, images, device))
     return to_bfloat16(graph, images, device) if bfloat16 else graph
 
@@ -69,7 +69,7 @@ class Program:
             if self._parts is None and self._graph is not None:
                 # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
                 forward, *back = split(lower(trace_joint(self._graph, self._images), self._packed))
-                resized, rest = (reuse(fuse(one)) for one in back)
+                resized, rest = (reuse(fuse(part)) for part in back)
                 self._parts = reuse(fuse(forward)), resized, _from_a_list(rest)
                 self._release()
             return self._parts  # type: ignore[return-value]  # another thread may have built it
@@ -94,7 +94,7 @@ def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
 
 
 class _Inner(Function):
-    """The network as one operator, whose result stands for the logits where their gradient is smallest.
+    """The network as one operator, whose result stands for the smallest tensor that the gradient passes through.
 
     The result has its shape and its type and nothing else; the logits are put into a list.
     """
@@ -118,7 +118,7 @@ class _Inner(Function):
 
 
 class _Resized(Function):
-    """What comes after that as an operator of its own, which takes the logits from the list.
+    """The last part of the network (resizing the logits) as an operator of its own, which takes them from the list.
 
     Autograd holds what an operator's backward pass is given until that is done. Were the network one operator, the
     gradient of logits as large as images would be held while the whole network runs backwards.

@@ -38,7 +38,7 @@ def _value(node: Any) -> Any:
     """The value of a node that depends on no input; an empty tensor if it does."""
     if not isinstance(node, fx.Node):
         return node
-    if node.op != "call_function" or any(_depends(one) for one in node.all_input_nodes):
+    if node.op != "call_function" or any(map(_depends, node.all_input_nodes)):
         return torch.empty(0, dtype=torch.int64)
     target: Any = node.target
     value = target(*fx.map_arg(node.args, _value), **fx.map_arg(node.kwargs, _value))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def thinned(images: Tensor, stride: list[int]) -> Tensor:
-    """Every n-th row and column of images: what a 1x1 convolution with a stride looks at."""
+    """Every n-th row and column of images: all that a 1x1 convolution with a stride reads."""
     return images[..., :: stride[0], :: stride[1]].contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""Scores of predictions, sizes of perturbations, and where pixels flip.
+"""Scores of predictions, sizes of perturbations, and the places in an image where pixels flip.
 
 .. include:: README.md
 """

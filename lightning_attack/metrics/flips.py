@@ -44,7 +44,7 @@ def flip_counts(labels: np.ndarray, clean: np.ndarray, adversarial: np.ndarray) 
     places = boundary_bins(labels) * len(SIZES) + object_bins(labels)
     shape = len(DISTANCES), len(SIZES), 3
     counts = np.stack(
-        [np.bincount((places * 3 + one).ravel(), minlength=np.prod(shape)).reshape(shape) for one in states]
+        [np.bincount((places * 3 + state).ravel(), minlength=np.prod(shape)).reshape(shape) for state in states]
     )
     both = np.stack([counts[..., 1] + counts[..., 2], counts[..., 2]], 1)  # (targets, 2, distances, sizes)
     return {"distance": both.sum(3), "size": both.sum(2)}

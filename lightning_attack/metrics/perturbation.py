@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_attack.common.pixels import LEVELS
+
 
 def perturbation_size(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """How far each image lies from its clean one, in the norms of the field; (B,) float64 on the CPU.
+    """Distance of each image from its clean image in the usual norms; (B,) float64 on the CPU.
 
-        linf = largest |adversarial - clean|, in levels of 1/255 (whole ones are cut clean)
+        linf = largest |adversarial - clean|, in levels of 1/255, rounded where it is within 1e-3 of a whole number
         l2   = ||adversarial - clean||_2, of [0, 1] pixels
         psnr = 10 log10(1 / MSE), in dB; infinite where an image was not changed
 
@@ -24,9 +26,9 @@ def perturbation_size(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
     """
     sizes: dict[str, list[Tensor]] = {"linf": [], "l2": [], "psnr": []}
     # Image by image, so that the sums are those of one image in every batch.
-    for one, other in zip(adversarial.cpu().double(), clean.cpu().double(), strict=True):
-        delta = (one - other).flatten()
-        levels = delta.abs().amax() * 255
+    for attacked, before in zip(adversarial.cpu().double(), clean.cpu().double(), strict=True):
+        delta = (attacked - before).flatten()
+        levels = delta.abs().amax() * LEVELS
         # float32 images are on the 8-bit grid but for about 1e-5 levels; a thousandth is no violation of a budget.
         sizes["linf"].append(torch.where((levels - levels.round()).abs() < 1e-3, levels.round(), levels))
         sizes["l2"].append(delta.norm())

@@ -60,15 +60,17 @@ class SegmentationScores(Metric):
         """Count predicted classes `preds` against labels `target`, both (B, H, W) or any one shape, integers."""
         if preds.shape != target.shape:
             raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have one shape")
-        one = confusion_matrices(preds.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_index)
-        self.confusion += one[0]
+        (confusion,) = confusion_matrices(
+            preds.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_index
+        )
+        self.confusion += confusion
 
     @classmethod
     def of(cls, confusion: Tensor) -> SegmentationScores:
         """The metric that has counted `confusion`, (C, C) int64, in this process."""
         metric = cls(len(confusion), sync_on_compute=False)
         metric.merge_state({"confusion": confusion})
-        metric._update_count += 1  # merge_state leaves compute() in the belief that nothing was counted
+        metric._update_count += 1  # else compute() warns that nothing was counted
         return metric
 
     def compute(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""`FastNetworks`: the networks of a run, run by an engine."""
+"""`FastNetworks`: attach an engine to the networks of a run."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from lightning_attack.engine import Kind, Precision, PreparedNetwork, Say, prepare, silent
+from lightning_attack.engine import Kind, Precision, PreparedNetwork, StatusCallback, ignore_status, prepare
 from lightning_attack.models.wrapper import SegmentationModel
 
-WORTH = 320 * 320
-"""Pixels of an image from which on rewriting a network pays, if nothing is said: it takes a second or two."""
+WORTH_REWRITING = 320 * 320
+"""Pixels of an image from which rewriting, which takes a second or two, pays; the default where no engine is named."""
 
 
 class FastNetworks:
-    """Let networks give their logits by an engine; whoever calls them sees no difference.
+    """Attaches an engine to networks: they are called as before and return the same logits, faster.
 
-    Networks inside others (the members of an `Ensemble`, the one behind a `ClassMap`) are made fast, and those around
-    them left as they are.
+    Of networks inside others (the members of an `Ensemble`, the network of a `ClassMap`) the innermost get the engine.
 
     Args:
         networks: the networks, on [0, 1] images.
         engine: see `engine.prepare`; None = `fused` for images of 320 x 320 pixels or more, `eager` for smaller ones.
-        precision: what passes within `attacking` compute in; everything else, as scoring, is float32.
-        say: see `engine.prepare`.
+        precision: precision of forward and backward passes inside `attacking()`; all others (scoring) are float32.
+        on_status: see `engine.prepare`.
 
     Raises:
         ValueError: there is no such engine or precision, or they do not go together.
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], engine: Kind | None, precision: Precision, say: Say = silent
+        self,
+        networks: Sequence[nn.Module],
+        engine: Kind | None,
+        precision: Precision,
+        on_status: StatusCallback = ignore_status,
     ) -> None:
         if engine == "eager" and precision != "float32":
             raise ValueError(
@@ -40,13 +43,16 @@ class FastNetworks:
             )
         self._parts = []
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
-            scoring, attacking = (_prepared(part, engine or "fused", one, say) for one in ("float32", precision))
+            scoring, attacking = (
+                _prepared(part, engine or "fused", kind, on_status) for kind in ("float32", precision)
+            )
             self._parts.append((part, scoring, attacking))
-            part.fast, part.fast_from = scoring.__call__, WORTH if engine is None and precision == "float32" else 0
+            part.fast = scoring.__call__
+            part.fast_from = WORTH_REWRITING if engine is None and precision == "float32" else 0
 
     @contextmanager
     def attacking(self) -> Iterator[None]:
-        """While it lasts, passes are in the attack's precision."""
+        """Inside the `with` block, passes have the attack's precision."""
         try:
             for part, _, attacking in self._parts:
                 part.fast = attacking.__call__
@@ -56,9 +62,9 @@ class FastNetworks:
                 part.fast = scoring.__call__
 
 
-def weakly(say: Say) -> Say:
-    """The method of an object, which is not kept by it: networks outlive who runs them."""
-    method = weakref.WeakMethod(say)
+def weak_callback(on_status: StatusCallback) -> StatusCallback:
+    """Call a bound method for as long as its object exists: networks keep the callback, and outlive the module."""
+    method = weakref.WeakMethod(on_status)
 
     def said(status: str) -> None:
         known = method()
@@ -68,13 +74,15 @@ def weakly(say: Say) -> Say:
     return said
 
 
-def _prepared(part: SegmentationModel, engine: Kind, precision: Precision, say: Say) -> PreparedNetwork:
-    """The prepared network, which stays with the network: runs that share it have it rewritten once."""
+def _prepared(
+    part: SegmentationModel, engine: Kind, precision: Precision, on_status: StatusCallback
+) -> PreparedNetwork:
+    """The network with an engine, kept with the network itself: runs that share a network rewrite it once."""
     known = part.__dict__.setdefault("_prepared", {})
     key = engine, precision, part.training
     if key not in known:
         known[key] = prepare(_Whole(part), kind=engine, precision=precision)
-    known[key].say = say
+    known[key].on_status = on_status
     return known[key]
 
 
@@ -84,7 +92,7 @@ def _innermost(network: nn.Module) -> list[SegmentationModel]:
 
 
 class _Whole(nn.Module):
-    """From images to logits, for an engine; without the hooks of the model itself, which are called around it."""
+    """A model from images to logits without its own hooks, which are called outside of the engine."""
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a `.pt2` file may hold: `torch.export.load` would run what is pickled in it, and native code."""
+"""Check a `.pt2` file before it is loaded: `torch.export.load` would run pickled and native code in it."""
 
 from __future__ import annotations
 

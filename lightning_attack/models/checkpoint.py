@@ -1,4 +1,4 @@
-"""A checkpoint of `fit` becomes a network again."""
+"""`load_checkpoint`: the network of a checkpoint that `fit` wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ClassMap`: a network with other classes takes part."""
+"""`ClassMap`: map the classes of a network to those of a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABSENT = -1e4
 
 
 class ClassMap(SegmentationModel):
-    """A network whose classes are grouped into others, such as the 150 of ADE20K into the 21 of PASCAL VOC.
+    """A network whose classes are grouped into other classes, such as the 150 of ADE20K into the 21 of PASCAL VOC.
 
         logit of target class t = log sum exp of the logits of its source classes
         logit of a target class without source classes = -10^4

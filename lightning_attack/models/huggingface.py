@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightning_attack.common.pixels import LEVELS
 from lightning_attack.models.hub import MissingFileError, hub_file
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -122,8 +123,8 @@ def log_scores(classes: Tensor, masks: Tensor) -> Tensor:
             return sums.log() + top_class.transpose(1, 2).unsqueeze(-1) + top_mask
         # A class and a pixel whose best queries differ widely. Checkpoints keep the memory of one class at a time.
         logs = [
-            checkpoint(_log_score, one, log_mask, use_reentrant=False, preserve_rng_state=False)
-            for one in log_class.unbind(2)
+            checkpoint(_log_score, log_of_class, log_mask, use_reentrant=False, preserve_rng_state=False)
+            for log_of_class in log_class.unbind(2)
         ]
         return torch.stack(logs, 1)
 
@@ -196,7 +197,7 @@ def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:
         ) from error
     try:
         config = json.loads(file.read_text())
-        k = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
+        k = LEVELS * config.get("rescale_factor", 1 / LEVELS) if config.get("do_rescale", True) else LEVELS
         normalises = config.get("do_normalize", True)
         mean = config.get("image_mean", IMAGENET[0]) if normalises else (0.0, 0.0, 0.0)
         std = config.get("image_std", IMAGENET[1]) if normalises else (1.0, 1.0, 1.0)

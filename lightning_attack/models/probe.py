@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.models.wrapper import ModelError, as_they_are, freeze
+from lightning_attack.models.wrapper import ModelError, freeze, without_engines
 
 
 def probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
@@ -13,7 +13,7 @@ def probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     freeze(network)
     try:
-        with torch.no_grad(), as_they_are(network):
+        with torch.no_grad(), without_engines(network):
             logits = network(image)
     except ModelError:
         raise

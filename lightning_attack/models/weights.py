@@ -1,4 +1,4 @@
-"""Weights files: read without pickled code, loaded with errors that name what does not fit, written with a recipe."""
+"""Weights files: read without running pickled code, loaded with errors that name what does not fit, and written."""
 
 from __future__ import annotations
 

@@ -57,9 +57,9 @@ class SegmentationModel(nn.Module):
     std: Tensor
     windows: Windows | None = None
     fast: Callable[[Tensor], Tensor] | None = None
-    """What gives the logits in place of `outputs` in eval mode; not a module, for it is the same network once more."""
+    """Used instead of `outputs` in eval mode; a plain callable, so that weights are not registered twice."""
     fast_from = 0
-    """Pixels that an image must have for it."""
+    """Least number of pixels of an image for which `fast` is used."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class SegmentationModel(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
     def __getstate__(self) -> dict[str, object]:
-        # What an engine has made of it is of this process, and is made anew where it is wanted.
+        # Engines belong to this process; a copy gets its own where one is wanted.
         return {key: value for key, value in vars(self).items() if key not in ("_prepared", "fast", "fast_from")}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -127,14 +127,14 @@ class SegmentationModel(nn.Module):
         output = self.network(x)
         auxiliary = output.get("aux") if isinstance(output, dict) else None
         logits = [self._logits(output, x)] + ([] if auxiliary is None else [auxiliary])
-        for number, one in enumerate(logits):
-            if one.shape[-2:] != x.shape[-2:]:
-                one = F.interpolate(one, size=x.shape[-2:], mode="bilinear", align_corners=False)
-            logits[number] = one[..., :height, :width]
+        for number, small in enumerate(logits):
+            if small.shape[-2:] != x.shape[-2:]:
+                small = F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
+            logits[number] = small[..., :height, :width]
         return logits[0], logits[1] if auxiliary is not None else None
 
     def _logits(self, output: object, x: Tensor) -> Tensor:
-        """The logits inside the forms of output that are in use; checked, because later errors would be obscure."""
+        """The logits in any of the usual forms of output; checked here, because later errors would be obscure."""
         if isinstance(output, dict):
             output = output.get("out", output.get("logits", output))
         if isinstance(output, tuple | list) and output:
@@ -166,8 +166,8 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def as_they_are(network: nn.Module) -> Iterator[None]:
-    """While it lasts, what is in the network runs itself, and not what an earlier run has made fast of it."""
+def without_engines(network: nn.Module) -> Iterator[None]:
+    """Inside the `with` block, run the original networks, bypassing any engine attached earlier."""
     parts = [part for part in network.modules() if isinstance(part, SegmentationModel)]
     fast = [part.fast for part in parts]
     try:
@@ -180,7 +180,7 @@ def as_they_are(network: nn.Module) -> Iterator[None]:
 
 
 def with_windows(network: SegmentationModel, windows: Windows | None) -> SegmentationModel:
-    """The network, run on windows from now on; of an ensemble the members, which some attacks call one by one."""
+    """Run the network on windows from now on; of an ensemble its members, which some attacks call one by one."""
     for member in getattr(network, "members", [network]):
         member.windows = windows
     return network

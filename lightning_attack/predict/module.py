@@ -17,7 +17,7 @@ from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision
-from lightning_attack.models.acceleration import FastNetworks, weakly
+from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
 from lightning_attack.predict.batches import Batch, as_batch, given_eps, split
@@ -121,7 +121,7 @@ class AttackModule(LightningModule):
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         freeze(self)
         self.engine, self.precision = engine, precision
-        self._fast = FastNetworks(networks.scored, engine, precision, weakly(self._say))
+        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
         self._memory = PeakMemory()
         self._positions = Positions()
 

@@ -117,7 +117,9 @@ def run(attack, model, images, labels, pretend):
         device.waits.clear()
         log = []
         with count_passes(model):
-            adversarial = attack(model, images, labels, [1, 2], lambda *at: log.append(at), region=region, **settings)
+            adversarial = attack(
+                model, images, labels, [1, 2], log=lambda *at: log.append(at), region=region, **settings
+            )
     assert [step for step, _ in log] == list(range(getattr(attack, "attack", attack).steps))
     return adversarial.host, Counter(device.waits)
 

@@ -171,7 +171,11 @@ def test_figures_are_the_mean_over_the_windows_that_have_labels():
                                 ("left", pgd(**BUDGET), images[..., :4])):  # fmt: skip
         rows = curves[name] = []
         attack(
-            model(None), shown, labels[..., : shown.shape[-1]], [5], lambda step, values, rows=rows: rows.append(values)
+            model(None),
+            shown,
+            labels[..., : shown.shape[-1]],
+            [5],
+            log=lambda step, values, rows=rows: rows.append(values),
         )
     assert len(curves["all"]) == len(curves["left"]) == 3
     for both, left in zip(curves["all"], curves["left"], strict=True):

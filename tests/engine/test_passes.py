@@ -257,9 +257,9 @@ def test_masked_gradients_in_blocks(layout, kind, monkeypatch):
     expected = torch.where(above, gradient, 0)
     for own in (gradient.clone(), gradient.to(memory_format=torch.channels_last), gradient.mT.contiguous().mT):
         before = own.clone()
-        assert torch.equal(masks.passed(own, above), expected)
+        assert torch.equal(masks.masked(own, above), expected)
         assert torch.equal(own, before)
-        assert masks.passed_(own, above) is own
+        assert masks.masked_(own, above) is own
         assert torch.equal(own, expected)
 
 

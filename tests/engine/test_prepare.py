@@ -178,7 +178,7 @@ def test_on_cuda_passes_are_recorded(monkeypatch):
 
 def test_it_says_when_it_takes_long():
     said = []
-    fast, images = prepare(small(), say=said.append), noise(2, 3, 8, 9)
+    fast, images = prepare(small(), on_status=said.append), noise(2, 3, 8, 9)
     both(fast, images)
     both(fast, images)
     assert said[0] == "rewriting 'Sequential' for 8 x 9 pixels"
@@ -191,7 +191,7 @@ def test_it_says_when_it_takes_long():
 
 def test_an_example_is_prepared_at_once():
     said, images = [], noise(2, 3, 8, 9)
-    fast = prepare(small(), images, say=said.append)
+    fast = prepare(small(), images, on_status=said.append)
     assert len(said) == 4, "two words for each of two graphs"
     both(fast, images)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is done with the gradient before the step: each wraps the gradient function, so it may also ask elsewhere."""
+"""`GradientTransform`: what happens to the gradient before the step (momentum, smoothing, look-ahead)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GradientFunction = Callable[[Tensor], Tensor]
 
 @dataclass
 class Budget:
-    """What a technique may know of the attack around it: sizes in [0, 1] pixels, the random numbers, where it stands.
+    """What a gradient transform knows of its attack: sizes in [0, 1] pixels, random numbers and the current iterate.
 
     `eps` and `step_size` are sizes of one value. In L2, where the attack's own are lengths of a whole image's change,
     they are what each value moves if all move alike.
@@ -36,7 +36,7 @@ class Budget:
 
 
 class GradientTransform(ABC):
-    """Turns a gradient function into another one.
+    """Turns a gradient function into another one, which may take the gradient elsewhere, or at several points.
 
     Objects hold settings only; state lives in the closure that `__call__` returns, so it ends with the attacked batch.
     """

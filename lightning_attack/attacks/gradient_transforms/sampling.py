@@ -1,4 +1,4 @@
-"""Gradient transforms that ask around: the gradient at a point from those at several points near it.
+"""Gradient transforms that sample: the gradient at a point from gradients at several points near it.
 
 In front of an accumulator they are the attacks of their papers, such as `[VarianceTuning(), Momentum()]` for VMI-FGSM.
 Neighbours may lie outside [0, 1] and the ball, as in the papers' code.

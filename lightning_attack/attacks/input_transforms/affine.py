@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_attack.attacks.input_transforms.base import InputTransform, View, as_it_is, each
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, each, unmoved
 from lightning_attack.attacks.random import Draws
 
 
@@ -61,7 +61,7 @@ class RandomAffine(InputTransform):
         def undo(logits: Tensor) -> Tensor:
             return each(_sample, logits.masked_fill(black, 0), to_view)
 
-        yield View(each(_sample, images, to_image), undo if self.undo else as_it_is)
+        yield View(each(_sample, images, to_image), undo if self.undo else unmoved)
 
     def moves(self, height: int, width: int, draws: Draws) -> list[Move]:
         """How each image is moved."""

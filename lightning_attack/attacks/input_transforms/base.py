@@ -1,4 +1,4 @@
-"""What the model is shown instead of the image: copies that are changed, with the way back for the logits."""
+"""`InputTransform` and `View`: changed copies of images for the model, with the inverse move for its logits."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class InputDiversity(InputTransform):
         def undo(logits: Tensor) -> Tensor:
             return each(back, logits, boxes)
 
-        yield View(each(show, images, boxes), undo if self.undo else as_it_is)
+        yield View(each(show, images, boxes), undo if self.undo else unmoved)
 
     def boxes(self, height: int, width: int, draws: Draws) -> list[Box | None]:
         """Where each image is shown; None = as it is."""
@@ -135,7 +135,7 @@ class Box(NamedTuple):
 def views(transforms: Sequence[InputTransform], images: Tensor, draws: Draws) -> Iterator[View]:
     """The views of all transforms, one applied after the other; without a transform the images themselves."""
     if not transforms:
-        yield View(images, as_it_is)
+        yield View(images, unmoved)
         return
     *outer, last = transforms
     for view in views(outer, images, draws):
@@ -154,7 +154,7 @@ def random_box(height: int, width: int, scale: float, size: float, top: float, l
 
 
 def each(change: Callable[[Tensor, Item], Tensor], batch: Tensor, items: Sequence[Item]) -> Tensor:
-    """Apply `change` to each image, as a batch of one, with what is its own."""
+    """Apply `change` to each image, as a batch of one, with its own item of `items`."""
     return torch.cat([change(image, item) for image, item in zip(batch.split(1), items, strict=True)])
 
 
@@ -163,16 +163,16 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def as_it_is(logits: Tensor) -> Tensor:
-    """The way back from a view whose pixels are where they were."""
+def unmoved(logits: Tensor) -> Tensor:
+    """`View.undo` of a view whose pixels have not moved: the logits themselves."""
     return logits
 
 
-def at_least_one(name: str, number: int) -> int:
-    """A count that was set.
+def check_count(name: str, number: int) -> int:
+    """The number, if it is 1 or more.
 
     Raises:
-        ValueError: it is below 1.
+        ValueError: it is below 1; the message names the argument.
     """
     if not number >= 1:  # NaN too
         raise ValueError(f"{name}={number}: must be 1 or more")

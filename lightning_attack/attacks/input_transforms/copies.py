@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.input_transforms.base import InputTransform, View, as_it_is, at_least_one, each
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, check_count, each, unmoved
 from lightning_attack.attacks.input_transforms.spectral import dct2, idct2
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.pixels import Pixels, parse_pixels
@@ -36,11 +36,11 @@ class ScaleCopies(InputTransform):
     """
 
     def __init__(self, copies: int = 5) -> None:
-        self.copies = at_least_one("copies", copies)
+        self.copies = check_count("copies", copies)
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for power in range(self.copies):
-            yield View(images / 2**power, as_it_is)
+            yield View(images / 2**power, unmoved)
 
 
 class Admix(InputTransform):
@@ -75,7 +75,7 @@ class Admix(InputTransform):
     def __init__(self, copies: int = 3, strength: float = 0.2) -> None:
         if not 0 <= strength <= 1:
             raise ValueError(f"strength={strength}: must be between 0 and 1")
-        self.copies, self.strength = at_least_one("copies", copies), strength
+        self.copies, self.strength = check_count("copies", copies), strength
 
     @property
     def mixes(self) -> bool:
@@ -83,13 +83,13 @@ class Admix(InputTransform):
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         if self.strength == 0:
-            yield View(images, as_it_is)
+            yield View(images, unmoved)
             return
         if draws.partners is None and len(images) == 1:
             raise ValueError("Admix adds another image; give partners, or a batch of 2 or more")
         for _ in range(self.copies):
             mixed = torch.stack(self._others(images, draws)).detach()
-            yield View(images + self.strength * mixed, as_it_is)
+            yield View(images + self.strength * mixed, unmoved)
 
     @staticmethod
     def _others(images: Tensor, draws: Draws) -> list[Tensor]:
@@ -131,7 +131,7 @@ class SpectrumSimulation(InputTransform):
     def __init__(self, copies: int = 20, rho: float = 0.5, sigma: Pixels = "8/255") -> None:
         if not 0 <= rho <= 1:
             raise ValueError(f"rho={rho}: must be between 0 and 1")
-        self.copies, self.rho, self.sigma = at_least_one("copies", copies), rho, _zero_or_more(sigma)
+        self.copies, self.rho, self.sigma = check_count("copies", copies), rho, _zero_or_more(sigma)
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         shape = images.shape[1:]
@@ -143,7 +143,7 @@ class SpectrumSimulation(InputTransform):
             noise = draws.normal("spectrum noise", shape).to(images.dtype) * self.sigma
             masks = draws.uniform("spectrum mask", shape, 1 - self.rho, 1 + self.rho).to(images.dtype)
             # Image by image: FFTs of a whole batch may round differently from those of one image.
-            yield View(each(simulate, images + noise, masks.split(1)), as_it_is)
+            yield View(each(simulate, images + noise, masks.split(1)), unmoved)
 
 
 class StraightThrough(InputTransform):

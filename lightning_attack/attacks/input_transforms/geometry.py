@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_attack.attacks.input_transforms.base import Box, InputTransform, View, as_it_is, each, random_box, resize
+from lightning_attack.attacks.input_transforms.base import Box, InputTransform, View, each, random_box, resize, unmoved
 from lightning_attack.attacks.random import Draws
 
 
@@ -116,7 +116,7 @@ class RandomCrop(InputTransform):
         def undo(logits: Tensor) -> Tensor:
             return each(back, logits, boxes)
 
-        yield View(each(show, images, boxes), undo if self.undo else as_it_is)
+        yield View(each(show, images, boxes), undo if self.undo else unmoved)
 
 
 class RandomFlip(InputTransform):
@@ -148,7 +148,7 @@ class RandomFlip(InputTransform):
         def flip(batch: Tensor) -> Tensor:
             return torch.where(mirrored, batch.flip(-1), batch)
 
-        yield View(flip(images), flip if self.undo else as_it_is)
+        yield View(flip(images), flip if self.undo else unmoved)
 
 
 def _mirrored(image: Tensor, length: int, dim: int) -> Tensor:

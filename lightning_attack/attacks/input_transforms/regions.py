@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.input_transforms.base import InputTransform, View, as_it_is, at_least_one, each
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, check_count, each, unmoved
 from lightning_attack.attacks.random import Draws
 
 
@@ -44,7 +44,7 @@ class BlockShuffle(InputTransform):
     spatial = True
 
     def __init__(self, blocks: int = 3, copies: int = 1, undo: bool = True) -> None:
-        self.blocks, self.copies, self.undo = at_least_one("blocks", blocks), at_least_one("copies", copies), undo
+        self.blocks, self.copies, self.undo = check_count("blocks", blocks), check_count("copies", copies), undo
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for _ in range(self.copies):
@@ -69,7 +69,7 @@ class BlockShuffle(InputTransform):
         def undo(logits: Tensor) -> Tensor:
             return each(back, logits, blocks)
 
-        return View(each(show, images, blocks), undo if self.undo else as_it_is)
+        return View(each(show, images, blocks), undo if self.undo else unmoved)
 
 
 class Cut(NamedTuple):
@@ -128,7 +128,7 @@ class LocalRegions(InputTransform):
     def __init__(self, grid: int = 4, keep: float = 0.5, copies: int = 1) -> None:
         if not 0 < keep <= 1:
             raise ValueError(f"keep={keep}: must be above 0, at most 1")
-        self.grid, self.keep, self.copies = at_least_one("grid", grid), keep, at_least_one("copies", copies)
+        self.grid, self.keep, self.copies = check_count("grid", grid), keep, check_count("copies", copies)
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for _ in range(self.copies):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Problem
-from lightning_attack.attacks.loops.minimal_norm import Best, MinimalNorm, look, margin, spared
+from lightning_attack.attacks.loops.minimal_norm import Best, MinimalNorm, evaluate, margin, spared
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.common.pixels import Pixels
 
@@ -58,7 +58,7 @@ class ALMAProx(MinimalNorm):
     anywhere; there the denominator is the mean of z_(1) - z_(2) over the clean image's labelled pixels.
 
     Args:
-        steps: number of looks at the model, 1 or more; the paper's is 500.
+        steps: number of forward and backward passes, 1 or more; the paper's is 500.
         threshold: share of labelled pixels to fool, in (0, 1]; the paper's is 0.99.
         step_size: lambda at first, of [0, 1] pixels, above 0; the paper's is 0.001. With few steps, larger ones.
         name: name in tables and folders.
@@ -90,10 +90,10 @@ class ALMAProx(MinimalNorm):
         multipliers = _Multipliers(problem)
         for step in range(self.steps):
             x = problem.inside((images + change).clamp(0, 1)).requires_grad_()
-            prediction = look(problem, x, step == 0)
+            prediction = evaluate(problem, x, step == 0)
             of_two = _mean_margin(prediction) if step == 0 else of_two
             seen_before = best.success
-            best.see(x, prediction)
+            best.update(x, prediction)
             now = (best.success & ~seen_before).view(-1, 1, 1)
             first_success = torch.where(now & (first_success > step), step, first_success)
             scale = scale / torch.where(best.reached.view(-1, 1, 1), 1 + SCALE_RATE, 1 - SCALE_RATE)

@@ -18,13 +18,13 @@ from lightning_attack.attacks.objectives.base import Objective
 
 
 @dataclass(frozen=True)
-class Look:
-    """A point and what was found there, image by image.
+class Evaluation:
+    """A point and what the model gives there, image by image.
 
     Attributes:
         point: (B, 3, H, W).
         gradient: the direction up, (B, 3, H, W).
-        control: cross-entropy, (B,); in a targeted attack its negative.
+        control: the control loss: cross-entropy, (B,); in a targeted attack its negative.
         unfooled: number of labelled pixels that are not won, (B,).
     """
 
@@ -33,17 +33,17 @@ class Look:
     control: Tensor
     unfooled: Tensor
 
-    def where(self, chosen: Tensor, other: Look) -> Look:
-        """This look for the chosen images (B,), the other one for the rest."""
+    def where(self, chosen: Tensor, other: Evaluation) -> Evaluation:
+        """This evaluation for the chosen images, (B,) bool, the other one for the rest."""
         each, images = chosen, chosen.view(-1, 1, 1, 1)
-        return Look(
+        return Evaluation(
             torch.where(images, self.point, other.point),
             torch.where(images, self.gradient, other.gradient),
             torch.where(each, self.control, other.control),
             torch.where(each, self.unfooled, other.unfooled),
         )
 
-    def wins_more(self, other: Look) -> Tensor:
+    def wins_more(self, other: Evaluation) -> Tensor:
         """Images with fewer unfooled pixels here than there, or as many and a higher control loss, (B,) bool."""
         return (self.unfooled < other.unfooled) | (self.unfooled == other.unfooled) & (self.control > other.control)
 
@@ -148,7 +148,7 @@ class APGD(IterativeAttack):
     def _climb(self, problem: Problem, gradient: LossGradient, ball: Norm, x: Tensor, steps: range) -> Tensor:
         """APGD in one ball, from x on; the point with the lowest accuracy."""
         checks = checkpoints(len(steps))
-        here = before = best = winner = self._look(problem, gradient, x, steps[0])
+        here = before = best = winner = self._evaluate(problem, gradient, x, steps[0])
         size = torch.full_like(here.control, 2 * ball.eps)
         halved = torch.zeros_like(here.control, dtype=torch.bool)
         rises, at_check = torch.zeros_like(here.control), best.control
@@ -158,7 +158,7 @@ class APGD(IterativeAttack):
             if number > 1:
                 aim = here.point + 0.75 * (aim - here.point) + 0.25 * (here.point - before.point)
                 aim = _into(ball, problem, aim)
-            before, here = here, self._look(problem, gradient, aim, steps[number])
+            before, here = here, self._evaluate(problem, gradient, aim, steps[number])
             rises = rises + (here.control > before.control)
             best = here.where(here.control > best.control, best)
             winner = here.where(here.wins_more(winner), winner)
@@ -170,13 +170,13 @@ class APGD(IterativeAttack):
                 rises, at_check = torch.zeros_like(rises), best.control
         return winner.point
 
-    def _show(self, problem: Problem, ball: Norm, step: int, winner: Look) -> None:
+    def _show(self, problem: Problem, ball: Norm, step: int, winner: Evaluation) -> None:
         """The best point so far; of one in a larger ball what the budget allows."""
         if problem.watch is not None:
             inside = ball.eps <= self.norm.eps
             problem.show(step, winner.point if inside else _into(self.norm, problem, winner.point))
 
-    def _look(self, problem: Problem, gradient: LossGradient, x: Tensor, step: int) -> Look:
+    def _evaluate(self, problem: Problem, gradient: LossGradient, x: Tensor, step: int) -> Evaluation:
         gradient.begin(step)
         direction = problem.inside_only(gradient(x))
         seen = gradient.seen
@@ -186,7 +186,7 @@ class APGD(IterativeAttack):
                 seen = problem.predict(x)
         control = seen.cross_entropy.flatten(1).sum(1)
         problem.log(step, gradient.figures)
-        return Look(x, direction, -control if problem.targeted else control, seen.unfooled.flatten(1).sum(1))
+        return Evaluation(x, direction, -control if problem.targeted else control, seen.unfooled.flatten(1).sum(1))
 
 
 def checkpoints(looks: int) -> dict[int, int]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Problem
-from lightning_attack.attacks.loops.minimal_norm import Best, MinimalNorm, look, margin
+from lightning_attack.attacks.loops.minimal_norm import Best, MinimalNorm, evaluate, margin
 from lightning_attack.common.pixels import Pixels
 
 
@@ -28,7 +28,7 @@ class DAG(MinimalNorm):
     stops at 99 % of the pixels, the paper at all of them. Pixels where two classes tie still pull.
 
     Args:
-        steps: number of looks at the model, 1 or more; the paper's is 200.
+        steps: number of forward and backward passes, 1 or more; the paper's is 200.
         step_size: largest change of a value in one step, above 0. The paper's 0.5 is in levels of 8-bit images, hence
             the default; adv-lib's default of 0.5 is in [0, 1] pixels, far more than the smallest norm.
         threshold: share of labelled pixels to fool, in (0, 1].
@@ -55,8 +55,8 @@ class DAG(MinimalNorm):
         best, change = Best(problem, self.threshold), torch.zeros_like(problem.images)
         for step in range(self.steps):
             x = problem.inside((problem.images + change).clamp(0, 1)).requires_grad_()
-            prediction = look(problem, x, step == 0)
-            best.see(x, prediction)
+            prediction = evaluate(problem, x, step == 0)
+            best.update(x, prediction)
             loss = (margin(prediction) * prediction.unfooled).flatten(1).sum(1)
             best.log(step, prediction, loss)
             gradient = problem.inside_only(torch.autograd.grad(loss.sum(), x)[0])

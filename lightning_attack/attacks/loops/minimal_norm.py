@@ -1,4 +1,4 @@
-"""`MinimalNorm`: what attacks share that have no budget, but look for the smallest change that fools enough pixels."""
+"""`MinimalNorm`: base of attacks that have no budget, but seek the smallest change that fools enough pixels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class MinimalNorm(Attack):
     """An attack without a radius: fool at least `threshold` of an image's labelled pixels, and change little for it.
 
     The log gets after each step, per image: `loss` (what the attack lowers, mean over labelled pixels), `p_t` (share of
-    labelled pixels not won), both at the point that the step looked at, `success` (whether the threshold has been
+    labelled pixels not won), both at the point that the step began at, `success` (whether the threshold has been
     reached) and `linf` (the L-inf norm, in [0, 1] pixels, of the best solution so far; NaN where there is none).
 
     Rounding to 8 bits is to the nearest level: it moves a value by up to half a level, which can undo a solution whose
     change is not much larger than that.
 
     Args:
-        steps: number of looks at the model, 1 or more.
+        steps: number of forward and backward passes, 1 or more.
         threshold: share of labelled pixels to fool, in (0, 1]; in a targeted attack, to take the wanted class.
         step_size: length of a step, of [0, 1] pixels, above 0.
         name: name in tables and folders.
@@ -57,7 +57,7 @@ class Best:
     Attributes:
         images: the best iterates, (B, 3, H, W).
         success: whether they reach the threshold, (B,) bool; never without labelled pixels.
-        reached: whether the iterate that was seen last does.
+        reached: whether the last iterate reaches it, (B,) bool.
     """
 
     def __init__(self, problem: Problem, threshold: float) -> None:
@@ -67,8 +67,8 @@ class Best:
         self.success = self.reached = each.bool()
         self._norm, self._fooled = each + math.inf, each.long() - 1
 
-    def see(self, x: Tensor, prediction: Prediction) -> None:
-        """Keep the images of x that are better than what is kept."""
+    def update(self, x: Tensor, prediction: Prediction) -> None:
+        """Keep those images of x that are better than the best so far."""
         norm = (x - self.problem.images).detach().flatten(1).abs().amax(1)
         unfooled = prediction.unfooled.flatten(1).sum(1)
         self.reached = (unfooled <= spared(prediction, self.threshold)) & (prediction.count > 0)
@@ -91,8 +91,8 @@ class Best:
         self.problem.log(step, figures)
 
 
-def look(problem: Problem, x: Tensor, first: bool) -> Prediction:
-    """What the model says about x; at the first look also whether the labels are classes of the model."""
+def evaluate(problem: Problem, x: Tensor, first: bool) -> Prediction:
+    """The model's prediction for x; the first time it also checks that the labels are classes of the model."""
     prediction = problem.predict(x)
     if first:
         check_labels(prediction)

@@ -92,8 +92,8 @@ class SVRE(IterativeAttack):
         for transform in self.gradient_transforms:
             if transform.accumulates or transform.remembers:
                 raise ValueError(
-                    f"{type(transform).__name__} must be asked once a step, and svre asks many times; its own momentum "
-                    "is set by decay"
+                    f"{type(transform).__name__} must be evaluated once a step, and svre evaluates it many times; "
+                    "its own momentum is set by decay"
                 )
         self.inner_steps, self.decay, self.order_seed = inner_steps, decay, order_seed
 
@@ -115,7 +115,7 @@ class SVRE(IterativeAttack):
         weights = [float(weight) for weight in problem.model.weights]  # type: ignore[attr-defined]
         # What the ensemble says of the clean images is not what its members say.
         alone = [replace(problem, model=model, clean_logits=None) for model in members]
-        losses = [self._loss(one) for one in (problem, *alone)]
+        losses = [self._loss(part) for part in (problem, *alone)]
         ensemble, *single = [self._transformed(problem, loss) for loss in losses]
         adversarial, momentum = self.start(problem), torch.zeros_like(problem.images)
         for step in range(self.steps):

@@ -1,4 +1,4 @@
-"""What an attack maximises, pixel by pixel. The loop knows only the interface; the formulas are here."""
+"""`Objective`, the loss of each pixel that an attack maximises, and those of FGSM, PGD, SegPGD and CosPGD."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_attack.attacks.prediction import Prediction
 
 @dataclass
 class Moment:
-    """Where the attack stands, for objectives that ask.
+    """State of the attack in the current step, for objectives whose loss depends on it.
 
     Attributes:
         step: number of the step, from 0.
@@ -22,8 +22,8 @@ class Moment:
         clean: prediction for the clean images, where the objective `needs_clean`.
         memory: what an objective keeps from step to step; new for each attacked batch.
         figures: what an objective reports about this step, one value (B,) per image and name.
-        first: whether this is the first look at the model in this step. Techniques that look several times
-            (several views, several query points) must not be counted several times.
+        first: whether this is the model's first forward pass of this step. There are several with several views or
+            query points; what happens once per step happens at the first.
     """
 
     step: int
@@ -34,7 +34,7 @@ class Moment:
     first: bool = True
 
     def report(self, name: str, values: Tensor) -> None:
-        """Keep a figure (B,) of this step, as seen at its first look at the model."""
+        """Log a figure (B,) of this step; values of later forward passes of the same step are ignored."""
         if self.first:
             self.figures[name] = values
 

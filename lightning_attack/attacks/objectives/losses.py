@@ -1,4 +1,4 @@
-"""Losses of a pixel other than the cross-entropy: each reads the logits in its own way."""
+"""Objectives other than the cross-entropy: Jensen-Shannon divergence, spherical, Tsallis and DLR losses."""
 
 from __future__ import annotations
 

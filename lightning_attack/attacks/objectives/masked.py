@@ -1,4 +1,4 @@
-"""Cross-entropy on a choice of pixels: those not fooled yet, balanced by class, or a region that grows."""
+"""Cross-entropy on some of the pixels: those not fooled yet, balanced by class, or a region that grows."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Peer(Attack):
         self.attack = attack
         self._kind = _find(attack)
         self._settings = {key: _number(key, value) for key, value in (settings or {}).items()}
-        self._modes = _build(self._kind, attack, _Shown(), self._settings).supported_mode
+        self._modes = _build(self._kind, attack, _Adapter(), self._settings).supported_mode
 
     @property
     def targetable(self) -> bool:
@@ -77,17 +77,17 @@ class Peer(Attack):
     def perturb(self, problem: Problem) -> Tensor:
         with torch.no_grad():
             check_labels(problem.predict(problem.images))
-        results = [self._one(problem, number) for number in range(len(problem.images))]
+        results = [self._attack_image(problem, number) for number in range(len(problem.images))]
         return torch.cat(results)
 
-    def _one(self, problem: Problem, number: int) -> Tensor:
+    def _attack_image(self, problem: Problem, number: int) -> Tensor:
         """The attack on one image of the batch, (1, 3, H, W)."""
         this = slice(number, number + 1)
         image, labels = problem.images[this], problem.labels[this]
         if bool((labels == IGNORE_INDEX).all()):
             return image
         region = None if problem.region is None else problem.region[this]
-        shown = _Shown(problem.model, image, region)
+        shown = _Adapter(problem.model, image, region)
         with _seeded(problem.draws.seeds[number], image.device):
             peer = _build(self._kind, self.attack, shown, self._settings)
             if problem.targeted:
@@ -103,7 +103,7 @@ class Peer(Attack):
         return result if region is None else torch.where(region, result, image)
 
 
-class _Shown(nn.Module):
+class _Adapter(nn.Module):
     """A model as torchattacks wants one: a module with a parameter, from which it reads the device.
 
     The model is not a submodule: torchattacks calls `eval()`, which exported programs refuse, and the model is in that

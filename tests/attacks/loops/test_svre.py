@@ -85,5 +85,5 @@ def test_svre_errors():
         SVRE(CrossEntropy(), BALL, inner_steps=0)
     with pytest.raises(ValueError, match="decay=-1"):
         SVRE(CrossEntropy(), BALL, decay=-1)
-    with pytest.raises(ValueError, match="Momentum must be asked once a step"):
+    with pytest.raises(ValueError, match="Momentum must be evaluated once a step"):
         SVRE(CrossEntropy(), BALL, gradient_transforms=[Momentum()])

@@ -36,7 +36,9 @@ def attack(objective, **settings):
 def ran(attack, model, images, labels):
     figures = []
     with count_passes(model) as passes:
-        result = attack(model, images, labels, list(range(len(images))), lambda step, values: figures.append(values))
+        result = attack(
+            model, images, labels, list(range(len(images))), log=lambda step, values: figures.append(values)
+        )
     return result, passes["backward"], figures
 
 
