@@ -1,4 +1,4 @@
-"""Data sets with label maps, and the batches that attacks and networks see."""
+"""Data sets of photos and label maps, and the LightningDataModule that makes batches of them."""
 
 from lightning_attack.data.ade20k import ADE20K
 from lightning_attack.data.augment import Augment
