@@ -1,4 +1,4 @@
-"""Data sets with label maps, and the batches that attacks and networks see.
+"""Data sets of photos and label maps, and the LightningDataModule that makes batches of them.
 
 .. include:: README.md
 """

@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 
 
 class BudgetError(DataError):
-    """An adversarial image is farther from its photo than allowed; `excess` says by how much, in levels."""
+    """An adversarial image is farther from its photo than allowed, by `excess` levels of 1/255."""
 
     def __init__(self, message: str, excess: float) -> None:
         super().__init__(message)
@@ -28,15 +28,15 @@ class BudgetError(DataError):
 
 
 class Adversaries:
-    """The adversarial image of each photo of a run, in the geometry of the run.
+    """Gives the adversarial image of each photo of a run, brought to the size of the run.
 
-    An image has the size of the photo as networks see it, and is taken as it is, or that of the photo on disk, and goes
-    through the same geometry (of floating images their difference from the photo does). Images are 8-bit, or floating
+    An image has the size of the photo as networks see it, and is taken as it is, or that of the photo on disk, and is
+    resized like the photo (of a floating image its difference from the photo is resized). Images are 8-bit, or floating
     in [0, 1].
 
     Args:
-        gallery: where they lie.
-        fit: the geometry.
+        gallery: where the images are.
+        fit: how photos are resized.
         order: positions of the run's photos in the data set.
         total: how many photos the data set has.
         eps: largest change of a value, of [0, 1] pixels, in the size in which the images come; None = any.
@@ -51,8 +51,8 @@ class Adversaries:
         Args:
             name: of the photo.
             index: its position in the data set.
-            photo: (3, H, W) uint8 as it lies on disk.
-            seen: the same as the networks see it.
+            photo: (3, H, W) uint8, as on disk.
+            seen: the same photo as networks see it.
 
         Raises:
             MissingError: there is none.
@@ -76,7 +76,7 @@ class Adversaries:
             return _unit(image).contiguous()
         if image.dtype == torch.uint8:
             return _unit(self.fit(image, None)[0]).contiguous()
-        # Photos are resized in 8 bits, which rounds otherwise: what is resized here is the change.
+        # Photos are resized in 8 bits, which rounds differently: so only the change is resized here.
         change = self.fit(image, None)[0] - self.fit(_unit(clean), None)[0]
         return (_unit(seen) + change).clamp(0, 1)
 
@@ -119,7 +119,7 @@ def picture_values(picture: Picture, clean: Tensor) -> Tensor:
         clean: its photo, uint8.
 
     Raises:
-        DataError: they are of another type or out of range, or it cannot be told what range is meant.
+        DataError: they are of another type or out of range, or it is not clear which range is meant.
 
     Example:
         >>> bright = torch.full((3, 1, 1), 200, dtype=torch.uint8)
@@ -140,7 +140,7 @@ images must be in [0, 1] and those in 0..255 of type uint8: divide by 255, or co
     values = values.float()
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN too
-        remedy = "divide by 255, or convert" if low >= 0 else "take the normalisation back"
+        remedy = "divide by 255, or convert" if low >= 0 else "undo the normalisation"
         raise DataError(
             f"{said} with values {low:.4g}..{high:.4g}; floating images must be in [0, 1] and those in 0..255 of type "
             f"uint8: {remedy}"
@@ -149,7 +149,7 @@ images must be in [0, 1] and those in 0..255 of type uint8: divide by 255, or co
 
 
 def together(problems: Sequence[MissingError | BudgetError], gallery: Gallery, total: int) -> DataError:
-    """One error for all photos of a run without an image or with one beyond the budget."""
+    """One error for all photos of a run that have no image, or one beyond the budget."""
     missing = [error.name for error in problems if isinstance(error, MissingError)]
     if missing:
         return gallery.missing(missing, total)

@@ -1,4 +1,4 @@
-"""`Gallery`: where adversarial images that somebody else made lie, and which belongs to which photo."""
+"""`Gallery`: files of adversarial images that were made elsewhere, and which image belongs to which photo."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MissingError(DataError):
 
 
 class Picture(NamedTuple):
-    """One image, not yet read: what to call it, its shape, its type, and how to read it."""
+    """One image, not yet read: its description for messages, shape, type, and a function that reads it."""
 
     said: str
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 
 
 class Gallery:
-    """Where the adversarial images lie: a folder of files with the names of the photos, or one file with all of them.
+    """The adversarial images of a run: a folder of files with the names of the photos, or one file with all of them.
 
     In a folder the image of the photo `a/b` is `a/b` with any of the suffixes of photos or of arrays. One file holds
     all images under one key (torchattacks calls it `adv_inputs`), in the order of the run's photos or of the whole data
@@ -107,7 +107,7 @@ class Gallery:
         return Picture(said, form.shape[1:], form.dtype, lambda: arrays.read(key)[place])
 
     def missing(self, names: Sequence[str], total: int) -> DataError:
-        """The error for photos without an image."""
+        """The error that names photos without an image."""
         shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
         there = [*self._files] if self._all is None else [*self._all.forms]
         found = f"there are {len(there)} images, the first is '{there[0]}'" if there else "there are no images"
@@ -118,7 +118,7 @@ class Gallery:
 
 
 def _images_key(arrays: ArrayFile, dimensions: Sequence[int]) -> str:
-    """The array that must be meant: the only one of an image's form, or of several the only one named `adv...`."""
+    """Key of the array that holds the images: the only one of that form, or of several the only one named `adv...`."""
     fitting = [key for key, form in arrays.forms.items() if len(form.shape) in dimensions and 3 in form.shape]
     named = [key for key in fitting if key.lower().startswith(("adv", "x_adv"))]
     for chosen in (fitting, named):

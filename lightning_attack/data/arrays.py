@@ -1,4 +1,4 @@
-"""Arrays in files that anyone may have written: .npy, .npz and .pt, looked at before they are read."""
+"""`ArrayFile`: arrays in .npy, .npz and .pt files from anywhere, inspected before they are read."""
 
 from __future__ import annotations
 

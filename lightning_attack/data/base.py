@@ -1,4 +1,4 @@
-"""What every data set of the project has in common: 8-bit photos, label maps, names."""
+"""`SegmentationDataset` and `Scene`: the base of all data sets, photos with label maps and names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Scene:
-    """One photo as it lies on disk or is drawn.
+    """One photo with its label map, as read from disk or drawn.
 
     Attributes:
         image: photo, (H, W, 3) uint8.
@@ -69,7 +69,7 @@ def check_mask_size(mask: np.ndarray, image: np.ndarray, name: str) -> None:
 def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int | None, name: str) -> None:
     """Raise `DataError` if a mask does not fit its photo or holds a class that the data set does not know.
 
-    Where the data set has no classes (None), only the size is looked at.
+    Where the data set has no classes (None), only the size is checked.
 
     Example:
         >>> import numpy as np

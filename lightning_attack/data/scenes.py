@@ -1,4 +1,4 @@
-"""Scenes as tensors of one geometry, and what batches of them are made with."""
+"""`SceneTensors`: the scenes of a data set as tensors of one size, and how they become batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Item = dict[str, Any]
 
 
 class SceneTensors(Dataset[Item]):
-    """A data set as tensors of one geometry; checks what it reads.
+    """The scenes of a data set as tensors, brought to one size and checked.
 
     An item is `image` (3, H, W) float32 in [0, 1] on the 8-bit grid, `mask` (H, W) int64 with 255 = ignored (left out
     where the data set has no labels), `name`, `index` (position in the data set), `size` (height and width of the
@@ -32,7 +32,7 @@ class SceneTensors(Dataset[Item]):
     Args:
         dataset: the scenes.
         fit: the geometry.
-        target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = no wish.
+        target_masks: folder of `<name>.png` with the wanted class of each pixel, 255 = none wanted.
         region_masks: folder of `<name>.png`, above 0 where the photo may change.
         augment: random geometry and colours instead of `fit`, for photos to learn from.
         adversaries: the adversarial image of each photo, made elsewhere.
@@ -121,7 +121,7 @@ def _check_name(name: str) -> None:
 
 
 class Partners:
-    """Other photos for each photo of a run, by seeded permutations: no photo is its own partner.
+    """Chooses other photos for each photo of a run, by seeded permutations: no photo is its own partner.
 
     Args:
         indices: positions of the run's photos in the data set, 2 or more.
@@ -149,7 +149,7 @@ class Partners:
 
 
 class Lenient(Dataset[Item]):
-    """Scenes of which some cannot be used; those become items with an `error` and nothing else but their `index`."""
+    """Scenes of which some cannot be used: their items have an `error` and their `index`, and nothing else."""
 
     def __init__(self, scenes: Dataset[Item], indices: list[int]) -> None:
         self.scenes, self.indices = scenes, indices
@@ -165,10 +165,10 @@ class Lenient(Dataset[Item]):
 
 
 class Share(DistributedSampler[Item]):
-    """The scenes of one process: every so-manieth, none twice; a process may have none.
+    """Sampler of one process out of n: every n-th scene, none twice; a process may have none.
 
-    Lightning's own for validation repeats scenes until all processes have as many, and its own for predict wants at
-    least one for each.
+    Lightning's own sampler for validation repeats scenes until all processes have equally many, and its own sampler for
+    predict needs at least one scene for each.
     """
 
     def __len__(self) -> int:

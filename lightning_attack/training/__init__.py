@@ -1,4 +1,4 @@
-"""Networks trained as Lightning modules: the task, adversarial training, and what is shown and saved of it.
+"""Train segmentation networks: the LightningModule, adversarial training, example pictures, export of the weights.
 
 .. include:: README.md
 """

@@ -1,4 +1,4 @@
-"""`AdversarialTraining`: learn from adversarial images, to have robust targets."""
+"""`AdversarialTraining`: train on adversarial images, for networks that withstand attacks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lightning_attack.training.task import SegmentationTask
 
 
 class AdversarialTraining(Callback):
-    """Replace a part of each training batch by adversarial images of the network as it is at that moment.
+    """Replace a part of each training batch by adversarial images, made on the network as it is at that step.
 
     Source: A. Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,
     arXiv 1706.06083; for segmentation J. Gu et al., ECCV 2022, arXiv 2207.12391 (SegPGD-AT: half of each batch, 3 or 7
     steps).
 
-    While it is attacked the network is in eval mode, so that its batch statistics stay as they are. The progress bar
-    shows `attack_share`, the share of the time that attacks take.
+    During the attack the network is in eval mode, so that its batch statistics do not change. The progress bar shows
+    `attack_share`, the share of the time that attacks take.
 
     Args:
-        attack: any attack on single networks.
+        attack: any attack on a single network.
         fraction: share of each batch that is replaced, in (0, 1], rounded up.
         seed: seed of the attack's randomness; each image of each step has its own.
 
@@ -50,7 +50,7 @@ class AdversarialTraining(Callback):
         count = -int(-len(images) * self.fraction // 1)
         # By the step too, so that a photo meets another start in each epoch.
         seeds = image_seeds(self.seed, batch["index"][:count] + 2**32 * trainer.global_step)
-        # In eval mode the network may run on windows; crops are learnt from as they are.
+        # In eval mode the network may run on windows; training uses whole crops, and so does the attack.
         windows, pl_module.network.windows = pl_module.network.windows, None
         attacked = self.attack(pl_module.network, images[:count], labels[:count], seeds)
         pl_module.network.windows = windows

@@ -15,8 +15,8 @@ from lightning_attack.pictures.panels import side_by_side
 class ExamplePredictions(Callback):
     """Log photo | ground truth | prediction of the first photos of each validation, as `examples/<name>`.
 
-    Classes have PASCAL VOC's colours, ignored pixels are white; the names of those that occur stand below. Of several
-    processes the first shows its photos.
+    Classes have PASCAL VOC's colours, ignored pixels are white; the names of those that occur stand below. With
+    several processes, only the first logs its photos.
 
     Args:
         count: number of photos; 0 = none.

@@ -1,4 +1,4 @@
-"""`SegmentationTask`: train a network, to have a source or a target of one's own."""
+"""`SegmentationTask`: train a segmentation network, to attack it or to test it against attacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model
 
 ENCODERS = {"encoder", "backbone"}
-"""Names of the part that is trained beforehand: those of smp and transformers, and of torchvision."""
+"""Names of the part that usually comes pretrained: in smp and transformers, and in torchvision."""
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "poly", "constant"]
 LOSSES: dict[str, Callable[[Tensor | None], nn.Module]] = {
@@ -27,14 +27,15 @@ LOSSES: dict[str, Callable[[Tensor | None], nn.Module]] = {
     "lovasz": lambda weight: smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE_INDEX, from_logits=True),
     "focal": lambda weight: smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX),
 }
-"""Losses by name; each is made with the weights of the classes, which only the cross-entropy knows."""
+"""Losses by name; each is built from the class weights, which only the cross-entropy uses."""
 
 
 class SegmentationTask(LightningModule):
-    """Train a network; mIoU on the validation photos after every epoch.
+    """Train a segmentation network, and compute its mIoU on the validation photos after every epoch.
 
-    One-cycle: L. N. Smith, N. Topin, "Super-Convergence", 2017, arXiv 1708.07120: up in the share `warmup` of the
-    steps, then down to nothing. Poly: lr * (1 - t / T)^0.9, as in DeepLab (L.-C. Chen et al., 2016, arXiv 1606.00915).
+    One-cycle: L. N. Smith, N. Topin, "Super-Convergence", 2017, arXiv 1708.07120: the learning rate rises during the
+    share `warmup` of the steps, then falls to about 0. Poly: lr * (1 - t / T)^0.9 in step t of T, as in DeepLab
+    (L.-C. Chen et al., 2016, arXiv 1606.00915).
 
     It logs `train/loss`, and per epoch `val/miou` (classes that occur in the labels), `val/accuracy` and
     `val/iou/<class>`; `test` likewise.
@@ -42,25 +43,25 @@ class SegmentationTask(LightningModule):
     Args:
         network: the network to train; takes [0, 1] images, as `SMPModel` does.
         lr: largest learning rate, above 0.
-        encoder_lr_factor: the encoder's rate is `lr` times this, above 0; below 1 where the encoder was trained before
-            and the decoder was not. The encoder is every part named `encoder` or `backbone`.
+        encoder_lr_factor: the encoder's rate is `lr` times this, above 0; below 1 if the encoder is pretrained and the
+            decoder is not. The encoder is every part named `encoder` or `backbone`.
         weight_decay: of the optimizer.
         warmup: share of the steps in which the rate of one-cycle rises, in (0, 1).
         losses: weight of each loss: `cross_entropy`, `dice`, `lovasz`, `focal`.
         class_weights: weight of each class in the cross-entropy; None = equal ones.
         aux_weight: weight of the same losses on the auxiliary output of networks that have one (torchvision's `aux`);
             0.4 in PSPNet.
-        loss_stride: the losses count every so-manieth row and column, from a random one on; 1 = all. On processors, and
-            with many classes, losses of all pixels take as long as the network, and neighbours say much the same.
+        loss_stride: the losses use every n-th row and column, beginning with a random one; 1 = all. On CPUs, and with
+            many classes, losses of all pixels take as long as the network, and neighbouring pixels add little.
         optimizer: `adamw`, or `sgd` with momentum 0.9.
         schedule: `one_cycle`, `poly` or `constant`.
-        channels_last: keep colours and features innermost in memory: the same numbers but for rounding, and about twice
-            as fast on processors and with half precision.
+        channels_last: memory format in which colours and features are innermost: the same numbers but for rounding,
+            about twice as fast on CPUs and with half precision.
         windows: run the network on overlapping windows of the photos for validation and test, not on whole photos.
 
     Raises:
         ValueError: an argument is out of range.
-        ModelError: the network does not say its number of classes, or has no encoder to give its own rate.
+        ModelError: the network's number of classes is not known, or it has no encoder to give its own rate.
     """
 
     def __init__(
@@ -126,13 +127,13 @@ class SegmentationTask(LightningModule):
         return loss
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The weighted losses of logits (B, C, H, W) against labels (B, H, W), a scalar."""
+        """The weighted sum of the losses of logits (B, C, H, W) against labels (B, H, W), a scalar."""
         logits = logits.float()
         terms = [weight * self.losses[name](logits, labels) for name, weight in self.loss_weights.items()]
         return torch.stack(terms).sum()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Predicted classes (B, H, W), counted."""
+        """Count predictions against labels; returns the predicted classes, (B, H, W)."""
         predicted = self(batch["image"].contiguous(memory_format=self.memory_format)).argmax(1)
         self.scores.update(predicted, batch["mask"])
         return predicted
@@ -157,7 +158,7 @@ class SegmentationTask(LightningModule):
         self.scores.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What builds the network again, so that a checkpoint can be exported wherever it lies."""
+        """Add what builds the network again and its class names, so that `export` needs nothing but the checkpoint."""
         checkpoint["recipe"] = getattr(self.network, "recipe", None)
         checkpoint["classes"] = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
 
@@ -181,7 +182,7 @@ class SegmentationTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The parameters with their learning rates: one group, or decoder and encoder where these differ."""
+        """The parameters with their learning rates: one group, or decoder and encoder if their rates differ."""
         if self.encoder_lr_factor == 1:
             return [{"params": list(self.network.parameters()), "lr": self.lr}]
         encoder: list[nn.Parameter] = []

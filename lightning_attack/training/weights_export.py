@@ -1,4 +1,4 @@
-"""`WeightsExport`: after training, the best weights as one small file that `predict` takes."""
+"""`WeightsExport`: save the best weights after training, as one small file that `predict` can load."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning_attack.models.weights import read_weights, strip_prefix, write_we
 class WeightsExport(Callback):
     """When `fit` ends, write the network's weights to `weights.safetensors` in the run's folder, for `TrainedModel`.
 
-    The weights are those of the best checkpoint, where a `ModelCheckpoint` kept one, else the last ones.
+    The weights are those of the best checkpoint if a `ModelCheckpoint` kept one, else the last ones.
 
     Args:
-        half: store in half precision: half the size, and a difference to the predictions that is far below 8-bit
-            rounding. Tensors that half precision cannot hold stay as they are.
+        half: store in half precision: half the size, and a change of the predictions far below that of 8-bit rounding.
+            Tensors whose values half precision cannot hold are stored as they are.
     """
 
     def __init__(self, half: bool = True) -> None:

@@ -199,7 +199,7 @@ def test_the_digest_knows_the_adversarial_image(folder):
 FLOATS = chw(ADVERSARIAL) / np.float32(255)
 WRONG = {
     "0..255 as floats": (FLOATS * 255, r"float32 with values .*\[0, 1\] .* uint8: divide by 255, or convert"),
-    "normalised": ((FLOATS - 0.5) / 0.25, r"with values -.*: take the normalisation back"),
+    "normalised": ((FLOATS - 0.5) / 0.25, r"with values -.*: undo the normalisation"),
     "NaN": (FLOATS * np.float32("nan"), "float32 with values nan..nan"),
     "cut to integers": ((FLOATS > 0.5).astype(np.uint8), "uint8 with values 0 and 1 only; were they in"),
     "integers": (chw(ADVERSARIAL).astype(np.int64), "is int64; expected uint8 in 0..255 or floating"),
