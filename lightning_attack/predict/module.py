@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
@@ -172,6 +172,14 @@ class AttackModule(LightningModule):
                 f"source '{self.source.name}' has {self.num_classes} classes, but the data has {len(classes)} "
                 f"({', '.join(classes[:4])}, ...); choose data and networks of the same classes"
             )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Let a callback that arranges the others (`RunFolder`) do so before anything is set up; adds none."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "arrange"):
+                callback.arrange(self.trainer)
+                break
+        return []
 
     def setup(self, stage: str) -> None:
         if stage != "predict":

@@ -24,7 +24,8 @@ from lightning_attack.report.tables import (
     markdown,
     table_csv,
 )
-from lightning_attack.runs.folder import SETTINGS, TABLE, RunsError
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.names import is_run
 
 FEWEST_DRAWS = 100
 
@@ -89,7 +90,7 @@ def _check(folder: Path, draws: int) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunsError(f"--output={folder} is a file; give a folder")
     for place in (folder.absolute(), *folder.absolute().parents):
-        if (place / TABLE).exists() or (place / SETTINGS).exists():
+        if is_run(place):
             raise RunsError(f"--output={folder} lies in the run '{place}', which stays as it is; choose another folder")
 
 

@@ -25,7 +25,7 @@ def sentence(label: str, against: str, interval: Interval) -> str:
     if math.isnan(shown.low):
         return f"{label} is {points} than {against} (no interval: only {counted(shown.images, 'image')})"
     ends = f"({100 * LEVEL:.0f} % {100 * shown.low:.1f}..{100 * shown.high:.1f}, {shown.images} images)"
-    if interval.real:
+    if interval.significant:
         return f"{label} is {points} than {against} {ends}"
     return f"{label} does not really differ from {against}: {points} {ends}"
 

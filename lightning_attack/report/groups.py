@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_attack.runs.folder import Run, RunsError, common_images
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, common_images
 
 
 @dataclass(frozen=True)

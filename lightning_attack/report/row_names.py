@@ -1,4 +1,4 @@
-"""What rows are called: the name of the attack and what sets it apart, in few words."""
+"""Names of runs in tables and charts: the attack, and the settings in which it differs from other runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_attack.common.pixels import parse_pixels
 from lightning_attack.runs.folder import Run
+from lightning_attack.runs.settings import flat
 
 _MODEL = ("target_labels", "exact", "engine", "precision")
 _MANY = 4
@@ -21,7 +23,7 @@ def budget(run: Run) -> str:
     Images that were made elsewhere have the budget that they were checked against. What a `Peer` stays in is its own
     affair; its `eps` is said if it has one.
     """
-    attack = run.report["settings"]["attack"]
+    attack = run.summary["settings"]["attack"]
     if attack.get("class") == "Peer":
         eps = attack.get("settings", {}).get("eps")
         return "peer" if eps is None else f"peer, eps {number(eps, levels=True)}"
@@ -38,13 +40,12 @@ def balls(run: Run) -> set[tuple[str | None, Any]]:
     data = run.settings.get("data")  # anything, of a run from Python
     given = data.get("adversarial_eps") if isinstance(data, Mapping) else None
     if given is not None:
-        numerator, _, denominator = str(given).partition("/")
-        return {("Linf", float(numerator) / float(denominator or 1))}
-    attack = run.report.get("settings", {}).get("attack")
+        return {("Linf", parse_pixels(given, "adversarial_eps"))}
+    attack = run.summary.get("settings", {}).get("attack")
     return {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
 
 
-def labels(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
+def row_names(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
     """A name for each run: of its attack and, among runs of one attack, of the settings that are not the same in all.
 
     Runs of one source that these do not tell apart have their folder in the name, and so have those with many.
@@ -58,45 +59,27 @@ def labels(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
     counts = Counter((name, run.source) for name, run in zip(names, runs, strict=True))
     return [
         (name if name and counts[name, run.source] == 1 else f"{name or run.attack} [{place}]") + _ending(run)
-        for name, run, place in zip(names, runs, places(runs), strict=True)
+        for name, run, place in zip(names, runs, short_folders(runs), strict=True)
     ]
 
 
-def kinds(runs: Sequence[Run], without: Collection[str]) -> list[str]:
-    """As `labels`, but runs that differ in nothing else than `without` have one name; no folder is in any.
+def line_names(runs: Sequence[Run], without: Collection[str]) -> list[str]:
+    """As `row_names`, but runs that differ in nothing else than `without` have one name; no folder is in any.
 
     Example:
         >>> def run(**attack):
         ...     return Run(Path(), {"attack": "pgd", "source": "net", "settings": {"attack": attack}}, ())
-        >>> kinds([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
+        >>> line_names([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
         ['pgd gamma=0.1', 'pgd gamma=0.1', 'pgd gamma=0.5']
     """
     return [_name(run, own) + _ending(run) for run, own in zip(runs, _differences(runs, without), strict=True)]
 
 
-def places(runs: Sequence[Run]) -> list[str]:
+def short_folders(runs: Sequence[Run]) -> list[str]:
     """The folders of the runs, seen from the one that they have in common."""
     folders = [run.folder.resolve() for run in runs]
     above = os.path.commonpath([folder.parent for folder in folders])
     return [Path(os.path.relpath(folder, above)).as_posix() for folder in folders]
-
-
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as keys with dots.
-
-    Example:
-        >>> dict(flat({"norm": {"eps": 0.5}, "parts": [{"class": "Momentum"}]}))
-        {'norm.eps': 0.5, 'parts.0.class': 'Momentum'}
-    """
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-        items = list(enumerate(value))
-    else:
-        yield prefix, value
-        return
-    for key, inner in items:
-        yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
 def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
@@ -104,9 +87,9 @@ def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     families: list[list[Run]] = []
     for run in runs:
         for family in families:
-            seeds = [one.report["settings"]["seed"] for one in family]
+            seeds = [one.summary["settings"]["seed"] for one in family]
             alike = run.attack == family[0].attack and _settings(run, ["seed"]) == _settings(family[0], ["seed"])
-            if alike and run.partial == family[0].partial and run.report["settings"]["seed"] not in seeds:
+            if alike and run.partial == family[0].partial and run.summary["settings"]["seed"] not in seeds:
                 family.append(run)
                 break
         else:
@@ -157,7 +140,7 @@ def _last(key: str) -> str:
 
 def _settings(run: Run, without: Collection[str]) -> dict[str, Any]:
     """What sets a run apart from others of its source."""
-    settings = dict(flat(run.report["settings"]))
+    settings = dict(flat(run.summary["settings"]))
     model = run.settings.get("model", {})
     settings |= {key: model[key] for key in _MODEL if key in model}
     return {key: value for key, value in settings.items() if _last(key) not in without}

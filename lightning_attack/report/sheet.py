@@ -18,8 +18,9 @@ from lightning_attack.report.intervals import (
     mean_interval,
     paired_difference,
 )
-from lightning_attack.report.row_names import budget, labels, siblings
-from lightning_attack.runs.folder import Run, RunsError, common_images
+from lightning_attack.report.row_names import budget, row_names, siblings
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, common_images
 
 PLAIN = ("pgd", "bim", "mi_fgsm", "fgsm")
 """What attacks are compared with if nothing else is said: the first that a section has."""
@@ -49,7 +50,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Score:
     """A network under an attack.
 
     Attributes:
@@ -81,11 +82,11 @@ class Row:
     Attributes:
         entry: what it is about.
         cells: for each network that was scored.
-        against: label of what `Cell.difference` is to; None for a baseline.
+        against: label of what `Score.difference` is to; None for a baseline.
     """
 
     entry: Entry
-    cells: dict[str, Cell]
+    cells: dict[str, Score]
     against: str | None
 
     @property
@@ -186,7 +187,7 @@ def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
     for source in dict.fromkeys(run.source for run in group.runs):
         own = [run for run in group.runs if run.source == source]
         families = siblings(own) if mean else [(run,) for run in own]
-        names = labels([family[0] for family in families], without=["seed"] if mean else [])
+        names = row_names([family[0] for family in families], without=["seed"] if mean else [])
         for family, label in zip(families, names, strict=True):
             name = label if len(family) == 1 else f"{label} (mean of {len(family)} seeds)"
             places.setdefault((source, budget(family[0])), []).append(Entry(family, name))
@@ -203,8 +204,8 @@ def _against(entry: Entry, bases: Sequence[Entry]) -> Entry | None:
     """The baseline of a run: one of the same seed if there is one; a baseline has none."""
     if any(entry is base for base in bases):
         return None
-    seed = entry.first.report["settings"]["seed"]
-    alike = (base for base in bases if base.first.report["settings"]["seed"] == seed)
+    seed = entry.first.summary["settings"]["seed"]
+    alike = (base for base in bases if base.first.summary["settings"]["seed"] == seed)
     return next(alike, next(iter(bases), None))
 
 
@@ -215,7 +216,7 @@ def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> En
     if len(order) < 2:
         return None
     difference = _difference(order[0], order[1], target, group, draws)
-    return order[0] if difference and difference.real else None
+    return order[0] if difference and difference.significant else None
 
 
 def _mious(entry: Entry, target: str, group: Group) -> list[float]:
@@ -230,11 +231,11 @@ def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: in
     return None if difference is None or isnan(difference.value) else difference  # images without any label
 
 
-def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Cell:
+def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Score:
     counts = [run.confusions(target, entry.images(target, group)) for run in entry.runs]
     clean, adversarial = [one[:, 0] for one in counts], [one[:, 1] for one in counts]
     several = len(entry.runs) > 1
-    return Cell(
+    return Score(
         target=target,
         white_box=entry.first.targets[target],
         clean=mean_interval(clean, draws),

@@ -350,9 +350,9 @@ def test_tensorboard_images(finished):
 
 
 def test_few_strips_are_kept_in_memory(tmp_path, monkeypatch):
-    read, own = [], image_logger._read
+    read, own = [], image_logger.read_strip
     monkeypatch.setattr(image_logger, "AT_HAND", 2)
-    monkeypatch.setattr(image_logger, "_read", lambda file: (read.append(file.name), own(file))[1])
+    monkeypatch.setattr(image_logger, "read_strip", lambda file: (read.append(file.name), own(file))[1])
     metrics = TransferMetrics(table=False)
     run(tmp_path, pgd(steps=1), callbacks=[RunFolder(str(tmp_path), "mine"), ImageLogger(4), metrics])
     assert sorted(read) == ["00000002.png", "00000003.png"]

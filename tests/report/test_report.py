@@ -58,7 +58,7 @@ def test_tables_of_a_study(study, tmp_path, capsys, monkeypatch):
     for row in table:
         run = read_run(study / row["run"].rpartition("/")[2])
         counts = run.confusions(row["target"])
-        reported = next(one for one in run.report["targets"] if one["target"] == row["target"])
+        reported = next(one for one in run.summary["targets"] if one["target"] == row["target"])
         for column in ("clean_miou", "adversarial_miou", "drop"):
             assert float(row[column]) == pytest.approx(reported[column], abs=1e-12)
         drop = difference_interval(counts[:, 0], counts[:, 1])

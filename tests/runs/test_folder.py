@@ -1,15 +1,14 @@
 """Which folders are runs, which of them go together, and what they are called."""
 
 import json
-import re
 
 import pytest
 
 from lightning_attack.report import RunsError, collect, read_run
 from lightning_attack.report.groups import together
 from lightning_attack.report.intervals import miou_interval
-from lightning_attack.report.page_table import HEADINGS, MISSING, body
-from lightning_attack.report.row_names import budget, labels
+from lightning_attack.report.page_table import HEADINGS, MISSING, table_rows
+from lightning_attack.report.row_names import budget, row_names
 from lightning_attack.runs.records import record_path
 from tests.runs.made import NETWORKS, make_run, matrices
 
@@ -64,7 +63,7 @@ def test_partial_runs_count_when_asked_for_and_say_so(tmp_path):
     make_run(tmp_path / "stopped", "fgsm", partial=True, missing=8)
     (make_run(tmp_path / "killed") / "transfer.json").unlink()
     runs, notes = collect([tmp_path], partial=True)
-    assert labels(runs) == ["fgsm (partial)", "pgd"]
+    assert row_names(runs) == ["fgsm (partial)", "pgd"]
     assert len(notes) == 1
     assert "killed" in notes[0]
 
@@ -131,7 +130,7 @@ def test_labels_name_what_sets_runs_apart(tmp_path):
         read_run(make_run(tmp_path / "again", seed=3)),
         read_run(make_run(tmp_path / "other", "fgsm", eps=0.5)),
     ]
-    assert labels(runs) == [
+    assert row_names(runs) == [
         "pgd eps=8/255, seed=0 [plain/one]", "pgd eps=8/255, seed=0 [plain/two]", "pgd eps=4/255, seed=0",
         "pgd eps=8/255, seed=3", "fgsm",
     ]  # fmt: skip
@@ -149,7 +148,7 @@ def test_labels_name_parts_and_not_their_numbers(tmp_path):
         edit(tmp_path / str(number), lambda report: report["settings"]["attack"].update(gradient_transforms=parts))  # noqa: B023
     edit(tmp_path / "0", lambda report: report["settings"]["attack"].pop("norm"))
     runs, _ = collect([tmp_path])
-    assert labels(runs) == ["pgd", "pgd Linf, Momentum", "pgd Linf, Momentum, TI"]
+    assert row_names(runs) == ["pgd", "pgd Linf, Momentum", "pgd Linf, Momentum, TI"]
     assert budget(runs[0]) == "no radius"
     peer = {"class": "Peer", "name": "pgd", "attack": "torchattacks.PGD", "settings": {"eps": 8 / 255}}
     edit(tmp_path / "0", lambda report: report["settings"].update(attack=peer))
@@ -160,9 +159,9 @@ def test_intervals_of_the_page_leave_out_what_was_not_scored(tmp_path):
     all_but_two = [(image, "net_c") for image in range(22)]
     run = read_run(make_run(tmp_path / "run", failed=[(2, "net_b"), *all_but_two]))
     place = HEADINGS.index("95 % interval")
-    shown = [re.findall("<td.*?>(.*?)</td>", line)[place] for line in body([run], 200).splitlines()]
+    shown = [row.cells[place].text for row in table_rows([run], ["run"], 200)]
     scored = [*range(2), *range(3, 24)]
     found = [miou_interval(run.confusions("net_a")[:, 1], 200), miou_interval(run.confusions("net_b")[scored, 1], 200)]
     assert shown == [*(f"{100 * one.low:.1f}..{100 * one.high:.1f}" for one in found), MISSING]
     none = read_run(make_run(tmp_path / "none", failed=[(image, "net_c") for image in range(24)]))
-    assert f"<td>{MISSING}</td>" in body([none], 200).splitlines()[2]
+    assert table_rows([none], ["none"], 200)[2].cells[place].text == MISSING
