@@ -1,0 +1,329 @@
+"""Folders of runs: who may have one, what a run finds there when it goes on, and what a failed one leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+from lightning_attack.attacks import NoAttack, pgd
+from lightning_attack.attacks.base import Attack
+from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, Overview, RunFolder, TransferMetrics
+from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs import RunError
+from tests.callbacks.small_runs import SCENES, events, model, run
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path):
+    for number in range(2):
+        run(tmp_path, NoAttack())
+        assert (tmp_path / "no_attack_source" / f"version_{number}" / "transfer.csv").is_file()
+
+
+def test_a_finished_run_of_the_same_name_is_not_attacked_again(tmp_path):
+    first, second = TransferMetrics(), TransferMetrics()
+    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), first])
+    content = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+
+    class Never(NoAttack):
+        def perturb(self, problem):
+            raise AssertionError("nothing is left to attack")
+
+    Never.__name__ = "NoAttack"  # what settings say of it
+    run(tmp_path, Never(), callbacks=[RunFolder(str(tmp_path), "mine"), second])
+    assert second.rows == first.rows
+    assert second.report["seconds"]["run"] > first.report["seconds"]["run"] > first.report["seconds"]["attack"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()} == content
+
+
+def test_another_run_of_the_same_name_is_refused(tmp_path):
+    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+    content = (tmp_path / "mine" / "transfer.json").read_text()
+    for change, says in (
+        ({"seed": 1}, r"model\.seed: 0 before, 1 now"),
+        ({"targets": {"other": model(1)}}, r"model\.targets\.other: not there before, [0-9a-f]{16} now"),
+    ):
+        with pytest.raises(RunError, match=rf"mine' is a run of other settings; .*--fresh=true(?s:.*){says}"):
+            run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()], **change)
+    assert (tmp_path / "mine" / "transfer.json").read_text() == content
+    (tmp_path / "mine" / "settings.json").write_text("{")
+    with pytest.raises(RunError, match=r"is no run that could go on \(no readable settings.json\)"):
+        run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+
+
+def test_fresh_starts_over_and_keeps_the_old_folder(tmp_path):
+    for number in range(3):
+        folder = RunFolder(str(tmp_path), "mine", fresh=True)
+        run(tmp_path, NoAttack(), callbacks=[folder, TransferMetrics()], seed=number)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.old_0", "mine.old_1"]
+    seeds = [json.loads((tmp_path / name / "settings.json").read_text())["model"]["seed"]
+             for name in ("mine.old_0", "mine.old_1", "mine")]  # fmt: skip
+    assert seeds == [0, 1, 2]
+
+
+class Fails(Attack):
+    """Fails at one of its batches."""
+
+    def __init__(self, error=RuntimeError, at=2):
+        super().__init__("fails")
+        self._calls, self._error, self._at = 0, error, at
+
+    def perturb(self, problem):
+        self._calls += 1
+        if self._calls == self._at:
+            raise self._error("broken")
+        return problem.images
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_fails_before_its_first_record_leaves_nothing(tmp_path, error):
+    results = tmp_path / "results"
+    with pytest.raises((error, SystemExit)):
+        run(results, Fails(error, 1), callbacks=[RunFolder(str(results)), ImageWriter(), TransferMetrics()])
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_fails_later_keeps_what_was_finished_and_goes_on(tmp_path, error):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(5), TransferMetrics()]
+
+    with pytest.raises((error, SystemExit)):
+        run(tmp_path, Fails(error, 2), callbacks=callbacks())
+    records = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    assert len(records) == 2
+    second = callbacks()
+    run(tmp_path, Fails(error, 0), callbacks=second)
+    assert second[-1].rows[0]["images"] == 5
+    assert "partial" not in second[-1].rows[0]
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    assert len(kept) == 5
+    assert {name: kept[name] for name in records} == records, "no image is attacked twice"
+    shown = {tag for file in (tmp_path / "mine").glob("events.*") for tag in events(file).Tags()["images"]}
+    assert shown == {f"images/scene_{index:06d}" for index in range(5)}
+
+
+def test_a_failing_run_leaves_other_runs_alone(tmp_path):
+    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "first"), TransferMetrics()])
+    with pytest.raises(RuntimeError, match="broken"):
+        run(tmp_path, Fails(at=1), callbacks=[RunFolder(str(tmp_path)), ImageWriter(), TransferMetrics()])
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert (tmp_path / "first" / "transfer.csv").is_file()
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "another file", "no picture"])
+def test_a_damaged_record_is_reported_and_its_image_attacked_again(tmp_path, damage):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    first, second = callbacks(), callbacks()
+    run(tmp_path, pgd(steps=2), callbacks=first)
+    record = tmp_path / "mine" / "records" / "00000003.record"
+    whole, picture = record.read_bytes(), tmp_path / "mine" / "images" / "scene_000003.png"
+    if damage == "no picture":
+        picture.unlink()
+    else:
+        flipped = bytes([*whole[:-40], whole[-40] ^ 1, *whole[-39:]])
+        other = b"\x89PNG" + bytes(60)
+        record.write_bytes({"torn": whole[:-7], "flipped": flipped, "empty": b"", "another file": other}[damage])
+    says = "is gone" if damage == "no picture" else "is damaged or was not written to its end"
+    with pytest.warns(UserWarning, match=rf"{says}; its image is attacked again"):
+        run(tmp_path, pgd(steps=2), callbacks=second)
+    assert second[-1].rows == first[-1].rows
+    assert picture.is_file()
+
+
+class Other(SegmentationDataset):
+    """The scenes in another order, or with other masks."""
+
+    classes = SCENES.classes
+
+    def __init__(self, change):
+        self.change = change
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        scene = SCENES[index]
+        if self.change == "masks" and index == 2:
+            return Scene(scene.image, np.roll(scene.mask, 1), scene.name)
+        return SCENES[[1, 0, 2, 3, 4][index]] if self.change == "order" else scene
+
+
+@pytest.mark.parametrize(("change", "again"), [("masks", {2}), ("order", {0, 1}), ("nothing", set())])
+def test_photos_that_have_changed_are_attacked_again(tmp_path, change, again):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mine" / "records").iterdir()}
+    second = callbacks()
+    run(tmp_path, pgd(steps=2), callbacks=second, dataset=Other(change))
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mine" / "records").iterdir()}
+    assert {int(name[:8]) for name in after if after[name] != before[name]} == again
+    new = TransferMetrics(table=False)
+    run(tmp_path, pgd(steps=2), dataset=Other(change), callbacks=[RunFolder(str(tmp_path), "new"), ImageWriter(), new])
+    if change != "order":  # a photo's place in the data set is its seed
+        assert second[-1].rows == new.rows
+
+
+def test_what_a_killed_process_was_writing_is_no_record(tmp_path):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    record = tmp_path / "mine" / "records" / "00000003.record"
+    unfinished = record.rename(record.with_name(".99.unfinished.00000003.record"))
+    second = callbacks()
+    run(tmp_path, pgd(steps=2), callbacks=second)
+    assert record.is_file()
+    assert not unfinished.exists()
+    assert second[-1].rows[0]["images"] == 5
+
+
+def test_one_data_module_serves_several_runs(tmp_path):
+    data = SegmentationDataModule(SCENES, batch_size=2)
+    for number in range(2):
+        metrics = TransferMetrics(str(tmp_path / "plain"), table=False)
+        named = [RunFolder(str(tmp_path), "mine"), TransferMetrics(table=False)]
+        for callbacks in (named, [metrics]):
+            quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+            trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=callbacks, **quiet)
+            trainer.predict(AttackModule(model(), NoAttack()), datamodule=data, return_predictions=False)
+        assert metrics.rows[0]["images"] == 5, number
+        assert "partial" not in metrics.rows[0]
+
+
+def test_a_run_that_goes_on_draws_its_curves_once(tmp_path):
+    def callbacks():
+        metrics = TransferMetrics(table=False)
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview()]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    (tmp_path / "mine" / "records" / f"{3:08d}.record").unlink()
+    for _ in range(2):  # with something left to do, and with nothing
+        run(tmp_path, pgd(steps=2), callbacks=callbacks())
+        (file,) = (tmp_path / "mine").glob("events.out.tfevents.*")
+        told = [value.tag for event in LegacyEventFileLoader(str(file)).Load() for value in event.summary.value]
+        counts = {tag: told.count(tag) for tag in told}
+        assert counts.pop("steps/loss") == 2
+        assert counts.pop("over_images/white_box/source") == 5
+        assert (
+            counts["images/scene_000000"]
+            == counts["adversarial/miou/source"]
+            == counts["result/miou/text_summary"]
+            == 1
+        )
+
+
+def ours(folder):
+    metrics = TransferMetrics(table=False)
+    return [RunFolder(str(folder), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview(), GracefulStop()]
+
+
+def files(folder):
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted("events" if name.startswith("events.out") else name for name in names)
+
+
+class Asks(Callback):
+    """A callback of a user, who wants to know the run's folder."""
+
+    def setup(self, trainer, pl_module, stage):
+        self.log_dir = trainer.log_dir
+
+
+def test_every_order_is_arranged_the_same_and_others_keep_their_positions(tmp_path):
+    one, two = Asks(), Asks()
+    for order in permutations(ours(tmp_path)):
+        trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+                          enable_model_summary=False, callbacks=[one, *order[:3], two, *order[3:]])  # fmt: skip
+        folder = next(callback for callback in order if isinstance(callback, RunFolder))
+        folder.arrange(trainer)
+        kinds = [type(callback).__name__ for callback in trainer.callbacks if not isinstance(callback, Asks)]
+        assert kinds == ["RunFolder", "ImageWriter", "ImageLogger", "TransferMetrics", "Overview", "GracefulStop"]
+        assert [trainer.callbacks.index(one), trainer.callbacks.index(two)] in ([1, 4], [1, 5])
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_the_order_of_callbacks_does_not_matter(turn, tmp_path, monkeypatch):
+    """Also with Lightning's default logger, which writes into the working directory."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path / "expected"))
+    callbacks = ours(tmp_path / "found")[::-1]
+    asks = Asks()
+    run(tmp_path, pgd(steps=2), callbacks=[asks, *callbacks[turn:], *callbacks[:turn]], logger=turn % 2 == 0)
+    assert files(tmp_path / "found" / "mine") == files(tmp_path / "expected" / "mine")
+    assert asks.log_dir == str(tmp_path / "found" / "mine")
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_loggers_that_were_asked_for_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logger = TensorBoardLogger(tmp_path / "board", name="", version="own")
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path / "results")[::-1], logger=logger)
+    assert events(tmp_path / "board" / "own").Tags() == events(tmp_path / "results" / "mine").Tags()
+
+
+def test_hyperparameters_are_in_a_file(tmp_path):
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path))
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path))  # nothing left to do
+    found = yaml.safe_load((tmp_path / "mine" / "hparams.yaml").read_text())
+    assert found.items() >= {"attack": "pgd", "source": "source", "eps": 8.0, "steps": 2, "trial/seed": 0}.items()
+    without = [RunFolder(str(tmp_path), "without"), TransferMetrics(table=False)]
+    run(tmp_path, pgd(steps=2), callbacks=without)
+    assert not (tmp_path / "without" / "hparams.yaml").exists()
+
+
+def test_a_module_that_arranges_nothing_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AttackModule, "configure_callbacks", lambda module: [])
+    run(tmp_path, pgd(steps=1), callbacks=ours(tmp_path / "results"))
+    with pytest.raises(RunError, match=r"RunFolder must be the first callback.*super"):
+        run(tmp_path, pgd(steps=1), callbacks=ours(tmp_path / "results")[::-1])
+
+
+TWO_PROCESSES = """
+import sys
+from lightning.pytorch import Trainer
+from lightning_attack.attacks import pgd
+from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, Overview, RunFolder, TransferMetrics
+from lightning_attack.data import SegmentationDataModule
+from lightning_attack.predict.module import AttackModule
+from tests.callbacks.small_runs import SCENES, model
+
+if __name__ == "__main__":
+    callbacks = [GracefulStop(), Overview(), TransferMetrics(table=False), ImageLogger(2), ImageWriter(),
+                 RunFolder(sys.argv[1], "mine")]
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", callbacks=callbacks, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)
+    trainer.predict(AttackModule(model(0, "source"), pgd(steps=2)), return_predictions=False,
+                    datamodule=SegmentationDataModule(SCENES, batch_size=2))
+"""
+
+
+def test_nor_does_it_matter_in_two_processes(tmp_path):
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path / "expected"))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "two.py"), str(tmp_path / "found")],
+        cwd=tmp_path / "work", env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [name for name in files(tmp_path / "found" / "mine") if name != ".lock.process_1"]
+    assert found == files(tmp_path / "expected" / "mine")
+    assert not list((tmp_path / "work").iterdir())
