@@ -1,4 +1,4 @@
-"""The charts of the page: plotly figures, whose names cannot be markup."""
+"""Charts of the page as plotly figures; all names in them are escaped."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def heat_maps(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
 
 
 def step_curves(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
-    """For each source the mIoU of its targets after so many steps, of the runs that kept it; white boxes are dashed."""
+    """For each source the mIoU of its targets over the steps, of runs that kept it; white boxes are dashed."""
     figures = {}
     for run, name in zip(runs, names, strict=True):
         curve = run.summary.get("step_curve")
@@ -178,5 +178,5 @@ def _percent(share: float | None) -> float | None:
 
 
 def _escaped(name: str) -> str:
-    """A name as plotly shows it: plotly takes a little HTML, and this leaves none."""
+    """A name without markup: plotly interprets some HTML."""
     return html.escape(name, quote=False)

@@ -1,4 +1,4 @@
-"""The command `report`: from run folders to tables on the console and files in a folder."""
+"""The command `report`: compare finished runs, in tables on the console and in files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from lightning_attack.common.atomic import complete
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import counted
-from lightning_attack.report.groups import together
+from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.latex import latex
 from lightning_attack.report.page import write_page
@@ -53,7 +53,7 @@ def report(
     folder = Path(output)
     _check(folder, draws)
     found, notes = collect(runs, partial)
-    groups, reasons = together(found, common)
+    groups, reasons = group_runs(found, common)
     notes += reasons
     if baseline is not None:
         check_baseline(groups, baseline, mean)

@@ -1,4 +1,4 @@
-"""What two attacks differ in, as sentences."""
+"""Differences between attacks, as sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_attack.report.sheet import Sheet
 
 
 def sentence(label: str, against: str, interval: Interval) -> str:
-    """A difference of mIoU in words; one that is not real is called so.
+    """A difference of mIoU in words, which say so where it is not significant.
 
     Example:
         >>> sentence("transegpgd", "pgd", Interval(-0.031, -0.04, -0.022, 48))

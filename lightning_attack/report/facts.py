@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightning_attack.report.groups import together
-from lightning_attack.report.row_names import balls, number
+from lightning_attack.report.groups import group_runs
+from lightning_attack.report.row_names import norm_balls, short_number
 from lightning_attack.runs.folder import Run
 
 
 def radius(run: Run) -> tuple[str, float] | None:
     """Norm and radius of the budget: `("Linf", 0.0314)`; None for attacks without one, or with several."""
-    found = [(str(norm), float(eps)) for norm, eps in balls(run) if eps is not None]
+    found = [(str(norm), float(eps)) for norm, eps in norm_balls(run) if eps is not None]
     return found[0] if len(found) == 1 else None
 
 
@@ -29,7 +29,7 @@ def radius_text(run: Run) -> str | None:
     if found is None:
         return None
     norm, eps = found
-    return number(eps, levels=True) if norm == "Linf" else f"{number(eps)} ({norm})"
+    return short_number(eps, levels=True) if norm == "Linf" else f"{short_number(eps)} ({norm})"
 
 
 def steps(run: Run) -> int | None:
@@ -56,7 +56,7 @@ def gaps(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:
         runs: one or more.
         folders: what each is called.
     """
-    reasons = together(runs)[1]
+    reasons = group_runs(runs)[1]
     if reasons:
         yield "The runs do not all go together: figures of runs that are in tables of their own do not compare."
     yield from reasons

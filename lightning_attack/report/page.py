@@ -1,4 +1,4 @@
-"""`write_page`: runs side by side as one HTML file that needs nothing else."""
+"""`write_page`: an HTML file that compares runs, and that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lightning_attack.runs.folder import Run
 from lightning_attack.runs.names import COMMAND
 
 IMAGES_OF_RUN, IMAGES = 8, 160
-"""Most images of a run in the gallery, and about the most of the page; one of each run is there in any case."""
+"""Largest number of images of a run in the gallery, and roughly of the whole page; every run has at least one."""
 
 
 _HERE = Path(__file__).parent
@@ -84,7 +84,7 @@ def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
 
 
 def _policy(*scripts: str) -> str:
-    """What the browser lets the page do: these scripts, styles, and pictures that are inside. No network."""
+    """Content security policy: these scripts, inline styles and pictures, and no network."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     known = " ".join(f"'sha256-{one}'" for one in hashes)
     inside = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -108,7 +108,7 @@ def _about_curves(runs: Sequence[Run], count: int) -> str:
 
 
 def _runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
-    """What the page shows of one run at a time."""
+    """The data that the page shows for the chosen run."""
     most = max(1, min(IMAGES_OF_RUN, IMAGES // len(runs)))
     return [
         {
@@ -123,7 +123,7 @@ def _runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _commands(runs: Sequence[Run], names: Sequence[str], folders: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """A title and the commands of each run, the same one once; none where the run did not keep them."""
+    """For each run a title and its commands without repetitions; an empty list where the run did not keep them."""
     return [
         (f"{name} on {run.source} ({folder})", [*dict.fromkeys(read_commands(run.folder))])
         for run, name, folder in zip(runs, names, folders, strict=True)

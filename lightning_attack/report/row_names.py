@@ -18,23 +18,23 @@ NO_RADIUS = "no radius"
 
 
 def budget(run: Run) -> str:
-    """The ball that a run's attack stays in, such as `L-inf 8/255`; attacks without one have `no radius`.
+    """Norm and radius that bound a run's perturbations, such as `L-inf 8/255`; `no radius` for attacks without.
 
-    Images that were made elsewhere have the budget that they were checked against. What a `Peer` stays in is its own
-    affair; its `eps` is said if it has one.
+    Images that were made elsewhere have the budget that they were checked against. A `Peer` keeps to a budget of its
+    own; its `eps` is named if it has this setting.
     """
     attack = run.summary["settings"]["attack"]
     if attack.get("class") == "Peer":
         eps = attack.get("settings", {}).get("eps")
-        return "peer" if eps is None else f"peer, eps {number(eps, levels=True)}"
-    return " + ".join(sorted(_ball(*ball) for ball in balls(run))) or NO_RADIUS
+        return "peer" if eps is None else f"peer, eps {short_number(eps, levels=True)}"
+    return " + ".join(sorted(_ball(*ball) for ball in norm_balls(run))) or NO_RADIUS
 
 
-def balls(run: Run) -> set[tuple[str | None, Any]]:
+def norm_balls(run: Run) -> set[tuple[str | None, Any]]:
     """Norms and radii of the budget, such as `("Linf", 0.0314)`; none for attacks without one.
 
     Example:
-        >>> balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
+        >>> norm_balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
         {('Linf', 0.2)}
     """
     data = run.settings.get("data")  # anything, of a run from Python
@@ -46,9 +46,9 @@ def balls(run: Run) -> set[tuple[str | None, Any]]:
 
 
 def row_names(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
-    """A name for each run: of its attack and, among runs of one attack, of the settings that are not the same in all.
+    """A name for each run: its attack, and the settings in which it differs from other runs of the same attack.
 
-    Runs of one source that these do not tell apart have their folder in the name, and so have those with many.
+    Where these do not tell runs of the same source apart, or are too many to read, the name has the run's folder.
 
     Args:
         runs: to be told apart.
@@ -64,7 +64,7 @@ def row_names(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
 
 
 def line_names(runs: Sequence[Run], without: Collection[str]) -> list[str]:
-    """As `row_names`, but runs that differ in nothing else than `without` have one name; no folder is in any.
+    """Like `row_names`, but without folders: runs that differ only in the settings `without` share a name.
 
     Example:
         >>> def run(**attack):
@@ -76,14 +76,14 @@ def line_names(runs: Sequence[Run], without: Collection[str]) -> list[str]:
 
 
 def short_folders(runs: Sequence[Run]) -> list[str]:
-    """The folders of the runs, seen from the one that they have in common."""
+    """The folders of the runs, relative to the innermost folder that holds all of them."""
     folders = [run.folder.resolve() for run in runs]
     above = os.path.commonpath([folder.parent for folder in folders])
     return [Path(os.path.relpath(folder, above)).as_posix() for folder in folders]
 
 
 def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
-    """Runs that differ in nothing but their seed together; none has a seed twice."""
+    """Runs grouped so that those of a group differ only in their seed; no group has a seed twice."""
     families: list[list[Run]] = []
     for run in runs:
         for family in families:
@@ -131,7 +131,7 @@ def _words(names: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[st
             yield from [str(settings[key])] if key in settings else []
         elif settings.get(key) not in (None, []):
             inside = settings.get(key.removesuffix("eps") + "class", "Linf") if key.endswith("eps") else ""
-            yield f"{name}={number(settings[key], inside == 'Linf')}"
+            yield f"{name}={short_number(settings[key], inside == 'Linf')}"
 
 
 def _last(key: str) -> str:
@@ -160,11 +160,11 @@ def _norms(settings: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _ball(kind: str | None, eps: Any) -> str:
-    return f"{'L-inf' if kind == 'Linf' else kind} {number(eps, kind == 'Linf')}"
+    return f"{'L-inf' if kind == 'Linf' else kind} {short_number(eps, kind == 'Linf')}"
 
 
-def number(value: Any, levels: bool = False) -> str:
-    """A setting in few characters; with `levels` a whole or half number of 255ths as such."""
+def short_number(value: Any, levels: bool = False) -> str:
+    """A setting in few characters; with `levels`, whole and half multiples of 1/255 are written as such."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     doubled = 2 * 255 * value

@@ -1,4 +1,4 @@
-"""`Sheet`: all figures of a table, before anything is printed."""
+"""`Sheet`: all figures of a table as numbers, from which the text formats are made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Entry:
         return self.runs[0]
 
     def images(self, target: str, group: Group) -> tuple[str, ...]:
-        """The group's images on which all runs scored a target; none where one did not."""
+        """The group's images on which all these runs could score a target; empty if a run lacks the target."""
         if any(target not in run.targets for run in self.runs):
             return ()
         return common_images(
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Score:
-    """A network under an attack.
+    """The figures of a network under an attack.
 
     Attributes:
         target: the network.
@@ -62,7 +62,7 @@ class Score:
         spread: standard deviation of the adversarial mIoU over seeds; None for a single run.
         difference: adversarial mIoU less that of the baseline, over the same images; None where there is nothing to
             compare with.
-        best: whether the attack is really the strongest on this target, see `compute`.
+        best: whether the attack is significantly the strongest on this target, see `compute`.
     """
 
     target: str
@@ -97,7 +97,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that compete: of one source and one budget, such as `L-inf 8/255`."""
+    """Rows that are compared with each other: of the same source and budget, such as `L-inf 8/255`."""
 
     source: str
     budget: str
@@ -132,7 +132,7 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
     """All figures of a group of runs.
 
     In a section, the attack with the lowest adversarial mIoU on a target is the `best` one if the interval of its
-    paired difference to the second best leaves out 0. White boxes do not take part.
+    paired difference to the second best excludes 0. White boxes do not take part.
 
     Args:
         group: runs that go together.
@@ -201,7 +201,7 @@ def _is_named(entry: Entry, name: str) -> bool:
 
 
 def _against(entry: Entry, bases: Sequence[Entry]) -> Entry | None:
-    """The baseline of a run: one of the same seed if there is one; a baseline has none."""
+    """The baseline of a run, of the same seed if possible; None for a baseline itself."""
     if any(entry is base for base in bases):
         return None
     seed = entry.first.summary["settings"]["seed"]
@@ -210,7 +210,7 @@ def _against(entry: Entry, bases: Sequence[Entry]) -> Entry | None:
 
 
 def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> Entry | None:
-    """The attack that is really the strongest on a target; None if none is."""
+    """The attack that is significantly the strongest on a target; None if there is none."""
     rivals = [entry for entry in entries if entry.images(target, group) and not entry.first.targets[target]]
     order = sorted(rivals, key=lambda entry: fmean(_mious(entry, target, group)))
     if len(order) < 2:

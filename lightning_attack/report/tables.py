@@ -61,7 +61,7 @@ def span(interval: Interval, signed: bool = False) -> str:
 
 
 def console(sheet: Sheet, title: str) -> Table:
-    """The figures as a table for `rich`: white boxes dimmed, the really strongest bold."""
+    """The figures as a table for `rich`: white boxes are dimmed, significantly strongest attacks bold."""
     table = Table(*_columns(sheet), title=title, caption=_literal("\n".join(sheet.notes)) or None)
     table.add_row("clean", *(percent(sheet.clean[target]) for target in sheet.targets), end_section=True)
     for section in sheet.sections:
@@ -73,7 +73,7 @@ def console(sheet: Sheet, title: str) -> Table:
 
 
 def console_differences(sheet: Sheet) -> Table | None:
-    """The differences to the baselines; those that are not real dimmed. None if there are none."""
+    """The differences to the baselines, dimmed where they are not significant; None if there are none."""
     table = Table(*_columns(sheet), title="Difference to the baseline in points of mIoU (below 0 = stronger)")
     for section in sheet.sections:
         rows = [row for row in section.rows if row.against]
@@ -188,7 +188,7 @@ def _markdown_cell(cell: Score | None) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text that `rich` takes as it is."""
+    """Text without markup of `rich`."""
     return text.replace("[", r"\[")
 
 

@@ -1,4 +1,4 @@
-"""`Run`: the folder of a finished run, read back."""
+"""`Run`: a finished run, read from its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.names import SETTINGS, SUMMARY, record_files
 from lightning_attack.runs.records import Record, RecordError, read_record
 
-__all__ = ["Run", "RunsError", "common_images", "photo", "read_run"]
+__all__ = ["Run", "RunsError", "common_images", "photo_digest", "read_run"]
 _KEYS = ("attack", "source", "images", "targets", "perturbation", "passes_per_image", "settings")
 _TARGET_KEYS = ("target", "white_box", "clean_miou", "adversarial_miou", "clean_iou", "adversarial_iou")
 _SETTINGS_KEYS = ("attack", "quantize", "seed")
@@ -24,12 +24,12 @@ _SETTINGS_KEYS = ("attack", "quantize", "seed")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind.
+    """A finished run.
 
     Attributes:
         folder: its folder.
         summary: the content of `transfer.json`.
-        records: of its images, in the order of the data set.
+        records: one for each of its images, in the order of the data set.
         settings: the content of `settings.json`; empty for a run that has none, as from Python without a `RunFolder`.
     """
 
@@ -65,14 +65,14 @@ class Run:
 
     @cached_property
     def images(self) -> dict[str, int]:
-        """Of each image, by the digest of its photo, the place among the records.
+        """Digest of each photo -> position of its record in `records`.
 
         The second of two equal photos has `#2` after its digest; where a run kept no digests, names stand for them.
         """
         seen: Counter[str] = Counter()
         places = {}
         for place, record in enumerate(self.records):
-            key = photo(record) or f"{record.index} {record.name}"
+            key = photo_digest(record) or f"{record.index} {record.name}"
             seen[key] += 1
             places[key if seen[key] == 1 else f"{key}#{seen[key]}"] = place
         return places
@@ -99,7 +99,7 @@ def read_run(folder: Path) -> Run:
     """Read the folder of a run.
 
     Raises:
-        RunsError: there is no table, it is damaged or of another version, or a record is, or they do not fit together.
+        RunsError: the summary or a record is missing, damaged or of another version, or they contradict each other.
     """
     summary = _json(folder / SUMMARY)
     _check(summary, folder / SUMMARY)
@@ -155,12 +155,12 @@ def _check(summary: Any, path: Path) -> None:
         raise RunsError(f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN}")
 
 
-def photo(record: Record) -> str:
-    """The digest of a photo; what a record has after a `+` is about an adversarial image that was made elsewhere."""
+def photo_digest(record: Record) -> str:
+    """The digest of a record's photo, without that of an adversarial image made elsewhere (after a `+`)."""
     return record.digest.partition("+")[0]
 
 
 def common_images(runs: Sequence[Run], images: Iterable[str]) -> tuple[str, ...]:
-    """Of some images those that all runs have, in the order of the data set of the first."""
+    """Those of the images that all runs have, in the order of the first run's data set."""
     wanted = set(images).intersection(*(run.images for run in runs))
     return tuple(key for key in runs[0].images if key in wanted)

@@ -61,10 +61,8 @@ class OpenRun:
         worthless = self._made and not names.record_files(self.folder) and not names.has_images(self.folder)
         if worthless:
             shutil.rmtree(self.folder, ignore_errors=True)
-        left = self.folder.is_dir()  # on Windows, which keeps a locked file
         self.close()
-        if worthless and left:
-            (self.folder / names.LOCK).unlink(missing_ok=True)
+        # On Windows the folder was not empty: a lock's file goes only now.
         for folder in self._made if worthless else ():
             with suppress(OSError):  # it is gone, or others have put something into it
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""`Record`: what is kept of each attacked image, so that a run can stop anywhere and go on."""
+"""`Record`: the counts of one attacked image, written at once, so that a run can be stopped anywhere and go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARRAYS = {"figures": "figure", "flips": "flip"}
 
 
 class RecordError(ValueError):
-    """A record that is torn, damaged or not one of ours."""
+    """A file that is no whole record: torn, damaged, or of another version."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_attack.report.groups import together
+from lightning_attack.report.groups import group_runs
 from lightning_attack.runs import RunsError, read_run
 from tests.runs.made import NETWORKS, make_run, matrices
 
@@ -24,15 +24,15 @@ def test_tables_hold_what_can_be_compared(tmp_path):
         "trained": "'net_a' is not the same network",
     }
     for name, folder in other.items():
-        groups, notes = together([base, read_run(folder)])
+        groups, notes = group_runs([base, read_run(folder)])
         assert [len(group.runs) for group in groups] == ([2] if name == "more" else [1, 1]), name
         assert all(reasons[name] in note and "base" in note and name in note for note in notes), notes
         assert bool(notes) == (name != "more")
-    (group,), notes = together([base, read_run(other["fewer"])], common=True)
+    (group,), notes = group_runs([base, read_run(other["fewer"])], common=True)
     assert (len(group.images), group.of, notes) == (10, 24, [])
     with pytest.raises(RunsError, match=r"base' and .*strangers' have no image in common\n"):
-        together([base, read_run(other["strangers"])], common=True)
-    (group,), _ = together([base, read_run(other["more"])])
+        group_runs([base, read_run(other["strangers"])], common=True)
+    (group,), _ = group_runs([base, read_run(other["more"])])
     assert group.targets == ("net_a", "net_b", "net_c", "net_d")
 
 
@@ -40,4 +40,4 @@ def test_networks_without_a_hash_are_known_by_their_clean_predictions(tmp_path):
     first = read_run(make_run(tmp_path / "first", networks=None))
     same = read_run(make_run(tmp_path / "same", counts=matrices(24, lost=0.6), networks=None))
     other = read_run(make_run(tmp_path / "other", counts=matrices(24, seed=1), networks=None))
-    assert [len(together([first, run])[0]) for run in (same, other)] == [1, 2]
+    assert [len(group_runs([first, run])[0]) for run in (same, other)] == [1, 2]
