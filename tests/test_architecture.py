@@ -33,7 +33,7 @@ FLOORS = {
         {"predict", "runs", "metrics", "pictures", "common"},
         {"torch", "numpy", "lightning", "rich", "PIL"},
     ),
-    "report": ({"runs", "metrics.iou", "common"}, {"numpy", "plotly", "matplotlib", "rich", "PIL"}),
+    "report": ({"runs", "metrics.iou", "common"}, {"numpy", "plotly", "jinja2", "rich", "PIL"}),
     "study": ({"runs", "common"}, {"yaml"}),
     "cli": (
         {"attacks", "callbacks", "common", "data", "engine", "metrics", "models", "pictures", "predict", "report",
@@ -130,6 +130,37 @@ def test_a_fresh_interpreter_loads_what_the_floor_may(floor):
     assert rooms <= below
     assert floor not in WITHOUT_TORCH or "torch" not in loaded
     assert floor not in WITHOUT_LIGHTNING or "lightning.pytorch" not in loaded
+
+
+FILES_OF_A_RUN = ("transfer.json", "transfer.csv", "settings.json", "command.txt", "events.out", ".lock", ".stop",
+                  ".old_", "version_", "difference (", "difference x")  # fmt: skip
+FOLDERS_OF_A_RUN = ("images", "panels", "records", "skipped")
+"""Elsewhere these are also names of other things, so they are looked for in paths only."""
+
+
+def spelled(file):
+    """Names that belong to `runs`, in strings of a file that are no docstrings, and in paths that it puts together."""
+    tree = ast.parse(file.read_text())
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            yield from (name for name in FILES_OF_A_RUN if name in node.value and "__version__" not in node.value)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            yield from (name for name in FOLDERS_OF_A_RUN if name == node.right.value)
+
+
+def test_names_of_files_of_a_run_stand_in_one_place():
+    """In `runs.names`. Folders that `data` reads are those of data sets."""
+    for file in FILES:
+        if file != PACKAGE / "runs" / "names.py" and floor_of(file) != "data":
+            assert not list(spelled(file)), file
+
+
+def test_a_name_that_is_spelled_elsewhere_is_found(tmp_path):
+    (tmp_path / "planted.py").write_text(
+        '"""transfer.json"""\na = f"{b}/transfer.json"\nc = b / "panels"\nd = ["panels"]'
+    )
+    assert sorted(spelled(tmp_path / "planted.py")) == ["panels", "transfer.json"]
 
 
 def test_tests_stand_where_the_rooms_are():

@@ -11,8 +11,10 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.names import STOP
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+"""Windows has no SIGUSR1 and SIGUSR2."""
 
 
 class GracefulStop(Callback):
@@ -21,8 +23,11 @@ class GracefulStop(Callback):
     All processes stop, whichever got the signal: it leaves a file `.stop` in the run's folder, which the others see
     after their batch. A second SIGINT interrupts at once. `signal` is the number of the signal that stopped the run,
     else 0; the command line's exit code is 128 + signal. A process whose launcher was killed ends after its batch too,
-    for nobody waits for it. Must be the last callback, so that the batch is stored before.
+    for nobody waits for it. Without a `RunFolder`, which arranges callbacks, it must be the last one of the list, so
+    that the batch is stored before.
     """
+
+    place = 5
 
     def __init__(self) -> None:
         self.signal = 0
@@ -32,7 +37,7 @@ class GracefulStop(Callback):
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self.signal, self._parent = 0, os.getppid()
-        self._file = Path(trainer.log_dir or ".") / ".stop"  # talks to the other processes: all of them must ask
+        self._file = Path(trainer.log_dir or ".") / STOP  # talks to the other processes: all of them must ask
         if trainer.is_global_zero:
             self._file.unlink(missing_ok=True)
         # Now, for a process without a batch, and for the wait at the end: Lightning's own handlers come later, ignore
@@ -45,6 +50,7 @@ class GracefulStop(Callback):
             signal.signal(number, self._told)
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: AttackModule, *_: Any) -> None:
+        # On Windows the number stays the same when the launcher has ended: there this never happens.
         if not trainer.is_global_zero and os.getppid() != self._parent:
             raise SystemExit(1)
         if self.signal and not self._file.exists():

@@ -6,22 +6,29 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lightning_attack.callbacks.background import WritingCallback
-from lightning_attack.common.atomic import complete
 from lightning_attack.pictures.captions import captioned, classes_in
 from lightning_attack.pictures.panels import side_by_side
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
+from lightning_attack.runs.names import panel_files, panel_path
+from lightning_attack.runs.panels import (
+    ADVERSARIAL,
+    CLEAN,
+    DIFFERENCE,
+    LABELS,
+    Panel,
+    Strip,
+    panel_order,
+    read_strip,
+    with_classes,
+    write_strip,
+)
 
-PHOTOS = 3
-"""Panels before those that show classes."""
 COLUMNS = 4
 """Panels in a row, where TensorBoard shows them."""
 AT_HAND = 32
@@ -32,8 +39,9 @@ class ImageLogger(WritingCallback):
     """Show a strip of panels for each of the first `count` images, whichever process attacked them.
 
     Panels: clean | adversarial | difference | ground truth | for each network, source first, its prediction for the
-    clean and for the adversarial image. Classes have PASCAL VOC's colours, ignored pixels are white, and the difference
-    is grey where nothing changed. The strips lie below `panels`, so that a resumed run shows those of its first part;
+    clean and for the adversarial image (see `panel_order`). Classes have PASCAL VOC's colours, ignored pixels are
+    white, and the difference is grey where nothing changed. The strips lie below `panels`, so that a resumed run shows
+    those of its first part;
     TensorBoard shows them as `images/<name>` in rows of four, with headings and the names of the classes that occur.
 
     Args:
@@ -42,14 +50,16 @@ class ImageLogger(WritingCallback):
         width: widest panel in pixels; larger ones are shrunk.
     """
 
+    place = 2
+
     def __init__(self, count: int = 8, magnify: float = 10.0, width: int = 256) -> None:
         self.count, self.magnify, self.width = count, magnify, width
         self._folder = Path()
         self._first: set[int] | None = None
-        self._strips: dict[Path, tuple[str, np.ndarray]] = {}
+        self._strips: dict[Path, Strip] = {}
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        self._folder = Path(trainer.log_dir or ".") / "panels"  # talks to the other processes: all of them must ask
+        self._folder = Path(trainer.log_dir or ".")  # talks to the other processes: all of them must ask
         self._strips = {}
         datamodule = getattr(trainer, "datamodule", None)
         indices = getattr(datamodule, "indices", None)
@@ -60,56 +70,46 @@ class ImageLogger(WritingCallback):
     ) -> None:
         for row, index in enumerate(outputs.index.tolist()):
             if index < self.count if self._first is None else index in self._first:
-                # The name is in the file, not the file's: it may have folders in it.
-                file, name = self._folder / f"{index:08d}.png", outputs.name[row]
-                strip = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
+                file, name = panel_path(self._folder, index), outputs.name[row]
+                pixels = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
                 if len(self._strips) < AT_HAND:
-                    self._strips[file] = name, strip
-                self.writer(trainer).submit(_write, file, name, strip)
+                    self._strips[file] = Strip(name, pixels)
+                self.writer(trainer).submit(write_strip, file, name, pixels)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")
         if not trainer.is_global_zero:
             return
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        panels = ["clean", "adversarial", f"difference x {self.magnify:g}", "ground truth"]
-        for name in _source_first(pl_module):
-            panels += [f"{name}\nclean", f"{name}\nadversarial"]
+        headings = [self._heading(panel) for panel in panel_order(pl_module.white_box)]
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
 
         def show(file: Path) -> None:
             # Read are those of other processes and of earlier parts of the run, and those that were too many to keep.
-            name, strip = self._strips[file] if file in self._strips else _read(file)
-            maps = strip[:, strip.shape[1] // len(panels) * PHOTOS :]
-            picture = captioned(strip, panels, COLUMNS, classes_in(maps, classes))
+            strip = self._strips[file] if file in self._strips else read_strip(file)
+            legend = classes_in(with_classes(strip.pixels, pl_module.white_box), classes)
+            picture = captioned(strip.pixels, headings, COLUMNS, legend)
             for board in boards:
-                board.add_image(f"images/{name}", picture, dataformats="HWC")
+                board.add_image(f"images/{strip.name}", picture, dataformats="HWC")
 
         # Nearly all of their time goes into PNGs, read and made; the run has ended, and its processors are free.
         with ThreadPoolExecutor() as pool:
-            list(pool.map(show, sorted(self._folder.glob("*.png")) if boards else []))
+            list(pool.map(show, panel_files(self._folder) if boards else []))
         self._strips = {}
+
+    def _heading(self, panel: Panel) -> str:
+        if panel.network:
+            return f"{panel.network}\n{panel.shows}"
+        more = {DIFFERENCE: f"{DIFFERENCE} x {self.magnify:g}", LABELS: "ground truth"}
+        return more.get(panel.shows, panel.shows)
 
     def _strip(self, module: AttackModule, outputs: AttackOutput, row: int) -> Tensor:
         clean, adversarial = outputs.image[row], outputs.adversarial[row]
         difference = 0.5 + self.magnify * (adversarial - clean)
-        labels = [outputs.labels[row]]
-        for name in _source_first(module):
-            labels += [outputs.preds[name]["clean"][row], outputs.preds[name]["adversarial"][row]]
-        return side_by_side([clean, adversarial, difference], labels, self.width)
-
-
-def _write(file: Path, name: str, strip: np.ndarray) -> None:
-    info = PngInfo()
-    info.add_text("name", name)
-    with complete(file) as path:
-        Image.fromarray(strip).save(path, format="png", compress_level=1, pnginfo=info)
-
-
-def _read(file: Path) -> tuple[str, np.ndarray]:
-    with Image.open(file) as image:
-        return image.text["name"], np.array(image)  # type: ignore[attr-defined]
-
-
-def _source_first(module: AttackModule) -> list[str]:
-    return sorted(module.target_names, key=lambda name: not module.white_box[name])
+        photos = {CLEAN: clean, ADVERSARIAL: adversarial, DIFFERENCE: difference}
+        order = panel_order(module.white_box)
+        maps = [
+            outputs.preds[panel.network][panel.shows][row] if panel.network else outputs.labels[row]
+            for panel in order if panel.has_classes
+        ]  # fmt: skip
+        return side_by_side([photos[panel.shows] for panel in order if not panel.has_classes], maps, self.width)

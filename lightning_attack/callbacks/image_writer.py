@@ -15,6 +15,7 @@ from lightning_attack.common.atomic import complete
 from lightning_attack.pictures.bytes import to_bytes
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
+from lightning_attack.runs.names import image_path, images_folder
 
 
 class ImageWriter(WritingCallback):
@@ -32,16 +33,19 @@ class ImageWriter(WritingCallback):
         ValueError: workers < 1.
     """
 
+    place = 1
+    """Before `TransferMetrics`: an image has its record only after its file."""
+
     def __init__(self, folder: str | None = None, workers: int = 4) -> None:
         if workers < 1:
             raise ValueError(f"workers={workers}: must be 1 or more")
         self.folder, self.workers = folder, workers
-        self._images = Path()
+        self._folder = Path()
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         # trainer.log_dir talks to the other processes: all of them must ask.
         log_dir = trainer.log_dir
-        self._images = Path(self.folder or log_dir or ".") / "images"
+        self._folder = Path(self.folder or log_dir or ".")
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
@@ -54,8 +58,9 @@ class ImageWriter(WritingCallback):
             list(pool.map(self._write, names, images))
 
     def _write(self, name: str, image: Tensor) -> None:
-        if not (self._images / f"{name}.png").resolve().is_relative_to(self._images.resolve()):
-            raise OSError(f"'{self._images / name}.png' lies outside of the run's folder (a link?)")
-        with complete(self._images / f"{name}.png") as path:
+        file = image_path(self._folder, name)
+        if not file.resolve().is_relative_to(images_folder(self._folder).resolve()):
+            raise OSError(f"'{file}' lies outside of the run's folder (a link?)")
+        with complete(file) as path:
             # Level 1 takes half the time of Pillow's own 6; attacked photos are noise, and 4 % is all that it costs.
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png", compress_level=1)

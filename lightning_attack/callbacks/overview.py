@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
 from lightning_attack.common.markdown import plain, row
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.names import CONFIG
 
 LAYOUT = {
     "white box against transfer": {
@@ -37,11 +38,13 @@ class Overview(Callback):
     - *Custom scalars*: white box against transfer over the images, and the attack step by step;
     - *Text*: the table of the run, IoU of each class and network before and after, the command, and the configuration.
 
-    Needs a `TransferMetrics` before it in the list of callbacks, and shows nothing without.
+    Needs a `TransferMetrics` among the callbacks, and shows nothing without.
 
     Args:
         command: the command line of the run; empty = not shown.
     """
+
+    place = 4
 
     def __init__(self, command: str = "") -> None:
         self.command = command
@@ -63,8 +66,8 @@ class Overview(Callback):
         yield "result/per_class_iou", _class_table(report)
         if self.command:
             yield "run/command", _code(self.command)
-        if (folder / "config.yaml").is_file():
-            yield "run/config", _code((folder / "config.yaml").read_text())
+        if (folder / CONFIG).is_file():
+            yield "run/config", _code((folder / CONFIG).read_text())
 
 
 def _hyperparameters(module: AttackModule, report: Mapping[str, Any]) -> dict[str, Any]:

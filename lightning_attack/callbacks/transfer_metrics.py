@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -21,14 +18,15 @@ from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
-from lightning_attack.common.atomic import complete
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
-from lightning_attack.runs.records import Record, read_record, record_files, record_path, write_record
+from lightning_attack.runs.names import record_files, record_path, skipped_files
+from lightning_attack.runs.records import Record, read_record, write_record
+from lightning_attack.runs.skipped import read_skipped, write_skipped
 from lightning_attack.runs.summary import COLUMNS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
+from lightning_attack.runs.summary_files import seconds_before, write_summary
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
-SKIPPED, TABLE = "skipped", "transfer.json"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
@@ -61,6 +59,8 @@ class TransferMetrics(WritingCallback):
         table: whether the table is printed at the end.
     """
 
+    place = 3
+
     def __init__(self, folder: str | None = None, table: bool = True) -> None:
         self.folder, self.table = folder, table
         self.rows: list[dict[str, Any]] = []
@@ -85,17 +85,17 @@ class TransferMetrics(WritingCallback):
             finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
             kept = {record_path(self._home, index) for index in finished}
             if finished:
-                self._earlier = _seconds(self._folder / TABLE)
-            for path in (*record_files(self._home), *self._skipped()):  # those that were left out are tried again
+                self._earlier = seconds_before(self._folder)
+            # Images that were left out are tried again.
+            for path in (*record_files(self._home), *skipped_files(self._home)):
                 if path not in kept:
                     path.unlink()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
     ) -> None:
-        for one in outputs.skipped:
-            with complete(self._home / SKIPPED / f"{one[0]:08d}.json") as path:
-                path.write_text(json.dumps(dict(zip(("index", "name", "error"), one, strict=True))))
+        for index, name, error in outputs.skipped:
+            write_skipped(self._home, index, name, error)
         if not len(outputs):
             return
         records, (labels, preds) = image_records(pl_module, outputs, self._parts), label_maps(pl_module, outputs)
@@ -118,7 +118,7 @@ class TransferMetrics(WritingCallback):
         records = [record for record in map(read_record, record_files(self._home))
                    if expected is None or record.index in expected]  # fmt: skip
         classes = getattr(datamodule, "classes", None) or tuple(map(str, range(pl_module.num_classes)))
-        skipped = [json.loads(file.read_text()) for file in self._skipped()]
+        skipped = read_skipped(self._home)
         attack, source = pl_module.attack.name, pl_module.source.name
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
@@ -141,15 +141,12 @@ class TransferMetrics(WritingCallback):
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }
-        self._write()
+        write_summary(self._folder, self.rows, self.report)
         for logger in trainer.loggers:
             for name, value, step in scalars(self.report, records):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
             self._show()
-
-    def _skipped(self) -> list[Path]:
-        return sorted((self._home / SKIPPED).glob("[0-9]*.json"))
 
     def _show(self) -> None:
         console = Console()
@@ -165,15 +162,6 @@ class TransferMetrics(WritingCallback):
         if "partial" in self.report:
             console.print(f"Partial: {self.report['missing']} images are missing; the same command goes on")
         console.print(f"Results: {self._folder}", soft_wrap=True)
-
-    def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        for name, content in (("transfer.csv", text.getvalue()), (TABLE, json.dumps(self.report, indent=2))):
-            with complete(self._folder / name) as path:
-                path.write_text(content)
 
     def _table(self) -> Table:
         first = self.rows[0]
@@ -195,11 +183,3 @@ def _megabytes(sizes: Sequence[float | None]) -> float | None:
     """The largest of sizes in bytes, in MB; None where none is known."""
     known = [size for size in sizes if size is not None]
     return max(known) / 1e6 if known else None
-
-
-def _seconds(table: Path) -> float:
-    """The time that earlier parts of the run took; those that were killed did not say."""
-    try:
-        return float(json.loads(table.read_text())["seconds"]["run"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0

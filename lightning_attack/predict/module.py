@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
@@ -171,6 +171,14 @@ class AttackModule(LightningModule):
                 f"source '{self.source.name}' has {self.num_classes} classes, but the data has {len(classes)} "
                 f"({', '.join(classes[:4])}, ...); choose data and networks of the same classes"
             )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Let a callback that arranges the others (`RunFolder`) do so before anything is set up; adds none."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "arrange"):
+                callback.arrange(self.trainer)
+                break
+        return []
 
     def setup(self, stage: str) -> None:
         if stage != "predict":

@@ -6,7 +6,8 @@
 from lightning_attack.report.collect import collect
 from lightning_attack.report.command import report
 from lightning_attack.report.intervals import Interval, difference_interval, miou_interval, paired_difference
-from lightning_attack.runs.folder import Run, RunsError, read_run
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, read_run
 
 __all__ = [
     "Interval",

@@ -1,4 +1,4 @@
-"""The charts of the page: plotly figures, whose names cannot be markup."""
+"""Charts of the page as plotly figures; all names in them are escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import plotly.graph_objects as go
 
 from lightning_attack.report.facts import backward_passes, radius, steps
-from lightning_attack.report.row_names import kinds, labels
+from lightning_attack.report.row_names import line_names
 from lightning_attack.runs.folder import Run
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#444444")
@@ -20,16 +20,15 @@ FLIPS = {
 CLEAN, ADVERSARIAL = "#9ab8d6", "#c0392b"
 
 
-def heat_maps(runs: Sequence[Run]) -> list[go.Figure]:
-    """For each attack the adversarial mIoU of every target (columns) for every source (rows), in percent."""
-    names = labels(runs)
-    clean = [_percent(row["clean_miou"]) for run in runs for row in run.report["targets"]]
+def heat_maps(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
+    """For each name of runs the adversarial mIoU of every target (columns) for every source (rows), in percent."""
+    clean = [_percent(row["clean_miou"]) for run in runs for row in run.summary["targets"]]
     top = max((value for value in clean if value), default=100)
     figures = []
     for name in dict.fromkeys(names):
         chosen = [run for run, own in zip(runs, names, strict=True) if own == name]
         targets = list(dict.fromkeys(target for run in chosen for target in run.targets))
-        rows = [{row["target"]: row for row in run.report["targets"]} for run in chosen]
+        rows = [{row["target"]: row for row in run.summary["targets"]} for run in chosen]
         cells = [[_percent(row.get(target, {}).get("adversarial_miou")) for target in targets] for row in rows]
         words = [
             ["" if value is None else f"{value:.1f}" + (" (white box)" if row[target]["white_box"] else "")
@@ -37,8 +36,8 @@ def heat_maps(runs: Sequence[Run]) -> list[go.Figure]:
             for row, values in zip(rows, cells, strict=True)
         ]  # fmt: skip
         heat = go.Heatmap(
-            x=[_plain(target) for target in targets],
-            y=[_plain(run.source) for run in chosen],
+            x=[_escaped(target) for target in targets],
+            y=[_escaped(run.source) for run in chosen],
             z=cells,
             text=words,
             texttemplate="%{text}",
@@ -54,12 +53,11 @@ def heat_maps(runs: Sequence[Run]) -> list[go.Figure]:
     return figures
 
 
-def step_curves(runs: Sequence[Run]) -> list[go.Figure]:
-    """For each source the mIoU of its targets after so many steps, of the runs that kept it; white boxes are dashed."""
-    names = labels(runs)
+def step_curves(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
+    """For each source the mIoU of its targets over the steps, of runs that kept it; white boxes are dashed."""
     figures = {}
     for run, name in zip(runs, names, strict=True):
-        curve = run.report.get("step_curve")
+        curve = run.summary.get("step_curve")
         if not curve:
             continue
         if run.source not in figures:
@@ -72,7 +70,7 @@ def step_curves(runs: Sequence[Run]) -> list[go.Figure]:
                 go.Scatter(
                     x=curve["steps"],
                     y=[_percent(value) for value in values],
-                    name=_plain(f"{name}: {target}"),
+                    name=_escaped(f"{name}: {target}"),
                     mode="lines+markers",
                     line={"color": colour, "dash": dash},
                     marker=marks,
@@ -95,12 +93,12 @@ def transfer_curves(runs: Sequence[Run]) -> list[go.Figure]:
 
 def class_bars(run: Run, target: str) -> go.Figure:
     """IoU of each class on clean and adversarial images, in percent; none for classes without a label."""
-    row = next(row for row in run.report["targets"] if row["target"] == target)
+    row = next(row for row in run.summary["targets"] if row["target"] == target)
     figure = _figure(f"IoU of each class: {target}", "", "IoU (percent)")
     for name, colour in (("clean", CLEAN), ("adversarial", ADVERSARIAL)):
         iou = row[f"{name}_iou"]
         values = [_percent(value) for value in iou.values()]
-        figure.add_trace(go.Bar(x=list(map(_plain, iou)), y=values, name=name, marker={"color": colour}))
+        figure.add_trace(go.Bar(x=list(map(_escaped, iou)), y=values, name=name, marker={"color": colour}))
     return figure.update_xaxes(type="category")
 
 
@@ -108,7 +106,7 @@ def flip_bars(run: Run) -> Iterator[go.Figure]:
     """Share of right pixels that the attack made wrong, by distance to the nearest edge and by size of the object."""
     for kind, (title, axis) in FLIPS.items():
         figure = _figure(title, axis, "percent of those right before")
-        for number, row in enumerate(run.report["targets"]):
+        for number, row in enumerate(run.summary["targets"]):
             if kind not in row.get("flips", {}):
                 continue
             counts = row["flips"][kind]
@@ -116,7 +114,7 @@ def flip_bars(run: Run) -> Iterator[go.Figure]:
             shares = [100 * flipped / right if right else None for flipped, right in both]
             words = [f"{flipped} of {right} pixels" for flipped, right in both]
             name = row["target"] + (" (white box)" if row["white_box"] else "")
-            bars = go.Bar(x=list(counts["right"]), y=shares, hovertext=words, name=_plain(name))
+            bars = go.Bar(x=list(counts["right"]), y=shares, hovertext=words, name=_escaped(name))
             figure.add_trace(bars.update(marker={"color": COLOURS[number % len(COLOURS)]}))
         if figure.data:
             yield _with_legend(figure.update_xaxes(type="category"))
@@ -131,10 +129,10 @@ def _against(runs: Sequence[Run], values: Sequence[float | None], title: str, se
         return None
     figure = _figure("", title, "transfer mIoU (percent)")
     lines: dict[tuple[str, str, str], list[tuple[float, float | None]]] = {}
-    for run, name, value in zip(runs, kinds(runs, (setting, "step_size")), values, strict=True):
+    for run, name, value in zip(runs, line_names(runs, (setting, "step_size")), values, strict=True):
         if value is None:
             continue
-        for row in run.report["targets"]:
+        for row in run.summary["targets"]:
             if not row["white_box"]:
                 points = lines.setdefault((name, run.source, row["target"]), [])
                 points.append((value, _percent(row["adversarial_miou"])))
@@ -146,7 +144,7 @@ def _against(runs: Sequence[Run], values: Sequence[float | None], title: str, se
             go.Scatter(
                 x=x,
                 y=y,
-                name=_plain(f"{name}: {source} to {target}"),
+                name=_escaped(f"{name}: {source} to {target}"),
                 mode="lines+markers",
                 line={"color": colour},
                 marker={"symbol": SYMBOLS[targets.index(target) % len(SYMBOLS)], "color": colour, "size": 9},
@@ -159,7 +157,7 @@ def _figure(title: str, x: str, y: str, height: int = 380) -> go.Figure:
     return go.Figure(
         layout={
             "template": "none",
-            "title": {"text": _plain(title), "font": {"size": 15}, "x": 0, "xref": "paper"},
+            "title": {"text": _escaped(title), "font": {"size": 15}, "x": 0, "xref": "paper"},
             "xaxis": {"title": {"text": x}, "automargin": True},
             "yaxis": {"title": {"text": y}, "automargin": True},
             "height": height,
@@ -179,6 +177,6 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else round(100 * share, 4)
 
 
-def _plain(name: str) -> str:
-    """A name as plotly shows it: plotly takes a little HTML, and this leaves none."""
+def _escaped(name: str) -> str:
+    """A name without markup: plotly interprets some HTML."""
     return html.escape(name, quote=False)

@@ -1,16 +1,16 @@
-"""`collect`: from folders to runs; what is no whole run is named."""
+"""`collect`: read the runs in some folders, and name those that are left out."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_attack.report.facts import counted, missing
-from lightning_attack.runs.folder import SETTINGS, TABLE, Run, RunsError, read_run
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, read_run
+from lightning_attack.runs.names import SUMMARY, is_run, was_replaced
 
-_REPLACED = re.compile(r".+\.old_\d+")
 _NAMED = 5
 
 
@@ -35,24 +35,24 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
         start = path if path.is_dir() else path.parent
         found = list(_below(start))
         if not found:
-            raise RunsError(f"'{path}' holds no run: there is no {TABLE} in it\ngive what --results named, or a run")
+            raise RunsError(f"'{path}' holds no run: there is no {SUMMARY} in it\ngive what --results named, or a run")
         for folder in found:
-            if folder != start and _REPLACED.fullmatch(folder.name):
+            if folder != start and was_replaced(folder):
                 notes.append(f"'{folder}' was replaced by --fresh and is left out; name it to have it")
-            elif (folder / TABLE).exists():
+            elif (folder / SUMMARY).exists():
                 folders.setdefault(folder.resolve(), folder)
             else:
                 unfinished.append(folder)
     runs = [read_run(folder) for folder in sorted(folders.values())]
     stopped = [f"'{run.folder}' ({missing(run)})" for run in runs if run.partial]
-    stopped += [f"'{folder}' (no {TABLE})" for folder in unfinished]
+    stopped += [f"'{folder}' (no {SUMMARY})" for folder in unfinished]
     if stopped and not partial:
         raise RunsError(
             f"not finished: {_few(stopped)}\nthe command of a run goes on with it; --partial reports what is there"
         )
-    notes += [f"'{folder}' has no {TABLE} and is left out" for folder in unfinished]
+    notes += [f"'{folder}' has no {SUMMARY} and is left out" for folder in unfinished]
     for run in runs:
-        if skipped := run.report.get("skipped"):
+        if skipped := run.summary.get("skipped"):
             names = _few([one["name"] for one in skipped])
             said = f"'{run.folder}' left out {counted(len(skipped), 'image')} that could not be used: {names}"
             reason = " ".join(skipped[0]["error"].split())
@@ -69,10 +69,10 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The runs at and below a folder; what lies in a run is not looked at."""
-    for place, inside, files in os.walk(folder):
+    """The folders of runs at and below a folder; folders inside a run are not searched."""
+    for place, inside, _ in os.walk(folder):
         inside.sort()
-        if TABLE in files or SETTINGS in files:
+        if is_run(Path(place)):
             inside.clear()
             yield Path(place)
 

@@ -1,4 +1,4 @@
-"""The command `report`: from run folders to tables on the console and files in a folder."""
+"""The command `report`: compare finished runs, in tables on the console and in files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from lightning_attack.common.atomic import complete
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import counted
-from lightning_attack.report.groups import together
+from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.latex import latex
 from lightning_attack.report.page import write_page
@@ -24,7 +24,8 @@ from lightning_attack.report.tables import (
     markdown,
     table_csv,
 )
-from lightning_attack.runs.folder import SETTINGS, TABLE, RunsError
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.names import is_run
 
 FEWEST_DRAWS = 100
 
@@ -52,7 +53,7 @@ def report(
     folder = Path(output)
     _check(folder, draws)
     found, notes = collect(runs, partial)
-    groups, reasons = together(found, common)
+    groups, reasons = group_runs(found, common)
     notes += reasons
     if baseline is not None:
         check_baseline(groups, baseline, mean)
@@ -89,7 +90,7 @@ def _check(folder: Path, draws: int) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunsError(f"--output={folder} is a file; give a folder")
     for place in (folder.absolute(), *folder.absolute().parents):
-        if (place / TABLE).exists() or (place / SETTINGS).exists():
+        if is_run(place):
             raise RunsError(f"--output={folder} lies in the run '{place}', which stays as it is; choose another folder")
 
 

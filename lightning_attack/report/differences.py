@@ -1,4 +1,4 @@
-"""What two attacks differ in, as sentences."""
+"""Differences between attacks, as sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_attack.report.sheet import Sheet
 
 
 def sentence(label: str, against: str, interval: Interval) -> str:
-    """A difference of mIoU in words; one that is not real is called so.
+    """A difference of mIoU in words, which say so where it is not significant.
 
     Example:
         >>> sentence("transegpgd", "pgd", Interval(-0.031, -0.04, -0.022, 48))
@@ -25,7 +25,7 @@ def sentence(label: str, against: str, interval: Interval) -> str:
     if math.isnan(shown.low):
         return f"{label} is {points} than {against} (no interval: only {counted(shown.images, 'image')})"
     ends = f"({100 * LEVEL:.0f} % {100 * shown.low:.1f}..{100 * shown.high:.1f}, {shown.images} images)"
-    if interval.real:
+    if interval.significant:
         return f"{label} is {points} than {against} {ends}"
     return f"{label} does not really differ from {against}: {points} {ends}"
 

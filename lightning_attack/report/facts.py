@@ -1,18 +1,18 @@
-"""What a run was, in words and numbers: its radius, steps and cost, and its gaps."""
+"""Facts about a run in words and numbers: radius, steps, cost, and what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightning_attack.report.groups import together
-from lightning_attack.report.row_names import balls, number, places
+from lightning_attack.report.groups import group_runs
+from lightning_attack.report.row_names import norm_balls, short_number
 from lightning_attack.runs.folder import Run
 
 
 def radius(run: Run) -> tuple[str, float] | None:
     """Norm and radius of the budget: `("Linf", 0.0314)`; None for attacks without one, or with several."""
-    found = [(str(norm), float(eps)) for norm, eps in balls(run) if eps is not None]
+    found = [(str(norm), float(eps)) for norm, eps in norm_balls(run) if eps is not None]
     return found[0] if len(found) == 1 else None
 
 
@@ -29,7 +29,7 @@ def radius_text(run: Run) -> str | None:
     if found is None:
         return None
     norm, eps = found
-    return number(eps, levels=True) if norm == "Linf" else f"{number(eps)} ({norm})"
+    return short_number(eps, levels=True) if norm == "Linf" else f"{short_number(eps)} ({norm})"
 
 
 def steps(run: Run) -> int | None:
@@ -41,24 +41,29 @@ def steps(run: Run) -> int | None:
         >>> steps(Run(Path(), {"settings": {"attack": attack}}, ())), steps(Run(Path(), {}, ()))
         (500, None)
     """
-    return _steps(run.report.get("settings", {}).get("attack")) or None
+    return _steps(run.summary.get("settings", {}).get("attack")) or None
 
 
 def backward_passes(run: Run) -> float | None:
     """Backward passes of the source for each image."""
-    return run.report.get("passes_per_image", {}).get("backward")
+    return run.summary.get("passes_per_image", {}).get("backward")
 
 
-def gaps(runs: Sequence[Run]) -> Iterator[str]:
-    """Sentences on what keeps figures of the runs from being compared: other networks, classes or images, gaps."""
-    reasons = together(runs)[1]
+def gaps(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:
+    """Sentences on what keeps figures of the runs from being compared: other networks, classes or images, gaps.
+
+    Args:
+        runs: one or more.
+        folders: what each is called.
+    """
+    reasons = group_runs(runs)[1]
     if reasons:
         yield "The runs do not all go together: figures of runs that are in tables of their own do not compare."
     yield from reasons
-    for run, place in zip(runs, places(runs), strict=True):
+    for run, place in zip(runs, folders, strict=True):
         if run.partial:
             yield f"{place} is partial: {missing(run)}."
-        if skipped := len(run.report.get("skipped", ())):
+        if skipped := len(run.summary.get("skipped", ())):
             yield f"{place}: {counted(skipped, 'image')} could not be used."
         if failed := sum(bool(record.failed) for record in run.records):
             yield f"{place}: {counted(failed, 'image')} could not be scored on every target."
@@ -66,7 +71,7 @@ def gaps(runs: Sequence[Run]) -> Iterator[str]:
 
 def missing(run: Run) -> str:
     """How many images a run lacks that was stopped."""
-    count = run.report.get("missing")
+    count = run.summary.get("missing")
     return f"{counted(count, 'image')} {'is' if count == 1 else 'are'} missing" if count else "some images are missing"
 
 

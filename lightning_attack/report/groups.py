@@ -1,4 +1,4 @@
-"""Which runs go into one table: those of the same classes, the same networks and the same images."""
+"""Groups of runs that can be compared in one table: of the same classes, networks and images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_attack.runs.folder import Run, RunsError, common_images
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, common_images
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs whose figures can stand side by side.
+    """Runs that can be compared in one table.
 
     Attributes:
         runs: in the order of their folders.
@@ -30,7 +31,7 @@ class Group:
         return tuple(dict.fromkeys(target for run in self.runs for target in run.targets))
 
 
-def together(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], list[str]]:
+def group_runs(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], list[str]]:
     """Sort runs into groups, and say why there is more than one.
 
     Args:
@@ -45,7 +46,7 @@ def together(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], li
     for run in runs:
         reasons = []
         for group in groups:
-            reason = next((text for other in group if (text := _apart(other, run, common))), "")
+            reason = next((text for other in group if (text := _why_apart(other, run, common))), "")
             if not reason:
                 group.append(run)
                 break
@@ -65,7 +66,7 @@ def _group(runs: list[Run]) -> Group:
     return Group(tuple(runs), images, len({key for run in runs for key in run.images}))
 
 
-def _apart(run: Run, other: Run, common: bool) -> str:
+def _why_apart(run: Run, other: Run, common: bool) -> str:
     """Why two runs cannot stand in one table; empty if they can."""
     names = f"'{run.folder}' and '{other.folder}' are in tables of their own:"
     if run.classes != other.classes:

@@ -24,7 +24,8 @@ from functools import lru_cache
 import numpy as np
 
 from lightning_attack.metrics.iou import class_counts, iou, miou
-from lightning_attack.runs.folder import Run, RunsError, common_images
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, common_images
 
 DRAWS, LEVEL, SEED = 2000, 0.95, 0
 FEWEST = 5
@@ -50,11 +51,11 @@ class Interval:
     images: int
 
     @property
-    def real(self) -> bool:
-        """Of a difference: whether the interval leaves out 0.
+    def significant(self) -> bool:
+        """Of a difference: whether the interval excludes 0.
 
         Example:
-            >>> Interval(-0.03, -0.04, -0.02, 48).real, Interval(-0.03, -0.07, 0.01, 48).real
+            >>> Interval(-0.03, -0.04, -0.02, 48).significant, Interval(-0.03, -0.07, 0.01, 48).significant
             (True, False)
         """
         return self.low > 0 or self.high < 0

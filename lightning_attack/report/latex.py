@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_attack.report.sheet import Cell, Sheet
+from lightning_attack.report.sheet import Score, Sheet
 from lightning_attack.report.tables import figure, percent
 
 # A straight quotation mark is not in LaTeX's own fonts.
@@ -61,7 +61,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
 
 
-def _number(cell: Cell | None) -> str:
+def _number(cell: Score | None) -> str:
     if cell is None:
         return "--"
     text = figure(cell).replace("±", r"\,$\pm$\,")

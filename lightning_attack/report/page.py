@@ -1,4 +1,4 @@
-"""`write_page`: runs side by side as one HTML file that needs nothing else."""
+"""`write_page`: an HTML file that compares runs, and that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from lightning_attack.common.atomic import complete
@@ -19,12 +18,25 @@ from lightning_attack.report import charts, page_table
 from lightning_attack.report.facts import counted, gaps
 from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.pictures import gallery
-from lightning_attack.report.row_names import labels, places
+from lightning_attack.report.row_names import row_names, short_folders
 from lightning_attack.runs.commands import read_commands
-from lightning_attack.runs.folder import Run, RunsError
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run
+from lightning_attack.runs.names import COMMAND
 
 IMAGES_OF_RUN, IMAGES = 8, 160
-"""Most images of a run in the gallery, and about the most of the page; one of each run is there in any case."""
+"""Largest number of images of a run in the gallery, and roughly of the whole page; every run has at least one."""
+
+
+_HERE = Path(__file__).parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
@@ -46,20 +58,24 @@ def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
     """
     if not runs:
         raise RunsError("there are no runs to compare; give folders of finished runs")
-    here = Path(__file__).parent
-    script, plotly = (here / "page.js").read_text("utf-8"), get_plotlyjs()
-    curves = [*charts.step_curves(runs), *charts.transfer_curves(runs)]
-    page = Template((here / "page.html").read_text("utf-8")).substitute(
+    names, folders = row_names(runs), short_folders(runs)
+    script, plotly = (_HERE / "page.js").read_text("utf-8"), get_plotlyjs()
+    curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs)]
+    figures = {"heat": _as_json(charts.heat_maps(runs, names)), "curves": _as_json(curves)}
+    # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.
+    page = _TEMPLATES.get_template("page.html").render(
         policy=_policy(plotly, script),
-        style=(here / "page.css").read_text("utf-8"),
-        summary=escape(_summary(runs)),
-        gaps="\n".join(f'<p class="gap">{escape(sentence)}</p>' for sentence in gaps(runs)),
-        filters=page_table.filters(runs),
-        header=page_table.header(),
-        body=page_table.body(runs, draws),
+        style=(_HERE / "page.css").read_text("utf-8"),
+        summary=_summary(runs),
+        gaps=[*gaps(runs, folders)],
+        choices=page_table.choices(runs),
+        headings=page_table.HEADINGS,
+        numbers=page_table.NUMBERS,
+        rows=page_table.table_rows(runs, folders, draws),
         curves=_about_curves(runs, len(curves)),
-        commands=_commands(runs),
-        data=_json({"charts": {"heat": _plain(charts.heat_maps(runs)), "curves": _plain(curves)}, "runs": _runs(runs)}),
+        commands=_commands(runs, names, folders),
+        command_file=COMMAND,
+        data=_inside_script({"charts": figures, "runs": _runs(runs, names)}),
         plotly=plotly,
         script=script,
     )
@@ -68,7 +84,7 @@ def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
 
 
 def _policy(*scripts: str) -> str:
-    """What the browser lets the page do: these scripts, styles, and pictures that are inside. No network."""
+    """Content security policy: these scripts, inline styles and pictures, and no network."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     known = " ".join(f"'sha256-{one}'" for one in hashes)
     inside = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -83,7 +99,7 @@ def _summary(runs: Sequence[Run]) -> str:
 
 
 def _about_curves(runs: Sequence[Run], count: int) -> str:
-    kept = sum("step_curve" in run.report for run in runs)
+    kept = sum("step_curve" in run.summary for run in runs)
     sentences = [f"{kept} of {len(runs)} runs kept the mIoU of their steps."]
     if count:
         sentences.append("A curve is one target of one source, not a mean; white boxes are dashed or left out.")
@@ -91,38 +107,33 @@ def _about_curves(runs: Sequence[Run], count: int) -> str:
     return " ".join(sentences)
 
 
-def _runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What the page shows of one run at a time."""
+def _runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The data that the page shows for the chosen run."""
     most = max(1, min(IMAGES_OF_RUN, IMAGES // len(runs)))
     return [
         {
             "title": f"{name} on {run.source}",
             "targets": [target + (" (white box)" if white else "") for target, white in run.targets.items()],
-            "classes": _plain(charts.class_bars(run, target) for target in run.targets),
-            "flips": _plain(charts.flip_bars(run)),
+            "classes": _as_json(charts.class_bars(run, target) for target in run.targets),
+            "flips": _as_json(charts.flip_bars(run)),
             "gallery": [{"name": views.name, "pictures": [*views.pictures.items()]} for views in gallery(run, most)],
         }
-        for name, run in zip(labels(runs), runs, strict=True)
+        for name, run in zip(names, runs, strict=True)
     ]
 
 
-def _commands(runs: Sequence[Run]) -> str:
-    """The commands of each run, the same one once."""
-    lines = []
-    for run, place, name in zip(runs, places(runs), labels(runs), strict=True):
-        lines.append(f"<dt>{escape(name)} on {escape(run.source)} ({escape(place)})</dt>")
-        commands = dict.fromkeys(read_commands(run.folder))
-        lines += [
-            f'<dd><pre>{escape(command)}</pre><button type="button" class="copy">copy</button></dd>'
-            for command in commands
-        ] or ["<dd>not known: the run has no <code>command.txt</code></dd>"]
-    return "\n".join(lines)
+def _commands(runs: Sequence[Run], names: Sequence[str], folders: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """For each run a title and its commands without repetitions; an empty list where the run did not keep them."""
+    return [
+        (f"{name} on {run.source} ({folder})", [*dict.fromkeys(read_commands(run.folder))])
+        for run, name, folder in zip(runs, names, folders, strict=True)
+    ]
 
 
-def _plain(figures: Iterable[go.Figure]) -> list[dict[str, Any]]:
+def _as_json(figures: Iterable[go.Figure]) -> list[dict[str, Any]]:
     return [json.loads(figure.to_json()) for figure in figures]
 
 
-def _json(content: Any) -> str:
+def _inside_script(content: Any) -> str:
     """JSON that cannot end the element that it is in."""
     return json.dumps(content, ensure_ascii=True).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""Pictures of a run for the page: its panels, cut apart and packed into the page itself."""
+"""Pictures of a run for the page: its strips of panels, cut apart and packed into the page itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from lightning_attack.runs.folder import Run, RunsError
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run
+from lightning_attack.runs.names import panel_files
+from lightning_attack.runs.panels import DIFFERENCE, Panel, StripError, cut, panel_order, read_strip
 
-PHOTOS = ("clean", "adversarial", "difference (magnified)")
 QUALITY = 90
 
 
@@ -22,7 +25,7 @@ class Views:
 
     Attributes:
         name: of the image.
-        pictures: by what they show data URIs of equal size: photos, labels and what each network predicts.
+        pictures: data URIs of equal size by their titles: photos, labels and what each network predicts.
     """
 
     name: str
@@ -37,40 +40,39 @@ def gallery(run: Run, most: int) -> Iterator[Views]:
     Raises:
         RunsError: a strip of panels cannot be read, or has panels of other networks than the run.
     """
-    for path in sorted((run.folder / "panels").glob("[0-9]*.png"))[:most]:
+    for path in panel_files(run.folder)[:most]:
         yield _views(run, path)
 
 
 def titles(run: Run) -> list[str]:
     """What the panels of a strip show, from left to right."""
-    first = sorted(run.targets, key=lambda name: not run.targets[name])
-    predictions = [f"prediction of {name}: {condition}" for name in first for condition in ("clean", "adversarial")]
-    return [*PHOTOS, "labels", *predictions]
+    return list(map(_title, panel_order(run.targets)))
+
+
+def _title(panel: Panel) -> str:
+    if panel.network:
+        return f"prediction of {panel.network}: {panel.shows}"
+    return f"{panel.shows} (magnified)" if panel.shows == DIFFERENCE else panel.shows
 
 
 def _views(run: Run, path: Path) -> Views:
-    names = titles(run)
+    remedy = "delete it to do without its pictures"
     try:
-        with Image.open(path) as strip:
-            name = getattr(strip, "text", {}).get("name", path.stem)
-            pixels = strip.convert("RGB")
-    except OSError as error:
-        raise RunsError(f"'{path}' cannot be read ({error}); delete it to do without its pictures") from error
-    width, rest = divmod(pixels.width, len(names))
-    if rest:
-        raise RunsError(
-            f"'{path}' is {pixels.width} pixels wide, which is no strip of {len(names)} panels ({', '.join(names)}); "
-            "delete it to do without its pictures"
-        )
-    panels = (pixels.crop((place * width, 0, (place + 1) * width, pixels.height)) for place in range(len(names)))
-    return Views(name, {title: _packed(panel, title in PHOTOS) for title, panel in zip(names, panels, strict=True)})
+        strip = read_strip(path)
+    except StripError as error:
+        raise RunsError(f"{error}; {remedy}") from error
+    try:
+        panels = cut(strip.pixels, run.targets)
+    except StripError as error:
+        raise RunsError(f"'{path}' is {error} ({', '.join(titles(run))}); {remedy}") from error
+    return Views(strip.name, {_title(panel): _packed(pixels, panel.has_classes) for panel, pixels in panels.items()})
 
 
-def _packed(picture: Image.Image, photo: bool) -> str:
-    content = io.BytesIO()
-    if photo:
-        picture.save(content, format="webp", quality=QUALITY, method=2)
-    else:
+def _packed(pixels: np.ndarray, has_classes: bool) -> str:
+    picture, content = Image.fromarray(pixels), io.BytesIO()
+    if has_classes:
         picture.quantize(256, dither=Image.Dither.NONE).save(content, format="png")
-    kind = "webp" if photo else "png"
+    else:
+        picture.save(content, format="webp", quality=QUALITY, method=2)
+    kind = "png" if has_classes else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

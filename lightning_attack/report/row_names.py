@@ -1,4 +1,4 @@
-"""What rows are called: the name of the attack and what sets it apart, in few words."""
+"""Names of runs in tables and charts: the attack, and the settings in which it differs from other runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_attack.common.pixels import parse_pixels
 from lightning_attack.runs.folder import Run
+from lightning_attack.runs.settings import flat
 
 _MODEL = ("target_labels", "exact", "engine", "precision")
 _MANY = 4
@@ -16,38 +18,37 @@ NO_RADIUS = "no radius"
 
 
 def budget(run: Run) -> str:
-    """The ball that a run's attack stays in, such as `L-inf 8/255`; attacks without one have `no radius`.
+    """Norm and radius that bound a run's perturbations, such as `L-inf 8/255`; `no radius` for attacks without.
 
-    Images that were made elsewhere have the budget that they were checked against. What a `Peer` stays in is its own
-    affair; its `eps` is said if it has one.
+    Images that were made elsewhere have the budget that they were checked against. A `Peer` keeps to a budget of its
+    own; its `eps` is named if it has this setting.
     """
-    attack = run.report["settings"]["attack"]
+    attack = run.summary["settings"]["attack"]
     if attack.get("class") == "Peer":
         eps = attack.get("settings", {}).get("eps")
-        return "peer" if eps is None else f"peer, eps {number(eps, levels=True)}"
-    return " + ".join(sorted(_ball(*ball) for ball in balls(run))) or NO_RADIUS
+        return "peer" if eps is None else f"peer, eps {short_number(eps, levels=True)}"
+    return " + ".join(sorted(_ball(*ball) for ball in norm_balls(run))) or NO_RADIUS
 
 
-def balls(run: Run) -> set[tuple[str | None, Any]]:
+def norm_balls(run: Run) -> set[tuple[str | None, Any]]:
     """Norms and radii of the budget, such as `("Linf", 0.0314)`; none for attacks without one.
 
     Example:
-        >>> balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
+        >>> norm_balls(Run(Path(), {}, (), {"data": {"adversarial_eps": "51/255"}}))
         {('Linf', 0.2)}
     """
     data = run.settings.get("data")  # anything, of a run from Python
     given = data.get("adversarial_eps") if isinstance(data, Mapping) else None
     if given is not None:
-        numerator, _, denominator = str(given).partition("/")
-        return {("Linf", float(numerator) / float(denominator or 1))}
-    attack = run.report.get("settings", {}).get("attack")
+        return {("Linf", parse_pixels(given, "adversarial_eps"))}
+    attack = run.summary.get("settings", {}).get("attack")
     return {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
 
 
-def labels(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
-    """A name for each run: of its attack and, among runs of one attack, of the settings that are not the same in all.
+def row_names(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
+    """A name for each run: its attack, and the settings in which it differs from other runs of the same attack.
 
-    Runs of one source that these do not tell apart have their folder in the name, and so have those with many.
+    Where these do not tell runs of the same source apart, or are too many to read, the name has the run's folder.
 
     Args:
         runs: to be told apart.
@@ -58,55 +59,37 @@ def labels(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
     counts = Counter((name, run.source) for name, run in zip(names, runs, strict=True))
     return [
         (name if name and counts[name, run.source] == 1 else f"{name or run.attack} [{place}]") + _ending(run)
-        for name, run, place in zip(names, runs, places(runs), strict=True)
+        for name, run, place in zip(names, runs, short_folders(runs), strict=True)
     ]
 
 
-def kinds(runs: Sequence[Run], without: Collection[str]) -> list[str]:
-    """As `labels`, but runs that differ in nothing else than `without` have one name; no folder is in any.
+def line_names(runs: Sequence[Run], without: Collection[str]) -> list[str]:
+    """Like `row_names`, but without folders: runs that differ only in the settings `without` share a name.
 
     Example:
         >>> def run(**attack):
         ...     return Run(Path(), {"attack": "pgd", "source": "net", "settings": {"attack": attack}}, ())
-        >>> kinds([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
+        >>> line_names([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
         ['pgd gamma=0.1', 'pgd gamma=0.1', 'pgd gamma=0.5']
     """
     return [_name(run, own) + _ending(run) for run, own in zip(runs, _differences(runs, without), strict=True)]
 
 
-def places(runs: Sequence[Run]) -> list[str]:
-    """The folders of the runs, seen from the one that they have in common."""
+def short_folders(runs: Sequence[Run]) -> list[str]:
+    """The folders of the runs, relative to the innermost folder that holds all of them."""
     folders = [run.folder.resolve() for run in runs]
     above = os.path.commonpath([folder.parent for folder in folders])
     return [Path(os.path.relpath(folder, above)).as_posix() for folder in folders]
 
 
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as keys with dots.
-
-    Example:
-        >>> dict(flat({"norm": {"eps": 0.5}, "parts": [{"class": "Momentum"}]}))
-        {'norm.eps': 0.5, 'parts.0.class': 'Momentum'}
-    """
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-        items = list(enumerate(value))
-    else:
-        yield prefix, value
-        return
-    for key, inner in items:
-        yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
-
-
 def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
-    """Runs that differ in nothing but their seed together; none has a seed twice."""
+    """Runs grouped so that those of a group differ only in their seed; no group has a seed twice."""
     families: list[list[Run]] = []
     for run in runs:
         for family in families:
-            seeds = [one.report["settings"]["seed"] for one in family]
+            seeds = [one.summary["settings"]["seed"] for one in family]
             alike = run.attack == family[0].attack and _settings(run, ["seed"]) == _settings(family[0], ["seed"])
-            if alike and run.partial == family[0].partial and run.report["settings"]["seed"] not in seeds:
+            if alike and run.partial == family[0].partial and run.summary["settings"]["seed"] not in seeds:
                 family.append(run)
                 break
         else:
@@ -148,7 +131,7 @@ def _words(names: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[st
             yield from [str(settings[key])] if key in settings else []
         elif settings.get(key) not in (None, []):
             inside = settings.get(key.removesuffix("eps") + "class", "Linf") if key.endswith("eps") else ""
-            yield f"{name}={number(settings[key], inside == 'Linf')}"
+            yield f"{name}={short_number(settings[key], inside == 'Linf')}"
 
 
 def _last(key: str) -> str:
@@ -157,7 +140,7 @@ def _last(key: str) -> str:
 
 def _settings(run: Run, without: Collection[str]) -> dict[str, Any]:
     """What sets a run apart from others of its source."""
-    settings = dict(flat(run.report["settings"]))
+    settings = dict(flat(run.summary["settings"]))
     model = run.settings.get("model", {})
     settings |= {key: model[key] for key in _MODEL if key in model}
     return {key: value for key, value in settings.items() if _last(key) not in without}
@@ -177,11 +160,11 @@ def _norms(settings: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _ball(kind: str | None, eps: Any) -> str:
-    return f"{'L-inf' if kind == 'Linf' else kind} {number(eps, kind == 'Linf')}"
+    return f"{'L-inf' if kind == 'Linf' else kind} {short_number(eps, kind == 'Linf')}"
 
 
-def number(value: Any, levels: bool = False) -> str:
-    """A setting in few characters; with `levels` a whole or half number of 255ths as such."""
+def short_number(value: Any, levels: bool = False) -> str:
+    """A setting in few characters; with `levels`, whole and half multiples of 1/255 are written as such."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     doubled = 2 * 255 * value

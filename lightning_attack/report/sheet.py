@@ -1,4 +1,4 @@
-"""`Sheet`: all figures of a table, before anything is printed."""
+"""`Sheet`: all figures of a table as numbers, from which the text formats are made."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from lightning_attack.report.intervals import (
     mean_interval,
     paired_difference,
 )
-from lightning_attack.report.row_names import budget, labels, siblings
-from lightning_attack.runs.folder import Run, RunsError, common_images
+from lightning_attack.report.row_names import budget, row_names, siblings
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run, common_images
 
 PLAIN = ("pgd", "bim", "mi_fgsm", "fgsm")
 """What attacks are compared with if nothing else is said: the first that a section has."""
@@ -40,7 +41,7 @@ class Entry:
         return self.runs[0]
 
     def images(self, target: str, group: Group) -> tuple[str, ...]:
-        """The group's images on which all runs scored a target; none where one did not."""
+        """The group's images on which all these runs could score a target; empty if a run lacks the target."""
         if any(target not in run.targets for run in self.runs):
             return ()
         return common_images(
@@ -49,8 +50,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A network under an attack.
+class Score:
+    """The figures of a network under an attack.
 
     Attributes:
         target: the network.
@@ -61,7 +62,7 @@ class Cell:
         spread: standard deviation of the adversarial mIoU over seeds; None for a single run.
         difference: adversarial mIoU less that of the baseline, over the same images; None where there is nothing to
             compare with.
-        best: whether the attack is really the strongest on this target, see `compute`.
+        best: whether the attack is significantly the strongest on this target, see `compute`.
     """
 
     target: str
@@ -81,11 +82,11 @@ class Row:
     Attributes:
         entry: what it is about.
         cells: for each network that was scored.
-        against: label of what `Cell.difference` is to; None for a baseline.
+        against: label of what `Score.difference` is to; None for a baseline.
     """
 
     entry: Entry
-    cells: dict[str, Cell]
+    cells: dict[str, Score]
     against: str | None
 
     @property
@@ -96,7 +97,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that compete: of one source and one budget, such as `L-inf 8/255`."""
+    """Rows that are compared with each other: of the same source and budget, such as `L-inf 8/255`."""
 
     source: str
     budget: str
@@ -131,7 +132,7 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
     """All figures of a group of runs.
 
     In a section, the attack with the lowest adversarial mIoU on a target is the `best` one if the interval of its
-    paired difference to the second best leaves out 0. White boxes do not take part.
+    paired difference to the second best excludes 0. White boxes do not take part.
 
     Args:
         group: runs that go together.
@@ -186,7 +187,7 @@ def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
     for source in dict.fromkeys(run.source for run in group.runs):
         own = [run for run in group.runs if run.source == source]
         families = siblings(own) if mean else [(run,) for run in own]
-        names = labels([family[0] for family in families], without=["seed"] if mean else [])
+        names = row_names([family[0] for family in families], without=["seed"] if mean else [])
         for family, label in zip(families, names, strict=True):
             name = label if len(family) == 1 else f"{label} (mean of {len(family)} seeds)"
             places.setdefault((source, budget(family[0])), []).append(Entry(family, name))
@@ -200,22 +201,22 @@ def _is_named(entry: Entry, name: str) -> bool:
 
 
 def _against(entry: Entry, bases: Sequence[Entry]) -> Entry | None:
-    """The baseline of a run: one of the same seed if there is one; a baseline has none."""
+    """The baseline of a run, of the same seed if possible; None for a baseline itself."""
     if any(entry is base for base in bases):
         return None
-    seed = entry.first.report["settings"]["seed"]
-    alike = (base for base in bases if base.first.report["settings"]["seed"] == seed)
+    seed = entry.first.summary["settings"]["seed"]
+    alike = (base for base in bases if base.first.summary["settings"]["seed"] == seed)
     return next(alike, next(iter(bases), None))
 
 
 def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> Entry | None:
-    """The attack that is really the strongest on a target; None if none is."""
+    """The attack that is significantly the strongest on a target; None if there is none."""
     rivals = [entry for entry in entries if entry.images(target, group) and not entry.first.targets[target]]
     order = sorted(rivals, key=lambda entry: fmean(_mious(entry, target, group)))
     if len(order) < 2:
         return None
     difference = _difference(order[0], order[1], target, group, draws)
-    return order[0] if difference and difference.real else None
+    return order[0] if difference and difference.significant else None
 
 
 def _mious(entry: Entry, target: str, group: Group) -> list[float]:
@@ -230,11 +231,11 @@ def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: in
     return None if difference is None or isnan(difference.value) else difference  # images without any label
 
 
-def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Cell:
+def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Score:
     counts = [run.confusions(target, entry.images(target, group)) for run in entry.runs]
     clean, adversarial = [one[:, 0] for one in counts], [one[:, 1] for one in counts]
     several = len(entry.runs) > 1
-    return Cell(
+    return Score(
         target=target,
         white_box=entry.first.targets[target],
         clean=mean_interval(clean, draws),

@@ -14,7 +14,7 @@ from lightning_attack.common.markdown import plain
 from lightning_attack.common.markdown import row as table_row
 from lightning_attack.report.differences import sentences
 from lightning_attack.report.intervals import Interval
-from lightning_attack.report.sheet import Cell, Row, Section, Sheet
+from lightning_attack.report.sheet import Row, Score, Section, Sheet
 
 COLUMNS = (
     "table", "run", "attack", "label", "source", "budget", "target", "white_box", "images",
@@ -44,7 +44,7 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def figure(cell: Cell) -> str:
+def figure(cell: Score) -> str:
     """The adversarial mIoU in percent, over seeds with its standard deviation."""
     return percent(cell.adversarial.value) + ("" if cell.spread is None else f"±{100 * cell.spread:.2f}")
 
@@ -61,32 +61,32 @@ def span(interval: Interval, signed: bool = False) -> str:
 
 
 def console(sheet: Sheet, title: str) -> Table:
-    """The figures as a table for `rich`: white boxes dimmed, the really strongest bold."""
-    table = Table(*_columns(sheet), title=title, caption=_plain("\n".join(sheet.notes)) or None)
+    """The figures as a table for `rich`: white boxes are dimmed, significantly strongest attacks bold."""
+    table = Table(*_columns(sheet), title=title, caption=_literal("\n".join(sheet.notes)) or None)
     table.add_row("clean", *(percent(sheet.clean[target]) for target in sheet.targets), end_section=True)
     for section in sheet.sections:
-        table.add_row(f"[italic]{_plain(section.title)}[/]")
+        table.add_row(f"[italic]{_literal(section.title)}[/]")
         for row in section.rows:
             cells = [_console_cell(row.cells.get(target)) for target in sheet.targets]
-            table.add_row(f"  {_plain(row.label)}", *cells, end_section=row is section.rows[-1])
+            table.add_row(f"  {_literal(row.label)}", *cells, end_section=row is section.rows[-1])
     return table
 
 
 def console_differences(sheet: Sheet) -> Table | None:
-    """The differences to the baselines; those that are not real dimmed. None if there are none."""
+    """The differences to the baselines, dimmed where they are not significant; None if there are none."""
     table = Table(*_columns(sheet), title="Difference to the baseline in points of mIoU (below 0 = stronger)")
     for section in sheet.sections:
         rows = [row for row in section.rows if row.against]
         if rows:
             against = ", ".join(dict.fromkeys(str(row.against) for row in rows))
-            table.add_row(f"[italic]{_plain(section.title)}, against {_plain(against)}[/]")
+            table.add_row(f"[italic]{_literal(section.title)}, against {_literal(against)}[/]")
         for row in rows:
             cells = []
             for target in sheet.targets:
                 difference = row.cells[target].difference if target in row.cells else None
                 text = f"{100 * difference.value:+.2f} ({span(difference, True) or '-'})" if difference else "-"
-                cells.append(text if difference and difference.real else f"[dim]{text}[/]")
-            table.add_row(f"  {_plain(row.label)}", *cells, end_section=row is rows[-1])
+                cells.append(text if difference and difference.significant else f"[dim]{text}[/]")
+            table.add_row(f"  {_literal(row.label)}", *cells, end_section=row is rows[-1])
     return table if table.row_count else None
 
 
@@ -120,9 +120,9 @@ def table_csv(sheets: Sequence[Sheet]) -> str:
                 "table": number, "run": ";".join(str(run.folder) for run in runs), "attack": runs[0].attack,
                 "label": row.label, "source": runs[0].source, "budget": section.budget, "target": cell.target,
                 "white_box": cell.white_box, "images": cell.adversarial.images, "best": cell.best,
-                "seed": ";".join(str(run.report["settings"]["seed"]) for run in runs), "spread": cell.spread,
-                "backward_passes": runs[0].report["passes_per_image"].get("backward"),
-                "linf": runs[0].report["perturbation"].get("linf"), "partial": any(run.partial for run in runs),
+                "seed": ";".join(str(run.summary["settings"]["seed"]) for run in runs), "spread": cell.spread,
+                "backward_passes": runs[0].summary["passes_per_image"].get("backward"),
+                "linf": runs[0].summary["perturbation"].get("linf"), "partial": any(run.partial for run in runs),
             }  # fmt: skip
             rows.append(values | _ends("clean_miou", cell.clean) | _ends("adversarial_miou", cell.adversarial)
                         | _ends("drop", cell.drop))  # fmt: skip
@@ -134,8 +134,8 @@ def differences_csv(sheets: Sequence[Sheet]) -> str:
     rows = [
         {
             "table": number, "source": section.source, "budget": section.budget, "target": cell.target,
-            "white_box": cell.white_box, "label": row.label, "against": row.against, "real": cell.difference.real,
-            "images": cell.difference.images,
+            "white_box": cell.white_box, "label": row.label, "against": row.against,
+            "real": cell.difference.significant, "images": cell.difference.images,
         } | _ends("difference", cell.difference)
         for number, section, row in _rows(sheets) for cell in row.cells.values() if cell.difference
     ]  # fmt: skip
@@ -165,11 +165,11 @@ def _ends(name: str, interval: Interval) -> dict[str, float | str]:
 
 def _columns(sheet: Sheet) -> list[Column]:
     """Where the console is narrow, long names go on in the next line: nothing is cut."""
-    targets = (Column(_plain(target), justify="right", overflow="fold") for target in sheet.targets)
+    targets = (Column(_literal(target), justify="right", overflow="fold") for target in sheet.targets)
     return [Column("attack", overflow="fold"), *targets]
 
 
-def _console_cell(cell: Cell | None) -> str:
+def _console_cell(cell: Score | None) -> str:
     if cell is None:
         return "-"
     ends = span(cell.adversarial)
@@ -179,7 +179,7 @@ def _console_cell(cell: Cell | None) -> str:
     return f"{f'[bold]{text}[/]' if cell.best else text} [dim]({ends or '-'})[/]"
 
 
-def _markdown_cell(cell: Cell | None) -> str:
+def _markdown_cell(cell: Score | None) -> str:
     if cell is None:
         return "-"
     text = figure(cell)
@@ -187,8 +187,8 @@ def _markdown_cell(cell: Cell | None) -> str:
     return f"{mark}{text}{mark} ({span(cell.adversarial) or '-'})"
 
 
-def _plain(text: str) -> str:
-    """Text that `rich` takes as it is."""
+def _literal(text: str) -> str:
+    """Text without markup of `rich`."""
     return text.replace("[", r"\[")
 
 

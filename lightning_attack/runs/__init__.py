@@ -2,3 +2,9 @@
 
 .. include:: README.md
 """
+
+from lightning_attack.runs.errors import RunError, RunsError
+from lightning_attack.runs.folder import Run, read_run
+from lightning_attack.runs.records import Record, RecordError
+
+__all__ = ["Record", "RecordError", "Run", "RunError", "RunsError", "read_run"]

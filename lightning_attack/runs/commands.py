@@ -1,4 +1,4 @@
-"""How a run was started, to be typed again."""
+"""`command.txt`: how a run was started, to be typed again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_attack.common.atomic import complete
-
-COMMAND = "command.txt"
+from lightning_attack.runs.names import COMMAND
 
 
 def note_command(folder: Path, words: Sequence[str]) -> None:

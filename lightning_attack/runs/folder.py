@@ -1,4 +1,4 @@
-"""`Run`: the folder of a finished run, read back."""
+"""`Run`: a finished run, read from its folder."""
 
 from __future__ import annotations
 
@@ -12,69 +12,67 @@ from typing import Any
 
 import numpy as np
 
-from lightning_attack.runs.records import Record, RecordError, read_record, record_files
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.names import SETTINGS, SUMMARY, record_files
+from lightning_attack.runs.records import Record, RecordError, read_record
 
-TABLE, SETTINGS = "transfer.json", "settings.json"
+__all__ = ["Run", "RunsError", "common_images", "photo_digest", "read_run"]
 _KEYS = ("attack", "source", "images", "targets", "perturbation", "passes_per_image", "settings")
 _TARGET_KEYS = ("target", "white_box", "clean_miou", "adversarial_miou", "clean_iou", "adversarial_iou")
 _SETTINGS_KEYS = ("attack", "quantize", "seed")
 
 
-class RunsError(ValueError):
-    """Runs that cannot be read or do not go together; the message says which, why, and what to do."""
-
-
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind.
+    """A finished run.
 
     Attributes:
         folder: its folder.
-        report: the content of `transfer.json`.
-        records: of its images, in the order of the data set.
+        summary: the content of `transfer.json`.
+        records: one for each of its images, in the order of the data set.
         settings: the content of `settings.json`; empty for a run that has none, as from Python without a `RunFolder`.
     """
 
     folder: Path
-    report: dict[str, Any]
+    summary: dict[str, Any]
     records: tuple[Record, ...]
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def attack(self) -> str:
         """Name of the attack."""
-        return self.report["attack"]
+        return str(self.summary["attack"])
 
     @property
     def source(self) -> str:
         """Name of the attacked network."""
-        return self.report["source"]
+        return str(self.summary["source"])
 
     @property
     def targets(self) -> dict[str, bool]:
         """The scored networks in the order of the records' confusion matrices: name -> whether it is white box."""
-        return {row["target"]: row["white_box"] for row in self.report["targets"]}
+        return {row["target"]: row["white_box"] for row in self.summary["targets"]}
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
-        return tuple(self.report["targets"][0]["clean_iou"])
+        return tuple(self.summary["targets"][0]["clean_iou"])
 
     @property
     def partial(self) -> bool:
         """Whether images are missing because the run was stopped."""
-        return bool(self.report.get("partial"))
+        return bool(self.summary.get("partial"))
 
     @cached_property
     def images(self) -> dict[str, int]:
-        """Of each image, by the digest of its photo, the place among the records.
+        """Digest of each photo -> position of its record in `records`.
 
         The second of two equal photos has `#2` after its digest; where a run kept no digests, names stand for them.
         """
         seen: Counter[str] = Counter()
         places = {}
         for place, record in enumerate(self.records):
-            key = photo(record) or f"{record.index} {record.name}"
+            key = photo_digest(record) or f"{record.index} {record.name}"
             seen[key] += 1
             places[key if seen[key] == 1 else f"{key}#{seen[key]}"] = place
         return places
@@ -101,10 +99,10 @@ def read_run(folder: Path) -> Run:
     """Read the folder of a run.
 
     Raises:
-        RunsError: there is no table, it is damaged or of another version, or a record is, or they do not fit together.
+        RunsError: the summary or a record is missing, damaged or of another version, or they contradict each other.
     """
-    report = _json(folder / TABLE)
-    _check(report, folder / TABLE)
+    summary = _json(folder / SUMMARY)
+    _check(summary, folder / SUMMARY)
     settings = _json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     if not isinstance(settings, dict) or not isinstance(settings.get("model", {}), dict):
         raise RunsError(f"'{folder / SETTINGS}' is damaged: it holds no settings\n{_AGAIN}")
@@ -112,10 +110,10 @@ def read_run(folder: Path) -> Run:
         records = tuple(map(read_record, record_files(folder)))
     except (OSError, RecordError) as error:
         raise RunsError(f"{error}\nthe run's own command repairs it, or leave out '{folder}'") from error
-    run = Run(folder, report, records, settings)
-    if len(records) != report["images"]:
+    run = Run(folder, summary, records, settings)
+    if len(records) != summary["images"]:
         raise RunsError(
-            f"'{folder}' has {len(records)} records, but its {TABLE} is about {report['images']} images: the run is "
+            f"'{folder}' has {len(records)} records, but its {SUMMARY} is about {summary['images']} images: the run is "
             "under way, or records were removed\nlet the run's own command finish it, or leave it out"
         )
     classes = len(run.classes)
@@ -123,7 +121,7 @@ def read_run(folder: Path) -> Run:
         if len(record.confusion) != len(run.targets) or record.confusion.shape[-2:] != (classes, classes):
             raise RunsError(
                 f"the records of '{folder}' have {len(record.confusion)} networks and {record.confusion.shape[-1]} "
-                f"classes, its {TABLE} {len(run.targets)} and {classes}\n{_AGAIN}"
+                f"classes, its {SUMMARY} {len(run.targets)} and {classes}\n{_AGAIN}"
             )
     return run
 
@@ -140,13 +138,13 @@ def _json(path: Path) -> Any:
         raise RunsError(f"'{path}' is damaged ({error})\n{_AGAIN}") from error
 
 
-def _check(report: Any, path: Path) -> None:
-    """Raise `RunsError` if a report lacks something."""
-    if not isinstance(report, dict):
+def _check(summary: Any, path: Path) -> None:
+    """Raise `RunsError` if a summary lacks something."""
+    if not isinstance(summary, dict):
         raise RunsError(f"'{path}' is damaged: it holds no table\n{_AGAIN}")
-    missing = [key for key in _KEYS if key not in report]
+    missing = [key for key in _KEYS if key not in summary]
     if not missing:
-        rows, settings = report["targets"], report["settings"]
+        rows, settings = summary["targets"], summary["settings"]
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise RunsError(f"'{path}' is damaged: its targets are no rows\n{_AGAIN}")
         if not isinstance(settings, dict) or not isinstance(settings.get("attack", {}), dict):
@@ -157,12 +155,12 @@ def _check(report: Any, path: Path) -> None:
         raise RunsError(f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN}")
 
 
-def photo(record: Record) -> str:
-    """The digest of a photo; what a record has after a `+` is about an adversarial image that was made elsewhere."""
+def photo_digest(record: Record) -> str:
+    """The digest of a record's photo, without that of an adversarial image made elsewhere (after a `+`)."""
     return record.digest.partition("+")[0]
 
 
 def common_images(runs: Sequence[Run], images: Iterable[str]) -> tuple[str, ...]:
-    """Of some images those that all runs have, in the order of the data set of the first."""
+    """Those of the images that all runs have, in the order of the first run's data set."""
     wanted = set(images).intersection(*(run.images for run in runs))
     return tuple(key for key in runs[0].images if key in wanted)

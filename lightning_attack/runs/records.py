@@ -1,4 +1,4 @@
-"""`Record`: what is kept of each attacked image, so that a run can stop anywhere and go on."""
+"""`Record`: the counts of one attacked image, written at once, so that a run can be stopped anywhere and go on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from lightning_attack.common.atomic import complete
+from lightning_attack.runs.names import record_files, record_path
 
-FOLDER = "records"
+__all__ = ["Record", "RecordError", "read_record", "record_files", "record_path", "write_record"]
 _ARRAYS = {"figures": "figure", "flips": "flip"}
 """Fields that hold arrays by name, and what their keys in a file begin with."""
 
 
 class RecordError(ValueError):
-    """A record that is torn, damaged or not one of ours."""
+    """A file that is no whole record: torn, damaged, or of another version."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,6 @@ class Record:
     curve: np.ndarray | None = None
 
 
-def record_path(folder: Path, index: int) -> Path:
-    """Where the record of an image lies below a run's folder."""
-    return folder / FOLDER / f"{index:08d}.record"
-
-
-def record_files(folder: Path) -> list[Path]:
-    """The records below a run's folder; not what was being written when a process was killed."""
-    return sorted(path for path in (folder / FOLDER).glob("*.record") if path.stem.isdigit())
-
-
 def write_record(folder: Path, record: Record) -> None:
     """Write a record below a run's folder; it is complete when it appears, and begins with its own SHA-256."""
     plain = {field.name: getattr(record, field.name) for field in fields(record)
@@ -78,7 +69,7 @@ def write_record(folder: Path, record: Record) -> None:
         arrays["curve"] = record.curve
     text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     content = io.BytesIO()
-    np.savez_compressed(content, plain=text, confusion=record.confusion, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(content, plain=text, confusion=record.confusion, **arrays)
     with complete(record_path(folder, record.index)) as path:
         path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
 

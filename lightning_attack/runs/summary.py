@@ -1,4 +1,7 @@
-"""From the records of single images to the figures of a run. All sums are exact: no order, batch or process shows."""
+"""From the records of single images to the summary of a run.
+
+All sums are exact, so that the figures depend neither on the order of the images nor on batches and processes.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,12 @@ class Scored:
 
 
 def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of the table, see `COLUMNS`, and the report with more of them and with figures of the attack."""
+    """The rows of the table, see `COLUMNS`, and the summary: longer rows, and figures of the attack.
+
+    Args:
+        records: one for each image.
+        scored: what their confusion matrices are about.
+    """
     classes = len(scored.classes)
     totals = np.zeros((len(scored.white_box), len(scored.parts), len(CONDITIONS), classes, classes), np.int64)
     for record in records:
@@ -90,7 +98,7 @@ def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str,
             more["flips"] = flips
         networks.append(row | more)
     norms = [255 * float(record.figures["linf"][-1]) for record in records if "linf" in record.figures]
-    report = {
+    summary = {
         "attack": scored.attack,
         "source": scored.source,
         "images": len(records),
@@ -106,8 +114,8 @@ def summarize(records: Sequence[Record], scored: Scored) -> tuple[list[dict[str,
     failed = [{"target": target, "name": record.name, "error": error}
               for record in records for target, error in record.failed.items()]  # fmt: skip
     if failed:
-        report["failed"] = failed
-    return rows, report
+        summary["failed"] = failed
+    return rows, summary
 
 
 def _flips(records: Sequence[Record], number: int, name: str) -> dict[str, Any]:
@@ -172,6 +180,6 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _number(value: np.ndarray | float) -> float | None:
-    """A plain number; None where there is none (a class without labels, the PSNR of an unchanged image)."""
+    """The number as a float; None if it is not finite (a class without labels, the PSNR of an unchanged image)."""
     number = float(value)
     return number if math.isfinite(number) else None

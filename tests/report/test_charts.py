@@ -5,6 +5,7 @@ import json
 from lightning_attack.report import read_run
 from lightning_attack.report.charts import heat_maps, transfer_curves
 from lightning_attack.report.facts import radius_text
+from lightning_attack.report.row_names import row_names
 from tests.runs.made import NETWORKS, make_run
 
 ONTO_B = {"net_a": False, "net_b": True, "net_c": False}
@@ -47,5 +48,5 @@ def test_a_heat_map_has_the_runs_of_all_sources_that_differ_in_nothing_else(tmp_
         for source, white_box in (("net_a", NETWORKS), ("net_b", ONTO_B))
         for gamma in (0.1, 0.5)
     ]
-    figures = {figure.layout.title.text: figure.data[0].y for figure in heat_maps(runs)}
+    figures = {figure.layout.title.text: figure.data[0].y for figure in heat_maps(runs, row_names(runs))}
     assert figures == {"pgd gamma=0.1": ("net_a", "net_b"), "pgd gamma=0.5": ("net_a", "net_b")}

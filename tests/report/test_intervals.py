@@ -8,7 +8,7 @@ from lightning_attack.metrics import SegmentationScores
 from lightning_attack.metrics.iou import class_counts
 from lightning_attack.metrics.iou import miou as miou_of_counts
 from lightning_attack.report import difference_interval, miou_interval, paired_difference, read_run
-from lightning_attack.runs.folder import RunsError
+from lightning_attack.runs.errors import RunsError
 from tests.runs.made import make_run, matrices
 
 
@@ -51,7 +51,7 @@ def test_intervals_hold_the_mious_of_the_population():
         difference = difference_interval(first[drawn], second[drawn], draws=500, seed=repeat % 3)
         held += interval.low <= true <= interval.high
         held_difference += difference.low <= true_difference <= difference.high
-        found_real += difference.real
+        found_real += difference.significant
     assert 0.92 <= held / 500 <= 0.98
     assert 0.92 <= held_difference / 500 <= 0.98
     assert found_real > 100, "intervals that hold everything because they are wide would be of no use"
@@ -108,7 +108,7 @@ def test_what_two_attacks_share_is_no_uncertainty():
     better[:, 0, 1] += 20
     one, other = miou_interval(counts), miou_interval(better)
     assert one.low < other.value < one.high
-    assert difference_interval(better, counts).real
+    assert difference_interval(better, counts).significant
 
 
 def test_hits_in_one_image_only():
@@ -129,11 +129,11 @@ def test_too_little_for_an_interval():
     assert np.isnan([one.low, one.high]).all()
     assert np.isnan(miou_interval(matrices(4)[:, 0, 1]).low)
     assert not np.isnan(miou_interval(matrices(5)[:, 0, 1]).low)
-    assert not difference_interval(np.array([[[0, 4], [0, 4]]]), np.array([[[4, 0], [0, 4]]])).real
+    assert not difference_interval(np.array([[[0, 4], [0, 4]]]), np.array([[[4, 0], [0, 4]]])).significant
     none = miou_interval(np.zeros((5, 2, 2), int))
     assert np.isnan([none.value, none.low, none.high]).all()
     same = difference_interval(*[matrices(5)[:, 0, 1]] * 2)
-    assert (same.value, same.low, same.high, same.real) == (0, 0, 0, False)
+    assert (same.value, same.low, same.high, same.significant) == (0, 0, 0, False)
 
 
 def test_pairs_are_made_by_digest_and_not_by_place(tmp_path):

@@ -35,7 +35,7 @@ def runs(tmp_path_factory):
             assert main(["predict", f"--results={results}", f"--run_name={name}", *SMALL, *words]) == 0
     found = [read_run(results / name) for name in RUNS]
     curve = {"steps": [1, 2], "targets": {target: [0.5, 0.25] for target in found[0].targets}}
-    return [replace(found[0], report=found[0].report | {"step_curve": curve}), *found[1:]]
+    return [replace(found[0], summary=found[0].summary | {"step_curve": curve}), *found[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def drawn(browser, find, selector):
 
 
 def test_table_sorts_and_filters(browser, find, runs):
-    rows = [row for run in runs for row in run.report["targets"]]
+    rows = [row for run in runs for row in run.summary["targets"]]
     headings = [heading.text for heading in find("thead button")]
     place = headings.index("adversarial mIoU")
     assert column(find, place) == [f"{100 * row['adversarial_miou']:.2f}" for row in rows]
@@ -151,12 +151,12 @@ def test_charts_show_the_figures(browser, find, runs):
     heat = drawn(browser, find, "[data-charts=heat] > div")
     assert [chart["title"] for chart in heat] == ["transegpgd steps=2", "transegpgd steps=4", "pgd"]
     for chart, run in zip(heat, runs, strict=True):
-        values = [[100 * row["adversarial_miou"] for row in run.report["targets"]]]
+        values = [[100 * row["adversarial_miou"] for row in run.summary["targets"]]]
         assert np.allclose(chart["data"][0]["z"], values, atol=1e-3)
     curves = drawn(browser, find, "[data-charts=curves] > div")
     assert [chart["x"] for chart in curves] == ["steps", "steps", "backward passes per image"]  # one eps: no chart
     assert [line["y"] for line in curves[0]["data"]] == [[50, 25]] * 3
-    transfer = [[row["adversarial_miou"] for row in run.report["targets"] if not row["white_box"]] for run in runs]
+    transfer = [[row["adversarial_miou"] for row in run.summary["targets"] if not row["white_box"]] for run in runs]
     for chart in curves[1:]:
         assert [line["x"] for line in chart["data"]] == [[2, 4], [2, 4], [2], [2]]
         points = [*zip(transfer[0], transfer[1], strict=True), (transfer[2][0],), (transfer[2][1],)]
@@ -166,7 +166,7 @@ def test_charts_show_the_figures(browser, find, runs):
     choose(find, "run", "pgd on deeplabv3plus_regnetx_002")
     choose(find, "target", "fpn_mobilenetv2")
     classes, distance, size = drawn(browser, find, "#run-charts > div")
-    row = runs[2].report["targets"][1]
+    row = runs[2].summary["targets"][1]
     assert row["target"] == "fpn_mobilenetv2"
     for bars, name in zip(classes["data"], ("clean", "adversarial"), strict=True):
         shown = dict(zip(bars["x"], bars["y"], strict=True))
@@ -231,7 +231,7 @@ def test_command_is_copied(browser, find, runs):
 
 def test_names_are_no_markup(browser, runs, tmp_path):
     """A network, a class, an attack, a photo and a folder with a script in their names."""
-    (old,) = [row for row in runs[0].report["targets"] if row["white_box"]]
+    (old,) = [row for row in runs[0].summary["targets"] if row["white_box"]]
     folder = tmp_path / HOSTILE.replace("/", "_")
     (folder / "panels").mkdir(parents=True)
     (folder / "command.txt").write_text(f"python main.py {HOSTILE}\n")
@@ -243,8 +243,8 @@ def test_names_are_no_markup(browser, runs, tmp_path):
     named = dict.fromkeys(("attack", "source", "target"), HOSTILE)
     curve = {"steps": [1, 2], "targets": {HOSTILE: [0.5, None]}}
     changed = {"targets": [old | named | iou], "step_curve": curve, "partial": True, "missing": 1}
-    report = runs[0].report | named | changed
-    find = opened(browser, [Run(folder, report, runs[0].records), runs[1]], tmp_path / "report.html")
+    summary = runs[0].summary | named | changed
+    find = opened(browser, [Run(folder, summary, runs[0].records), runs[1]], tmp_path / "report.html")
     for selector in ("[data-charts=heat] > div", "[data-charts=curves] > div", "#run-charts > div"):
         drawn(browser, find, selector)
     assert column(find, 0)[0] == find("#run option")[0].text.partition(" (partial) on ")[0] == HOSTILE
@@ -264,12 +264,12 @@ def test_what_does_not_compare_is_said(runs, tmp_path):
     first = replace(runs[1].records[0], digest="another", failed=dict.fromkeys(runs[1].targets, "NaN"))
     other = replace(runs[1], records=(first, runs[1].records[1]))
     iou = {"clean_iou": {"one": 0.5}, "adversarial_iou": {"one": 0.5}}
-    changed = {"skipped": [{"name": "a"}], "targets": [row | iou for row in runs[2].report["targets"]]}
-    skipped = replace(runs[2], report=runs[2].report | changed)
+    changed = {"skipped": [{"name": "a"}], "targets": [row | iou for row in runs[2].summary["targets"]]}
+    skipped = replace(runs[2], summary=runs[2].summary | changed)
     page.write_page([runs[0], other, skipped], path)
     text = path.read_text()
-    assert "long&#x27; are in tables of their own: of their 3 and 2 images 1 are the same" in text
-    assert "pgd&#x27; are in tables of their own: their classes differ" in text
+    assert "long&#39; are in tables of their own: of their 3 and 2 images 1 are the same" in text
+    assert "pgd&#39; are in tables of their own: their classes differ" in text
     assert "long: 1 image could not be scored on every target" in text
     assert "pgd: 1 image could not be used" in text
     settings = runs[1].settings | {"trainer": {"precision": "16-mixed"}}
@@ -301,8 +301,8 @@ def test_pictures_are_bounded_and_checked(runs, tmp_path, monkeypatch):
 
 def test_panels_have_titles_in_the_order_of_the_strip(runs):
     """The source comes first in a strip, wherever it stands in the table."""
-    report = runs[0].report | {"targets": runs[0].report["targets"][::-1]}
-    assert titles(replace(runs[0], report=report))[4].startswith("prediction of deeplabv3plus")
+    summary = runs[0].summary | {"targets": runs[0].summary["targets"][::-1]}
+    assert titles(replace(runs[0], summary=summary))[4].startswith("prediction of deeplabv3plus")
 
 
 def _png(width):

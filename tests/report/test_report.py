@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lightning_attack.cli.main import main
 from lightning_attack.report import collect, read_run
-from lightning_attack.report.groups import together
+from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import difference_interval, miou_interval
 from lightning_attack.report.sheet import compute
 from lightning_attack.report.tables import COLUMNS, console, console_differences
@@ -58,7 +58,7 @@ def test_tables_of_a_study(study, tmp_path, capsys, monkeypatch):
     for row in table:
         run = read_run(study / row["run"].rpartition("/")[2])
         counts = run.confusions(row["target"])
-        reported = next(one for one in run.report["targets"] if one["target"] == row["target"])
+        reported = next(one for one in run.summary["targets"] if one["target"] == row["target"])
         for column in ("clean_miou", "adversarial_miou", "drop"):
             assert float(row[column]) == pytest.approx(reported[column], abs=1e-12)
         drop = difference_interval(counts[:, 0], counts[:, 1])
@@ -92,7 +92,7 @@ def test_tables_of_a_study(study, tmp_path, capsys, monkeypatch):
 
 
 def test_the_console_dims_white_boxes_and_what_is_not_real(study):
-    (group,), _ = together(collect([study])[0])
+    (group,), _ = group_runs(collect([study])[0])
     sheet = compute(group)
     plain, bold, dim = None, "1", "2"
     # Against pgd, strong is higher on net_a, much the same on net_b, and lower on net_c.

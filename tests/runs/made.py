@@ -58,3 +58,10 @@ def make_run(
         settings = {"model": model, "trainer": {"precision": "32-true"}}
         (folder / "settings.json").write_text(json.dumps(settings))
     return folder
+
+
+def edit(folder, change):
+    """Change what the summary of a run says."""
+    summary = json.loads((folder / "transfer.json").read_text())
+    change(summary)
+    (folder / "transfer.json").write_text(json.dumps(summary))

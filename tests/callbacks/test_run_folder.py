@@ -1,119 +1,26 @@
-"""The folder of a run, and the strips of panels in it."""
+"""Folders of runs: who may have one, what a run finds there when it goes on, and what a failed one leaves."""
 
-import fcntl
-import io
 import json
+import os
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch import Trainer
-from PIL import Image
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from lightning_attack.attacks import NoAttack, pgd
 from lightning_attack.attacks.base import Attack
-from lightning_attack.callbacks import (
-    ImageLogger,
-    ImageWriter,
-    Overview,
-    RunFolder,
-    TransferMetrics,
-    image_logger,
-)
-from lightning_attack.callbacks.run_folder import RunError
+from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, Overview, RunFolder, TransferMetrics
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset
-from lightning_attack.pictures.panels import class_colours
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs import RunError
 from tests.callbacks.small_runs import SCENES, events, model, run
-
-
-def strips(folder):
-    accumulator = events(folder)
-    for tag in accumulator.Tags()["images"]:
-        (event,) = accumulator.Images(tag)
-        yield tag, event
-
-
-def test_tensorboard_images(finished):
-    """The strips in rows of four, under headings of two lines, over the colours of the classes that occur."""
-    folder, _, _ = finished
-    logged = dict(strips(folder))
-    assert set(logged) == {f"images/scene_{index:06d}" for index in range(3)}
-    for index in range(3):
-        event = logged[f"images/scene_{index:06d}"]
-        picture = np.array(Image.open(io.BytesIO(event.encoded_image_string)))
-        strip = np.array(Image.open(folder / "panels" / f"{index:08d}.png"))
-        panels = np.split(strip, 8, axis=1)
-        assert panels[0].shape == (24, 24, 3)  # shrunk from 32
-        for number, panel in enumerate(panels):
-            top, left = 32 + number // 4 * (32 + 24 + 6), number % 4 * (24 + 6)
-            assert np.array_equal(picture[top : top + 24, left : left + 24], panel)
-            assert (picture[top - 16 : top, left : left + 24] < 128).any()  # a heading
-        legend = {tuple(colour) for colour in picture[2 * (32 + 24 + 6) :].reshape(-1, 3)}
-        occurs = {tuple(colour) for panel in panels[3:] for colour in panel.reshape(-1, 3)}
-        colours = {tuple(colour) for colour in class_colours()[1:7].tolist()}  # (greys are those of letters, too)
-        assert legend & colours == occurs & colours
-
-
-def test_few_strips_are_kept_in_memory(tmp_path, monkeypatch):
-    read, own = [], image_logger._read
-    monkeypatch.setattr(image_logger, "AT_HAND", 2)
-    monkeypatch.setattr(image_logger, "_read", lambda file: (read.append(file.name), own(file))[1])
-    metrics = TransferMetrics(table=False)
-    run(tmp_path, pgd(steps=1), callbacks=[RunFolder(str(tmp_path), "mine"), ImageLogger(4), metrics])
-    assert sorted(read) == ["00000002.png", "00000003.png"]
-    assert {tag for tag, _ in strips(tmp_path / "mine")} == {f"images/scene_{index:06d}" for index in range(4)}
-
-
-def test_a_run_that_goes_on_draws_its_curves_once(tmp_path):
-    def callbacks():
-        metrics = TransferMetrics(table=False)
-        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview()]
-
-    run(tmp_path, pgd(steps=2), callbacks=callbacks())
-    (tmp_path / "mine" / "records" / f"{3:08d}.record").unlink()
-    for _ in range(2):  # with something left to do, and with nothing
-        run(tmp_path, pgd(steps=2), callbacks=callbacks())
-        (file,) = (tmp_path / "mine").glob("events.out.tfevents.*")
-        told = [value.tag for event in LegacyEventFileLoader(str(file)).Load() for value in event.summary.value]
-        counts = {tag: told.count(tag) for tag in told}
-        assert counts.pop("steps/loss") == 2
-        assert counts.pop("over_images/white_box/source") == 5
-        assert (
-            counts["images/scene_000000"]
-            == counts["adversarial/miou/source"]
-            == counts["result/miou/text_summary"]
-            == 1
-        )
-
-
-def test_panels_show_what_they_say(tmp_path):
-    callbacks = [RunFolder(str(tmp_path)), ImageWriter(), ImageLogger(count=1, magnify=5)]
-    run(tmp_path, pgd(steps=2), callbacks=callbacks)
-    folder = tmp_path / "pgd_source" / "version_0"
-    strip = np.array(Image.open(folder / "panels" / f"{0:08d}.png")).astype(int)
-    clean, adversarial, difference, truth, before, after = np.split(strip, 6, axis=1)
-    scene = SCENES[0]
-    saved = np.array(Image.open(folder / "images" / f"{scene.name}.png")).astype(int)
-    assert np.array_equal(clean, scene.image)
-    assert np.array_equal(adversarial, saved)
-    assert np.abs(difference - np.clip(127.5 + 5 * (saved - scene.image), 0, 255)).max() <= 1
-    # One colour for one class, in all three maps.
-    seen = {}
-    for picture, classes in ((truth, scene.mask), (before, said(scene.image)), (after, said(saved))):
-        for c in np.unique(classes):
-            colours = {tuple(colour) for colour in picture[classes == c]}
-            assert len(colours) == 1
-            assert seen.setdefault(int(c), colours) == colours
-    assert seen[255] == {(255, 255, 255)}
-    assert len(set.union(*seen.values())) == len(seen)
-
-
-def said(photo):
-    image = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    with torch.no_grad():
-        return model(0)(image)[0].argmax(0).numpy()
 
 
 def test_each_run_has_a_folder_of_its_own(tmp_path):
@@ -297,19 +204,126 @@ def test_one_data_module_serves_several_runs(tmp_path):
         assert "partial" not in metrics.rows[0]
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    """The holder is another process: locks belong to files that are open, so one process would do too."""
-    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
-    lock = (tmp_path / "mine" / ".lock").open("a+")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.write("pid 12 on nowhere")
-    lock.flush()
-    with pytest.raises(RunError, match=r"mine' is in use by another run \(pid 12 on nowhere\); wait for it or stop it"):
-        run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
-    lock.close()
-    run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+def test_a_run_that_goes_on_draws_its_curves_once(tmp_path):
+    def callbacks():
+        metrics = TransferMetrics(table=False)
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview()]
+
+    run(tmp_path, pgd(steps=2), callbacks=callbacks())
+    (tmp_path / "mine" / "records" / f"{3:08d}.record").unlink()
+    for _ in range(2):  # with something left to do, and with nothing
+        run(tmp_path, pgd(steps=2), callbacks=callbacks())
+        (file,) = (tmp_path / "mine").glob("events.out.tfevents.*")
+        told = [value.tag for event in LegacyEventFileLoader(str(file)).Load() for value in event.summary.value]
+        counts = {tag: told.count(tag) for tag in told}
+        assert counts.pop("steps/loss") == 2
+        assert counts.pop("over_images/white_box/source") == 5
+        assert (
+            counts["images/scene_000000"]
+            == counts["adversarial/miou/source"]
+            == counts["result/miou/text_summary"]
+            == 1
+        )
 
 
-def test_no_images_logged(tmp_path):
-    run(tmp_path, NoAttack(), count=0)
-    assert events(tmp_path / "no_attack_source" / "version_0").Tags()["images"] == []
+def ours(folder):
+    metrics = TransferMetrics(table=False)
+    return [RunFolder(str(folder), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview(), GracefulStop()]
+
+
+def files(folder):
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted("events" if name.startswith("events.out") else name for name in names)
+
+
+class Asks(Callback):
+    """A callback of a user, who wants to know the run's folder."""
+
+    def setup(self, trainer, pl_module, stage):
+        self.log_dir = trainer.log_dir
+
+
+def test_every_order_is_arranged_the_same_and_others_keep_their_positions(tmp_path):
+    one, two = Asks(), Asks()
+    for order in permutations(ours(tmp_path)):
+        trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+                          enable_model_summary=False, callbacks=[one, *order[:3], two, *order[3:]])  # fmt: skip
+        folder = next(callback for callback in order if isinstance(callback, RunFolder))
+        folder.arrange(trainer)
+        kinds = [type(callback).__name__ for callback in trainer.callbacks if not isinstance(callback, Asks)]
+        assert kinds == ["RunFolder", "ImageWriter", "ImageLogger", "TransferMetrics", "Overview", "GracefulStop"]
+        assert [trainer.callbacks.index(one), trainer.callbacks.index(two)] in ([1, 4], [1, 5])
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_the_order_of_callbacks_does_not_matter(turn, tmp_path, monkeypatch):
+    """Also with Lightning's default logger, which writes into the working directory."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path / "expected"))
+    callbacks = ours(tmp_path / "found")[::-1]
+    asks = Asks()
+    run(tmp_path, pgd(steps=2), callbacks=[asks, *callbacks[turn:], *callbacks[:turn]], logger=turn % 2 == 0)
+    assert files(tmp_path / "found" / "mine") == files(tmp_path / "expected" / "mine")
+    assert asks.log_dir == str(tmp_path / "found" / "mine")
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_loggers_that_were_asked_for_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logger = TensorBoardLogger(tmp_path / "board", name="", version="own")
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path / "results")[::-1], logger=logger)
+    assert events(tmp_path / "board" / "own").Tags() == events(tmp_path / "results" / "mine").Tags()
+
+
+def test_hyperparameters_are_in_a_file(tmp_path):
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path))
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path))  # nothing left to do
+    found = yaml.safe_load((tmp_path / "mine" / "hparams.yaml").read_text())
+    assert found.items() >= {"attack": "pgd", "source": "source", "eps": 8.0, "steps": 2, "trial/seed": 0}.items()
+    without = [RunFolder(str(tmp_path), "without"), TransferMetrics(table=False)]
+    run(tmp_path, pgd(steps=2), callbacks=without)
+    assert not (tmp_path / "without" / "hparams.yaml").exists()
+
+
+def test_a_module_that_arranges_nothing_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AttackModule, "configure_callbacks", lambda module: [])
+    run(tmp_path, pgd(steps=1), callbacks=ours(tmp_path / "results"))
+    with pytest.raises(RunError, match=r"RunFolder must be the first callback.*super"):
+        run(tmp_path, pgd(steps=1), callbacks=ours(tmp_path / "results")[::-1])
+
+
+TWO_PROCESSES = """
+import sys
+from lightning.pytorch import Trainer
+from lightning_attack.attacks import pgd
+from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, Overview, RunFolder, TransferMetrics
+from lightning_attack.data import SegmentationDataModule
+from lightning_attack.predict.module import AttackModule
+from tests.callbacks.small_runs import SCENES, model
+
+if __name__ == "__main__":
+    callbacks = [GracefulStop(), Overview(), TransferMetrics(table=False), ImageLogger(2), ImageWriter(),
+                 RunFolder(sys.argv[1], "mine")]
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", callbacks=callbacks, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)
+    trainer.predict(AttackModule(model(0, "source"), pgd(steps=2)), return_predictions=False,
+                    datamodule=SegmentationDataModule(SCENES, batch_size=2))
+"""
+
+
+def test_nor_does_it_matter_in_two_processes(tmp_path):
+    run(tmp_path, pgd(steps=2), callbacks=ours(tmp_path / "expected"))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "two.py"), str(tmp_path / "found")],
+        cwd=tmp_path / "work", env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [name for name in files(tmp_path / "found" / "mine") if name != ".lock.process_1"]
+    assert found == files(tmp_path / "expected" / "mine")
+    assert not list((tmp_path / "work").iterdir())

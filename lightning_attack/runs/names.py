@@ -1,0 +1,131 @@
+"""Names of all files and folders of a run. No other module spells them.
+
+results/
+  pgd_net/version_0/            a run without a name; or results/my_run/ with one
+    transfer.json, .csv         the summary
+    settings.json               what must be the same when the run goes on
+    command.txt, config.yaml    how it was started (config.yaml is written by the command line)
+    events.out.tfevents.*       TensorBoard
+    images/NAME.png             adversarial images
+    panels/00000003.png         strips of panels, by the image's place in the data set
+    records/00000003.record     counts of one image, from which all figures follow
+    skipped/00000003.json       images that could not be used
+    .lock, .lock.*, .stop       of a run that is under way
+  my_run.old_0/                 what `--fresh` has replaced
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+SUMMARY, TABLE = "transfer.json", "transfer.csv"
+SETTINGS, COMMAND, CONFIG = "settings.json", "command.txt", "config.yaml"
+STOP = ".stop"
+LOCK = ".lock"
+HOLDER = f"{LOCK}.holder"
+_IMAGES, _PANELS, _RECORDS, _SKIPPED = "images", "panels", "records", "skipped"
+_REPLACED = re.compile(r".+\.old_\d+")
+
+
+def run_title(attack: str, source: str) -> str:
+    """Folder of the runs that have no name of their own.
+
+    Example:
+        >>> run_title("pgd", "my net/2")
+        'pgd_my_net_2'
+    """
+    return re.sub(r"[^\w.-]+", "_", f"{attack}_{source}")
+
+
+def free_version(parent: Path) -> Path:
+    """The first `version_N` below a folder that does not exist."""
+    return _first_free(parent, "version")
+
+
+def free_replaced(folder: Path) -> Path:
+    """The first `<folder>.old_N` that does not exist."""
+    return _first_free(folder.parent, f"{folder.name}.old")
+
+
+def was_replaced(folder: Path) -> bool:
+    """Whether `--fresh` gave a folder its name.
+
+    Example:
+        >>> was_replaced(Path("results/mine.old_0")), was_replaced(Path("results/mine"))
+        (True, False)
+    """
+    return _REPLACED.fullmatch(folder.name) is not None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, finished or not."""
+    return (folder / SUMMARY).exists() or (folder / SETTINGS).exists()
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """The adversarial image of a name, which may have folders in it."""
+    return images_folder(folder) / f"{name}.png"
+
+
+def images_folder(folder: Path) -> Path:
+    """Where a run's adversarial images lie."""
+    return folder / _IMAGES
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a run has written an adversarial image."""
+    return any(images_folder(folder).glob("**/*.png"))
+
+
+def panel_path(folder: Path, index: int) -> Path:
+    """The strip of panels of the image at a place in the data set."""
+    return folder / _PANELS / f"{index:08d}.png"
+
+
+def panel_files(folder: Path) -> list[Path]:
+    """All strips of panels, in the order of the data set."""
+    return sorted((folder / _PANELS).glob("[0-9]*.png"))
+
+
+def record_path(folder: Path, index: int) -> Path:
+    """The record of the image at a place in the data set."""
+    return folder / _RECORDS / f"{index:08d}.record"
+
+
+def record_files(folder: Path) -> list[Path]:
+    """All records, in the order of the data set; not those that a killed process was writing."""
+    return sorted(path for path in (folder / _RECORDS).glob("*.record") if path.stem.isdigit())
+
+
+def skipped_path(folder: Path, index: int) -> Path:
+    """The note on an image that could not be used."""
+    return folder / _SKIPPED / f"{index:08d}.json"
+
+
+def skipped_files(folder: Path) -> list[Path]:
+    """All notes on images that could not be used, in the order of the data set."""
+    return sorted((folder / _SKIPPED).glob("[0-9]*.json"))
+
+
+def event_files(folder: Path) -> list[Path]:
+    """What TensorBoard's writer has left in a folder."""
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def lock_of_process(folder: Path, rank: int) -> Path:
+    """The lock of one of several processes; `LOCK` itself is that of the first."""
+    return folder / f"{LOCK}.process_{rank}"
+
+
+def locks_of_processes(folder: Path) -> Iterable[Path]:
+    """The locks of all processes but the first, of earlier parts of the run too."""
+    return sorted(folder.glob(f"{LOCK}.process_*"))
+
+
+def _first_free(parent: Path, title: str) -> Path:
+    number = 0
+    while (parent / f"{title}_{number}").exists():
+        number += 1
+    return parent / f"{title}_{number}"

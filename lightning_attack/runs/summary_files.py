@@ -1,0 +1,47 @@
+"""`transfer.json` and `transfer.csv`: the summary of a run on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_attack.common.atomic import complete
+from lightning_attack.runs.names import SUMMARY, TABLE
+
+
+def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    """Write the rows of the table as CSV and the whole summary as JSON; each file is complete when it appears.
+
+    Args:
+        folder: where they go.
+        rows: one for each network, all with the same columns; see `summary.COLUMNS`.
+        summary: see `summary.summarize`.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    for name, content in ((TABLE, text.getvalue()), (SUMMARY, json.dumps(summary, indent=2))):
+        with complete(folder / name) as path:
+            path.write_text(content)
+
+
+def seconds_before(folder: Path) -> float:
+    """The seconds that earlier parts of a run took, as its summary says; those that were killed wrote none.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     before = seconds_before(Path(folder))
+        ...     write_summary(Path(folder), [{"target": "net"}], {"seconds": {"run": 1.5}})
+        ...     before, seconds_before(Path(folder))
+        (0.0, 1.5)
+    """
+    try:
+        return float(json.loads((folder / SUMMARY).read_text())["seconds"]["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0

@@ -1,0 +1,43 @@
+"""Which runs stand in one table."""
+
+import pytest
+
+from lightning_attack.report.groups import group_runs
+from lightning_attack.runs import RunsError, read_run
+from tests.runs.made import NETWORKS, make_run, matrices
+
+
+def test_tables_hold_what_can_be_compared(tmp_path):
+    base = read_run(make_run(tmp_path / "base"))
+    names = [f"photo{number}" for number in range(24)]
+    other = {
+        "fewer": make_run(tmp_path / "fewer", counts=matrices(10)),
+        "strangers": make_run(tmp_path / "strangers", names=[f"other {name}" for name in names]),
+        "classes": make_run(tmp_path / "classes", classes=("sky", "road", "bush")),
+        "trained": make_run(tmp_path / "trained", networks="other weights"),
+        "more": make_run(tmp_path / "more", white_box={**NETWORKS, "net_d": False}, counts=matrices(24, networks=4)),
+    }
+    reasons = {
+        "fewer": "of their 24 and 10 images 10 are the same (--common",
+        "strangers": "of their 24 and 24 images none is the same",
+        "classes": "their classes differ (3 and 3, such as bush)",
+        "trained": "'net_a' is not the same network",
+    }
+    for name, folder in other.items():
+        groups, notes = group_runs([base, read_run(folder)])
+        assert [len(group.runs) for group in groups] == ([2] if name == "more" else [1, 1]), name
+        assert all(reasons[name] in note and "base" in note and name in note for note in notes), notes
+        assert bool(notes) == (name != "more")
+    (group,), notes = group_runs([base, read_run(other["fewer"])], common=True)
+    assert (len(group.images), group.of, notes) == (10, 24, [])
+    with pytest.raises(RunsError, match=r"base' and .*strangers' have no image in common\n"):
+        group_runs([base, read_run(other["strangers"])], common=True)
+    (group,), _ = group_runs([base, read_run(other["more"])])
+    assert group.targets == ("net_a", "net_b", "net_c", "net_d")
+
+
+def test_networks_without_a_hash_are_known_by_their_clean_predictions(tmp_path):
+    first = read_run(make_run(tmp_path / "first", networks=None))
+    same = read_run(make_run(tmp_path / "same", counts=matrices(24, lost=0.6), networks=None))
+    other = read_run(make_run(tmp_path / "other", counts=matrices(24, seed=1), networks=None))
+    assert [len(group_runs([first, run])[0]) for run in (same, other)] == [1, 2]

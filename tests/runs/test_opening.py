@@ -1,0 +1,43 @@
+"""Folders of runs, made and entered again without any network."""
+
+import pytest
+
+from lightning_attack.runs import RunError
+from lightning_attack.runs.opening import Place, open_run
+from tests.runs.made import make_run
+
+SETTINGS = {"seed": 0}
+
+
+def unchanged(indices):
+    return {index: f"digest of photo{index}" for index in indices}
+
+
+def test_jobs_that_start_together_have_folders_of_their_own(tmp_path):
+    place = Place(tmp_path / "results", "pgd_net")
+    runs = [open_run(place, SETTINGS, ["python", "main.py"], None) for _ in range(2)]
+    assert [run.folder.name for run in runs] == ["version_0", "version_1"]
+    assert (runs[0].folder / "command.txt").read_text() == "python main.py\n"
+    runs[1].discard()
+    assert [path.name for path in (tmp_path / "results" / "pgd_net").iterdir()] == ["version_0"]
+    runs[0].discard()  # it has made the folders above
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_with_finished_images_is_kept_when_it_fails(tmp_path):
+    run = open_run(Place(tmp_path, "", "mine"), SETTINGS, (), None)
+    make_run(run.folder, networks=None)
+    run.discard()
+    again = open_run(Place(tmp_path, "", "mine"), SETTINGS, (), unchanged)
+    assert again.finished == frozenset(range(24))
+    with pytest.raises(RunError, match="is in use"):
+        open_run(Place(tmp_path, "", "mine"), SETTINGS, (), unchanged)
+    with pytest.raises(RunError, match="is in use"):
+        open_run(Place(tmp_path, "", "mine", fresh=True), SETTINGS, (), unchanged)
+    again.discard()
+    assert (tmp_path / "mine" / "transfer.json").exists()
+    with pytest.raises(RunError, match="only a SegmentationDataModule can leave them out"):
+        open_run(Place(tmp_path, "", "mine"), SETTINGS, (), None)
+    fresh = open_run(Place(tmp_path, "", "mine", fresh=True), {"seed": 1}, (), unchanged)
+    assert (fresh.finished, sorted(path.name for path in tmp_path.iterdir())) == (frozenset(), ["mine", "mine.old_0"])
+    fresh.close()

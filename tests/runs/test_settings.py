@@ -1,0 +1,38 @@
+"""Settings that must be the same when a run goes on."""
+
+import pytest
+
+from lightning_attack.runs import RunError
+from lightning_attack.runs.settings import check_same, write_settings
+
+SETTINGS = {"model": {"seed": 0, "parts": [{"class": "A", "size": 3}], "steps": [1, 2]}, "data": {"limit": None}}
+
+
+def change(place, key, value):
+    return SETTINGS | {place: SETTINGS[place] | {key: value}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (change("model", "seed", 1), "model.seed: 0 before, 1 now"),
+        (change("model", "steps", (1, 3)), "model.steps: [1, 2] before, [1, 3] now"),
+        (change("model", "parts", []), "model.parts.0.class: A before, not there now"),
+        (change("model", "parts", [{"class": "A", "size": 5}]), "model.parts.0.size: 3 before, 5 now"),
+        (change("data", "more", 1), "data.more: not there before, 1 now"),
+    ],
+)
+def test_every_setting_that_differs_is_named(settings, line, tmp_path):
+    write_settings(tmp_path, SETTINGS)
+    check_same(tmp_path, SETTINGS | {"model": SETTINGS["model"] | {"steps": (1, 2), "new": None}})
+    with pytest.raises(RunError, match=r"is a run of other settings; .*--fresh=true") as error:
+        check_same(tmp_path, settings)
+    assert f"  {line}" in str(error.value).splitlines()
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_folder_without_settings_is_no_run_that_could_go_on(content, tmp_path):
+    if content:
+        (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(RunError, match=r"no run that could go on \(no readable settings.json\)"):
+        check_same(tmp_path, SETTINGS)
