@@ -7,7 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from lightning_attack.common.errors import UserError
+
 Part = type | str
+
+
+class UsageError(UserError):
+    """Something on the command line or in a configuration cannot work."""
 
 
 def explain(message: str, options: Iterable[str], parts: Mapping[str, Sequence[Part]]) -> str:

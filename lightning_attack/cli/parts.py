@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import isabstract
-from pathlib import Path
 from types import ModuleType
 
 from lightning_attack import attacks, data, models
 from lightning_attack.cli.errors import Part
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-def _attack_files() -> list[str]:
-    """The files of `configs/attacks` as one names them from the repository's root."""
-    return [f"configs/attacks/{file.name}" for file in sorted((CONFIGS / "attacks").glob("*.yaml"))]
+from lightning_attack.common.configs import attack_names
 
 
 def _kinds(module: ModuleType, base: type) -> list[Part]:
@@ -29,8 +22,8 @@ _DATASETS = _kinds(data, data.SegmentationDataset)
 _OBJECTIVES = _kinds(attacks, attacks.Objective)
 _INPUT_TRANSFORMS = _kinds(attacks, attacks.InputTransform)
 PARTS: dict[str, Sequence[Part]] = {
-    "attack": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
-    "attacks": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
+    "attack": (*attack_names(), *_kinds(attacks, attacks.Attack)),
+    "attacks": (*attack_names(), *_kinds(attacks, attacks.Attack)),
     "source": _NETWORKS,
     "targets": _NETWORKS,
     "members": _NETWORKS,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_attack.common.errors import UserError
 from lightning_attack.runs.records import Record, RecordError, read_record, record_files
 
 TABLE, SETTINGS = "transfer.json", "settings.json"
@@ -20,7 +21,7 @@ _TARGET_KEYS = ("target", "white_box", "clean_miou", "adversarial_miou", "clean_
 _SETTINGS_KEYS = ("attack", "quantize", "seed")
 
 
-class RunsError(ValueError):
+class RunsError(UserError, ValueError):
     """Runs that cannot be read or do not go together; the message says which, why, and what to do."""
 
 
