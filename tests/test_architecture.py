@@ -38,7 +38,7 @@ FLOORS = {
     "cli": (
         {"attacks", "callbacks", "common", "data", "engine", "metrics", "models", "pictures", "predict", "report",
          "runs", "study", "training"},
-        {"lightning", "torch", "jsonargparse", "rich", "yaml"},
+        {"lightning", "jsonargparse", "rich", "yaml", "segmentation_models_pytorch"},
     ),
 }  # fmt: skip
 WITHOUT_TORCH = ("common", "runs", "report", "study", "cli")

@@ -30,6 +30,7 @@ class CommandCLI(LightningCLI):
 
     module_class: ClassVar[type]
     default_files: ClassVar[Sequence[str]] = ()
+    parser: Parser
     exit_code = 0
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
-from lightning_attack.cli.parts import PARTS
+from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
 from lightning_attack.common.configs import find_attack, find_config
 
@@ -30,10 +30,12 @@ class Parser(LightningArgumentParser):
     instantiators: Sequence[tuple[Any, type, bool]] = ()
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **({"formatter_class": HelpFormatter, "prog": program()} | options))
+        ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program()}
+        super().__init__(*args, **(ours | options))
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        raise UsageError(explain(message, option_names(self), PARTS))
+        options = option_names(self)
+        raise UsageError(explain(message, options | inner_options(options), PARTS))
 
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
         """As the base class, which passes the content of files too; an attack may be given by its name."""
@@ -78,7 +80,7 @@ def _kind(option: str) -> str:
     """What an option takes: a `file`, an `attack` by name or path, the `path` of one, or something else."""
     if option in ("-c", "--config"):
         return "file"
-    if option in ("--attack", "--model.attack"):  # the former: of a study's own parser
+    if option == "--model.attack":
         return "attack"
     return "path" if option.rstrip("+").rpartition(".")[2] in ("attack", "attacks") and option[:2] == "--" else ""
 
