@@ -1,8 +1,6 @@
 """`python -m lightning_attack`, the same as the console script `lightning-attack`."""
 
-import sys
-
 from lightning_attack.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+ABOUT = "How well do adversarial examples made on one segmentation network fool the others?"
+
 
 class Command(NamedTuple):
     """A command: the module of `lightning_attack.cli` whose `run(words)` returns the exit code, and what it does."""

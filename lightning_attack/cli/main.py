@@ -16,9 +16,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from lightning_attack import __doc__ as about
 from lightning_attack import __version__
-from lightning_attack.cli.commands import COMMANDS
+from lightning_attack.cli.commands import ABOUT, COMMANDS
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.program import SCRIPT, program
 from lightning_attack.common.errors import UserError
@@ -65,7 +64,7 @@ def _run(words: list[str]) -> int:
 def _help() -> str:
     commands = "\n".join(f"    {name:<10}{command.does}" for name, command in COMMANDS.items())
     return (
-        f"usage: {program()} COMMAND [OPTION ...]\n\n{about}\n\n"
+        f"usage: {program()} COMMAND [OPTION ...]\n\n{ABOUT}\n\n"
         f"commands:\n{commands}\n\n"
         "options:\n    -h, --help  this text; after a command: its options\n    --version   the version\n\n"
         f"`{program()} predict` with nothing more attacks an embedded network on drawn scenes; it takes a minute."

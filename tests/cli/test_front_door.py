@@ -26,14 +26,16 @@ LIGHT = [
 ]
 
 
-def test_what_needs_no_network_loads_no_torch(tmp_path):
+def test_what_needs_no_network_loads_no_torch():
     program = (
         "import sys\nfrom lightning_attack.cli import main\n"
         f"for words in {LIGHT}:\n"
         "    try:\n        main(words)\n    except SystemExit:\n        pass\n"
         "    print('loaded:', words, {'torch', 'lightning', 'jsonargparse'} & set(sys.modules))\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=CONFIGS.parent, capture_output=True, text=True, check=True
+    )
     assert [line for line in ran.stdout.splitlines() if line.startswith("loaded:")] == [
         f"loaded: {words} set()" for words in LIGHT
     ]
@@ -57,7 +59,7 @@ def test_what_needs_no_network_loads_no_torch(tmp_path):
         (["study", "configs/studies/scenes.yaml"], "for a configuration file: -c configs/studies/scenes.yaml"),
         (["predict", "--attack=pgd"], "there is no option 'attack'\ndid you mean --model.attack?"),
         (["predict", "--eps=8/255"], "did you mean --model.attack.eps?"),
-        (["predict", "--root=photos"], "did you mean --data.dataset.root?"),
+        (["predict", "--root=photos"], "did you mean --data.dataset.root or"),
         (["predict", "--data.size=96,96"], "write several values in brackets: [96,96]"),
         (["predict", "--trainer.devicez=2"], "did you mean trainer.devices? --print_config shows all"),
         (["fit", "--lr=3"], "did you mean --model.lr?"),
@@ -119,8 +121,10 @@ def test_files_beside_the_user_come_first(tmp_path, monkeypatch):
     assert with_paths(untouched) == untouched
 
 
-def test_studies_take_names_too(tmp_path, monkeypatch):
+def test_studies_take_names_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    assert main(["study", "-c", "configs/studies/scenes.yaml", "--dry-run"]) == 0
+    assert "segpgd_deeplabv3plus" in capsys.readouterr().out
     networks = {"fpn": {"class_path": "TrainedModel"}}
     found = cells(Study(networks, ["pgd", "configs/attacks/segpgd.yaml"], ["fpn"]))
     assert [cell.name for cell in found] == ["pgd_fpn", "segpgd_fpn"]

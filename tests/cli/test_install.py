@@ -59,8 +59,6 @@ def test_commands_from_an_empty_folder(site, tmp_path):
     start(script, "predict", "-c", "configs/ensemble.yaml", "--model.attack=PGD", *quick, "--run_name=a")
     start(module, "predict", *quick, "--run_name=b")
     start(script, "report", "results", "--output=report")
-    cells = start(script, "study", "-c", "configs/studies/scenes.yaml", "--dry-run")
-    assert "segpgd_deeplabv3plus" in cells
 
     attacks = {}
     for name, command in (("a", "lightning-attack predict -c"), ("b", "python -m lightning_attack predict")):
