@@ -1,4 +1,4 @@
-"""python main.py predict | fit | validate; see README.md."""
+"""`python main.py predict`, from a checkout that is not installed; see README.md."""
 
 import sys
 

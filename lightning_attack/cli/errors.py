@@ -1,69 +1,185 @@
-"""Turn the parser's messages into two lines: what is wrong, and what is known."""
+"""Mistakes in two lines: what is wrong, and what is allowed.
+
+The parser's own messages are long and speak of Python types. `explain` knows the common ones by their wording, which
+may change with any release of jsonargparse; a message that it does not know is passed on in one line.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from lightning_attack.common.configs import CONFIGS, find_attack
+from lightning_attack.common.errors import UserError
+
 Part = type | str
+_MANY = 15
+"""More names than these are not listed."""
+
+
+class UsageError(UserError):
+    """Something on the command line or in a configuration cannot work."""
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """A message of the parser.
+
+    Attributes:
+        message: as it is.
+        text: in one line.
+        key: of the configuration, such as `model.attack`, where the message names one.
+        options: all options of the command, without dashes.
+        parts: for the last word of a key, such as `attack`, the classes and names that may stand there.
+    """
+
+    message: str
+    text: str
+    key: str
+    options: Sequence[str]
+    parts: Mapping[str, Sequence[Part]]
 
 
 def explain(message: str, options: Iterable[str], parts: Mapping[str, Sequence[Part]]) -> str:
-    """What is wrong in one line and, for a misspelt name, what is known in a second one.
+    r"""What is wrong in one line and, where that helps, what is allowed in a second one.
 
     Args:
         message: the parser's own, often of many lines.
         options: all option names of the command, such as `model.attack`, or of the class that the message is about.
-        parts: for the last word of a key, such as `attack`, the classes and files that may stand there.
+        parts: for the last word of a key, such as `attack`, the classes and names that may stand there.
 
     Example:
         >>> print(explain("unrecognized arguments: --data.limt=3", ["data.limit", "data.size"], {}))
         there is no option 'data.limt'
         did you mean data.limit? known: data.limit, data.size
+        >>> print(explain("something\n  new", [], {}))
+        something new
     """
-    if match := re.search(r"there is no [^\n]+\n *(?:did you mean|known:)[^\n]+", message):
-        # Explained already, by the parser of a class inside this one.
-        return re.sub(r"\n *", "\n", match[0])
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
-    if match := re.search(r"--([\w.]+)\.help: .*?([\w.]+)\"?(?: is not a .+)?$", text):
-        names = [part.__name__ for part in parts.get(match[1].rpartition(".")[2], ()) if isinstance(part, type)]
-        what = f"--{match[1]}.help: '{match[2]}' is no class with options of its own"
-        presets = "; those of presets: python -m pydoc lightning_attack.attacks.presets"
-        return _known(what + presets * match[1].endswith("attack"), match[2], names)
     key = next(iter(re.findall(r'Parser key "([\w.]+)"', text)), "")
-    if match := re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", text):
-        wrong = match[1] or match[2]
-        if wrong.startswith(("class_path", "init_args")):
-            return (
-                f"this file describes one part ({wrong}), not a run\ngive it to its option, such as --model.attack=FILE"
-            )
-        beside = [option for option in options if option.rpartition(".")[0] == wrong.rpartition(".")[0]]
-        return _known(f"there is no option '{wrong}'", wrong, beside)
-    if match := re.search(r"Option '([\w.]+)' is not accepted", text):
-        return _known(f"there is no option '{match[1]}'", match[1], [name for name in options if "." not in name])
-    if match := re.search(r"(?:dot import path string: |import path format: |given class_path ')([^\s']+)", text):
-        kind = next((word for word in reversed(key.split(".")) if word in parts), None)
-        if kind:
-            names = [part if isinstance(part, str) else part.__name__ for part in parts[kind]]
-            if match[1].endswith(".yaml"):
-                what = f"{key}: there is no file '{match[1]}' in '{Path.cwd()}'"
-                return _known(what, match[1], [name for name in names if name.endswith(".yaml")])
-            return _known(f"{key}: there is no '{match[1]}'", match[1], names)
-    if match := re.search(r"Errors: - (.+?) - Expected a NoneType", text):
-        value = re.search(r"Given value: (.+)$", text)
-        given = f"; given: {value[1]}" if value and len(value[1]) < 60 else ""
-        return f"{key}: {match[1]}{given}".removeprefix(": ")
-    return f"{key}: {text.partition(': ')[2]}" if key else text
+    mistake = _Mistake(message, text, key, sorted(options), parts)
+    answers = (rule(mistake) for rule in _RULES)
+    passed_on = f"{key}: {text.partition(': ')[2]}" if key else text
+    return next((answer for answer in answers if answer), passed_on)
 
 
-def _known(what: str, wrong: str, names: Iterable[str]) -> str:
-    names = sorted({name.rstrip("+") for name in names} - {"help"})
-    if not names:
+def _explained(mistake: _Mistake) -> str | None:
+    """Explained already, by the parser of a class inside this one."""
+    match = re.search(r"there is no [^\n]+\n *(?:did you mean|known:)[^\n]+", mistake.message)
+    return re.sub(r"\n *", "\n", match[0]) if match else None
+
+
+def _several_classes(mistake: _Mistake) -> str | None:
+    match = re.search(r"Multiple subclasses with name (\w+)\b.*?: ([\w., ]+?)\.?$", mistake.text)
+    return f"several classes are called '{match[1]}'; give one of them in full\nknown: {match[2]}" if match else None
+
+
+def _class_help(mistake: _Mistake) -> str | None:
+    match = re.search(r"--([\w.]+)\.help: .*?([\w.]+)\"?(?: is not a .+)?$", mistake.text)
+    if not match:
+        return None
+    last = match[1].rpartition(".")[2]
+    names = [part.__name__ for part in mistake.parts.get(last, ()) if isinstance(part, type)]
+    what = f"--{match[1]}.help: '{match[2]}' is no class with options of its own"
+    presets = "; those of presets: python -m pydoc lightning_attack.attacks.presets"
+    return _known(what + presets * (last == "attack"), match[2], names)
+
+
+def _unknown_option(mistake: _Mistake) -> str | None:
+    match = re.search(r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'", mistake.text)
+    if not match:
+        return None
+    wrong = match[1] or match[2]
+    if wrong.startswith(("class_path", "init_args")):
+        return f"this file describes one part ({wrong}), not a run\ngive it to its option, such as --model.attack=FILE"
+    what = f"there is no option '{wrong}'"
+    before, _, last = wrong.rpartition(".")
+    inner = [option for option in mistake.options if option.rpartition(".")[2] == last]
+    if inner:  # the right name at the wrong place
+        outermost = min(option.count(".") for option in inner)
+        meant = [f"--{option}" for option in inner if option.count(".") == outermost]
+        return f"{what}\ndid you mean {' or '.join(meant[:3])}?"
+    beside = [option for option in mistake.options if option.rpartition(".")[0] == before]
+    return _known(what, wrong, beside, "--print_config shows all")
+
+
+def _stray_word(mistake: _Mistake) -> str | None:
+    match = re.search(r"unrecognized arguments: ([^\s-]\S*)", mistake.text)
+    if not match:
+        return None
+    word = match[1]
+    what = f"'{word}' stands alone; after the command there are options only"
+    if "model.attack" in mistake.options and ("attacks" in Path(word).parts or find_attack(word)):
+        path = find_attack(word)
+        if path is None or path.parent.name == "attacks":
+            return f"{what}\nfor an attack: --model.attack={word}"
+    return f"{what}\nfor a configuration file: -c {word}" if Path(word).suffix in (".yaml", ".yml") else what
+
+
+def _unknown_setting(mistake: _Mistake) -> str | None:
+    match = re.search(r"Option '([\w.]+)' is not accepted", mistake.text)
+    names = [name for name in mistake.options if "." not in name]
+    return _known(f"there is no option '{match[1]}'", match[1], names) if match else None
+
+
+def _unknown_part(mistake: _Mistake) -> str | None:
+    match = re.search(r"(?:dot import path string: |import path format: |given class_path ')([^\s']+)", mistake.text)
+    kind = next((word for word in reversed(mistake.key.split(".")) if word in mistake.parts), None)
+    if not match or not kind:
+        return None
+    names = [part if isinstance(part, str) else part.__name__ for part in mistake.parts[kind]]
+    attack = kind in ("attack", "attacks")
+    what = f"{mistake.key}: there is no '{match[1]}'"
+    if match[1].endswith((".yaml", ".yml")):
+        what = f"{mistake.key}: there is no file '{match[1]}' in '{Path.cwd()}'"
+        names = [name for name in names if attack and name.islower()]
+    return _known(what, match[1], names, f"all: the files of '{CONFIGS / 'attacks'}'" if attack else "")
+
+
+def _wrong_value(mistake: _Mistake) -> str | None:
+    match = re.search(r"Errors: - (.+?) - Expected a NoneType", mistake.text)
+    if not match:
+        return None
+    value = re.search(r"Given value: (.+)$", mistake.text)
+    given = value[1] if value and len(value[1]) < 60 else ""
+    kinds = re.findall(r"Expected an? (\S.*?)(?= - |$)", match[1])
+    said = match[1]
+    if kinds and len(kinds) == match[1].count(" - ") + 1:
+        said = "expected " + " or ".join(re.sub(r"^typing\.Literal\[(.+)\]$", r"\1", kind) for kind in kinds)
+    said = f"{mistake.key}: {said}".removeprefix(": ") + (f"; given: {given}" if given else "")
+    if re.search(r"\b(tuple|list)\b", " ".join(kinds)) and re.fullmatch(r"[\w.+-]+(\s*,\s*[\w.+-]+)+", given):
+        said += f"\nwrite several values in brackets: [{given}]"
+    return said
+
+
+_RULES: Sequence[Callable[[_Mistake], str | None]] = (
+    _explained,
+    _several_classes,
+    _class_help,
+    _unknown_option,
+    _stray_word,
+    _unknown_setting,
+    _unknown_part,
+    _wrong_value,
+)
+
+
+def _known(what: str, wrong: str, names: Iterable[str], more: str = "") -> str:
+    """What is wrong, and the names that are known: of many the closest, and where all of them are."""
+    known = sorted({name.rstrip("+") for name in names} - {"help"})
+    if not known:
         return what
     # People write "pdg" or "configs/attacks/pdg.yaml" for "lightning_attack.attacks.pgd": compare the last words.
-    short = {re.split(r"[./]", name.removesuffix(".yaml"))[-1].lower(): name for name in names}
-    word = re.split(r"[./]", wrong.removesuffix(".yaml"))[-1].lower()
-    close = [short[match] for match in get_close_matches(word, short, n=2)]
-    return f"{what}\n" + (f"did you mean {' or '.join(close)}? " if close else "") + f"known: {', '.join(names)}"
+    short = {_last_word(name): name for name in known}
+    many = len(known) > _MANY
+    close = [short[match] for match in get_close_matches(_last_word(wrong), short, n=5 if many else 2)]
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    listed = (more or f"there are {len(known)}") if many else f"known: {', '.join(known)}"
+    return f"{what}\n{hint}{listed}"
+
+
+def _last_word(name: str) -> str:
+    return re.split(r"[./]", re.sub(r"\.ya?ml$", "", name))[-1].lower()

@@ -10,12 +10,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 
-COMMANDS = {
-    "predict": "attack a network, and score it and others on the adversarial images",
-    "fit": "train a network",
-    "validate": "mIoU of a network on the photos of data.val",
-    "test": "the same as validate, under Lightning's name",
-}
+from lightning_attack.cli.commands import COMMANDS
+from lightning_attack.cli.internals import is_parser_option, type_of
+from lightning_attack.cli.program import program
+
 TRAINER = {
     "accelerator": "cpu, gpu, mps, tpu, or auto",
     "devices": "how many devices, which ones ([0, 2]), or auto",
@@ -42,21 +40,21 @@ _OTHERS = {
 _WIDEST, _LONG = 60, 120
 
 
-def words_of_commands() -> dict[str, dict[str, Any]]:
+def descriptions(commands: Iterable[str]) -> dict[str, dict[str, Any]]:
     """For each command what stands above and below its options."""
-    return {command: {"description": words, "epilog": _epilog(command)} for command, words in COMMANDS.items()}
+    return {name: {"description": COMMANDS[name].does, "epilog": _epilog(name)} for name in commands}
 
 
 def _epilog(command: str) -> str:
     network, run = ("model.source", "mine") if command == "predict" else ("model.network", "my_network")
     lines = [
-        ("python main.py " + command + " --print_config", "all settings, with the rest of the Trainer's"),
+        (f"{program()} {command} --print_config", "all settings, with the rest of the Trainer's"),
         (f"--{network}.help=SMPModel", "the options of one class; so for each option that takes a class"),
         (f"-c {run}.yaml --data.batch_size=4", "files and options compose; later ones win"),
     ]
     if command == "predict":
         lines[2:2] = [
-            ("--model.attack=configs/attacks/pgd.yaml", "an attack; each file of that folder is one"),
+            ("--model.attack=pgd", "an attack by name; all: README.md, or the folder configs/attacks"),
             ("--model.attack.help=IterativeAttack", "the options of an attack that is a class"),
             ("python -m pydoc lightning_attack.attacks.presets", "the settings of all others"),
         ]
@@ -72,7 +70,7 @@ class HelpFormatter(DefaultHelpFormatter):
     def add_usage(self, usage: str | None, actions: Iterable[Action], *args: Any, **kwargs: Any) -> None:
         """Not all options once more, where there are many."""
         if usage is None and len(list(actions)) > 20:
-            usage = f"python main.py {self._prog.split()[-1]} [-c FILE ...] [--OPTION=VALUE ...]"
+            usage = f"{program()} {self._prog.split()[-1]} [-c FILE ...] [--OPTION=VALUE ...]"
         super().add_usage(usage, actions, *args, **kwargs)
 
     def add_argument(self, action: Action) -> None:
@@ -92,7 +90,7 @@ class HelpFormatter(DefaultHelpFormatter):
         part, _, name = action.dest.partition(".")
         if part == "trainer":
             return name not in (TRAINER | FIT if self._prog.endswith("fit") else TRAINER)
-        return type(action).__name__ in ("_ActionConfigLoad", "_ActionHelpClassPath")
+        return is_parser_option(action)
 
     def _get_help_string(self, action: Action) -> str:
         # The base class has put in the default that a file brings, for as long as it asks for this text.
@@ -114,7 +112,7 @@ class HelpFormatter(DefaultHelpFormatter):
     def _get_default_metavar_for_optional(self, action: Action) -> str:
         if isinstance(action, ActionConfigFile):
             return "FILE"
-        return type_words(getattr(action, "_typehint", None)) or super()._get_default_metavar_for_optional(action)
+        return type_words(type_of(action)) or super()._get_default_metavar_for_optional(action)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line for line in text.splitlines())

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from inspect import isabstract
-from pathlib import Path
+import re
+from collections.abc import Iterable, Sequence
+from inspect import isabstract, signature
 from types import ModuleType
 
 from lightning_attack import attacks, data, models
 from lightning_attack.cli.errors import Part
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-def _attack_files() -> list[str]:
-    """The files of `configs/attacks` as one names them from the repository's root."""
-    return [f"configs/attacks/{file.name}" for file in sorted((CONFIGS / "attacks").glob("*.yaml"))]
+from lightning_attack.common.configs import CONFIGS, attack_names
 
 
 def _kinds(module: ModuleType, base: type) -> list[Part]:
@@ -29,8 +23,8 @@ _DATASETS = _kinds(data, data.SegmentationDataset)
 _OBJECTIVES = _kinds(attacks, attacks.Objective)
 _INPUT_TRANSFORMS = _kinds(attacks, attacks.InputTransform)
 PARTS: dict[str, Sequence[Part]] = {
-    "attack": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
-    "attacks": (*_attack_files(), *_kinds(attacks, attacks.Attack)),
+    "attack": (*attack_names(), *_kinds(attacks, attacks.Attack)),
+    "attacks": (*attack_names(), *_kinds(attacks, attacks.Attack)),
     "source": _NETWORKS,
     "targets": _NETWORKS,
     "members": _NETWORKS,
@@ -48,3 +42,17 @@ PARTS: dict[str, Sequence[Part]] = {
     "gradient_transforms": _kinds(attacks, attacks.GradientTransform),
 }
 """What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""
+
+
+def inner_options(options: Iterable[str]) -> set[str]:
+    """The options of the parts that stand at options, such as `model.attack.eps` at `model.attack`."""
+    return {f"{option}.{name}" for option in options for name in _settings(option.rpartition(".")[2])}
+
+
+def _settings(kind: str) -> set[str]:
+    parts = [part for part in PARTS.get(kind, ()) if isinstance(part, type)]
+    names = {name for part in parts for name in signature(part).parameters}
+    if kind == "attack":  # presets are no classes; their files hold all their settings
+        texts = [file.read_text() for file in (CONFIGS / "attacks").glob("*.yaml")]
+        names |= {name for text in texts for name in re.findall(r"^  (\w+):", text, re.MULTILINE)}
+    return names

@@ -14,29 +14,31 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lightning_attack.attacks import Attack, AttackError
+from lightning_attack.attacks import Attack
 from lightning_attack.callbacks.study_progress import StudyProgress
-from lightning_attack.cli.errors import explain
-from lightning_attack.cli.main import PARTS, AttackCLI, Parser, UsageError
-from lightning_attack.data import DataError, SegmentationDataModule, SegmentationDataset
-from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.parser import Parser, with_paths
+from lightning_attack.cli.parts import PARTS
+from lightning_attack.cli.predict import AttackCLI
+from lightning_attack.cli.program import program
+from lightning_attack.common.errors import UserError
+from lightning_attack.data import SegmentationDataModule, SegmentationDataset
+from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.passes import backward_passes
 from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
 
 
-def study(words: Sequence[str]) -> int:
-    """`study -c FILE`: see `lightning_attack.study.plan.Study`; returns the exit code, as `cli.main` does."""
-    parser = Parser(
-        prog="main.py study", description="Run every attack of a study on every source.", allow_abbrev=False
-    )
+def run(words: list[str]) -> int:
+    """Run `study -c FILE`, see `lightning_attack.study.plan.Study`; returns the exit code, as `main` does."""
+    parser = _parser("Run every attack of a study on every source.")
     parser.add_argument("-c", "--config", dest="file", type=str | None, metavar="FILE", help="File of the study.")
     parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
     parser.add_argument("--name", type=str | None, default=None, help="Folder of the study; default: its file's name.")
     parser.add_argument("--cell", type=str | None, default=None, help="k/n: the k-th of n shares, for arrays of jobs.")
     parser.add_argument("--dry-run", action="store_true", help="Show the cells and what they cost, and run nothing.")
-    given = parser.parse_args(list(words))
+    given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
         raise UsageError(
             "study needs its file, such as -c configs/studies/scenes.yaml; README.md says what stands in it"
@@ -51,14 +53,18 @@ def study(words: Sequence[str]) -> int:
     if given.dry_run:
         _show(found, images, passes)
         return 0
-    return run(plan, found, passes, Path(given.results) / (given.name or Path(given.file).stem))
+    return run_cells(plan, found, passes, Path(given.results) / (given.name or Path(given.file).stem))
+
+
+def _parser(description: str = "") -> Parser:
+    return Parser(prog=f"{program()} study", description=description, allow_abbrev=False)
 
 
 def read(file: Path) -> Study:
     """The study in a file."""
     if not file.is_file():
         raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'")
-    parser = Parser(prog="main.py study")
+    parser = _parser()
     parser.add_class_arguments(Study, "study")
     try:
         content = yaml.safe_load(file.read_text())
@@ -77,7 +83,7 @@ def read(file: Path) -> Study:
     return Study(**content)
 
 
-def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: Path) -> int:
+def run_cells(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: Path) -> int:
     """Run cells, each in its own folder below `folder`; returns the exit code.
 
     A cell goes on where it was stopped; of one that is done no image is attacked again. A signal ends the study as it
@@ -94,7 +100,7 @@ def run(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: 
                 done = CellCLI([*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"], shared, progress)
             except KeyboardInterrupt:  # between two runs, which take signals themselves
                 return 130
-            except (UsageError, AttackError, DataError, ModelError, OSError) as error:
+            except (UserError, OSError) as error:
                 raise UsageError(f"cell '{cell.name}': {error}") from error
             if done.exit_code not in (0, 3):
                 return done.exit_code
@@ -129,7 +135,7 @@ def _key(value: Any) -> object:
     return value if isinstance(value, str | int | float | bool | None) else id(value)
 
 
-def _with(kind: type, *args: Any, clean_cache: CleanPredictions, **settings: Any) -> object:
+def _with_cache(kind: type, *args: Any, clean_cache: CleanPredictions, **settings: Any) -> object:
     settings.pop("applied_instantiation_links", None)
     return kind(*args, clean_cache=clean_cache, **settings)
 
@@ -144,9 +150,9 @@ class CellCLI(AttackCLI):
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
-        for kind in (SegmentationModel, SegmentationDataset):
-            self.parser.add_instantiator(self._shared.make, kind, prepend=True)
-        self.parser.add_instantiator(partial(_with, clean_cache=self._shared.clean), AttackModule, prepend=True)
+        cell = partial(_with_cache, clean_cache=self._shared.clean)
+        shared = ((self._shared.make, kind, True) for kind in (SegmentationModel, SegmentationDataset))
+        self.parser.instantiators = [(cell, AttackModule, True), *shared]
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -160,7 +166,7 @@ class CellCLI(AttackCLI):
 
 
 def _images(plan: Study) -> int:
-    parser = Parser(prog="main.py study")
+    parser = _parser()
     parser.add_class_arguments(SegmentationDataModule, "data")
     try:
         return len(parser.instantiate(parser.parse_object({"data": plan.data})).data.indices())
@@ -170,7 +176,7 @@ def _images(plan: Study) -> int:
 
 def _passes(found: Sequence[Cell], plan: Study) -> list[float | None]:
     """Backward passes per image of each cell; what is wrong with an attack is said here, before anything is run."""
-    parser = Parser(prog="main.py study")
+    parser = _parser()
     parser.add_subclass_arguments(Attack, "attack")
     known: dict[object, float | None] = {}
     passes = []

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset
 
+from lightning_attack.common.errors import UserError
 from lightning_attack.common.labels import IGNORE_INDEX
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A photo or mask that cannot be used; the message names the file and the remedy."""
 
 

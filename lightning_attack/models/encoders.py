@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-import timm
 from torch import Tensor, nn
 
 from lightning_attack.models.weights import load_weights, read_weights, weights_path
@@ -70,6 +69,8 @@ def packaged_file(package: str) -> Path:
 
 
 def _timm_network(name: str) -> nn.Module:
+    import timm  # here, for it takes a second
+
     short = name.removeprefix("tu-").removeprefix("timm-")
     if not timm.is_model(short):
         raise ModelError(f"timm has no network '{short}', whose order of tensors a PyPI package could follow")

@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
-from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, LocalEntryNotFoundError
-
 from lightning_attack.models.smp import SMPModel
 from lightning_attack.models.wrapper import ModelError
 
@@ -43,6 +39,7 @@ class SMPHub(SMPModel):
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> import segmentation_models_pytorch as smp
         >>> with TemporaryDirectory() as folder:
         ...     _ = smp.FPN("tu-test_resnet", encoder_weights=None, classes=4).save_pretrained(folder)
         ...     model = SMPHub(folder)
@@ -98,6 +95,10 @@ def hub_file(folder_or_repo: str, file: str, revision: str | None = None) -> Pat
         if not path.is_file():
             raise MissingFileError(f"folder '{folder_or_repo}' has no {file}")
         return path
+    # Here, for it takes half a second.
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
     try:
         return Path(hf_hub_download(folder_or_repo, file, revision=revision))
     except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError too, but knows nothing of the repository
@@ -115,6 +116,13 @@ def hub_file(folder_or_repo: str, file: str, revision: str | None = None) -> Pat
         raise ModelError(_out_of_reach(folder_or_repo, error)) from error
 
 
+def hf_hub_download(repo: str, file: str, revision: str | None) -> str:
+    """The path of a file of a repository of the Hugging Face hub, downloaded unless it is in the cache."""
+    from huggingface_hub import hf_hub_download as download
+
+    return download(repo, file, revision=revision)
+
+
 def _out_of_reach(folder_or_repo: str, error: Exception) -> str:
     return (
         f"no folder '{folder_or_repo}', and the hub cannot be reached for a repository of that name "
@@ -124,6 +132,8 @@ def _out_of_reach(folder_or_repo: str, error: Exception) -> str:
 
 def _classes() -> set[str]:
     """Names of smp's networks; `SMPModel` knows them in lower case."""
+    import segmentation_models_pytorch as smp  # here, for it takes a second
+
     parts = [part for part in vars(smp).values() if isinstance(part, type)]
     return {part.__name__ for part in parts if issubclass(part, smp.base.SegmentationModel)}
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import segmentation_models_pytorch as smp
-
 from lightning_attack.models.encoders import load_encoder
 from lightning_attack.models.weights import load_weights, read_recipe, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
@@ -59,6 +57,8 @@ class SMPModel(SegmentationModel):
     ) -> None:
         if num_classes < 1:
             raise ModelError(f"num_classes={num_classes}: must be 1 or more")
+        import segmentation_models_pytorch as smp  # here, for it takes a second
+
         path = weights_path(weights) if weights else None
         hub = encoder_weights if encoder_weights and not re.search(r"[:/.]", encoder_weights) else None
         try:

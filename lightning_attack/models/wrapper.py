@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_attack.common.errors import UserError
 from lightning_attack.common.windows import Windows
 
 
-class ModelError(ValueError):
+class ModelError(UserError, ValueError):
     """A network that cannot be built, loaded or run; the message says what was found and what is needed."""
 
 

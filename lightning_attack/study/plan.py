@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from lightning_attack.common.configs import CONFIGS, attack_names, find_attack
+from lightning_attack.common.errors import UserError
+
 Part = str | dict[str, Any]
 """A file, or what would stand in it: `class_path` and `init_args`."""
 
 
-class StudyError(ValueError):
+class StudyError(UserError, ValueError):
     """A study that cannot be run as it is written; the message says what is wrong and what may stand there."""
 
 
@@ -25,7 +29,8 @@ class Study:
 
     Attributes:
         networks: all networks by name, each as `class_path` and `init_args`.
-        attacks: files such as `configs/attacks/pgd.yaml`, or by a name of one's own a file or a part.
+        attacks: attacks by name such as `pgd`, or files such as `configs/attacks/pgd.yaml`; or a mapping from names of
+            your own to such a name, a file or a part.
         sources: names of the networks to attack.
         targets: names of the networks to score; nothing = all.
         budgets: radii such as `4/255`, or settings of the attack such as `{eps: 4/255, step_size: 1/255}`; nothing =
@@ -95,7 +100,7 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
 
     Args:
         study: the study.
-        folder: of its file; files of attacks are looked for in the working directory first, then there.
+        folder: of its file. Files of attacks are looked for in the working directory, then there, then in the package.
 
     Raises:
         StudyError: a name is no network, there is no such file, two cells would have one name, or nothing to do.
@@ -179,11 +184,17 @@ class _Plain(yaml.SafeDumper):
 
 
 def _located(attack: Part, folder: Path) -> Part:
-    if not isinstance(attack, str) or Path(attack).exists():
+    """The attack as it is, or the path of its file: beside the user, beside the study, or in the package."""
+    if not isinstance(attack, str):
         return attack
-    if (folder / attack).exists():
-        return str(folder / attack)
-    raise StudyError(f"attacks: there is no file '{attack}' in '{Path.cwd()}' or '{folder.absolute()}'")
+    found = find_attack(attack, (Path(), folder))
+    if found is not None:
+        return str(found)
+    if Path(attack).suffix in (".yaml", ".yml"):
+        raise StudyError(f"attacks: there is no file '{attack}' in '{Path.cwd()}' or '{folder.absolute()}'")
+    close = get_close_matches(attack.lower(), attack_names(), n=5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise StudyError(f"attacks: there is no attack '{attack}'\n{hint}All attacks are in '{CONFIGS / 'attacks'}'")
 
 
 def _plain(value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import segmentation_models_pytorch as smp
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -21,11 +20,19 @@ ENCODERS = {"encoder", "backbone"}
 """Names of the part that usually comes pretrained: in smp and transformers, and in torchvision."""
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "poly", "constant"]
+
+
+def _smp_loss(kind: str, **settings: Any) -> nn.Module:
+    from segmentation_models_pytorch import losses  # here, for it takes a second
+
+    return getattr(losses, kind)("multiclass", ignore_index=IGNORE_INDEX, **settings)
+
+
 LOSSES: dict[str, Callable[[Tensor | None], nn.Module]] = {
     "cross_entropy": lambda weight: nn.CrossEntropyLoss(weight, ignore_index=IGNORE_INDEX),
-    "dice": lambda weight: smp.losses.DiceLoss("multiclass", ignore_index=IGNORE_INDEX),
-    "lovasz": lambda weight: smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE_INDEX, from_logits=True),
-    "focal": lambda weight: smp.losses.FocalLoss("multiclass", ignore_index=IGNORE_INDEX),
+    "dice": lambda weight: _smp_loss("DiceLoss"),
+    "lovasz": lambda weight: _smp_loss("LovaszLoss", from_logits=True),
+    "focal": lambda weight: _smp_loss("FocalLoss"),
 }
 """Losses by name; each is built from the class weights, which only the cross-entropy uses."""
 

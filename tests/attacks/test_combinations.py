@@ -18,7 +18,7 @@ from lightning_attack.attacks import (
     TransferablePixels,
     image_seeds,
 )
-from lightning_attack.cli.main import CONFIGS
+from lightning_attack.cli import CONFIGS
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.models import TrainedModel
 from tests.cli.test_main import rows, the_run

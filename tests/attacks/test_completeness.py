@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_attack import attacks
 from lightning_attack.attacks import PRESETS, SVRE
-from lightning_attack.cli.main import CONFIGS, PARTS
+from lightning_attack.cli import CONFIGS, PARTS
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 

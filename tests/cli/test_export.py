@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_attack.cli.main import CONFIGS, main
+from lightning_attack.cli import CONFIGS, main
 
 WEIGHTS = str(CONFIGS.parent / "lightning_attack" / "weights" / "scenes_fpn.safetensors")
 

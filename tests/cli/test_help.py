@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from lightning_attack import data
+from lightning_attack.cli import main
 from lightning_attack.cli.help import FIT, TRAINER
-from lightning_attack.cli.main import AttackModule, SegmentationTask, data, main
+from lightning_attack.common.configs import find_attack
+from lightning_attack.predict import AttackModule
+from lightning_attack.training import SegmentationTask
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +70,7 @@ def test_pointers_lead_somewhere(capsys, monkeypatch):
         elif words[0] == "-c":
             assert words[2].startswith("--data.batch_size=")
         else:
-            assert Path(pointer.partition("=")[2]).is_file()
+            assert find_attack(pointer.partition("=")[2]).is_file()
 
 
 def test_help_of_what_is_no_class(capsys, monkeypatch):

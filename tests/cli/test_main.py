@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from lightning_attack.attacks import PRESETS
 from lightning_attack.callbacks.transfer_metrics import COLUMNS
-from lightning_attack.cli.main import CONFIGS, AttackCLI, UsageError, main
+from lightning_attack.cli import CONFIGS, AttackCLI, main
+from lightning_attack.cli.parser import UsageError
 from lightning_attack.data import SyntheticScenes
 
 ATTACKS = sorted((CONFIGS / "attacks").glob("*.yaml"))
@@ -213,7 +214,7 @@ def mistake(*arguments, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        mistake("--model.attack=pdg", says="or configs/attacks/pgd.yaml?"),
+        mistake("--model.attack=pdg", says="or pgd? all: the files of"),
         mistake("--model.attack=configs/attacks/pdg.yaml", says="there is no file 'configs/attacks/pdg.yaml'"),
         mistake("-c", str(CONFIGS / "attacks" / "pgd.yaml"), says="this file describes one part"),
         mistake("--model.attack.norm=l2", says="norm='l2' needs eps"),

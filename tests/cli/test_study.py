@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from lightning_attack.attacks import Attack
+from lightning_attack.cli import CONFIGS, main
 from lightning_attack.cli import study as command
-from lightning_attack.cli.main import CONFIGS, Parser, main
+from lightning_attack.cli.parser import Parser
 from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.passes import backward_passes
 from lightning_attack.study.plan import Study, cells

@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_attack.attacks import CosPGD, Linf, NoAttack, PerWindow, alma_prox, fspgd, pgd, transegpgd
 from lightning_attack.attacks.loops.iterative import IterativeAttack
-from lightning_attack.cli.main import CONFIGS, main
+from lightning_attack.cli import CONFIGS, main
 from lightning_attack.common.windows import Windows
 from lightning_attack.models import Ensemble, SegmentationModel
 from lightning_attack.predict.module import AttackModule

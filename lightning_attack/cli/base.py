@@ -1,0 +1,75 @@
+"""What `AttackCLI` (predict) and `TrainCLI` (fit, validate, test) have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+# Imported so that configurations may use the bare names of their classes.
+from lightning_attack import __version__, attacks, callbacks, models, training  # noqa: F401
+from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.help import descriptions
+from lightning_attack.cli.parser import Parser, with_paths
+from lightning_attack.cli.parts import PARTS
+from lightning_attack.cli.program import program_words
+from lightning_attack.data import SegmentationDataModule
+
+
+class CommandCLI(LightningCLI):
+    """LightningCLI of one LightningModule, for some of the Trainer's methods.
+
+    Attributes:
+        module_class: the LightningModule.
+        default_files: configuration files that are read before those of the user.
+        command: the words of the command line, to be typed again.
+        exit_code: of the process, once the command is done.
+    """
+
+    module_class: ClassVar[type]
+    default_files: ClassVar[Sequence[str]] = ()
+    parser: Parser
+    exit_code = 0
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.command = [*program_words(), *words]
+        if not {"-h", "--help"} & set(words):
+            # Here, for it takes a second: networks of smp go by their bare names too.
+            import segmentation_models_pytorch  # noqa: F401
+        about = descriptions(self.subcommands())
+        files = {"default_config_files": list(self.default_files)} if self.default_files else {}
+        super().__init__(
+            self.module_class,
+            SegmentationDataModule,
+            parser_class=Parser,
+            parser_kwargs={"version": __version__, **{command: text | files for command, text in about.items()}},
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # Attacks are not loaded from checkpoints: their settings would silently beat the command line's.
+            load_from_checkpoint_support=False,
+            args=with_paths(words),
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read options and files."""
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"a configuration file is no text in UTF-8 ({error})") from error
+
+    def before_instantiate_classes(self) -> None:
+        """Without a progress bar there is none of ours either."""
+        trainer = self._get(self.config, "trainer")
+        if trainer.enable_progress_bar is False:
+            kept = [one for one in trainer.callbacks or [] if not one.class_path.endswith(".AttackProgress")]
+            trainer.callbacks = kept
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+            # A class behind an optional argument is tried as one of several types; its own words are inside.
+            raise UsageError(explain(str(error), (), PARTS)) from error

@@ -1,0 +1,25 @@
+"""The commands, by their names: where each is, and what it does."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ABOUT = "How well do adversarial examples made on one segmentation network fool the others?"
+
+
+class Command(NamedTuple):
+    """A command: the module of `lightning_attack.cli` whose `run(words)` returns the exit code, and what it does."""
+
+    module: str
+    does: str
+
+
+COMMANDS = {
+    "predict": Command("predict", "attack a network, and score it and others on the adversarial images"),
+    "fit": Command("fit", "train a network"),
+    "validate": Command("fit", "mIoU of a network on the photos of data.val"),
+    "test": Command("fit", "the same as validate, under Lightning's name"),
+    "export": Command("export", "write the network of a checkpoint to one file for predict"),
+    "study": Command("study", "run every attack of a file on every network in it"),
+    "report": Command("report", "compare finished runs: tables, intervals and a page"),
+}

@@ -1,0 +1,123 @@
+"""The parser of all commands that take configurations: short help, mistakes in two lines, files found anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.help import HelpFormatter
+from lightning_attack.cli.internals import option_names
+from lightning_attack.cli.parts import PARTS, inner_options
+from lightning_attack.cli.program import program
+from lightning_attack.common.configs import find_attack, find_config
+
+__all__ = ["Parser", "UsageError", "with_paths"]
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser with short help, and a `UsageError` of two lines where a mistake was made.
+
+    Attributes:
+        instantiators: `(function, class, whether subclasses too)`: the functions make the objects of these classes.
+    """
+
+    instantiators: Sequence[tuple[Any, type, bool]] = ()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program()}
+        super().__init__(*args, **(ours | options))
+
+    def add_class_arguments(self, *args: Any, skip: Collection[str] | None = None, **options: Any) -> Any:
+        """As the base class, without the arguments that only programs can set."""
+        return super().add_class_arguments(*args, skip={*(skip or ()), "clean_cache"}, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        options = option_names(self)
+        raise UsageError(explain(message, options | inner_options(options), PARTS))
+
+    def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """As the base class, which passes the content of files too; an attack may be given by its name."""
+        return super().parse_string(_with_attack_path(content), *args, **options)
+
+    def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:  # type: ignore[override]
+        """What LightningCLI calls; jsonargparse calls it `instantiate` by now."""
+        if self.instantiators:
+            options["instantiators"] = list(self.instantiators)
+        return self.instantiate(cfg, **options)
+
+
+def with_paths(words: Iterable[str]) -> list[str]:
+    """The words of a command line, in which the package's files are given by paths that hold in any folder.
+
+    The value of `-c` and `--config`, and of options whose last name is `attack` or `attacks`, becomes the path of the
+    package's file where the user has none of that path. `--model.attack` takes the name of an attack too.
+
+    Example:
+        >>> with_paths(["predict", "--data.limit=3"])
+        ['predict', '--data.limit=3']
+        >>> from pathlib import Path
+        >>> option, _, path = with_paths(["--model.attack=PGD"])[0].partition("=")
+        >>> option, Path(path).parts[-2:]
+        ('--model.attack', ('attacks', 'pgd.yaml'))
+    """
+    found, option = [], ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if option:  # its value is a word of its own
+            found.append(_value(option, word))
+            option = ""
+        elif equals and name.startswith("-"):
+            found.append(f"{name}={_value(name, value)}")
+        else:
+            option = word if _kind(word) else ""
+            found.append(word)
+    return found
+
+
+def _kind(option: str) -> str:
+    """What an option takes: a `file`, an `attack` by name or path, the `path` of one, or something else."""
+    if option in ("-c", "--config"):
+        return "file"
+    if option == "--model.attack":
+        return "attack"
+    return "path" if option.rstrip("+").rpartition(".")[2] in ("attack", "attacks") and option[:2] == "--" else ""
+
+
+def _value(option: str, value: str) -> str:
+    kind = _kind(option)
+    if not kind or (kind == "attack" and _is_attack_class(value)):
+        return value
+    found = find_attack(value) if kind == "attack" else find_config(value)
+    return value if found is None else str(found)
+
+
+def _is_attack_class(name: str) -> bool:
+    """Whether it is exactly the name of a class, such as `APGD`, which is not its preset `apgd`."""
+    return any(part.__name__ == name for part in PARTS["attack"] if isinstance(part, type))
+
+
+def _with_attack_path(content: str) -> str:
+    """The text of a configuration with the path of the attack's file in place of its name, and no other change."""
+    try:
+        place = _scalar(yaml.compose(content, Loader=yaml.SafeLoader), ("model", "attack"))
+    except yaml.YAMLError:
+        return content  # the parser says what is wrong
+    if place is None:
+        return content
+    path = _value("--model.attack", place.value)
+    start, end = place.start_mark.index, place.end_mark.index
+    return content if path == place.value else f"{content[:start]}{json.dumps(path)}{content[end:]}"
+
+
+def _scalar(node: yaml.Node | None, keys: Sequence[str]) -> yaml.ScalarNode | None:
+    """The text at a nested key; None where there is none."""
+    for key in keys:
+        inner = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((value for name, value in inner if name.value == key), None)
+    return node if isinstance(node, yaml.ScalarNode) else None

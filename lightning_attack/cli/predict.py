@@ -1,0 +1,120 @@
+"""The command `predict`: attack a network, and score it and others on the adversarial images."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal
+
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+
+from lightning_attack import callbacks
+from lightning_attack.attacks import check_given
+from lightning_attack.cli.base import CommandCLI
+from lightning_attack.cli.errors import UsageError
+from lightning_attack.common.configs import CONFIGS
+from lightning_attack.engine import keep_freed_memory
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.commands import one_line
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other where the strategy is `ddp`; torch's own patience is half an hour."""
+
+
+def run(words: list[str]) -> int:
+    """Run `predict`, the first word; returns the exit code."""
+    return AttackCLI(words).exit_code
+
+
+class AttackCLI(CommandCLI):
+    """LightningCLI with an `AttackModule`: attacks, and what happens to their images."""
+
+    module_class = AttackModule
+    default_files = (str(CONFIGS / "default.yaml"),)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The command, and the arguments of `Trainer.predict` that are no options."""
+        return {"predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
+        parser.add_argument(
+            "--run_name",
+            type=str | None,
+            default=None,
+            help="Name of this run's folder; an interrupted run goes on.",
+        )
+        parser.add_argument("--fresh", type=bool, default=False, help="Start over: a folder of that name is renamed.")
+        parser.add_argument(
+            "--on_error",
+            type=Literal["raise", "skip"],
+            default="raise",
+            help="What becomes of an image that cannot be used: an error, or it is left out (exit code 3).",
+        )
+        parser.add_argument(
+            "--curve",
+            type=Literal["steps"] | None,
+            default=None,
+            help="steps: transfer mIoU over the attack's steps, after every model.curve_every (else ten points).",
+        )
+        for part in ("model", "data"):
+            parser.link_arguments("on_error", f"{part}.on_error")
+        parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
+        parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
+        parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        if self._get(self.config, "curve"):
+            model = self._get(self.config, "model")
+            model.curve_every = model.curve_every or "auto"
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        # Attacks differ in cost, and at the end the fast processes wait for the slow ones.
+        StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", timeout=PATIENCE)
+        trainer = super().instantiate_trainer(**kwargs)
+        results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
+        settings = {"data": self._data_settings()}
+        self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
+        self.stop = callbacks.GracefulStop()
+        overview = callbacks.Overview(one_line(self.command))
+        trainer.callbacks = [self.run_folder, *trainer.callbacks, overview, self.stop]  # type: ignore[attr-defined]
+        return trainer
+
+    def before_predict(self) -> None:
+        """Find what would fail before anything is written; one process is enough to say it."""
+        if self.trainer.fast_dev_run or self.trainer.limit_predict_batches == 0:  # type: ignore[attr-defined]
+            raise UsageError(
+                "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
+            )
+        keep_freed_memory()  # this process is the run's; attacks ask for the same memory in every step
+        if self.trainer.is_global_zero:
+            self.run_folder.check(self.trainer, self.model)
+            self.model.check_classes(self.datamodule.classes)
+            self._check_masks()
+            check_given(self.model.attack, self.datamodule.adversarial_root is not None)
+            self.datamodule.set_partners(self.model.partners_seed)
+            self.datamodule.check(self.model.num_classes)
+
+    def _check_masks(self) -> None:
+        """Wanted classes from masks need both the masks and the wish."""
+        if (self.model.target_labels == "masks") != (self.datamodule.target_masks is not None):
+            raise UsageError(
+                f"model.target_labels={self.model.target_labels} and data.target_masks={self.datamodule.target_masks} "
+                "do not fit: give data.target_masks=FOLDER together with model.target_labels=masks"
+            )
+
+    def predict(self, **kwargs: Any) -> None:
+        """Attack; nothing is kept in memory, the callbacks have written it."""
+        self.trainer.predict(return_predictions=False, **kwargs)
+        if self.stop.signal:
+            self.exit_code = 128 + self.stop.signal
+        elif any(getattr(callback, "incomplete", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.exit_code = 3
+
+    def _data_settings(self) -> dict[str, Any]:
+        """What the data of a run is, for a run that goes on; not how it is read."""
+        data = self._get(self.config, "data").as_dict()
+        others = ("batch_size", "num_workers", "train", "val", "on_error")
+        return {key: value for key, value in data.items() if key not in others}

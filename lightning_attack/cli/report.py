@@ -1,0 +1,52 @@
+"""The command `report`: finished runs side by side. It loads neither torch nor Lightning."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import NoReturn
+
+from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.internals import option_names
+from lightning_attack.cli.program import program
+from lightning_attack.report.command import DRAWS, report
+
+
+def run(words: list[str]) -> int:
+    """Run `report RUN... --output DIR`, see `report.command.report`; returns the exit code."""
+    report(**vars(_parser().parse_args(words[1:])))
+    return 0
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(explain(message, option_names(self), {}))
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(
+        prog=f"{program()} report",
+        description="Compare finished runs: print tables, and write report.csv, .md, .tex, .html and differences.csv.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs, or folders above them")
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder of the report; not inside a run")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="attack, label or folder that the others are compared with (default: pgd, or the plainest there is)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=DRAWS,
+        metavar="N",
+        help="how often images are drawn for the intervals (default: %(default)s)",
+    )
+    flags = {
+        "common": "compare runs of different images on those that all have",
+        "partial": "report runs that were stopped too",
+        "mean": "make one row of runs that differ in nothing but their seed: mean and standard deviation",
+    }
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
