@@ -101,7 +101,7 @@ def _unknown_option(mistake: _Mistake) -> str | None:
     if inner:  # the right name at the wrong place
         outermost = min(option.count(".") for option in inner)
         meant = [f"--{option}" for option in inner if option.count(".") == outermost]
-        return f"{what}\ndid you mean {' or '.join(meant[:3])}?"
+        return f"{what}\ndid you mean {_either(meant[:3])}?"
     beside = [option for option in mistake.options if option.rpartition(".")[0] == before]
     return _known(what, wrong, beside, "--print_config shows all")
 
@@ -176,10 +176,15 @@ def _known(what: str, wrong: str, names: Iterable[str], more: str = "") -> str:
     short = {_last_word(name): name for name in known}
     many = len(known) > _MANY
     close = [short[match] for match in get_close_matches(_last_word(wrong), short, n=5 if many else 2)]
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = f"did you mean {_either(close)}? " if close else ""
     listed = (more or f"there are {len(known)}") if many else f"known: {', '.join(known)}"
     return f"{what}\n{hint}{listed}"
 
 
 def _last_word(name: str) -> str:
     return re.split(r"[./]", re.sub(r"\.ya?ml$", "", name))[-1].lower()
+
+
+def _either(names: Sequence[str]) -> str:
+    """Names as one reads them: `a`, `a or b`, `a, b or c`."""
+    return " or ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])

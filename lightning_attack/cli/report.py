@@ -28,7 +28,7 @@ def _parser() -> ArgumentParser:
         description="Compare finished runs: print tables, and write report.csv, .md, .tex, .html and differences.csv.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs, or folders above them")
+    parser.add_argument("runs", nargs="+", help="folders of runs, or folders above them")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder of the report; not inside a run")
     parser.add_argument(
         "--baseline",

@@ -214,7 +214,7 @@ def mistake(*arguments, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        mistake("--model.attack=pdg", says="or pgd? all: the files of"),
+        mistake("--model.attack=pdg", says="did you mean pgn, pgd or dag? all: the files of"),
         mistake("--model.attack=configs/attacks/pdg.yaml", says="there is no file 'configs/attacks/pdg.yaml'"),
         mistake("-c", str(CONFIGS / "attacks" / "pgd.yaml"), says="this file describes one part"),
         mistake("--model.attack.norm=l2", says="norm='l2' needs eps"),
