@@ -1,21 +1,26 @@
-"""Networks as functions from [0, 1] images to logits of the same size."""
+"""Networks as functions from [0, 1] images to logits of the same size: loaded, wrapped, combined and exported."""
 
+from lightning_attack.models.acceleration import FastNetworks
+from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.export import export_checkpoint, export_model
 from lightning_attack.models.exported import ExportedModel
+from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.hub import SMPHub
 from lightning_attack.models.huggingface import HuggingFaceModel
+from lightning_attack.models.probe import probe
 from lightning_attack.models.semseg import SemSegModel
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.torchscript import TorchScriptModel
 from lightning_attack.models.torchvision import TorchVisionModel
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
+from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze, with_windows
 
 __all__ = [
     "ClassMap",
     "Ensemble",
     "ExportedModel",
+    "FastNetworks",
     "HuggingFaceModel",
     "ModelError",
     "SMPHub",
@@ -28,5 +33,9 @@ __all__ = [
     "as_segmentation_model",
     "export_checkpoint",
     "export_model",
+    "fingerprint",
     "freeze",
+    "load_checkpoint",
+    "probe",
+    "with_windows",
 ]
