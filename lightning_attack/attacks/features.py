@@ -1,4 +1,4 @@
-"""`Recorder`: run a model and keep what named layers return."""
+"""`Recorder`: run a model and record the outputs of named layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Recorder:
     the convolution, in the order of definition, after three fifths of all.
 
     Args:
-        model: the model; nothing of it is changed but for the time of a call.
+        model: the model; it is changed for the duration of a call only.
         layers: names of layers.
 
     Raises:
@@ -118,7 +118,7 @@ def _nearest(layer: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def _tapped(graph: fx.GraphModule, wanted: dict[str, str], found: dict[str, list[Any]]) -> Iterator[None]:
-    """For a while, `graph` keeps the outputs of some of its nodes in `found`."""
+    """Inside the `with` block, `graph` appends the outputs of some of its nodes to `found`."""
 
     def keep(layer: str, value: Tensor) -> None:
         found[layer].append(value)

@@ -6,10 +6,8 @@ from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.export import export_checkpoint, export_model
 from lightning_attack.models.exported import ExportedModel
-from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.hub import SMPHub
 from lightning_attack.models.huggingface import HuggingFaceModel
-from lightning_attack.models.probe import probe
 from lightning_attack.models.semseg import SemSegModel
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.torchscript import TorchScriptModel
@@ -33,9 +31,7 @@ __all__ = [
     "as_segmentation_model",
     "export_checkpoint",
     "export_model",
-    "fingerprint",
     "freeze",
     "load_checkpoint",
-    "probe",
     "with_windows",
 ]
