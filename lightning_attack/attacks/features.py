@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from lightning_attack.attacks.base import Model
 from lightning_attack.attacks.errors import AttackError
 
 AUTO = "auto"
@@ -44,7 +45,7 @@ class Recorder:
         ValueError: the source has no layer '3'; the nearest are 0, 1, 2
     """
 
-    def __init__(self, model: object, layers: Sequence[str]) -> None:
+    def __init__(self, model: Model, layers: Sequence[str]) -> None:
         self.model = model
         self._modules: dict[str, nn.Module] = {}
         self._nodes: dict[str, tuple[fx.GraphModule, str]] = {}
@@ -72,7 +73,7 @@ class Recorder:
             for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
                 wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
                 stack.enter_context(_tapped(graph, wanted, found))
-            logits = self.model(images)  # type: ignore[operator]
+            logits = self.model(images)
         for layer in (*self._modules, *self._nodes):
             outputs = found[layer]
             if not outputs:

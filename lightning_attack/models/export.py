@@ -91,7 +91,7 @@ def export_model(
     _check_target(file, overwrite)
     if file.suffix == ".safetensors":
         return _save_weights(model, file, classes)
-    model = freeze(copy.deepcopy(model)).cpu()  # type: ignore[assignment]
+    model = freeze(copy.deepcopy(model)).cpu()
     try:
         model(torch.rand(2, 3, *size))  # num_classes is known from now on
     except Exception as error:
@@ -187,7 +187,7 @@ def _without_branches(model: SegmentationModel) -> SegmentationModel:
     for part in list(model.modules()):
         if isinstance(part, SegmentationModel) and part.stride > 1:
             part.network, part.stride = _Padded(part), 1
-    return freeze(model)  # type: ignore[return-value]
+    return freeze(model)
 
 
 class _Padded(nn.Module):

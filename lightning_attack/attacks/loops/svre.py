@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +103,8 @@ class SVRE(IterativeAttack):
             what = f"{type(model).__name__}" if hasattr(model, "forward") else "a function"
             raise ValueError(f"{self.name} needs an ensemble as source (with members, weights and by); {what} has none")
         super().check_model(model)
-        for member in model.members:  # type: ignore[attr-defined]
+        ensemble: Any = model
+        for member in ensemble.members:
             Recorder(member, self.objective.layers)
 
     def order(self, members: int, weights: Sequence[float], step: int) -> list[int]:
@@ -111,8 +113,8 @@ class SVRE(IterativeAttack):
         return random.Random(f"{self.order_seed}/{step}").choices(range(members), weights=weights, k=count)
 
     def perturb(self, problem: Problem) -> Tensor:
-        members = list(problem.model.members)  # type: ignore[attr-defined]
-        weights = [float(weight) for weight in problem.model.weights]  # type: ignore[attr-defined]
+        source: Any = problem.model
+        members, weights = list(source.members), [float(weight) for weight in source.weights]
         # The clean logits are those of the ensemble, not of its members.
         alone = [replace(problem, model=model, clean_logits=None) for model in members]
         losses = [self._loss(part) for part in (problem, *alone)]
