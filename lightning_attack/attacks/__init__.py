@@ -1,12 +1,18 @@
-"""Adversarial attacks on segmentation networks: four kinds of parts, one loop, presets. Torch only.
+"""Adversarial attacks on segmentation networks: four kinds of parts, loops, presets named after papers. Torch only.
+
+Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`),
+an input transform (`View`, `Draws`) or a gradient transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """
 
-from lightning_attack.attacks.base import Attack, NoAttack
+from lightning_attack.attacks.base import Attack, Model, NoAttack, Problem, StepLog, Watch
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.given import Given, check_given
 from lightning_attack.attacks.gradient_transforms.base import (
+    Budget,
+    GradientFunction,
     GradientTransform,
     Momentum,
     Nesterov,
@@ -19,18 +25,27 @@ from lightning_attack.attacks.gradient_transforms.sampling import (
     VarianceTuning,
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
-from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
+from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
 from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.attacks.loops.patch_wise import PatchWise
 from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.norms import L2, Linf, Norm
-from lightning_attack.attacks.objectives.base import CosPGD, CrossEntropy, Objective, SegPGD
+from lightning_attack.attacks.objectives.base import (
+    CosPGD,
+    CrossEntropy,
+    Moment,
+    Objective,
+    SegPGD,
+    WeightedCrossEntropy,
+)
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
@@ -39,10 +54,12 @@ from lightning_attack.attacks.objectives.masked import (
     MaskedCrossEntropy,
 )
 from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
+from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.presets import *  # noqa: F403
 from lightning_attack.attacks.presets import PRESETS
 from lightning_attack.attacks.presets import __all__ as _presets
-from lightning_attack.attacks.random import image_seeds
+from lightning_attack.attacks.random import Draws, image_seeds
+from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.peer import Peer
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.attacks.wrappers.until_fooled import UntilFooled
@@ -106,5 +123,20 @@ __all__ = [
     "WorstCase",
     "check_given",
     "image_seeds",
+    "Budget",
+    "Draws",
+    "GradientFunction",
+    "LossGradient",
+    "MinimalNorm",
+    "Model",
+    "Moment",
+    "Prediction",
+    "Problem",
+    "Recorder",
+    "StepLog",
+    "View",
+    "Watch",
+    "WeightedCrossEntropy",
+    "Wrapper",
     *_presets,
 ]

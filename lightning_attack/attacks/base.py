@@ -226,7 +226,7 @@ class Attack(ABC):
         return (adversarial * LEVELS).round().clamp(0, LEVELS) / LEVELS
 
     def settings(self) -> object:
-        """What defines the attack, as plain values and nested dictionaries, for reports."""
+        """The settings that define the attack, as numbers, strings, lists and nested dictionaries, for reports."""
         return describe(self)
 
 
@@ -250,7 +250,7 @@ class NoAttack(Attack):
 
 
 def describe(part: object) -> object:
-    """A part and its settings as plain values: numbers and strings stay, objects become `{"class": ..., ...}`."""
+    """An object and its settings for JSON: numbers and strings stay, objects become `{"class": ..., ...}`."""
     if part is None or isinstance(part, bool | int | float | str):
         return part
     if isinstance(part, list | tuple):

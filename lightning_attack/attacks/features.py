@@ -1,4 +1,4 @@
-"""`Recorder`: run a model and keep what named layers return."""
+"""`Recorder`: run a model and record the outputs of named layers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from lightning_attack.attacks.base import Model
 from lightning_attack.attacks.errors import AttackError
 
 AUTO = "auto"
@@ -25,7 +26,7 @@ class Recorder:
     the convolution, in the order of definition, after three fifths of all.
 
     Args:
-        model: the model; nothing of it is changed but for the time of a call.
+        model: the model; it is changed for the duration of a call only.
         layers: names of layers.
 
     Raises:
@@ -44,7 +45,7 @@ class Recorder:
         ValueError: the source has no layer '3'; the nearest are 0, 1, 2
     """
 
-    def __init__(self, model: object, layers: Sequence[str]) -> None:
+    def __init__(self, model: Model, layers: Sequence[str]) -> None:
         self.model = model
         self._modules: dict[str, nn.Module] = {}
         self._nodes: dict[str, tuple[fx.GraphModule, str]] = {}
@@ -72,7 +73,7 @@ class Recorder:
             for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
                 wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
                 stack.enter_context(_tapped(graph, wanted, found))
-            logits = self.model(images)  # type: ignore[operator]
+            logits = self.model(images)
         for layer in (*self._modules, *self._nodes):
             outputs = found[layer]
             if not outputs:
@@ -118,7 +119,7 @@ def _nearest(layer: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def _tapped(graph: fx.GraphModule, wanted: dict[str, str], found: dict[str, list[Any]]) -> Iterator[None]:
-    """For a while, `graph` keeps the outputs of some of its nodes in `found`."""
+    """Inside the `with` block, `graph` appends the outputs of some of its nodes to `found`."""
 
     def keep(layer: str, value: Tensor) -> None:
         found[layer].append(value)

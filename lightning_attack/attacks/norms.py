@@ -149,7 +149,7 @@ class L2(Norm):
 
 
 def make_norm(norm: str | Norm, eps: Pixels) -> Norm:
-    """`linf` or `l2` with the radius `eps`; a `Norm` is returned as it is.
+    """`linf` or `l2` with the radius `eps`; a `Norm` is returned unchanged.
 
     Raises:
         ValueError: unknown name.

@@ -20,7 +20,7 @@ class Prediction:
         logits: (B, C, H, W) in the geometry of the labels; half types are raised to float32.
         labels: (B, H, W) int64, 255 = ignored: the true classes, or in a targeted attack the wanted ones.
         targeted: whether the labels are wanted.
-        features: what named layers of the model returned, for objectives that ask (`Objective.layers`).
+        features: outputs of named layers of the model, for objectives that need them (`Objective.layers`).
         hidden: number of labelled pixels of each image that were not shown to the model, (B,); their labels are 255
             here. None = 0.
 
@@ -53,12 +53,12 @@ class Prediction:
 
     @property
     def log_probs(self) -> Tensor:
-        """Log softmax over the classes, (B, C, H, W); without the graph behind it."""
+        """Log softmax over the classes, (B, C, H, W), detached."""
         return self._scores(1.0)[1]
 
     @cached_property
     def probs(self) -> Tensor:
-        """Softmax over the classes, (B, C, H, W); without the graph behind it."""
+        """Softmax over the classes, (B, C, H, W), detached."""
         return self.log_probs.exp()
 
     @cached_property
@@ -71,9 +71,9 @@ class Prediction:
         return self._scores(temperature)[0]
 
     def _scores(self, temperature: float) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and log-probabilities, which come from one look at the logits."""
+        """Cross-entropy and log-probabilities, computed together."""
         if temperature not in self._known:
-            # For all who ask, also where the first to ask (a weight) is in no_grad.
+            # With a graph for all later uses, even if the first one (a weight) is inside no_grad.
             with torch.set_grad_enabled(self.logits.requires_grad):
                 logits = self.logits if temperature == 1 else self.logits / temperature
                 self._known[temperature] = cross_entropy(logits, self.labels, IGNORE_INDEX)
@@ -118,11 +118,11 @@ class Prediction:
         return (pixels & self.valid).flatten(1).sum(1) / self.count
 
     def select(self, rows: Tensor) -> Prediction:
-        """The same of some of the images."""
+        """The prediction for some of the images."""
         features = {name: value[rows] for name, value in self.features.items()}
         return Prediction(self.logits[rows], self.labels[rows], self.targeted, features, self.hidden[rows])
 
     def detached(self) -> Prediction:
-        """The same without the graph behind it."""
+        """The prediction without its graph."""
         features = {name: value.detach() for name, value in self.features.items()}
         return Prediction(self.logits.detach(), self.labels, self.targeted, features, self.hidden)

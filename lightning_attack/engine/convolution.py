@@ -1,4 +1,4 @@
-"""Convolutions of a frozen network: weights packed once, input gradients as convolutions of their own."""
+"""Convolutions of a frozen network: weights packed once, input gradients written as convolutions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def adjoint(
 
     * Of one with stride 1 it is a convolution with the weight turned by 180 degrees and in- and outputs exchanged.
     * Of one with a larger stride the transposed convolution, with the same weight.
-    * Of a transposed one the plain convolution, with the same weight.
+    * Of a transposed one the ordinary convolution, with the same weight.
 
     Args:
         geometry: of the convolution.
@@ -120,7 +120,7 @@ def lower(module: fx.GraphModule, packed: Packed) -> fx.GraphModule:
         if found is not None and found.ndim == 4 and known:
             geometry = _geometry(settings, found)
             replace(node, Lowering(module, packed, node).convolution(x, found, bias, geometry))
-    # From last to first: gradients of joined tensors are asked for in parts, and those of others in parts of these.
+    # From last to first: gradients of joined tensors are split into parts, some of which are split again.
     for node in reversed(calls(module.graph, aten.convolution_backward.default)):
         _lower_gradient(module, packed, node)
     return cleaned(module)

@@ -23,8 +23,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_IND
         dL_i / dz_k = p_k - [k = y]
 
     As `F.cross_entropy(logits, labels, ignore_index=..., reduction="none")`: to the last bit where logits are
-    contiguous, as networks give them that run as they are; with half of its passes over memory where they are
-    channels_last, as graphs give them.
+    contiguous, as networks without an engine return them; with half of its passes over memory where they are
+    channels_last, as graphs return them.
 
     Args:
         logits: (B, C, H, W).

@@ -1,7 +1,7 @@
 """What the engine uses of torch beyond its public interface: looked up here, all at once, and nowhere else.
 
 A release of torch may rename any of it, and builds without oneDNN (as for macOS) lack the operators of `mkldnn`. This
-module then fails on import, which `prepare` notices: it runs networks as they are and logs the reason.
+module then fails on import, and `prepare` notices: it then runs networks without an engine and logs the reason.
 """
 
 from typing import Any

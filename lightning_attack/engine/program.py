@@ -81,7 +81,7 @@ class Program:
 
 
 def _from_a_list(module: fx.GraphModule) -> fx.GraphModule:
-    """The graph with a list in place of its arguments, which it empties, so that each goes as soon as it is used up."""
+    """The graph with a list in place of its arguments, which it empties, so that each is freed after its last use."""
     graph = module.graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     with graph.inserting_before(inputs[0]):
@@ -136,5 +136,5 @@ class _Resized(Function):
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The images in the layout in which convolutions are fast; of other dimensions than four, as they are."""
+    """The images in the memory layout in which convolutions are fast; unchanged if not four-dimensional."""
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images

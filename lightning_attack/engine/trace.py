@@ -151,7 +151,7 @@ def _same_layout(node: fx.Node) -> bool:
 
 
 def _mask_by_results(graph: fx.Graph) -> None:
-    """Let the gradients of clipped values look at the clipped values, which are kept anyway, as those of ReLU do."""
+    """Let the gradient of clipping use its results, which are kept anyway, in place of its inputs (as ReLU's does)."""
     for node in calls(graph, aten.hardtanh_backward.default):
         gradient, before, *limits = arguments(node)
         for user in before.users:

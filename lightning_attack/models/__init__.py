@@ -1,8 +1,10 @@
-"""Networks as functions from [0, 1] images to logits of the same size.
+"""Networks as functions from [0, 1] images to logits of the same size: loaded, wrapped, combined and exported.
 
 .. include:: README.md
 """
 
+from lightning_attack.models.acceleration import FastNetworks
+from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.export import export_checkpoint, export_model
@@ -13,12 +15,13 @@ from lightning_attack.models.semseg import SemSegModel
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.torchscript import TorchScriptModel
 from lightning_attack.models.torchvision import TorchVisionModel
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze
+from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze, with_windows
 
 __all__ = [
     "ClassMap",
     "Ensemble",
     "ExportedModel",
+    "FastNetworks",
     "HuggingFaceModel",
     "ModelError",
     "SMPHub",
@@ -32,4 +35,6 @@ __all__ = [
     "export_checkpoint",
     "export_model",
     "freeze",
+    "load_checkpoint",
+    "with_windows",
 ]

@@ -17,7 +17,7 @@ _NAMES = re.compile(
     r"models/model\.json|data/(weights/weight|constants/tensor)_\d+|data/(weights|constants)/model_\w+_config\.json"
     r"|data/sample_inputs/model\.pt|extra/.+|archive_(format|version)|\.data/\w+|byteorder|version"
 )
-"""The entries of a network of plain tensors: not compiled code, and not objects of classes of its own."""
+"""Entries of an archive that holds a graph and tensors: no compiled code, and no objects of other classes."""
 
 _INPUTS = "data/sample_inputs/model.pt"
 
@@ -38,7 +38,7 @@ def read_program(path: str) -> io.BytesIO:
         lightning_attack.models.wrapper.ModelError: no file 'nowhere.pt2'
     """
     check_archive(path, "torch.export.save")
-    content = io.BytesIO(Path(path).read_bytes())  # what is loaded is what was looked at
+    content = io.BytesIO(Path(path).read_bytes())  # load exactly the bytes that were checked
     try:
         # The reader of torch.export.load, so that both see the same entries.
         archive = torch._C.PyTorchFileReader(content)

@@ -34,8 +34,8 @@ class ClassMap(SegmentationModel):
         name: name in tables and folders; the default is the network's.
 
     Raises:
-        ModelError: a class is out of range (of the network: found at the first image if it does not say its number of
-            classes), or a source class stands in two groups.
+        ModelError: a class is out of range (of the network: found at the first image if its number of
+            classes is unknown), or a source class stands in two groups.
 
     Example:
         >>> class Constant(nn.Module):

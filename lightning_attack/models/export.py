@@ -60,7 +60,7 @@ def export_model(
     size: tuple[int, int] = (72, 104),
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a network to a file; the suffix says of which kind.
+    """Write a network to a file; the suffix decides the kind.
 
     * `.pt2`: a program of `torch.export` from [0, 1] images to logits of their size: normalisation, padding and
       resizing are inside, no code of this project is needed to run it. Batch, height and width are free where the
@@ -69,7 +69,7 @@ def export_model(
     * `.safetensors`: the weights in full precision, and in the file's metadata the recipe of `SMPModel`, with the
       normalisation and the stride in it, and the class names. For networks of smp only.
 
-    The network is exported in eval mode and on the CPU; the one given stays as it is.
+    The network is exported in eval mode and on the CPU; the one given is not changed.
 
     Args:
         model: the network.
@@ -91,7 +91,7 @@ def export_model(
     _check_target(file, overwrite)
     if file.suffix == ".safetensors":
         return _save_weights(model, file, classes)
-    model = freeze(copy.deepcopy(model)).cpu()  # type: ignore[assignment]
+    model = freeze(copy.deepcopy(model)).cpu()
     try:
         model(torch.rand(2, 3, *size))  # num_classes is known from now on
     except Exception as error:
@@ -187,7 +187,7 @@ def _without_branches(model: SegmentationModel) -> SegmentationModel:
     for part in list(model.modules()):
         if isinstance(part, SegmentationModel) and part.stride > 1:
             part.network, part.stride = _Padded(part), 1
-    return freeze(model)  # type: ignore[return-value]
+    return freeze(model)
 
 
 class _Padded(nn.Module):

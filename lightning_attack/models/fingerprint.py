@@ -9,7 +9,7 @@ from torch import nn
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A hash of a network's modules with their plain settings, and of its tensors: 16 hexadecimal digits.
+    """A hash of a network's modules with their settings, and of its tensors: 16 hexadecimal digits.
 
     It is the same in every process and on every machine.
 

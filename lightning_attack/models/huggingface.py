@@ -191,7 +191,7 @@ def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:
     except MissingFileError:
         _warn_of_a_guess(f"'{path}' has no preprocessor_config.json")
         return IMAGENET
-    except ModelError as error:  # a guess would change all results without a word, and only while the hub is away
+    except ModelError as error:  # a guess would silently change all results, and only while the hub is out of reach
         raise ModelError(
             f"preprocessor_config.json of '{path}' is not to be had: {error}; give mean and std"
         ) from error

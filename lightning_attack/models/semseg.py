@@ -107,7 +107,7 @@ class _SemSeg(nn.Module):
         features = 32 * width
         self.ppm = _PyramidPooling(features) if arch == "pspnet" else None
         self.aspp = _AtrousPyramid(features, 4 * width) if arch == "deeplabv3" else None
-        # PSPNet's heads look at 3x3 neighbours, DeepLabV3's at single places.
+        # PSPNet's heads are 3x3 convolutions, DeepLabV3's are 1x1.
         if arch == "pspnet":
             self.cls = _head(2 * features, 8 * width, classes, 3)
         else:

@@ -43,7 +43,7 @@ class TorchScriptModel(SegmentationModel):
         check_archive(path, "torch.jit.save")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's own word on the deprecation; ours says what to do
+                warnings.simplefilter("ignore")  # torch's own warning of the deprecation; ours says what to do
                 network = torch.jit.load(path, map_location="cpu")
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelError(

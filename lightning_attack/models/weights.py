@@ -91,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_recipe(path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
-    """What a `.safetensors` file of `write_weights` says: the arguments that build its network, and the class names.
+    """The arguments that build the network of a `.safetensors` file of `write_weights`, and its class names.
 
     Raises:
         ModelError: the file does not say how its network is built.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.windows import Windows
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class ModelError(UserError, ValueError):
@@ -156,7 +159,7 @@ class SegmentationModel(nn.Module):
         return output
 
 
-def freeze(model: nn.Module) -> nn.Module:
+def freeze(model: AnyModule) -> AnyModule:
     """Set a model to eval mode and its parameters to `requires_grad=False`, once and for all.
 
     Works on exported programs too, whose own `eval()` refuses (they are in eval form already).

@@ -134,9 +134,9 @@ def test_each_window_is_attacked_alone_and_a_pixel_comes_from_where_it_lies_deep
     seen = {}
 
     class Spy(IterativeAttack):
-        def __call__(self, network, images, labels, seeds, *rest):
-            seen[tuple(seeds)] = super().__call__(network, images, labels, seeds, *rest)
-            return seen[tuple(seeds)]
+        def solve(self, problem):
+            seen[tuple(problem.draws.seeds)] = super().solve(problem)
+            return seen[tuple(problem.draws.seeds)]
 
     attack = Spy(CosPGD(), Linf(BUDGET["eps"]), 3, 0.01, random_start=True)
     result = PerWindow(attack, windows)(model(windows), images, labels, [3, 4])

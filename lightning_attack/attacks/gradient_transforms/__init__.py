@@ -1,7 +1,8 @@
-"""Gradient transforms: what becomes of the gradient between the source and the step (momentum, smoothing, sampling)."""
+"""Gradient transforms: momentum, smoothing and sampling, between the gradient of the model and the step."""
 
 from lightning_attack.attacks.gradient_transforms.base import (
     Budget,
+    GradientFunction,
     GradientTransform,
     Momentum,
     Nesterov,
@@ -17,6 +18,7 @@ from lightning_attack.attacks.gradient_transforms.sampling import (
 __all__ = [
     "Budget",
     "EnhancedSampling",
+    "GradientFunction",
     "GradientTransform",
     "Momentum",
     "Nesterov",

@@ -24,8 +24,8 @@ class Budget:
     `eps` and `step_size` are sizes of one value. In L2, where the attack's own are lengths of a whole image's change,
     they are what each value moves if all move alike.
 
-    `point` is the iterate of the current step, set by the loop before each step. What a transform is asked may lie
-    elsewhere, such as at the point ahead of `Nesterov`.
+    `point` is the iterate of the current step, set by the loop before each step. The point at which a transform is
+    evaluated may lie elsewhere, such as ahead of the iterate with `Nesterov`.
     """
 
     eps: float
@@ -87,7 +87,7 @@ class Momentum(GradientTransform):
 
 
 class Nesterov(GradientTransform):
-    """NI: MI that asks for the gradient one step ahead, along the momentum.
+    """NI: MI with the gradient taken one step ahead, along the momentum.
 
     Source: J. Lin et al., "Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks", ICLR 2020,
     arXiv 1908.06281.
@@ -118,7 +118,7 @@ class Nesterov(GradientTransform):
 
 
 class PreGradient(GradientTransform):
-    """PI with a pre-gradient: MI that asks for the gradient one step ahead, along the last gradient alone.
+    """PI with a pre-gradient: MI with the gradient taken one step ahead, along the last gradient alone.
 
     Source: X. Wang, J. Lin, H. Hu, J. Wang, K. He, "Boosting Adversarial Transferability through Enhanced Momentum",
     BMVC 2021, arXiv 2103.10609, where it is PI-FGSM. This is not the patch-wise PI-FGSM of L. Gao et al., ECCV 2020,
@@ -126,8 +126,8 @@ class PreGradient(GradientTransform):
 
         g = gradient at x + step_size * decay * p,     p <- g / mean|g|,     m <- decay * m + p        p = 0 at first
 
-    The released code has no decay in the look-ahead, ports have it, as NI does. All have decay 1, where it is the same.
-    The point ahead may lie outside [0, 1] and the ball, as in the released code.
+    The released code has no decay in the look-ahead; ports have one, as NI does. With the paper's decay of 1 it is the
+    same. The point ahead may lie outside [0, 1] and the ball, as in the released code.
 
     Args:
         decay: as in MI; the paper's is 1. Here 0 takes away the look-ahead and the momentum.
@@ -163,7 +163,7 @@ class PreGradient(GradientTransform):
 
 
 class TranslationInvariance(GradientTransform):
-    """TI: smooth the gradient with a Gaussian, which stands for attacking shifted copies of the image.
+    """TI: smooth the gradient with a Gaussian, which approximates attacking shifted copies of the image.
 
     Source: Y. Dong, T. Pang, H. Su, J. Zhu, "Evading Defenses to Transferable Adversarial Examples by
     Translation-Invariant Attacks", CVPR 2019, arXiv 1904.02884.
@@ -220,8 +220,8 @@ def unit_mean(gradient: Tensor) -> Tensor:
 def check_order(transforms: Sequence[GradientTransform]) -> None:
     """Raise if a transform that samples comes after one that accumulates or remembers.
 
-    The first transform is next to the model. A later one that asks several times a step would move what an earlier one
-    keeps, such as its momentum, several times.
+    The first transform is next to the model. A later one that takes several gradients per step would advance the state
+    of an earlier one, such as its momentum, several times per step.
 
     Raises:
         ValueError: the order is wrong, or no order of two of the transforms can work.

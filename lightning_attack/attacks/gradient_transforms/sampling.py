@@ -17,16 +17,16 @@ from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFu
 
 
 class VarianceTuning(GradientTransform):
-    """VT: add how much the gradients around the last iterate differed from the one asked for in that step.
+    """VT: add the mean difference between the gradients around the last iterate and the gradient of that step.
 
     Source: X. Wang, K. He, "Enhancing the Transferability of Adversarial Attacks through Variance Tuning", CVPR 2021,
     arXiv 2103.15571; with `Momentum` VMI-FGSM, with `Nesterov` VNI-FGSM.
 
         returned: g + v,     then v <- mean over samples of gradient(x_t + U(-radius * eps, radius * eps)) - g
 
-    g is the gradient where it is asked, v = 0 at first. The neighbours lie around the iterate x_t even where g is taken
-    at a point ahead, as in the released code of VNI and in torchattacks; TransferAttack takes them around the point
-    ahead. Each step costs `samples` + 1 gradients.
+    g is the gradient at the given point, v = 0 at first. The neighbours lie around the iterate x_t even where g is
+    taken at a point ahead, as in the released code of VNI and in torchattacks; TransferAttack takes them around the
+    point ahead. Each step costs `samples` + 1 gradients.
 
     Args:
         samples: neighbours per step, 0 or more; the paper's is 20, 0 does nothing.
@@ -75,10 +75,10 @@ class EnhancedSampling(GradientTransform):
         G = mean over i of gradient(x + c_i * step_size * p),     p <- G / mean|G|
         c_i = `samples` numbers evenly from -radius to radius
 
-    p = 0 at first, so the first step asks `samples` times at x itself, which makes a difference with random input
-    transforms only. The unit of c_i (step_size), the even spacing and both defaults are those of the released code;
-    TransferAttack also offers uniform and Gaussian c_i, which are not here. The points are asked from the middle
-    outwards, not from end to end.
+    p = 0 at first, so the first step takes `samples` gradients at x itself, which differ with random input transforms
+    only. The unit of c_i (step_size), the even spacing and both defaults are those of the released code;
+    TransferAttack also offers uniform and Gaussian c_i, which are not here. The points are evaluated from the
+    middle outwards, not from end to end.
 
     Args:
         samples: points per step, 2 or more (both ends of the line); the paper's is 11.
@@ -102,7 +102,7 @@ class EnhancedSampling(GradientTransform):
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         last = self.samples - 1
         offsets = [self.radius * budget.step_size * (2 * i - last) / last for i in range(self.samples)]
-        offsets.sort(key=abs)  # an odd number's first is x: the log, and stages, go by the first look of a step
+        offsets.sort(key=abs)  # an odd number begins at x: logs and stages use a step's first forward pass
         direction: Tensor | float = 0.0
 
         def emi(x: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class InputTransform(ABC):
 
 
 class InputDiversity(InputTransform):
-    """DI: show the image smaller, at a random place on black, now and then.
+    """DI: with some probability, show the image smaller, at a random place on black.
 
     Source: C. Xie et al., "Improving Transferability of Adversarial Examples with Input Diversity", CVPR 2019,
     arXiv 1803.06978.
@@ -113,7 +113,7 @@ class InputDiversity(InputTransform):
         yield View(each(show, images, boxes), undo if self.undo else unmoved)
 
     def boxes(self, height: int, width: int, draws: Draws) -> list[Box | None]:
-        """Where each image is shown; None = as it is."""
+        """The box in which each image is shown; None = unchanged."""
         numbers = zip(
             *(draws.uniform_on_host(f"diversity {what}") for what in ("size", "top", "left", "coin")), strict=True
         )

@@ -21,11 +21,11 @@ class ScaleCopies(InputTransform):
 
         views x / 2^i,   i = 0 .. copies - 1
 
-    The gradient is the true one, so that of view i counts 1/2^i; `StraightThrough` around it gives each the same say,
-    as some ports do.
+    The gradient is the true one, so that of view i counts 1/2^i; `StraightThrough` around it gives all views the same
+    weight, as some ports do.
 
     Args:
-        copies: number of views, 1 or more; the paper's is 5. 1 is the image as it is.
+        copies: number of views, 1 or more; the paper's is 5. 1 is the image itself.
 
     Raises:
         ValueError: copies < 1.
@@ -61,7 +61,7 @@ class Admix(InputTransform):
 
     Args:
         copies: number of views, 1 or more; the paper's is 3.
-        strength: share of the other image, in [0, 1]; the paper's is 0.2. 0 shows the image as it is, once.
+        strength: share of the other image, in [0, 1]; the paper's is 0.2. 0 shows the image itself, once.
 
     Raises:
         ValueError: an argument is out of range; when called: no partners, and the batch has one image.
@@ -147,12 +147,12 @@ class SpectrumSimulation(InputTransform):
 
 
 class StraightThrough(InputTransform):
-    """Show what a transform makes of the image, but take the gradient there for the image's own.
+    """Show the views of a transform, and use the gradient with respect to the view as that of the image.
 
         views x + (T(x) - x) with the bracket constant
 
-    What released code does that makes the transformed image the leaf of its gradient, SSA's for one. The views are
-    T(x) bit for bit.
+    This is what released code does that takes the gradient with respect to the transformed image, such as SSA's. The
+    views are T(x) bit for bit.
 
     Args:
         transform: T; one that leaves pixels in their places.

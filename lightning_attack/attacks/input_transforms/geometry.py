@@ -79,7 +79,7 @@ class RandomCrop(InputTransform):
     The logits are resized to the box; pixels outside have none.
 
     Args:
-        scale: smallest share of each side that is shown, in (0, 1]. 1 is the image as it is.
+        scale: smallest share of each side that is shown, in (0, 1]. 1 is the image itself.
         undo: whether the logits are moved back.
 
     Raises:
@@ -120,7 +120,7 @@ class RandomCrop(InputTransform):
 
 
 class RandomFlip(InputTransform):
-    """Show the image's mirror image, left for right, now and then.
+    """With some probability, show the image mirrored left to right.
 
     Args:
         prob: probability in [0, 1] that an image is mirrored, drawn for each image and step.

@@ -1,4 +1,4 @@
-"""Input transforms that take the image apart: shuffled blocks, regions out of their surroundings."""
+"""Input transforms that cut the image up: shuffled blocks, and regions in foreign surroundings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BlockShuffle(InputTransform):
     may be narrow or empty; the first cuts are always the vertical ones; and each image has cuts and order of its own.
 
     Args:
-        blocks: how many pieces each way, 1 or more. 1 is the image as it is.
+        blocks: how many pieces each way, 1 or more. 1 is the image itself.
         copies: number of views, 1 or more.
         undo: whether the logits are put back.
 
@@ -90,7 +90,7 @@ class Cut(NamedTuple):
 
 
 class LocalRegions(InputTransform):
-    """Attack some cells of the image, out of their surroundings.
+    """Attack some cells of the image in foreign surroundings.
 
     Inspired by: "SegTrans", arXiv 2510.08922, of which we know the abstract only: it splits the input into local
     regions, remaps their content and keeps local semantics. This is **not** SegTrans; all below is ours.

@@ -59,20 +59,20 @@ class APGD(IterativeAttack):
         z       = project(x_t + s * direction(gradient))
         x_(t+1) = project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_(t-1))),          the first step is z itself
 
-    s begins at 2 eps. At checkpoints (after 0.22 N looks at the model, then in periods that shrink by 0.03 N down to
+    s begins at 2 eps. At checkpoints (after 0.22 N gradients, then in periods that shrink by 0.03 N down to
     0.06 N) an image's s is halved and its best point taken up again, if fewer than 0.75 of the period's steps raised
     its control loss, or if since the last checkpoint neither its s nor its best control loss changed.
 
-    The control loss is the plain cross-entropy, summed over the image's labelled pixels, whatever the objective: masks
-    and weights enter the gradient only (SEA). Returned is for each image the iterate with the lowest pixel accuracy, of
-    several the one with the higher control loss. In a targeted attack the control loss is turned round, and accuracy is
-    the share of pixels that have not taken the wanted class.
+    The control loss is the cross-entropy without weights, summed over the image's labelled pixels, whatever the
+    objective: masks and weights enter the gradient only (SEA). Returned is for each image the iterate with the lowest
+    pixel accuracy, of several the one with the higher control loss. In a targeted attack the control loss is turned
+    round, and accuracy is the share of pixels that have not taken the wanted class.
 
-    SEA's reduction of the radius: `shares` of the looks are spent in balls of `radii` * eps, each an APGD of its own
+    SEA's reduction of the radius: `shares` of the steps are spent in balls of `radii` * eps, each an APGD of its own
     (N its part, s from 2 radii * eps), begun at the last one's result brought into the new ball. What is returned was
     found in the last ball, eps.
 
-    Departs from the released codes: `steps` counts gradients, the one at the start included (there N + 1 looks). As the
+    Departs from the released codes: `steps` counts gradients, the one at the start included (there N + 1). As the
     papers write, and not as the codes compare, "fewer than 0.75" excludes equality, the first checkpoint knows the
     second rule too, and after a restart the next step is compared with the best point. The objective's clock
     (`SegPGD`) runs once over all balls, not anew in each.
@@ -85,7 +85,7 @@ class APGD(IterativeAttack):
         norm: the budget, L-inf or L2.
         steps: number of gradients in all, 1 or more; SEA's is 300.
         random_start: start at a random point of the first ball, as in the papers, instead of the clean image.
-        radii: radii of the balls, in eps, above 0; the last is 1. `[1.0]` with shares `[1.0]` is plain APGD.
+        radii: radii of the balls, in eps, above 0; the last is 1. `[1.0]` with shares `[1.0]` is APGD in one ball.
         shares: their parts of the steps, above 0, of sum 1. A ball whose part is no whole step is left out.
         name: name in tables and folders.
 
@@ -96,7 +96,7 @@ class APGD(IterativeAttack):
         >>> from lightning_attack.attacks.norms import Linf
         >>> from lightning_attack.attacks.objectives.base import CrossEntropy
         >>> attack = APGD(CrossEntropy(), Linf(0.25), steps=10, random_start=False)
-        >>> attack.ends()                                             # 3 looks in 2 eps, 3 in 1.5 eps, 4 in eps
+        >>> attack.ends()                                             # 3 steps in 2 eps, 3 in 1.5 eps, 4 in eps
         [3, 6, 10]
         >>> model = torch.nn.Conv2d(3, 2, 1, bias=False)              # class 0 likes bright pixels, class 1 dark ones
         >>> model.weight.data = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1).clone()
@@ -181,7 +181,7 @@ class APGD(IterativeAttack):
         direction = problem.inside_only(gradient(x))
         seen = gradient.seen
         if seen is None or len(loss_members(problem.model)) > 1:
-            # Of an ensemble by loss, `seen` is one member; what it predicts together takes another look.
+            # Of an ensemble by loss, `seen` is one member; the ensemble's own prediction takes another pass.
             with torch.no_grad():
                 seen = problem.predict(x)
         control = seen.cross_entropy.flatten(1).sum(1)
@@ -189,19 +189,19 @@ class APGD(IterativeAttack):
         return Evaluation(x, direction, -control if problem.targeted else control, seen.unfooled.flatten(1).sum(1))
 
 
-def checkpoints(looks: int) -> dict[int, int]:
-    """The looks, counted from 0, after which the step size is judged, and the length of the period that ends there.
+def checkpoints(steps: int) -> dict[int, int]:
+    """The steps, from 0, after which the step size is checked, and the length of the period that ends there.
 
     Args:
-        looks: N, how many there are.
+        steps: N, their number.
 
     Example:
         >>> checkpoints(100)
         {22: 22, 41: 19, 57: 16, 70: 13, 80: 10, 87: 7, 93: 6, 99: 6}
     """
-    period, least, less = (max(int(share * looks + 1e-6), 1) for share in (0.22, 0.06, 0.03))
+    period, least, less = (max(int(share * steps + 1e-6), 1) for share in (0.22, 0.06, 0.03))
     found, at = {}, period
-    while at < looks:
+    while at < steps:
         found[at] = period
         period = max(period - less, least)
         at += period
@@ -209,5 +209,5 @@ def checkpoints(looks: int) -> dict[int, int]:
 
 
 def _into(ball: Norm, problem: Problem, x: Tensor) -> Tensor:
-    """The point of the ball, of [0, 1] and of the region next to x."""
+    """The point nearest to x in the ball, in [0, 1] and in the region."""
     return problem.inside((problem.images + ball.project(x - problem.images)).clamp(0, 1))

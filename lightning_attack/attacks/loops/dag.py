@@ -19,7 +19,7 @@ class DAG(MinimalNorm):
         J = sum over unfooled labelled pixels of z_y - max_(k != y) z_k             (targeted: its negative)
         r <- r - step_size * grad J / max|grad J|,     x = clip(x_0 + r, 0, 1),     r = 0 at first
 
-    An image whose pixels are fooled to the share `threshold` stops and comes back as it is then. There is no bound on
+    An image stops, and is returned, as soon as the share `threshold` of its pixels is fooled. There is no bound on
     the perturbation; its norm is the result. An image that never gets there comes back as the iterate with most fooled
     pixels (adv-lib's version returns the clean image instead, so that a near success counts as nothing).
 

@@ -20,8 +20,8 @@ from lightning_attack.common.labels import IGNORE_INDEX
 def loss_members(model: Model) -> list[tuple[Model, float]]:
     """The networks whose losses are averaged, with their weights: those of an ensemble by loss, or the model itself.
 
-    An ensemble is any model with `members`, `weights` and `by`; only `by == "loss"` is the attack's business, the other
-    ensembles average inside the model.
+    An ensemble is any model with `members`, `weights` and `by`; with `by == "loss"` the attack averages, the
+    other ensembles average inside the model.
     """
     ensemble: Any = model
     if getattr(ensemble, "by", None) != "loss":
@@ -45,7 +45,7 @@ class LossGradient:
 
     Attributes:
         figures: what is known of the current step, one value (B,) per image and name, see `IterativeAttack`.
-        seen: if remembered, what the model said at its first look in this step (with several members the first of
+        seen: if remembered, the prediction of this step's first forward pass (with several members, of the first of
             them).
     """
 
@@ -64,7 +64,7 @@ class LossGradient:
         self._checked = False
         self._members: list[tuple[Recorder, float, Moment]] = []
         members = loss_members(problem.model)
-        # Of an ensemble by loss it is not known what each member says.
+        # Of an ensemble by loss these logits are those of the average, not of each member.
         known = None if objective.layers or len(members) > 1 else problem.clean_logits
         for network, weight in members:
             recorder, moment = Recorder(network, objective.layers), Moment(0, steps)
@@ -76,13 +76,13 @@ class LossGradient:
             self._members.append((recorder, weight, moment))
 
     def begin(self, step: int) -> None:
-        """Say that a new step begins, counted from 0."""
+        """Begin a new step, counted from 0."""
         self.seen = None
         for _, _, moment in self._members:
             moment.step, moment.first, moment.figures = step, True, {}
 
     def select(self, rows: Tensor) -> None:
-        """Go on with some of the images: those at `rows` of the present ones."""
+        """Continue with some of the images: those at `rows` of the present ones."""
         self.problem = self.problem.select(rows)
         for _, _, moment in self._members:
             moment.clean = None if moment.clean is None else moment.clean.select(rows)
@@ -100,7 +100,7 @@ class LossGradient:
         return total
 
     def __call__(self, x: Tensor) -> Tensor:
-        # What is asked may lie anywhere, as the point ahead of NI does; the model sees changes of the region only.
+        # The point may lie anywhere, as the one ahead of NI does; the model sees changes inside the region only.
         x = self.problem.inside(x.detach()).requires_grad_()
         total, count = torch.zeros_like(x), 0
         for view in views(self.input_transforms, x, self.problem.draws):
@@ -119,7 +119,7 @@ class LossGradient:
         prediction = self._prediction(recorder, View(shown, view.undo))
         if not self._checked:
             self._checked = True
-            check_labels(prediction)  # the only look that waits for the device, once per batch
+            check_labels(prediction)  # the only check that waits for the device, once per batch
         loss = self.objective(prediction, moment).flatten(1).sum(1)
         if moment.first:
             moment.report("loss", loss.detach() / prediction.count)

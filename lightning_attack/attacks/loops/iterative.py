@@ -22,7 +22,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 class IterativeAttack(Attack):
     """Projected gradient ascent from four kinds of parts.
 
-        query points <- gradient transforms (look ahead, ask around)
+        query points <- gradient transforms (look ahead, sample)
         views        <- input transforms, each view's logits moved back to the image's geometry
         loss         <- objective, per pixel; summed over the pixels of each image
         gradient     <- with respect to the query point, mean over the views
@@ -33,8 +33,8 @@ class IterativeAttack(Attack):
 
     After each step the log gets, per image: `loss` (mean over labelled pixels), `p_t` (share of labelled pixels that
     the attack had not won yet before the step: the model still predicted the label, or in a targeted attack not yet the
-    wanted class), and what the objective reports, all as the first look at the model in this step showed it: with DI on
-    the moved view, with NI at the point ahead, with PGN at a random neighbour.
+    wanted class), and what the objective reports, all from the first forward pass of the step: with DI on the moved
+    view, with NI at the point ahead, with PGN at a random neighbour.
 
     Args:
         objective: what to maximise.
@@ -129,11 +129,11 @@ class IterativeAttack(Attack):
         return adversarial
 
     def start(self, problem: Problem) -> Tensor:
-        """Where the first step begins."""
+        """The point at which the first step begins."""
         return problem.inside(self.norm.start(problem.images, problem.draws)) if self.random_start else problem.images
 
     def stepper(self, problem: Problem) -> Step:
-        """How a step is taken. Called once per batch, so what it returns may remember steps."""
+        """The function that takes one step. Made once per batch, so it may keep state from step to step."""
         return lambda adversarial, direction: self.norm.step(adversarial, problem.images, direction, self.step_size)
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class PatchWise(IterativeAttack):
     Source: L. Gao, Q. Zhang, J. Song, X. Liu, H. T. Shen, "Patch-wise Attack for Fooling Deep Neural Network", ECCV
     2020, arXiv 2007.06765. Not the pre-gradient attack that is also called PI-FGSM (`PreGradient`).
 
-        a <- a + B * step_size * sign(g)                          all that was ever asked for; 0 at first
+        a <- a + B * step_size * sign(g)                          sum of all moves so far; 0 at first
         C  = max(|a| - eps, 0) * sign(a)                          its part outside of the ball
         P  = gamma * sign(W * C)                                  W = mean of the k x k neighbours without the centre
         a <- a + P
@@ -96,19 +96,19 @@ class PatchWise(IterativeAttack):
 
     def stepper(self, problem: Problem) -> Step:
         images = problem.images
-        asked = torch.zeros_like(images)
+        wanted = torch.zeros_like(images)
         kernel = self._kernel(images)
 
         def step(adversarial: Tensor, direction: Tensor) -> Tensor:
-            nonlocal asked
+            nonlocal wanted
             move = self.amplification * self.step_size * self.norm.direction(direction)
-            asked = asked + move
-            overflow = asked - self.norm.project(asked)
+            wanted = wanted + move
+            overflow = wanted - self.norm.project(wanted)
             around = F.conv2d(overflow, kernel, padding=self.kernel_size // 2, groups=images.shape[1])
             # Far below a level of 1/255 and far above the rounding of sums of equal numbers.
             spread = self.gamma * around.sign() * (around.abs() > 1e-5)
             spread = problem.inside_only(spread)
-            asked = asked + spread
+            wanted = wanted + spread
             delta = self.norm.project(adversarial + move + spread - images)
             return (images + delta).clamp(0, 1)
 

@@ -1,10 +1,11 @@
-"""`SVRE`: an ensemble attacked with gradients of single members, corrected by what they differ from the ensemble's."""
+"""`SVRE`: attack an ensemble with gradients of single members, corrected by their difference from the ensemble's."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,12 +34,12 @@ class SVRE(IterativeAttack):
 
     The model must be an ensemble: a network with `members`, `weights` and `by`. Its own gradient g is that of the
     average it stands for (the paper's is that of the logits; by loss it is the mean of the members' gradients, and then
-    g' is right on average). Which member is asked at which inner step is drawn with the members' weights from a stream
-    of its own, the same for all images and batches, because a look at the model takes the whole batch: so an image's
+    g' is right on average). Which member an inner step uses is drawn with the members' weights from a stream
+    of its own, the same for all images and batches, because a pass takes the whole batch: so an image's
     result does not depend on its batch, but another seed of the image changes nothing here.
 
     Each step costs one gradient of the ensemble, `inner_steps` of members at x', and one at x of each member that was
-    drawn; the released code asks anew at x every time, which with random input transforms gives other values.
+    drawn; the released code takes it anew every time, which with random input transforms gives other values.
 
     Args:
         objective: what to maximise; the paper's is `CrossEntropy`.
@@ -51,8 +52,8 @@ class SVRE(IterativeAttack):
         input_transforms: applied in order to what the networks are shown.
         order_seed: of the order of members.
         gradient_transforms: applied to the gradients of the ensemble and of each member, such as
-            `TranslationInvariance`. None that accumulates or remembers: the attack asks several times a step, and the
-            momentum is its own.
+            `TranslationInvariance`. None that accumulates or remembers: the attack takes several gradients per step,
+            and has its own momentum.
         name: name in tables and folders.
 
     Raises:
@@ -102,18 +103,19 @@ class SVRE(IterativeAttack):
             what = f"{type(model).__name__}" if hasattr(model, "forward") else "a function"
             raise ValueError(f"{self.name} needs an ensemble as source (with members, weights and by); {what} has none")
         super().check_model(model)
-        for member in model.members:  # type: ignore[attr-defined]
+        ensemble: Any = model
+        for member in ensemble.members:
             Recorder(member, self.objective.layers)
 
     def order(self, members: int, weights: Sequence[float], step: int) -> list[int]:
-        """Numbers of the members that the inner steps of an outer step ask."""
+        """Numbers of the members that the inner steps of an outer step use."""
         count = 4 * members if self.inner_steps is None else self.inner_steps
         return random.Random(f"{self.order_seed}/{step}").choices(range(members), weights=weights, k=count)
 
     def perturb(self, problem: Problem) -> Tensor:
-        members = list(problem.model.members)  # type: ignore[attr-defined]
-        weights = [float(weight) for weight in problem.model.weights]  # type: ignore[attr-defined]
-        # What the ensemble says of the clean images is not what its members say.
+        source: Any = problem.model
+        members, weights = list(source.members), [float(weight) for weight in source.weights]
+        # The clean logits are those of the ensemble, not of its members.
         alone = [replace(problem, model=model, clean_logits=None) for model in members]
         losses = [self._loss(part) for part in (problem, *alone)]
         ensemble, *single = [self._transformed(problem, loss) for loss in losses]

@@ -1,6 +1,13 @@
 """Objectives: what an attack makes larger, from predictions and labels to one loss per image."""
 
-from lightning_attack.attacks.objectives.base import CosPGD, CrossEntropy, Moment, Objective, SegPGD
+from lightning_attack.attacks.objectives.base import (
+    CosPGD,
+    CrossEntropy,
+    Moment,
+    Objective,
+    SegPGD,
+    WeightedCrossEntropy,
+)
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import BalancedMaskedCrossEntropy, EroSeg, MaskedCrossEntropy
@@ -25,4 +32,5 @@ __all__ = [
     "Switch",
     "TransferablePixels",
     "Tsallis",
+    "WeightedCrossEntropy",
 ]

@@ -74,7 +74,7 @@ class CrossEntropy(Objective):
     right with certainty: the gradient is (softmax(z / T) - onehot(y)) / T.
 
     Args:
-        temperature: T, above 0; 1 is the cross-entropy of every paper but those that say otherwise.
+        temperature: T, above 0; 1 is the usual cross-entropy.
 
     Raises:
         ValueError: temperature is not above 0.

@@ -1,4 +1,4 @@
-"""Objectives that look inside the model, at the outputs of named layers."""
+"""Objectives on features: the outputs of named layers of the model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class RPPGD(Objective):
         L   = (1 - prototypes) L_R + prototypes L_P
 
     L_P is one number per image; here each labelled pixel has it, so that the mean over labelled pixels is L. Regions
-    are advanced once a step, before they are weighed, at its first look at the model; a pixel that this look did not
-    show keeps its region. Regions and predicted classes carry no gradient.
+    are updated once per step, before they are weighed, at its first forward pass; a pixel that this pass did not show
+    keeps its region. Regions and predicted classes carry no gradient.
 
     Decisions where the paper does not bind us: features are coarser than pixels, and each pixel has the feature of the
     place that covers it. Images with fewer than two classes in T have L_P = 0, several layers the mean of their L_P.
@@ -41,7 +41,7 @@ class RPPGD(Objective):
     The paper's own arguments: budget 0.03, steps of 0.01, a random start, 100 steps.
 
     Args:
-        prototypes: share of L_P in [0, 1]; 0.25 in the paper. With 0 no layer is asked for, and input transforms that
+        prototypes: share of L_P in [0, 1]; 0.25 in the paper. With 0 no layer is needed, and input transforms that
             move pixels are allowed.
         layers: whose outputs (B, D, h, w) are the features, see `Recorder`; the paper's layer is not known to us.
 
@@ -80,7 +80,7 @@ class RPPGD(Objective):
         return loss + _on_pixels(share * agreement, prediction)
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
-        """Weight of each pixel's cross-entropy, (B, H, W); advances the regions at a step's first look."""
+        """Weight of each pixel's cross-entropy, (B, H, W); updates the regions at a step's first forward pass."""
         number, twice = moment.step + 1, 2 * moment.steps
         in_t, in_b, in_f = (
             region.to(prediction.logits.dtype) for region in self.regions(prediction, moment, advance=moment.first)
@@ -104,7 +104,7 @@ class FSPGD(Objective):
     """FSPGD: break the likeness between places of the image, then push each place away from what it was.
 
     Source: "FSPGD: Rethinking Black-box Attacks on Semantic Segmentation", 2025, arXiv 2502.01262, and its released
-    code. It looks at no label and at no output of the model, so it cannot be targeted.
+    code. It uses neither labels nor the output of the model, so it cannot be targeted.
 
         F, G  features of the clean and of the adversarial image at N places, each of length 1
         W_ij  = 1 where i != j and F_i . F_j > cosine, else 0

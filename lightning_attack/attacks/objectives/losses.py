@@ -64,7 +64,7 @@ class MaskedSpherical(Objective):
 
 
 class Tsallis(Objective):
-    """TsallisPGD: first the pixels that are right with certainty, in the end the plain cross-entropy.
+    """TsallisPGD: first the pixels that are confidently right, in the end the usual cross-entropy.
 
     Source: "TsallisPGD: Adaptive Gradient Weighting for Adversarial Attacks on Semantic Segmentation", 2026,
     arXiv 2605.03405.

@@ -113,7 +113,7 @@ class EroSeg(WeightedCrossEntropy):
 
     Args:
         tau: confidence in (0, 1] below which pixels are attacked in the first step.
-        growth: how fast that limit goes to 1 per step, 0 or more; it does not look at how many steps there will be.
+        growth: how fast that limit goes to 1 per step, 0 or more; it does not depend on the number of steps.
         foreground: weight of pixels of other classes than the background, 0 or more.
         background: weight of pixels of the background, 0 or more.
         background_class: number of the background's class; None where there is none, as in Cityscapes.
@@ -148,8 +148,8 @@ class EroSeg(WeightedCrossEntropy):
         limit = 1 - (1 - self.tau) * math.exp(-self.growth * moment.step)
         sensitive = prediction.unfooled & (prediction.log_probs.max(1)[0] < math.log(limit))
         # No label is -1.
-        behind = prediction.labels == (-1 if self.background_class is None else self.background_class)
-        return sensitive * two_weights(behind, self.background, self.foreground, prediction.logits.dtype)
+        in_background = prediction.labels == (-1 if self.background_class is None else self.background_class)
+        return sensitive * two_weights(in_background, self.background, self.foreground, prediction.logits.dtype)
 
 
 def _pixels_of_classes(prediction: Prediction) -> Tensor:

@@ -72,7 +72,7 @@ class TransferablePixels(WeightedCrossEntropy):
         threshold: `mean` of K over the image's labelled pixels (default; both re-implementations), `median` (P_H is
             half of the pixels), or a number q in (0, 1): the q-quantile, so that P_H is the share 1-q. K is skewed:
             the mean selects fewer pixels than the median.
-        temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper. K is that of the plain softmax.
+        temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper. K uses the softmax without temperature.
 
     Raises:
         ValueError: an argument is out of range.
@@ -227,7 +227,7 @@ class Staged(Objective):
         return loss
 
     def _stage(self, prediction: Prediction, moment: Moment) -> Tensor:
-        """Number of each image's stage, (B,); decided once a step, at the first look at the model."""
+        """Number of each image's stage, (B,); decided once per step, at its first forward pass."""
         stage = moment.memory.get("stage")
         if stage is None:
             stage = torch.zeros_like(prediction.count)

@@ -68,7 +68,7 @@ def apgd(
     """APGD: PGD that finds its own step sizes and returns the best iterate, see `APGD`.
 
     Source: F. Croce, M. Hein, ICML 2020, arXiv 2003.01690 (there: 100 steps). It takes the keywords of `Ball`, not
-    those of `Settings`: its steps have their own sizes and see the model as it is.
+    those of `Settings`: it finds its own step sizes, and transforms nothing.
 
     Args:
         objective: what to maximise, `CrossEntropy` by default.

@@ -18,7 +18,7 @@ class Ball(TypedDict, total=False):
 
     Args:
         eps: radius of the ball, of [0, 1] pixels, above 0: a number or a fraction. Default `8/255` in L-inf.
-        steps: 1 or more, default 20; each is one forward and one backward pass for each view that the attack looks at.
+        steps: 1 or more, default 20; each takes one forward and one backward pass for each view.
         random_start: start at a random point of the ball instead of the clean image. Default: as the paper does.
         norm: `linf` (default), `l2`, or a `Norm`, which then brings its own radius.
         name: name in tables and folders. Default: the preset's.
@@ -37,8 +37,8 @@ class Settings(Ball, total=False):
     Args:
         step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
-            Presets that look ahead by it (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer steps they
-            look far outside of the ball.
+            Presets that take gradients one step ahead (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer
+            steps these points lie far outside of the ball.
         input_transforms: further techniques, applied before those that the preset's name stands for.
         gradient_transforms: likewise.
     """
@@ -69,7 +69,7 @@ def build(
         inputs: its own input transforms, after the caller's.
         gradients: its own gradient transforms, after the caller's.
         kind: the class of the attack.
-        looks_ahead: whether it asks for gradients at distances of `step_size`.
+        looks_ahead: whether it takes gradients at a distance of `step_size`.
         own: further arguments of that class.
     """
     check_known(preset, settings, Settings)

@@ -178,7 +178,7 @@ def block_shuffle(
     """Block shuffle: momentum over copies cut into blocks that change places, see `BlockShuffle`.
 
     Source: K. Wang et al., "Boosting Adversarial Transferability by Block Shuffle and Rotation", CVPR 2024,
-    arXiv 2308.10299; without its rotation. There 20 copies; here 1, since it is asked anew at every step.
+    arXiv 2308.10299; without its rotation. There 20 copies; here 1, since they are drawn anew at every step.
     """
     shuffle = BlockShuffle(blocks, copies, undo)
     return build("block_shuffle", CrossEntropy(), settings, inputs=[shuffle], gradients=momentum(decay))

@@ -38,7 +38,7 @@ class Peer(Attack):
 
     Images go one by one, and all global random generators are set from the image's own seed and put back afterwards:
     the result does not depend on the batch. Outside of the region the network is shown the clean image, so that no
-    gradient comes from there. Values outside of [0, 1] are clipped; that the budget is kept is the peer's business.
+    gradient comes from there. Values outside of [0, 1] are clipped; that the budget is kept is left to torchattacks.
     Nothing is logged.
 
     Args:
@@ -124,7 +124,7 @@ class _Adapter(nn.Module):
 
 
 def _find(attack: str) -> type:
-    """The class that is meant."""
+    """The class of torchattacks with this name."""
     package, _, kind = attack.rpartition(".")
     if package != PACKAGE:
         raise ValueError(f"attack='{attack}': must be {PACKAGE}. and the name of a class, such as {PACKAGE}.PGD")
@@ -146,7 +146,7 @@ def _find(attack: str) -> type:
 
 
 def _build(kind: type, attack: str, model: nn.Module, settings: Mapping[str, Any]) -> Any:
-    """The peer's attack, or an error that says what it takes."""
+    """The attack of torchattacks, or an error that names the settings it takes."""
     signature = inspect.signature(kind)
     try:
         if "model" in settings:
@@ -162,13 +162,13 @@ def _build(kind: type, attack: str, model: nn.Module, settings: Mapping[str, Any
 
 
 def _number(name: str, value: Any) -> Any:
-    """Fractions such as `8/255` as numbers, everything else as it is."""
+    """Fractions such as `8/255` as numbers, everything else unchanged."""
     return parse_pixels(value, name) if isinstance(value, str) and "/" in value else value
 
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """All global generators set to a seed for a while: torch's, Python's and numpy's, for the attacks use all three."""
+    """Seed the global generators of torch, Python and numpy for a `with` block: torchattacks uses all three."""
     numpy = importlib.import_module("numpy")
     states = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

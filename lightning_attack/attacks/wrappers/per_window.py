@@ -35,7 +35,7 @@ class PerWindow(Wrapper):
         windows: the windows; those of the model, so that it sees what was attacked.
 
     Raises:
-        ValueError: the attack has another norm, or looks for the smallest one.
+        ValueError: the attack has another norm, or seeks the smallest change.
 
     Example:
         >>> from lightning_attack.attacks import fgsm

@@ -17,12 +17,12 @@ from lightning_attack.attacks.wrappers.base import Wrapper
 class UntilFooled(Wrapper):
     """Runs an attack, and takes images out of the batch once no labelled pixel of theirs is predicted right any more.
 
-    For objectives that look at such pixels only (`MaskedCrossEntropy`, `FoolAllPixels(gamma=0)`, ...) without input
-    transforms the result is that of the attack itself, in less time: from then on their gradient is zero. Any other
-    attack would have gone on, and ends early here: its images fool their source, but often transfer less.
+    For objectives that use only pixels which are still right (`MaskedCrossEntropy`, `FoolAllPixels(gamma=0)`, ...)
+    without input transforms the result is that of the attack itself, in less time: from then on their gradient is zero.
+    Any other attack would have gone on, and ends early here: its images fool their source, but often transfer less.
 
-    Which images are done is asked once a step, which waits for the device. The figures of an image that left stay
-    those of its last step.
+    Which images are done is decided once per step, which waits for the device. The figures of an image that has left
+    stay those of its last step.
 
     Args:
         attack: one on the common loop that does not mix images, without gradient transforms, which remember all images
@@ -30,7 +30,7 @@ class UntilFooled(Wrapper):
 
     Raises:
         ValueError: the attack is none of these; at the first use, the model is an ensemble by
-            loss, of which each member would have a say of its own.
+            loss, whose members have predictions of their own.
 
     Example:
         >>> from lightning_attack.attacks import masked_pgd

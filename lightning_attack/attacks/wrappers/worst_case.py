@@ -49,7 +49,7 @@ class WorstCase(Wrapper):
         name: name in tables and folders.
 
     Raises:
-        ValueError: no attacks, an attack without a norm (such as one that looks for the smallest norm), different norms
+        ValueError: no attacks, an attack without a norm (such as one that seeks the smallest norm), different norms
             or radii, or an unknown `by`.
 
     Example:
