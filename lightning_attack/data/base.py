@@ -66,6 +66,12 @@ class SegmentationDataset(Dataset[Scene], ABC):
         """Raise `DataError` if the masks, all of which were read now, cannot be what this data set takes them for."""
 
 
+def values_in(mask: np.ndarray) -> np.ndarray:
+    """The values that occur in a label map, in order."""
+    # Counting is much faster than sorting the two million pixels of a street scene.
+    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if mask.dtype == np.uint8 else np.unique(mask)
+
+
 def check_mask_size(mask: np.ndarray, image: np.ndarray, name: str) -> None:
     """Raise `DataError` if a mask does not have the size of its photo."""
     if mask.shape != image.shape[:2]:
@@ -91,7 +97,7 @@ def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int | None, nam
     check_mask_size(mask, image, name)
     if num_classes is None:
         return
-    foreign = np.setdiff1d(np.unique(mask), [*range(num_classes), IGNORE_INDEX])
+    foreign = np.setdiff1d(values_in(mask), [*range(num_classes), IGNORE_INDEX])
     if foreign.size:
         several = len(foreign) > 1
         raise DataError(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError, Scene, check_mask_size
+from lightning_attack.data.base import DataError, Scene, check_mask_size, values_in
 from lightning_attack.data.files import colours_refused, open_mask
 from lightning_attack.data.labelled import (
     LabelledFiles,
@@ -105,7 +105,7 @@ class Cityscapes(LabelledFiles):
                 return by_colour
         if of_train_ids:
             return relabel(file.values, classes, mask, "Cityscapes' train ids, 0..18 (and 255 = ignore)")
-        self._label_ids |= np.bincount(file.values.ravel(), minlength=256) > 0
+        self._label_ids[values_in(file.values)] = True
         return relabel(file.values, classes, mask, "Cityscapes' label ids, 0..33 (and 255, the licence plate)")
 
     def check_labels(self) -> None:

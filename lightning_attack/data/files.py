@@ -84,9 +84,7 @@ def open_mask(path: Path) -> MaskFile:
         values = np.array(image, dtype=np.uint8)
         if raw in _GREY_STEPS:
             values //= _GREY_STEPS[raw]
-        palette = None
-        if mode == "P":
-            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        palette = _palette(image) if mode == "P" else None
         if mode == "RGBA":
             if values[..., 3].min() < 255:
                 raise DataError(f"mask '{path}' has transparent pixels; save it without an alpha channel")
@@ -112,6 +110,12 @@ def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{kind} '{path}' cannot be read ({error})") from error
+
+
+def _palette(image: Image.Image) -> np.ndarray:
+    if image.palette is not None and image.palette.mode == "RGB":  # without a list of 768 numbers
+        return np.frombuffer(image.palette.tobytes(), np.uint8).reshape(-1, 3)
+    return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError, Scene, SegmentationDataset
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, values_in
 from lightning_attack.data.files import read_mask, read_photo
 from lightning_attack.data.listing import existing, find_files, is_clutter
 
@@ -74,9 +74,7 @@ def relabel(values: np.ndarray, classes: Mapping[int, int], mask: Path, meaning:
     """
     table = np.full(256, IGNORE_INDEX, np.uint8)
     table[list(classes)] = list(classes.values())
-    known = np.isin(np.arange(256), list(classes))
-    # Counting is much faster than sorting the two million pixels of a street scene.
-    foreign = np.flatnonzero((np.bincount(values.ravel(), minlength=256) > 0) & ~known)
+    foreign = np.setdiff1d(values_in(values), list(classes))
     if foreign.size:
         several = "s" if len(foreign) > 1 else ""
         raise DataError(

@@ -91,7 +91,7 @@ def normalised(name: str) -> str:
 
 def existing(path: Path) -> Path:
     """The path, or the same file name with its accents in another form where only that exists."""
-    if path.exists() or str(path).isascii():
+    if str(path).isascii() or path.exists():
         return path
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
     # Folders may be written in one form and files in the other.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError
+from lightning_attack.data.base import DataError, values_in
 from lightning_attack.data.files import colours_refused, open_mask
 from lightning_attack.data.palette_masks import PaletteMasks
 from lightning_attack.data.palettes import Palette, colour_map
@@ -90,8 +90,7 @@ class MaskReader:
             else:
                 self._palettes.consistent(mask, path)
         if self._known is not None:
-            found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-            foreign = [int(value) for value in found if value not in self._known]
+            foreign = [int(value) for value in values_in(values) if value not in self._known]
             if foreign:
                 raise DataError(
                     f"mask '{path}' holds the value{'s' * (len(foreign) > 1)} {', '.join(map(str, foreign[:5]))}"

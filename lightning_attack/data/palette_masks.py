@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError
+from lightning_attack.data.base import DataError, values_in
 from lightning_attack.data.files import MaskFile
 from lightning_attack.data.notices import Notices
 from lightning_attack.data.palettes import CITYSCAPES_MAP, VOC_MAP, Colour, ColourMap
@@ -127,7 +127,7 @@ def _palette(mask: MaskFile) -> np.ndarray:
 
 
 def _used(mask: MaskFile) -> list[int]:
-    return [int(index) for index in np.flatnonzero(np.bincount(mask.values.ravel(), minlength=256))]
+    return [int(index) for index in values_in(mask.values)]
 
 
 def _colour(mask: MaskFile, index: int) -> Colour:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, values_in
 from lightning_attack.data.notices import warn
 
 
@@ -29,7 +29,7 @@ class Survey:
         if scene.mask is None:
             return
         self._masks += 1
-        self._labels |= np.bincount(scene.mask.ravel(), minlength=256) > 0
+        self._labels[values_in(np.asarray(scene.mask, np.uint8))] = True
         if not self._solid and not self._labels[1:IGNORE_INDEX].any():
             self._solid = _has_solid(scene.mask)
 

@@ -12,7 +12,7 @@ from lightning_attack.data.files import colours_refused, open_mask, read_photo
 from lightning_attack.data.labelled import check_split
 from lightning_attack.data.listing import is_clutter
 from lightning_attack.data.palette_masks import PaletteMasks
-from lightning_attack.data.palettes import VOC_MAP
+from lightning_attack.data.palettes import VOC_MAP, voc_colour
 from lightning_attack.data.split_lists import listed, read_split
 
 VOC_CLASSES = (
@@ -20,6 +20,8 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 _OWN_NUMBERS = {number: (number,) for number in range(len(VOC_CLASSES))}
+
+_OWN_PALETTE = np.array([voc_colour(number) for number in range(len(VOC_CLASSES))], np.uint8)
 
 
 class VOCSegmentation(SegmentationDataset):
@@ -78,7 +80,7 @@ class VOCSegmentation(SegmentationDataset):
         if mask.values.ndim == 3:
             raise colours_refused(path, mask.mode)
         by_colour = None
-        if mask.palette is not None:
+        if mask.palette is not None and not np.array_equal(mask.palette[: len(VOC_CLASSES)], _OWN_PALETTE):
             by_colour = self._palettes.by_colour(mask, path, VOC_MAP, _OWN_NUMBERS)
         return mask.values if by_colour is None else by_colour
 
