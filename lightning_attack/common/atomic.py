@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,16 @@ def complete(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # With the suffix at its end, by which some writers choose the format.
-    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")
+    unfinished = path.with_name(f".{os.getpid()}.unfinished.{_short(path)}")
     try:
         yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _short(path: Path, limit: int = 200) -> str:
+    """The file's name; a hash of it where the longer name of the unfinished file could be too long for file systems."""
+    if len(os.fsencode(path.name)) <= limit:
+        return path.name
+    return hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest() + path.suffix[-20:]

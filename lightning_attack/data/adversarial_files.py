@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_attack.data.arrays import ARRAY_SUFFIXES, ArrayFile
 from lightning_attack.data.base import DataError
 from lightning_attack.data.files import PHOTO_SUFFIXES, read_photo
+from lightning_attack.data.listing import find_files, has_suffix, normalised
 
 
 class MissingError(DataError):
@@ -55,12 +56,12 @@ class Gallery:
             raise DataError(
                 f"data.adversarial_root: no folder '{root}', and no file with all images ({', '.join(ARRAY_SUFFIXES)})"
             )
-        for path in sorted(self.root.rglob("*")):
-            if path.suffix.lower() in (*PHOTO_SUFFIXES, *ARRAY_SUFFIXES) and not path.name.startswith("."):
-                name = path.relative_to(self.root).with_suffix("").as_posix()
-                if name in self._files:
-                    raise DataError(f"'{self._files[name]}' and '{path}' are both for the photo '{name}'; remove one")
-                self._files[name] = path
+        suffixes = (*PHOTO_SUFFIXES, *ARRAY_SUFFIXES)
+        for path in find_files(self.root, has_suffix(suffixes), expected=", ".join(suffixes)):
+            name = normalised(path.relative_to(self.root).with_suffix("").as_posix())
+            if name in self._files:
+                raise DataError(f"'{self._files[name]}' and '{path}' are both for the photo '{name}'; remove one")
+            self._files[name] = path
 
     def picture(self, name: str, index: int, order: Sequence[int], total: int) -> Picture:
         """The image of a photo.
@@ -77,9 +78,9 @@ class Gallery:
         """
         if self._all is not None:
             return self._of_all(self._all, name, index, order, total)
-        if name not in self._files:
+        if normalised(name) not in self._files:
             raise MissingError(name, self.root)
-        path = self._files[name]
+        path = self._files[normalised(name)]
         if path.suffix.lower() in ARRAY_SUFFIXES:
             arrays = ArrayFile(path)
             key = _images_key(arrays, dimensions=(3, 4))

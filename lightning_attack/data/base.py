@@ -49,6 +49,12 @@ class SegmentationDataset(Dataset[Scene], ABC):
     classes: tuple[str, ...] | None = None
     """Class names in the order of the labels; None where the data set has no labels."""
 
+    labels_settled: bool = False
+    """Whether it is certain what the values of masks mean, so that they are not suspected of meaning something else."""
+
+    drawn: bool = False
+    """Whether scenes are computed and not read, so that none can be damaged: training does not look at them first."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of scenes."""
@@ -57,6 +63,15 @@ class SegmentationDataset(Dataset[Scene], ABC):
     def __getitem__(self, index: int) -> Scene:
         """Read or draw scene `index`. Raises `DataError` where it cannot."""
 
+    def check_labels(self) -> None:
+        """Raise `DataError` if the masks, all of which were read now, cannot be what this data set takes them for."""
+
+
+def values_in(mask: np.ndarray) -> np.ndarray:
+    """The values that occur in a label map, in order."""
+    # Counting is much faster than sorting the two million pixels of a street scene.
+    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if mask.dtype == np.uint8 else np.unique(mask)
+
 
 def check_mask_size(mask: np.ndarray, image: np.ndarray, name: str) -> None:
     """Raise `DataError` if a mask does not have the size of its photo."""
@@ -64,6 +79,7 @@ def check_mask_size(mask: np.ndarray, image: np.ndarray, name: str) -> None:
         raise DataError(
             f"mask of '{name}' is {mask.shape[0]}x{mask.shape[1]}, but its photo is {image.shape[0]}x{image.shape[1]} "
             "(height x width); both must have the same size"
+            + (", and one is not turned by the EXIF orientation of the other" * (mask.shape == image.shape[1::-1]))
         )
 
 
@@ -82,10 +98,20 @@ def check_mask(mask: np.ndarray, image: np.ndarray, num_classes: int | None, nam
     check_mask_size(mask, image, name)
     if num_classes is None:
         return
-    foreign = np.setdiff1d(np.unique(mask), [*range(num_classes), IGNORE_INDEX])
+    foreign = np.setdiff1d(values_in(mask), [*range(num_classes), IGNORE_INDEX])
     if foreign.size:
         several = len(foreign) > 1
         raise DataError(
-            f"mask of '{name}' holds the class{'es' if several else ''} {', '.join(map(str, foreign))}, "
-            f"but the classes are 0..{num_classes - 1} (and {IGNORE_INDEX} = ignore)"
+            f"mask of '{name}' holds the class{'es' if several else ''} {', '.join(map(str, foreign[:5]))}"
+            f"{', ...' if len(foreign) > 5 else ''}, but the classes are 0..{num_classes - 1} (and {IGNORE_INDEX} = "
+            f"ignore){_likely(foreign, num_classes)}"
         )
+
+
+def _likely(foreign: np.ndarray, num_classes: int) -> str:
+    """What masks with such foreign values often are."""
+    if foreign.tolist() == [num_classes]:
+        return "; do the masks count classes from 1, with 0 for unlabelled? ImageFolder reads them with label_offset: 1"
+    if len(foreign) > 20 and foreign[-1] > 200:
+        return "; was the mask saved as JPEG, or resized with smoothing?"
+    return ""

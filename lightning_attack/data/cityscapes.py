@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import Scene, check_mask_size
+from lightning_attack.data.base import DataError, Scene, check_mask_size, values_in
+from lightning_attack.data.files import colours_refused, open_mask
 from lightning_attack.data.labelled import (
     LabelledFiles,
     check_split,
@@ -16,8 +17,10 @@ from lightning_attack.data.labelled import (
     find_photos,
     folders,
     pair,
-    read_labels,
+    relabel,
 )
+from lightning_attack.data.palette_masks import PaletteMasks
+from lightning_attack.data.palettes import CITYSCAPES_MAP
 from lightning_attack.data.transforms import Fit
 
 LABEL_IDS = {
@@ -32,6 +35,7 @@ FROM_LABEL_IDS = (
     dict.fromkeys([*range(34), 255], IGNORE_INDEX)
     | {label: train_id for train_id, label in enumerate(LABEL_IDS.values())}
 )
+_POLE_GROUP = 18
 FROM_TRAIN_IDS = {train_id: train_id for train_id in range(len(LABEL_IDS))} | {255: IGNORE_INDEX}
 
 _PHOTO, _LABELS, _TRAIN = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
@@ -73,6 +77,8 @@ class Cityscapes(LabelledFiles):
         self.root, self.split, self.scale = root, split, scale
         found = find_photos(photos / split, f"*/*{_PHOTO}")
         named = ((f"{photo.parent.name}/{photo.name.removesuffix(_PHOTO)}", photo) for photo in found)
+        self._palettes = PaletteMasks()
+        self._label_ids = np.zeros(256, bool)  # those that occurred in masks of label ids
         super().__init__(pair(named, self._mask))
 
     def __getitem__(self, index: int) -> Scene:
@@ -85,9 +91,33 @@ class Cityscapes(LabelledFiles):
         return Scene(image.permute(1, 2, 0).numpy(), fit.mask(torch.from_numpy(scene.mask)).numpy(), scene.name)
 
     def labels(self, mask: Path) -> np.ndarray:
-        if mask.name.endswith(_TRAIN):
-            return read_labels(mask, FROM_TRAIN_IDS, "Cityscapes' train ids, 0..18 (and 255 = ignore)")
-        return read_labels(mask, FROM_LABEL_IDS, "Cityscapes' label ids, 0..33 (and 255, the licence plate)")
+        file = open_mask(mask)
+        if file.values.ndim == 3:
+            raise colours_refused(mask, file.mode)
+        of_train_ids = mask.name.endswith(_TRAIN)
+        classes = FROM_TRAIN_IDS if of_train_ids else FROM_LABEL_IDS
+        if file.palette is not None:
+            shown = {label: {number} for label, number in classes.items()}
+            if not of_train_ids:
+                shown[_POLE_GROUP].add(FROM_LABEL_IDS[LABEL_IDS["pole"]])  # it has the colour of poles
+            by_colour = self._palettes.by_colour(file, mask, CITYSCAPES_MAP, shown)
+            if by_colour is not None:
+                return by_colour
+        if of_train_ids:
+            return relabel(file.values, classes, mask, "Cityscapes' train ids, 0..18 (and 255 = ignore)")
+        self._label_ids[values_in(file.values)] = True
+        return relabel(file.values, classes, mask, "Cityscapes' label ids, 0..33 (and 255, the licence plate)")
+
+    def check_labels(self) -> None:
+        """Raise `DataError` if all masks of label ids look like train ids: no vegetation, no sky, no cars."""
+        ids = np.flatnonzero(self._label_ids)
+        highest = max((int(label) for label in ids if label != IGNORE_INDEX), default=0)
+        # The masks of `test` hold 0..3 only, what no class is.
+        if 3 < highest < len(LABEL_IDS):
+            raise DataError(
+                f"the masks *{_LABELS} hold no label above {highest} (and 255), as masks of train ids do; label ids go "
+                f"to 33. If these are train ids, name them *{_TRAIN}"
+            )
 
     def _mask(self, name: str) -> Path:
         labels, train = self._masks / f"{name}{_LABELS}", self._masks / f"{name}{_TRAIN}"

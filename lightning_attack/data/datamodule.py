@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_attack.common.labels import IGNORE_INDEX
@@ -15,6 +16,7 @@ from lightning_attack.data.adversarial_files import Gallery, MissingError
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size
+from lightning_attack.data.survey import Survey, survey_all
 from lightning_attack.data.transforms import Fit
 
 
@@ -141,7 +143,7 @@ class SegmentationDataModule(LightningDataModule):
         lenient = Lenient(Subset(scenes, chosen), chosen)
         return {index: lenient[number].get("digest") for number, index in enumerate(chosen)}
 
-    def scenes(self) -> Subset[Item]:
+    def scenes(self, survey: Survey | None = None) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
         indices = self.indices()
@@ -150,7 +152,13 @@ class SegmentationDataModule(LightningDataModule):
         if self._gallery is not None:
             adversaries = Adversaries(self._gallery, self.fit, indices, len(dataset), self.adversarial_eps)
         tensors = SceneTensors(
-            dataset, self.fit, self.target_masks, self.region_masks, partners=partners, adversaries=adversaries
+            dataset,
+            self.fit,
+            self.target_masks,
+            self.region_masks,
+            partners=partners,
+            adversaries=adversaries,
+            survey=survey,
         )
         return Subset(tensors, indices)
 
@@ -165,7 +173,8 @@ class SegmentationDataModule(LightningDataModule):
                 instead), photos of a batch differ in size, or a wanted class is unknown to the networks.
         """
         indices = self.indices()
-        scenes, sizes = self._scenes(indices), set()
+        survey = Survey()
+        scenes, sizes = self._scenes(indices, survey), set()
         unpaired: list[MissingError | BudgetError] = []
         for number in range(len(indices)):
             try:
@@ -185,23 +194,31 @@ class SegmentationDataModule(LightningDataModule):
                     )
         if unpaired and self._gallery is not None:
             raise together(unpaired, self._gallery, len(indices))
+        survey.finish(_given(self.dataset, "dataset", "predict"), "data.dataset")
         if self.batch_size > 1:
             one_size(sizes)
 
     def check_training(self, num_classes: int) -> None:
-        """Raise `DataError` if `train` or `val` have no labels, or other classes than the network."""
+        """Read every photo to learn from and for validation once, with the same care as `check` does.
+
+        Raises:
+            DataError: a photo or mask cannot be used, or the photos have no labels or other classes than the network.
+        """
         for key, dataset in (("train", self.train), ("val", self.val)):
             if dataset is not None and len(dataset.classes or ()) != num_classes:
                 raise DataError(
                     f"data.{key} has {len(dataset.classes) if dataset.classes else 'no'} classes, the network has "
                     f"{num_classes}; training needs labels of the network's classes"
                 )
+        for key, dataset in (("train", self.train), ("val", self.val)):
+            if dataset is not None and not dataset.drawn and getattr(rank_zero_only, "rank", 0) == 0:
+                survey_all(dataset, f"data.{key}")
 
     def predict_dataloader(self) -> DataLoader[Item]:
         return self._shared(self._scenes([index for index in self.indices() if index not in self._finished]))
 
-    def _scenes(self, indices: list[int]) -> Dataset[Item]:
-        scenes = Subset(self.scenes().dataset, indices)
+    def _scenes(self, indices: list[int], survey: Survey | None = None) -> Dataset[Item]:
+        scenes = Subset(self.scenes(survey).dataset, indices)
         return Lenient(scenes, indices) if self.on_error == "skip" else scenes
 
     def train_dataloader(self) -> DataLoader[Item]:

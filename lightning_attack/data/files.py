@@ -2,48 +2,144 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from lightning_attack.data.base import DataError
+from lightning_attack.data.deep_photos import read_deep
+from lightning_attack.data.listing import existing
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe")
+_ORIENTATION = 0x0112
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""By what Pillow multiplies grey values of 2 and 4 bits, so that the largest becomes 255."""
 
 
-def read_photo(path: Path) -> np.ndarray:
-    """A photo as (H, W, 3) uint8; grey, palette and CMYK photos are converted to RGB.
+class MaskFile(NamedTuple):
+    """What a file with a label map holds, as it lies there."""
+
+    values: np.ndarray
+    """(H, W) uint8: grey values or palette indices; or (H, W, 3) uint8: colours."""
+    palette: np.ndarray | None = None
+    """(N, 3) uint8: the colour of each index, where the values are indices."""
+    mode: str = "L"
+    """Pillow's name of the form."""
+
+
+def read_photo(path: Path, white_level: int | None = None) -> np.ndarray:
+    """A photo as (H, W, 3) uint8, upright as its EXIF orientation says.
+
+    Grey, palette and CMYK photos are converted to RGB; 16 bits per colour are scaled to 8 and rounded.
+
+    Args:
+        path: the file.
+        white_level: value of white in photos of 16 bits, such as 4095 for a camera's 12; None: 65535, and photos that
+            are so dark by it that something else must be meant are refused.
 
     Raises:
-        DataError: the file is missing, no image, or truncated.
+        DataError: the file is missing, no image, or truncated, or has colours of a form that would be cut.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                raise DataError(f"photo '{path}' has more than 8 bits per colour (mode {image.mode}); save it with 8")
-            return np.array(image.convert("RGB"))
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"photo '{path}' cannot be read ({error})") from error
+    with _opened(path, "photo") as image:
+        raw = _raw_mode(image)
+        if image.mode[0] in "IF" or re.match("(RGB|LA|CMYK)[AXa]*;16", raw):
+            if image.mode[0] == "F" or image.mode == "I":
+                raise DataError(f"photo '{path}' has more than 16 bits per colour (mode {image.mode}); save it with 8")
+            return _upright(read_deep(image, path, white_level), image)
+        pixels = np.array(image.convert("RGB"))
+        return _upright(pixels, image)
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A label map as (H, W) uint8: the values of a greyscale PNG, the indices of a palette PNG.
+    """A label map as (H, W) uint8: the values of a greyscale file, the indices of a palette file.
 
     Raises:
         DataError: the file is missing, no image, truncated, or a colour image.
     """
+    mask = open_mask(path)
+    if mask.values.ndim == 3:
+        raise colours_refused(path, mask.mode)
+    return mask.values
+
+
+def open_mask(path: Path) -> MaskFile:
+    """A label map as it lies in its file, upright by its EXIF orientation: class numbers of 1 to 8 bits, or colours.
+
+    Raises:
+        DataError: the file is missing, no image, truncated, or of another form.
+    """
+    with _opened(path, "mask") as image:
+        mode, raw = image.mode, _raw_mode(image)
+        if mode not in ("L", "P", "1", "RGB", "RGBA") or ";16" in raw:
+            raise colours_refused(path, f"{mode} of 16 bits" if ";16" in raw and mode[0] != "I" else mode)
+        if mode in ("L", "1") and re.search(r";\d?I", raw):
+            raise DataError(
+                f"mask '{path}' is a TIFF in which 0 is white, so its numbers are ambiguous; save it as PNG"
+            )
+        values = np.array(image, dtype=np.uint8)
+        if raw in _GREY_STEPS:
+            values //= _GREY_STEPS[raw]
+        palette = _palette(image) if mode == "P" else None
+        if mode == "RGBA":
+            if values[..., 3].min() < 255:
+                raise DataError(f"mask '{path}' has transparent pixels; save it without an alpha channel")
+            values = np.ascontiguousarray(values[..., :3])
+        return MaskFile(_upright(values, image), palette, mode)
+
+
+def colours_refused(path: Path, mode: str) -> DataError:
+    """The error for a mask that holds colours where class numbers are expected."""
+    return DataError(
+        f"mask '{path}' has mode {mode}; expected one class number per pixel (8-bit greyscale or palette PNG), not "
+        "colours (ImageFolder reads masks of colours with the setting palette)"
+    )
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
+    """An image file, with every error of its reading as a `DataError` that names it."""
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise DataError(
-                    f"mask '{path}' has mode {image.mode}; expected one class number per pixel "
-                    "(8-bit greyscale or palette PNG), not colours"
-                )
-            return np.array(image, dtype=np.uint8)
+        with Image.open(existing(path)) as image:
+            yield image
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"mask '{path}' cannot be read ({error})") from error
+        raise DataError(f"{kind} '{path}' cannot be read ({error})") from error
+
+
+def _palette(image: Image.Image) -> np.ndarray:
+    if image.palette is not None and image.palette.mode == "RGB":  # without a list of 768 numbers
+        return np.frombuffer(image.palette.tobytes(), np.uint8).reshape(-1, 3)
+    return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """The form of the values in the file, such as `L;4`, where Pillow's mode is that of the values in memory."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return image.mode
+    arguments = tiles[0][3]
+    raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else None
+    return raw if isinstance(raw, str) else image.mode
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Pixels of a loaded image turned as its EXIF says. (What Pillow has turned itself, it no longer says.)"""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # a damaged EXIF makes Pillow raise nearly anything
+        raise ValueError(f"its EXIF is damaged: {type(error).__name__}: {error}") from error
+    if orientation not in range(2, 9):
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError, Scene, SegmentationDataset
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, values_in
 from lightning_attack.data.files import read_mask, read_photo
+from lightning_attack.data.listing import existing, find_files, is_clutter
 
 
 class Pair(NamedTuple):
@@ -28,6 +29,8 @@ class LabelledFiles(SegmentationDataset):
     Args:
         pairs: the files in the order of the scenes; `pair` makes them.
     """
+
+    labels_settled = True
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = list(pairs)
@@ -71,9 +74,7 @@ def relabel(values: np.ndarray, classes: Mapping[int, int], mask: Path, meaning:
     """
     table = np.full(256, IGNORE_INDEX, np.uint8)
     table[list(classes)] = list(classes.values())
-    known = np.isin(np.arange(256), list(classes))
-    # Counting is much faster than sorting the two million pixels of a street scene.
-    foreign = np.flatnonzero((np.bincount(values.ravel(), minlength=256) > 0) & ~known)
+    foreign = np.setdiff1d(values_in(values), list(classes))
     if foreign.size:
         several = "s" if len(foreign) > 1 else ""
         raise DataError(
@@ -83,33 +84,46 @@ def relabel(values: np.ndarray, classes: Mapping[int, int], mask: Path, meaning:
     return table[values]
 
 
-def pair(photos: Iterable[tuple[str, Path]], mask: Callable[[str], Path]) -> list[Pair]:
+def pair(
+    photos: Iterable[tuple[str, Path]], mask: Callable[[str], Path], where: Callable[[str], str] | None = None
+) -> list[Pair]:
     """Pair photos with their label maps.
 
     Args:
         photos: name and file of each photo.
         mask: the file in which a scene's label map should be.
+        where: where a scene is listed, for the message.
 
     Raises:
         DataError: some photos have no label map, so that a broken download is found before the run.
     """
     pairs = [Pair(name, photo, mask(name)) for name, photo in photos]
-    missing = [one for one in pairs if not one.mask.is_file()]
+    missing = [one for one in pairs if not existing(one.mask).is_file()]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(pairs)} photos have no mask; the first is '{missing[0].photo}', whose mask should "
             f"be '{missing[0].mask}'; unpack the masks again, or take the photos away"
+            + ("" if where is None else f" ({where(missing[0].name)})")
         )
     return pairs
 
 
 def find_photos(folder: Path, pattern: str) -> list[Path]:
-    """The photos below a folder in the order of their paths.
+    """The photos below a folder in the order of their paths, as `find_files` finds them.
+
+    Args:
+        folder: where they lie.
+        pattern: their paths below it, such as `*/*.jpg`.
 
     Raises:
         DataError: there are none.
     """
-    found = sorted(folder.glob(pattern))
+
+    def wanted(path: Path) -> bool:
+        below = path.relative_to(folder)
+        return below.match(pattern) and len(below.parts) == pattern.count("/") + 1
+
+    found = find_files(folder, wanted, expected=pattern) if folder.is_dir() else []
     if not found:
         raise DataError(f"no photos '{folder}/{pattern}'; unpack the photos again, or choose another split")
     return found
@@ -147,4 +161,6 @@ def check_split(split: str, known: Iterable[str], place: Path, remedy: str = "")
 
 def folders(place: Path) -> list[str]:
     """Names of the folders in a folder."""
-    return [entry.name for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
+    if not place.is_dir():
+        return []
+    return [entry.name for entry in place.iterdir() if entry.is_dir() and not is_clutter(entry.name)]

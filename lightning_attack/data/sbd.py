@@ -10,6 +10,8 @@ from scipy.io import loadmat
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset
 from lightning_attack.data.labelled import LabelledFiles, check_split, no_tree, pair, relabel
+from lightning_attack.data.listing import is_clutter
+from lightning_attack.data.split_lists import listed, read_split
 from lightning_attack.data.voc import VOC_CLASSES, VOCSegmentation
 
 FROM_VALUES = {value: value for value in range(len(VOC_CLASSES))} | {255: IGNORE_INDEX}
@@ -43,11 +45,17 @@ class SBDSegmentation(LabelledFiles):
                 "semantic_contours, unpack it and give its folder benchmark_RELEASE as root"
             )
             raise no_tree(f"no SBD in '{root}': no folders 'img' and 'cls' there", root, tree, remedy)
-        check_split(split, (file.stem for file in folder.glob("*.txt")), folder)
+        known = (file.stem for file in folder.glob("*.txt") if not is_clutter(file.name))
+        check_split(split, known, folder)
         self.root, self.split = root, split
-        self.names = (folder / f"{split}.txt").read_text().split()
+        self._list = read_split(folder / f"{split}.txt")
+        self.names = self._list.names
         photos = ((name, folder / "img" / f"{name}.jpg") for name in self.names)
-        super().__init__(pair(photos, lambda name: folder / "cls" / f"{name}.mat"))
+        super().__init__(pair(photos, lambda name: folder / "cls" / f"{name}.mat", self._list.where))
+
+    def __getitem__(self, index: int) -> Scene:
+        with listed(self._list, self.names[index]):
+            return super().__getitem__(index)
 
     def labels(self, mask: Path) -> np.ndarray:
         meaning = f"the classes 0..{len(VOC_CLASSES) - 1} (and {IGNORE_INDEX} = ignore)"
@@ -72,6 +80,7 @@ class TrainAug(SegmentationDataset):
     """
 
     classes = VOC_CLASSES
+    labels_settled = True
 
     def __init__(self, voc: str, sbd: str) -> None:
         first = VOCSegmentation(voc, "train")

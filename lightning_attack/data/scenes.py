@@ -15,6 +15,7 @@ from lightning_attack.data.adversarial import Adversaries
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, check_mask_size
 from lightning_attack.data.files import read_mask
+from lightning_attack.data.survey import Survey
 from lightning_attack.data.transforms import Fit
 
 Item = dict[str, Any]
@@ -37,6 +38,7 @@ class SceneTensors(Dataset[Item]):
         augment: random geometry and colours instead of `fit`, for photos to learn from.
         adversaries: the adversarial image of each photo, made elsewhere.
         partners: adds the item `partners` (P, 3, H, W): other photos of the data set, brought to the size of this one.
+        survey: sees each scene as it is read.
 
     Raises:
         DataError: photo or mask cannot be used.
@@ -51,9 +53,10 @@ class SceneTensors(Dataset[Item]):
         augment: Augment | None = None,
         partners: Partners | None = None,
         adversaries: Adversaries | None = None,
+        survey: Survey | None = None,
     ) -> None:
         self.dataset, self.fit, self.augment, self.partners = dataset, fit, augment, partners
-        self.adversaries = adversaries
+        self.adversaries, self.survey = adversaries, survey
         self.target_masks, self.region_masks = target_masks, region_masks
 
     def __len__(self) -> int:
@@ -63,6 +66,8 @@ class SceneTensors(Dataset[Item]):
         scene = self.dataset[index]
         _check_name(scene.name)
         self.check(scene)
+        if self.survey is not None:
+            self.survey.see(scene, index)
         image = photo = torch.from_numpy(scene.image).permute(2, 0, 1)
         mask = None if scene.mask is None else torch.from_numpy(scene.mask)
         if self.augment is not None and mask is not None:

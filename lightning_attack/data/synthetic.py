@@ -91,6 +91,7 @@ class SyntheticScenes(SegmentationDataset):
     """
 
     classes = ("background", *SHAPES)
+    labels_settled = drawn = True
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Batches: keys, types, ranges and geometry; which photos; what is refused before the run."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from lightning_attack.data.scenes import Partners, Share
 from lightning_attack.data.transforms import Fit
 
 MODES = ("stretch", "crop", "pad")
+NUMBERS = itertools.count()
 
 
 class Scenes(SegmentationDataset):
@@ -33,7 +35,7 @@ class Scenes(SegmentationDataset):
 def scene(height, width, seed=0, labelled=True):
     rng = np.random.default_rng([seed, height, width])
     mask = rng.choice(np.array([1, 3, 4, 255], np.uint8), (height, width)) if labelled else None
-    return Scene(rng.integers(0, 256, (height, width, 3), np.uint8), mask, f"scene{seed}")
+    return Scene(rng.integers(0, 256, (height, width, 3), np.uint8), mask, f"scene{seed}_{next(NUMBERS)}")
 
 
 def fitted(one, size, fit):

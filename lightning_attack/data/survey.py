@@ -1,0 +1,101 @@
+"""What the masks of a whole data set hold, seen while they are read before a run: suspicious where no single one is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, values_in
+from lightning_attack.data.notices import warn
+
+
+class Survey:
+    """Sees every scene of a run once, and says at the end what is wrong with all of them together."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, int] = {}
+        self._repeated: list[tuple[str, int, int]] = []
+        self._labels = np.zeros(256, bool)
+        self._masks = 0
+        self._solid = False
+
+    def see(self, scene: Scene, index: int) -> None:
+        """Take note of a scene as it was read, and of its position in the data set."""
+        first = self._positions.setdefault(scene.name, index)
+        if first != index:
+            self._repeated.append((scene.name, first, index))
+        if scene.mask is None:
+            return
+        self._masks += 1
+        self._labels[values_in(np.asarray(scene.mask, np.uint8))] = True
+        if not self._solid and not self._labels[1:IGNORE_INDEX].any():
+            self._solid = _has_solid(scene.mask)
+
+    def finish(self, dataset: SegmentationDataset, key: str) -> None:
+        """Say what all masks show together.
+
+        Args:
+            dataset: to which they belong.
+            key: its setting, such as `data.dataset`.
+
+        Raises:
+            DataError: names occur twice, masks are of another form than they are read as.
+        """
+        if self._repeated:
+            name, first, second = self._repeated[0]
+            more = f" (and {len(self._repeated) - 1} more share names)" if len(self._repeated) > 1 else ""
+            raise DataError(
+                f"{key}: photos {first} and {second} are both named '{name}'{more}; adversarial images are saved under "
+                "the names of their photos, so these must be unique"
+            )
+        if not self._masks or dataset.classes is None:
+            return
+        dataset.check_labels()
+        seen = [int(label) for label in np.flatnonzero(self._labels) if label != IGNORE_INDEX]
+        if not seen:
+            warn(f"{key}: no pixel in the masks of {self._masks} photos is labelled, so there is nothing to score")
+        elif not dataset.labels_settled:
+            self._suspect(dataset.classes, seen, key)
+
+    def _suspect(self, classes: Sequence[str], seen: list[int], key: str) -> None:
+        if self._solid and seen == [0] and len(classes) > 1:
+            raise DataError(
+                f"{key}: all masks hold 0 and 255 only, and 255 covers whole areas: are these masks of an object in 0 "
+                f"and 255? 255 is read as 'ignored', so '{classes[1]}' would occur nowhere. ImageFolder reads them "
+                "with label_map: {0: 0, 255: 1} (if 255 does mean ignored, with ignore_index: 255)"
+            )
+        if 0 not in seen and len(seen) > 1:
+            warn(
+                f"{key}: no mask of {self._masks} holds class 0, '{classes[0]}', but others up to {seen[-1]}, "
+                f"'{classes[seen[-1]]}'; if the classes in the masks count from 1, ImageFolder reads them with "
+                "label_offset: 1"
+            )
+
+
+def survey_all(dataset: SegmentationDataset, key: str) -> None:
+    """Read every scene of a data set once and check what one shows and what all show.
+
+    Args:
+        dataset: the scenes.
+        key: its setting, for messages.
+
+    Raises:
+        DataError: a photo or mask cannot be used, or all together look wrong.
+    """
+    survey = Survey()
+    for index in range(len(dataset)):
+        scene = dataset[index]
+        if scene.mask is not None:
+            check_mask(scene.mask, scene.image, len(dataset.classes or ()) or None, scene.name)
+        survey.see(scene, index)
+    survey.finish(dataset, key)
+
+
+def _has_solid(mask: np.ndarray) -> bool:
+    """Whether 255 fills a square of a sixteenth of the shorter side: objects do, borders do not."""
+    side = max(2, min(mask.shape) // 16)
+    rows, columns = mask.shape[0] // side, mask.shape[1] // side
+    squares = mask[: rows * side, : columns * side].reshape(rows, side, columns, side) == IGNORE_INDEX
+    return bool(squares.all((1, 3)).any())
