@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import pickle
 import sys
 import warnings
@@ -38,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
         out, 128 + n = stopped by signal n.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # for networks and attacks in files of the user; a console script does not look there
     _silence_libraries()
     try:
         return _run(words)

@@ -43,12 +43,4 @@ def commands(*words):
 
 def arguments(command):
     """What `main` is given for a command."""
-    return [_until_names_are_known(word) for word in shlex.split(command)[1:]]
-
-
-def _until_names_are_known(word):
-    # TODO: goes when the command line takes `--model.attack=pgd`.
-    option, _, name = word.partition("=")
-    if option == "--model.attack" and (ROOT / "configs" / "attacks" / f"{name}.yaml").is_file():
-        return f"{option}=configs/attacks/{name}.yaml"
-    return word
+    return shlex.split(command)[1:]
