@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_attack.callbacks.background import WritingCallback
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.pictures.bytes import to_bytes
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
@@ -61,6 +61,6 @@ class ImageWriter(WritingCallback):
         file = image_path(self._folder, name)
         if not file.resolve().is_relative_to(images_folder(self._folder).resolve()):
             raise OSError(f"'{file}' lies outside of the run's folder (a link?)")
-        with complete(file) as path:
+        with atomic_write(file) as path:
             # Level 1 takes half the time of Pillow's own 6; attacked photos are noise, and 4 % is all that it costs.
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png", compress_level=1)

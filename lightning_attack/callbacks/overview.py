@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
-from lightning_attack.common.markdown import plain, row
+from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import CONFIG
 
@@ -124,7 +124,7 @@ def _results(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _miou_table(report: Mapping[str, Any]) -> str:
-    names = plain(f"{report['attack']} on {report['source']}")
+    names = escape(f"{report['attack']} on {report['source']}")
     head = [f"{names}, {report['images']} images: mIoU in percent", ""]
     if report.get("partial"):
         head = [f"Partial: {report['missing']} images are missing.", "", *head]
@@ -153,7 +153,7 @@ def _percent(share: float | None) -> str:
 
 def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     rule = ["---", *["---:"] * (len(heading) - 1)]
-    return [row(map(plain, heading)), row(rule), *(row(map(plain, cells)) for cells in rows)]
+    return [table_row(map(escape, heading)), table_row(rule), *(table_row(map(escape, cells)) for cells in rows)]
 
 
 def _code(text: str) -> str:

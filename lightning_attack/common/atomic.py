@@ -1,4 +1,4 @@
-"""Write files that are complete when they appear."""
+"""Write files atomically: a file appears under its name when it is complete, or not at all."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 
 @contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; the file takes its real name when the block ends, and is gone if it fails.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path to write to: it becomes `path` when the block ends, and is removed if the block fails.
 
-    Folders are made as needed.
+    Missing folders are created.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     path = Path(folder) / "a" / "numbers.txt"
-        ...     with complete(path) as unfinished:
+        ...     with atomic_write(path) as unfinished:
         ...         _ = unfinished.write_text("1 2 3")
         ...         before = path.exists()
         ...     before, path.read_text(), len(list(path.parent.iterdir()))

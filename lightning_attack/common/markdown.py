@@ -1,4 +1,4 @@
-"""Tables in Markdown, of names that may hold anything."""
+"""Markdown tables whose cells may hold any text."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable
 _MARKS = str.maketrans({"&": "&amp;", "<": "&lt;"} | {mark: f"\\{mark}" for mark in "\\`*|"})
 
 
-def plain(text: str) -> str:
-    r"""Text that Markdown shows as it is, in one line.
+def escape(text: str) -> str:
+    r"""Escape text for one cell of a Markdown table: it is shown as it is, on one line.
 
     Example:
-        >>> print(plain("a|b *c* <d>\n e_f"))
+        >>> print(escape("a|b *c* <d>\n e_f"))
         a\|b \*c\* &lt;d> e_f
     """
     return " ".join(text.split()).translate(_MARKS)
 
 
-def row(cells: Iterable[str]) -> str:
-    """A line of a table; the cells are Markdown.
+def table_row(cells: Iterable[str]) -> str:
+    """One line of a table, from cells that are Markdown already.
 
     Example:
-        >>> row(["**1**", "2"])
+        >>> table_row(["**1**", "2"])
         '| **1** | 2 |'
     """
     return f"| {' | '.join(cells)} |"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.exported import METADATA
 from lightning_attack.models.weights import write_weights
@@ -102,7 +102,7 @@ def export_model(
     about = _about(model, classes)
     program, found = _trace(model, size)
     about |= {"normalised": "inside", **found, "torch": torch.__version__}
-    with complete(file) as unfinished:
+    with atomic_write(file) as unfinished:
         torch.export.save(program, unfinished, extra_files={METADATA: json.dumps(about)})
     return about
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.models.wrapper import ModelError
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
@@ -116,7 +116,7 @@ def write_weights(
     """Write a `.safetensors` file, with the arguments that build its network and the class names in its metadata."""
     known = {RECIPE: recipe, CLASSES: None if classes is None else list(classes)}
     metadata = {key: json.dumps(value) for key, value in known.items() if value is not None}
-    with complete(path) as unfinished:
+    with atomic_write(path) as unfinished:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
         unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 

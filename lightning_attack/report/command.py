@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import counted
 from lightning_attack.report.groups import group_runs
@@ -68,7 +68,7 @@ def report(
     }
     write_page(found, folder / "report.html", draws)  # first, for it reads pictures, which may be torn
     for name, text in texts.items():
-        with complete(folder / name) as path:
+        with atomic_write(folder / name) as path:
             path.write_text(text, "utf-8", "backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # folders may have bytes that are no UTF-8

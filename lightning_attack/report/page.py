@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.report import charts, page_table
 from lightning_attack.report.facts import counted, gaps
 from lightning_attack.report.intervals import DRAWS
@@ -79,7 +79,7 @@ def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
         plotly=plotly,
         script=script,
     )
-    with complete(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(page, "utf-8", "backslashreplace", "\n")
 
 

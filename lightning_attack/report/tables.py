@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from lightning_attack.common.markdown import plain
-from lightning_attack.common.markdown import row as table_row
+from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.report.differences import sentences
 from lightning_attack.report.intervals import Interval
 from lightning_attack.report.sheet import Row, Score, Section, Sheet
@@ -96,11 +95,11 @@ def markdown(sheets: Sequence[Sheet], titles: Sequence[str], notes: Iterable[str
     blocks += [_list(notes)]
     for sheet, title in zip(sheets, titles, strict=True):
         blocks.append(f"## {title}")
-        lines = [["attack", *map(plain, sheet.targets)], ["---"] * (1 + len(sheet.targets))]
+        lines = [["attack", *map(escape, sheet.targets)], ["---"] * (1 + len(sheet.targets))]
         lines.append(["clean", *(percent(sheet.clean[target]) for target in sheet.targets)])
         for section in sheet.sections:
-            lines.append([f"*{plain(section.title)}*", *[""] * len(sheet.targets)])
-            lines += [[plain(row.label), *(_markdown_cell(row.cells.get(target)) for target in sheet.targets)]
+            lines.append([f"*{escape(section.title)}*", *[""] * len(sheet.targets)])
+            lines += [[escape(row.label), *(_markdown_cell(row.cells.get(target)) for target in sheet.targets)]
                       for row in section.rows]  # fmt: skip
         blocks.append("\n".join(map(table_row, lines)))
         blocks.append(_list(sheet.notes))
@@ -193,4 +192,4 @@ def _literal(text: str) -> str:
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {plain(line)}" for line in lines)
+    return "\n".join(f"- {escape(line)}" for line in lines)

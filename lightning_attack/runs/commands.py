@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.runs.names import COMMAND
 
 
 def note_command(folder: Path, words: Sequence[str]) -> None:
     """Add a line to `command.txt` in a run's folder."""
     text = "".join(f"{line}\n" for line in (*read_commands(folder), one_line(words)))
-    with complete(folder / COMMAND) as path:
+    with atomic_write(folder / COMMAND) as path:
         path.write_text(text, "utf-8", "backslashreplace")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.runs.summary import CONDITIONS
 
 CLEAN, ADVERSARIAL = CONDITIONS
@@ -88,7 +88,7 @@ def write_strip(path: Path, name: str, pixels: np.ndarray) -> None:
     """Write a strip (H, panels x W, 3) uint8 as PNG; the image's name, which may have folders in it, goes inside."""
     info = PngInfo()
     info.add_text(_NAME, name)
-    with complete(path) as unfinished:
+    with atomic_write(path) as unfinished:
         Image.fromarray(pixels).save(unfinished, format="png", compress_level=1, pnginfo=info)
 
 

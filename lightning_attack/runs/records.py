@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.runs.names import record_files, record_path
 
 __all__ = ["Record", "RecordError", "read_record", "record_files", "record_path", "write_record"]
@@ -70,7 +70,7 @@ def write_record(folder: Path, record: Record) -> None:
     text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     content = io.BytesIO()
     np.savez_compressed(content, plain=text, confusion=record.confusion, **arrays)
-    with complete(record_path(folder, record.index)) as path:
+    with atomic_write(record_path(folder, record.index)) as path:
         path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
 
 

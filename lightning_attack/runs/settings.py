@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.names import SETTINGS
 
@@ -27,7 +27,7 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a run into its folder."""
-    with complete(folder / SETTINGS) as path:
+    with atomic_write(folder / SETTINGS) as path:
         path.write_text(json.dumps(settings, indent=2))
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.runs.names import skipped_files, skipped_path
 
 
@@ -26,7 +26,7 @@ def write_skipped(folder: Path, index: int, name: str, error: str) -> None:
         ...     read_skipped(Path(folder))
         [{'index': 7, 'name': 'a', 'error': 'torn'}]
     """
-    with complete(skipped_path(folder, index)) as path:
+    with atomic_write(skipped_path(folder, index)) as path:
         path.write_text(json.dumps({"index": index, "name": name, "error": error}))
 
 

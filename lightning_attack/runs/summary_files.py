@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.runs.names import SUMMARY, TABLE
 
 
@@ -26,7 +26,7 @@ def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], summary: Mapp
     writer.writeheader()
     writer.writerows(rows)
     for name, content in ((TABLE, text.getvalue()), (SUMMARY, json.dumps(summary, indent=2))):
-        with complete(folder / name) as path:
+        with atomic_write(folder / name) as path:
             path.write_text(content)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_attack.common.atomic import complete
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.data import ADE20K, CamVid, Cityscapes, DataError, ImageFolder, SegmentationDataModule
 from lightning_attack.data.split_lists import read_split
 from tests.data.trees import LAYOUTS, photo, png, values
@@ -160,10 +160,10 @@ def test_a_listed_photo_that_is_not_there(tmp_path, kind):
 
 def test_names_as_long_as_file_systems_allow(tmp_path):
     name = "n" * 251
-    with complete(tmp_path / f"{name}.png") as unfinished:
+    with atomic_write(tmp_path / f"{name}.png") as unfinished:
         assert len(os.fsencode(unfinished.name)) <= 255
         assert unfinished.suffix == ".png"
-        with complete(tmp_path / f"{name[:-1]}m.png") as other:
+        with atomic_write(tmp_path / f"{name[:-1]}m.png") as other:
             assert other != unfinished
             other.write_bytes(b"1")
         unfinished.write_bytes(b"2")
