@@ -1,4 +1,4 @@
-"""`Overview`: a run at a glance in TensorBoard."""
+"""`Overview`: hyperparameters, charts and tables of a run in TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ LAYOUT = {
 
 
 class Overview(Callback):
-    """Give TensorBoard what numbers and images alone do not say; other loggers are left alone.
+    """Log hyperparameters, a page of charts, and tables to TensorBoard at the end of a run; other loggers get nothing.
 
-    - *HParams*: attack, eps and step size (in 1/255 for L-inf), source, steps, and as `trial/...` what is said less
-      often (TensorBoard shows the first five by name), with the final `result/white_box_miou`, `result/transfer_miou`
-      (means over the networks of a kind), `result/transfer_drop` and `result/backward_passes`: runs in one table;
-    - *Custom scalars*: white box against transfer over the images, and the attack step by step;
-    - *Text*: the table of the run, IoU of each class and network before and after, the command, and the configuration.
+    - *HParams*, to compare runs in one table: attack, eps and step size (in 1/255 for L-inf), source and steps (these
+      five come first by name, for TensorBoard shows five), other settings as `trial/...`, and the results
+      `result/white_box_miou` and `result/transfer_miou` (means over the white-box and over the other networks),
+      `result/transfer_drop` and `result/backward_passes`;
+    - *Custom scalars*: white box against transfer over the images, and figures of the attack over its steps;
+    - *Text*: the table of the run, IoU of each class and network before and after, the command, the configuration.
 
-    Needs a `TransferMetrics` among the callbacks, and shows nothing without.
+    Needs a `TransferMetrics` among the callbacks; without one it logs nothing.
 
     Args:
         command: the command line of the run; empty = not shown.
@@ -52,93 +53,93 @@ class Overview(Callback):
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         if not trainer.is_global_zero:
             return
-        every = [one for one in trainer.callbacks if isinstance(one, TransferMetrics)]  # type: ignore[attr-defined]
-        report = every[0].report if every else {}
-        for logger in trainer.loggers if report else []:
+        metrics = [callback for callback in trainer.callbacks if isinstance(callback, TransferMetrics)]  # type: ignore[attr-defined]
+        summary = metrics[0].summary if metrics else {}
+        for logger in trainer.loggers if summary else []:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(_hyperparameters(pl_module, report), _results(report), step=0)
+                logger.log_hyperparams(_hyperparameters(pl_module, summary), _results(summary), step=0)
                 logger.experiment.add_custom_scalars(LAYOUT)
-                for tag, text in self._texts(report, Path(logger.log_dir)):
+                for tag, text in self._texts(summary, Path(logger.log_dir)):
                     logger.experiment.add_text(tag, text, 0)
 
-    def _texts(self, report: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-        yield "result/miou", _miou_table(report)
-        yield "result/per_class_iou", _class_table(report)
+    def _texts(self, summary: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+        yield "result/miou", _miou_table(summary)
+        yield "result/per_class_iou", _class_table(summary)
         if self.command:
             yield "run/command", _code(self.command)
         if (folder / CONFIG).is_file():
             yield "run/config", _code((folder / CONFIG).read_text())
 
 
-def _hyperparameters(module: AttackModule, report: Mapping[str, Any]) -> dict[str, Any]:
+def _hyperparameters(module: AttackModule, summary: Mapping[str, Any]) -> dict[str, Any]:
     attack = module.attack.settings()
-    norms = [norm for norm in _found(attack, "norm") if isinstance(norm, Mapping)]
+    norms = [norm for norm in _values_of(attack, "norm") if isinstance(norm, Mapping)]
     scale = 255 if all(norm.get("class") == "Linf" for norm in norms) else 1
     settings = {
-        "attack": report["attack"],
-        "eps": _one([norm.get("eps") for norm in norms], scale),
-        "source": report["source"],
-        "step_size": _one(list(_found(attack, "step_size")), scale),
-        "steps": max(map(len, report["curves"].values()), default=0),
-        "trial/norm": _one([norm.get("class") for norm in norms]),
-        "trial/random_start": _one(list(_found(attack, "random_start"))),
+        "attack": summary["attack"],
+        "eps": _common_value([norm.get("eps") for norm in norms], scale),
+        "source": summary["source"],
+        "step_size": _common_value(list(_values_of(attack, "step_size")), scale),
+        "steps": max(map(len, summary["curves"].values()), default=0),
+        "trial/norm": _common_value([norm.get("class") for norm in norms]),
+        "trial/random_start": _common_value(list(_values_of(attack, "random_start"))),
         "trial/seed": module.seed,
         "trial/engine": module.engine or "auto",
         "trial/precision": module.precision,
         "trial/quantize": module.quantize,
         "trial/target_labels": None if module.target_labels is None else str(module.target_labels),
-        "trial/images": report["images"],
+        "trial/images": summary["images"],
     }
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _found(settings: Any, key: str) -> Iterator[Any]:
-    """What stands at a key anywhere in nested settings."""
+def _values_of(settings: Any, key: str) -> Iterator[Any]:
+    """All values of a key, at any depth of nested settings."""
     if isinstance(settings, Mapping):
         if key in settings:
             yield settings[key]
         settings = list(settings.values())
     if isinstance(settings, list | tuple):
         for value in settings:
-            yield from _found(value, key)
+            yield from _values_of(value, key)
 
 
-def _one(values: Sequence[Any], scale: float = 1) -> Any:
-    """The value if there is one; an attack of several with different ones has none to show."""
+def _common_value(values: Sequence[Any], scale: float = 1) -> Any:
+    """The value that all have in common, times `scale`; None where they differ, as for an attack made of several."""
     if not values or any(value != values[0] for value in values):
         return None
     return round(values[0] * scale, 6) if isinstance(values[0], float) else values[0]
 
 
-def _results(report: Mapping[str, Any]) -> dict[str, float]:
-    results = {"backward_passes": report["passes_per_image"]["backward"]}
+def _results(summary: Mapping[str, Any]) -> dict[str, float]:
+    results = {"backward_passes": summary["passes_per_image"]["backward"]}
     for name, column, white_box in (
         ("white_box_miou", "adversarial_miou", True),
         ("transfer_miou", "adversarial_miou", False),
         ("transfer_drop", "drop", False),
     ):
-        values = [row[column] for row in report["targets"] if row["white_box"] == white_box]
+        values = [row[column] for row in summary["targets"] if row["white_box"] == white_box]
         if values and None not in values:
             results[name] = mean(values)
     return {f"result/{name}": float(value) for name, value in results.items() if value is not None}
 
 
-def _miou_table(report: Mapping[str, Any]) -> str:
-    names = escape(f"{report['attack']} on {report['source']}")
-    head = [f"{names}, {report['images']} images: mIoU in percent", ""]
-    if report.get("partial"):
-        head = [f"Partial: {report['missing']} images are missing.", "", *head]
+def _miou_table(summary: Mapping[str, Any]) -> str:
+    names = escape(f"{summary['attack']} on {summary['source']}")
+    head = [f"{names}, {summary['images']} images: mIoU in percent", ""]
+    if summary.get("partial"):
+        head = [f"Partial: {summary['missing']} images are missing.", "", *head]
     rows = [
         [row["target"] + (" (white box)" if row["white_box"] else ""),
          *(_percent(row[column]) for column in ("clean_miou", "adversarial_miou", "drop"))]
-        for row in report["targets"]
+        for row in summary["targets"]
     ]  # fmt: skip
     return "\n".join([*head, *_markdown(["target", "clean", "adversarial", "drop"], rows)])
 
 
-def _class_table(report: Mapping[str, Any]) -> str:
+def _class_table(summary: Mapping[str, Any]) -> str:
     """A row for each class, a column for each network."""
-    targets = report["targets"]
+    targets = summary["targets"]
     rows = [
         [name, *(f"{_percent(row['clean_iou'][name])} → {_percent(row['adversarial_iou'][name])}" for row in targets)]
         for name in targets[0]["clean_iou"]

@@ -14,9 +14,9 @@ from lightning_attack.predict.module import AttackModule
 
 
 class AttackProgress(ProgressBar):
-    """Show batches done, time left, and which step of the attack or of the scoring is under way.
+    """Show the batches done, the time left, and the current step of the attack or of the scoring.
 
-    On a terminal it is a bar. In a log file it is a line every `every` seconds.
+    On a terminal it is a bar, in a log file a line every `every` seconds.
 
     Args:
         every: seconds between the lines where there is no terminal.

@@ -1,4 +1,4 @@
-"""`StudyProgress`: one bar over all runs of a study."""
+"""`StudyProgress`: one progress bar for all runs of a study."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class StudyProgress(Callback):
-    """Cells done, time gone and an estimate of the time left, by the backward passes of each cell.
+    """Show the cells done, the time gone, and an estimate of the time left from the backward passes of each cell.
 
-    On a terminal it is a bar. In a log file it is a line after each cell.
+    On a terminal it is a bar, in a log file a line after each cell.
 
     Args:
-        names: of the cells.
-        costs: of each cell per image; the time that an image of a cell takes is about in proportion.
-        shown: whether this process says anything.
+        names: names of the cells.
+        costs: cost of an image of each cell, in any unit that is about proportional to time.
+        shown: whether this process shows anything.
     """
 
     def __init__(self, names: Sequence[str], costs: Sequence[float], shown: bool = True) -> None:
@@ -45,7 +45,7 @@ class StudyProgress(Callback):
         self._bar.stop()
 
     def begin(self, cell: int) -> None:
-        """Say that a cell begins."""
+        """A cell begins."""
         self._cell = cell
         self._bar.update(self._task, description=f"{cell + 1} of {len(self.names)}: {self.names[cell]}")
 
@@ -56,7 +56,7 @@ class StudyProgress(Callback):
         self._bar.update(self._task, completed=self._done + share * self.costs[self._cell])
 
     def end(self, seconds: float) -> None:
-        """Say that the cell is done, after so many seconds."""
+        """The cell is done, and took `seconds`."""
         self._done += self.costs[self._cell]
         self._bar.update(self._task, completed=self._done)
         left = (time.monotonic() - self._began) * (sum(self.costs) / self._done - 1)

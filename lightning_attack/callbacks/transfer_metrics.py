@@ -1,4 +1,4 @@
-"""`TransferMetrics`: how well each network stands up, as table, CSV, JSON and scalars for loggers."""
+"""`TransferMetrics`: mIoU of each network before and after the attack, as table, CSV, JSON and scalars for loggers."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch"
 
 
 class TransferMetrics(WritingCallback):
-    """Count predictions against labels for every network, clean and adversarial; report at the end.
+    """Compare the predictions of every network with the labels, on clean and on adversarial images.
 
-    Into the run's folder go `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows with
-    IoU per class and torchmetrics' union mIoU, perturbation sizes, passes, seconds, versions, settings and the curves
-    over the attack's steps). All shares are in [0, 1]. Loggers get mIoU of each target and curves over
-    the attack's steps and the images, see `scalars`.
+    At the end, the run's folder gets `transfer.csv` (one row per network, see `COLUMNS`) and `transfer.json` (the rows
+    with IoU per class and torchmetrics' union mIoU, sizes of the perturbation, passes, seconds, versions, settings and
+    curves over the attack's steps). All shares are in [0, 1]. Loggers get the mIoU of each target and curves over the
+    attack's steps and over the images, see `scalars`.
 
-    Each image leaves a record below `records`, written after its PNG; the figures are sums over them, so they are the
-    same however the run was divided and interrupted. While images are missing, rows have the column `partial` and the
-    report says how many are `missing`. Images that were left out stand under `skipped`.
+    Each image has a record in the folder `records`, written after its PNG. All figures are sums over the records, so
+    they do not depend on how the run was divided among processes or interrupted. While images are missing, rows have
+    the column `partial`, and the summary says how many are `missing`. Images left out are listed in `skipped`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
 
-    For each network `flips` in `transfer.json` says where right pixels became wrong, by their distance to the edges of
-    labels and by the size of their object: `right`, how many were right on the clean images, and `flipped`, how many
-    of these are wrong on the adversarial ones, see `flips.flip_counts`.
+    For each network, `flips` in `transfer.json` counts where correct pixels became wrong, by their distance to the
+    edges of labels and by the size of their object: `right` were correct on the clean images, `flipped` of these are
+    wrong on the adversarial ones, see `metrics.flips.flip_counts`.
 
     An attack that looks for the smallest norm (its log has `linf`) adds `minimal_norm` to `transfer.json`: the share of
     images with a solution, and the median of the norms of the attack's own float images, in 1/255.
 
-    After the run `rows` holds the rows and `report` the content of `transfer.json`.
+    After the run, `rows` holds the rows and `summary` the content of `transfer.json`.
 
     Args:
         folder: where the tables go; None = the run's folder (`trainer.log_dir`).
@@ -64,13 +64,13 @@ class TransferMetrics(WritingCallback):
     def __init__(self, folder: str | None = None, table: bool = True) -> None:
         self.folder, self.table = folder, table
         self.rows: list[dict[str, Any]] = []
-        self.report: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
         self.incomplete = False
         """Whether the run left out images, or targets could not be scored on some."""
         self._folder = self._home = Path()
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        log_dir = trainer.log_dir  # talks to the other processes: all of them must ask
+        log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
         # With a RunFolder the records lie in it, wherever the tables go: it looks for them.
         owned = any(isinstance(callback, RunFolder) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -122,16 +122,16 @@ class TransferMetrics(WritingCallback):
         attack, source = pl_module.attack.name, pl_module.source.name
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
-        self.rows, self.report = summarize(records, scored)
+        self.rows, self.summary = summarize(records, scored)
         missing = 0 if expected is None else len(expected) - len(records) - len(skipped)
         if missing:
             for row in self.rows:
                 row["partial"] = True
-            self.report |= {"partial": True, "missing": missing}
+            self.summary |= {"partial": True, "missing": missing}
         if skipped:
-            self.report["skipped"] = skipped
+            self.summary["skipped"] = skipped
         self.incomplete = bool(skipped) or any(record.failed for record in records)
-        self.report |= {
+        self.summary |= {
             "seconds": {
                 "run": self._earlier + time.perf_counter() - self._started,
                 "attack": sum(record.seconds for record in records),
@@ -141,9 +141,9 @@ class TransferMetrics(WritingCallback):
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }
-        write_summary(self._folder, self.rows, self.report)
+        write_summary(self._folder, self.rows, self.summary)
         for logger in trainer.loggers:
-            for name, value, step in scalars(self.report, records):
+            for name, value, step in scalars(self.summary, records):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
             self._show()
@@ -151,16 +151,16 @@ class TransferMetrics(WritingCallback):
     def _show(self) -> None:
         console = Console()
         console.print(self._table())
-        if "minimal_norm" in self.report:
-            found = self.report["minimal_norm"]
+        if "minimal_norm" in self.summary:
+            found = self.summary["minimal_norm"]
             norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"
             console.print(f"Solved: {found['solved']:.1%} of the images; median L-inf norm: {norm}")
-        for one in self.report.get("skipped", ()):
-            console.print(f"Left out: {one['name']}: {one['error']}", soft_wrap=True, markup=False)
-        for one in self.report.get("failed", ()):
-            console.print(f"Not scored: {one['name']}: {one['error']}", soft_wrap=True, markup=False)
-        if "partial" in self.report:
-            console.print(f"Partial: {self.report['missing']} images are missing; the same command goes on")
+        for image in self.summary.get("skipped", ()):
+            console.print(f"Left out: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
+        for image in self.summary.get("failed", ()):
+            console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
+        if "partial" in self.summary:
+            console.print(f"Partial: {self.summary['missing']} images are missing; the same command goes on")
         console.print(f"Results: {self._folder}", soft_wrap=True)
 
     def _table(self) -> Table:
@@ -180,6 +180,6 @@ class TransferMetrics(WritingCallback):
 
 
 def _megabytes(sizes: Sequence[float | None]) -> float | None:
-    """The largest of sizes in bytes, in MB; None where none is known."""
+    """The largest of some sizes in bytes, in MB; None if none of them is known."""
     known = [size for size in sizes if size is not None]
     return max(known) / 1e6 if known else None

@@ -1,4 +1,4 @@
-"""`Windows`: a photo as overlapping windows of one size."""
+"""`Windows`: overlapping windows of one size that cover a photo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Windows:
         size: height and width of a window in pixels, or one number for both.
         stride: distance of neighbours as a share of the size, in (0, 1].
         attack: `image`: attacks see the photo as the networks do, through all windows at once; `window`: each window is
-            attacked on its own, see `PerWindow`. Of no meaning where nothing is attacked.
+            attacked on its own, see `PerWindow`. It has no effect where nothing is attacked.
 
     Raises:
         ValueError: an argument is out of range.

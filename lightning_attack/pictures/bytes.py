@@ -1,4 +1,4 @@
-"""Images in [0, 1] as bytes."""
+"""Images in [0, 1] as 8-bit values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that explain themselves: headings over the panels of a strip, names of the colours below."""
+"""Captions for a strip of panels: a title over each panel, the names of the classes' colours below."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LINE, GAP, BLACK, WHITE = 16, 6, (0, 0, 0), (255, 255, 255)
 
 
 def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Sequence[tuple[int, str]]) -> np.ndarray:
-    """The panels of a strip in rows, a title over each, and the names of the colours below; (h, w, 3) uint8.
+    """Arrange the panels of a strip in rows, with a title over each and a legend below; (h, w, 3) uint8.
 
     Args:
         strip: panels of one width side by side, (H, panels x W, 3) uint8; their pixels are not changed.
-        titles: of the panels, of one line or more. A line that is too long is set smaller, and then cut.
+        titles: one for each panel, of one or more lines. A line that is too long is set smaller, and then cut.
         columns: panels in a row.
         legend: class numbers and names, see `classes_in`.
 
@@ -56,7 +56,7 @@ def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Se
 
 
 def classes_in(maps: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str]]:
-    """Number and name of the classes whose colours occur in coloured label maps (H, W, 3), in their order.
+    """Number and name of each class whose colour occurs in colored label maps (H, W, 3), by number.
 
     Example:
         >>> maps = class_colours().numpy()[[[2, 0, 255]]]
@@ -82,7 +82,7 @@ def _font(size: float) -> FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fitting(title: str, width: int) -> tuple[str, FreeTypeFont | ImageFont.ImageFont]:
-    """The title and the font that fit into a width."""
+    """The title, shortened if need be, and a font in which it fits into a width."""
     for size in (12, 11, 10, 9):
         if _font(size).getlength(title) <= width:
             return title, _font(size)

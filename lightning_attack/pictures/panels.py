@@ -1,4 +1,4 @@
-"""Photos and label maps side by side, as one picture for TensorBoard."""
+"""A strip of panels: photos and colored label maps side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def side_by_side(photos: Sequence[Tensor], labels: Sequence[Tensor], width: int)
 
 
 def class_colours() -> Tensor:
-    """PASCAL VOC's colour of each of 256 classes, (256, 3) uint8: the bits of the number, dealt out to the colours.
+    """PASCAL VOC's color of each of 256 classes, (256, 3) uint8, made of the bits of its number.
 
     Example:
         >>> class_colours()[[0, 1, 2, 255]].tolist()

@@ -1,4 +1,4 @@
-"""What a study is made of: its file, and the cells that follow from it."""
+"""`Study`: the file of a study; `Cell`: one of the runs that follow from it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def test_saved_images_stay_in_the_budget(finished):
         saved = np.array(Image.open(folder / "images" / f"{scene.name}.png")).astype(int)
         largest = max(largest, np.abs(saved - scene.image).max())
     assert largest == 8
-    assert metrics.report["perturbation"]["linf"] == pytest.approx(8, abs=1e-4)
+    assert metrics.summary["perturbation"]["linf"] == pytest.approx(8, abs=1e-4)
 
 
 class Brighter(Attack):

@@ -41,7 +41,7 @@ def test_a_finished_run_of_the_same_name_is_not_attacked_again(tmp_path):
     Never.__name__ = "NoAttack"  # what settings say of it
     run(tmp_path, Never(), callbacks=[RunFolder(str(tmp_path), "mine"), second])
     assert second.rows == first.rows
-    assert second.report["seconds"]["run"] > first.report["seconds"]["run"] > first.report["seconds"]["attack"]
+    assert second.summary["seconds"]["run"] > first.summary["seconds"]["run"] > first.summary["seconds"]["attack"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()} == content
 
 

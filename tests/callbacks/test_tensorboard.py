@@ -19,7 +19,7 @@ def test_tensorboard_scalars(finished):
         for tag, column in (("clean", "clean_miou"), ("adversarial", "adversarial_miou"), ("drop", "drop")):
             (event,) = accumulator.Scalars(f"{tag}/miou/{row['target']}")
             assert event.value == pytest.approx(row[column], abs=1e-6)
-    curves = dict(metrics.report["curves"])
+    curves = dict(metrics.summary["curves"])
     curves["fooled"] = [1 - value for value in curves["p_t"]]
     curves["stage_two_share"] = [value / 5 for value in curves["stage_two"]]
     for name, curve in curves.items():
@@ -95,7 +95,7 @@ def test_tensorboard_tables(finished):
     assert heading == "| class | other | twin |"
     assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in SCENES.classes]
     for row, name in zip(rows, SCENES.classes, strict=True):
-        for cell, entry in zip(row.strip("| ").split(" | ")[1:], metrics.report["targets"], strict=True):
+        for cell, entry in zip(row.strip("| ").split(" | ")[1:], metrics.summary["targets"], strict=True):
             pair = [entry["clean_iou"][name], entry["adversarial_iou"][name]]
             assert cell == " → ".join("-" if value is None else f"{100 * value:.2f}" for value in pair)
     assert text(accumulator, "run/command") == "    a b"

@@ -85,7 +85,7 @@ def test_saved_images_score_what_the_table_says(finished):
 def test_json(finished):
     folder, metrics, _ = finished
     report = strict_json(folder / "transfer.json")
-    assert report == metrics.report
+    assert report == metrics.summary
     assert [{column: entry[column] for column in COLUMNS} for entry in report["targets"]] == metrics.rows
     assert (report["attack"], report["source"], report["images"]) == ("transegpgd", "source", 5)
     assert report["passes_per_image"] == {"forward": 7, "backward": 6}

@@ -81,7 +81,7 @@ def test_a_source_that_gives_nan(tmp_path, fault, says):
     assert done.incomplete
     assert done.rows[0]["images"] == 5
     assert "partial" not in done.rows[0]
-    assert done.report["skipped"] == [{"index": 3, "name": "scene_000003", "error": says}]
+    assert done.summary["skipped"] == [{"index": 3, "name": "scene_000003", "error": says}]
     # The others are what they would have been.
     whole = run(tmp_path / "whole", network(name="source"))
     assert not whole.incomplete
@@ -102,7 +102,7 @@ def test_a_target_that_fails_while_others_work(tmp_path, fault, says):
     done = run(tmp_path, network(name="source"), targets, on_error="skip", batch_size=1)
     assert records(tmp_path) == list(range(6))
     assert {row["target"]: row["images"] for row in done.rows} == {"source": 6, "other": 5, "third": 6}
-    assert done.report["failed"] == [{"target": "other", "name": "scene_000003", "error": says}]
+    assert done.summary["failed"] == [{"target": "other", "name": "scene_000003", "error": says}]
     assert done.incomplete
     # Counted are the photos on which it worked, and all for the others.
     sound = run(tmp_path / "whole", network(name="source"), {"other": network(seed=1), "third": network(seed=2)})
@@ -116,7 +116,7 @@ def test_out_of_memory_halves_the_batch_once(tmp_path):
     ):
         done = run(tmp_path, network("memory", name="source"), batch_size=4)
     assert done.rows == run(tmp_path / "small", network("memory", name="source"), batch_size=2).rows
-    assert done.report["passes_per_image"] == {"forward": 2.0, "backward": 2.0}
+    assert done.summary["passes_per_image"] == {"forward": 2.0, "backward": 2.0}
     with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="trying again with 3"):
         run(tmp_path / "large", network("memory", name="source"), batch_size=6)
     assert not (tmp_path / "large").exists()
@@ -126,7 +126,7 @@ def test_out_of_memory_and_an_image_that_fails(tmp_path):
     with pytest.warns(UserWarning, match="trying again with 2"):
         done = run(tmp_path, network("memory and nan", name="source"), batch_size=4, on_error="skip")
     assert records(tmp_path) == [0, 1, 2, 4, 5]
-    assert [one["index"] for one in done.report["skipped"]] == [3]
+    assert [one["index"] for one in done.summary["skipped"]] == [3]
 
 
 @pytest.mark.parametrize("fails", ["records", "images"])
@@ -184,7 +184,7 @@ def predict(folder, module, *others):
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=callbacks, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.predict(module, datamodule=SegmentationDataModule(SCENES, batch_size=2), return_predictions=False)
-    return {key: metrics.report[key] for key in metrics.report if key not in ("seconds", "peak_memory_mb_per_image")}
+    return {key: metrics.summary[key] for key in metrics.summary if key not in ("seconds", "peak_memory_mb_per_image")}
 
 
 def test_a_run_that_fails_leaves_nothing_to_the_next(tmp_path, monkeypatch):
@@ -259,7 +259,7 @@ def test_a_photo_that_breaks_in_the_middle(tmp_path):
     assert records(tmp_path) == [0, 1]
     done = run(tmp_path, dataset=Broken(), batch_size=1, on_error="skip")
     assert records(tmp_path) == [0, 1, 3]
-    assert done.report["skipped"] == [
+    assert done.summary["skipped"] == [
         {"index": 2, "name": "photo 2", "error": "photo 'two.jpg' cannot be read (truncated)"}
     ]
 

@@ -52,7 +52,7 @@ def run(folder, attack, batch_size=2, source=None, other=None, on_error="raise",
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     with torch.backends.mkldnn.flags(enabled=False):  # its kernels for other batch sizes round differently
         trainer.predict(module, datamodule=data, return_predictions=False)
-    return metrics.report
+    return metrics.summary
 
 
 def test_each_point_is_a_run_of_its_own(tmp_path):
