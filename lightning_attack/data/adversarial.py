@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_attack.common.pixels import parse_pixels
 from lightning_attack.data.adversarial_files import Gallery, MissingError, Picture
+from lightning_attack.data.adversarial_survey import AdversarialSurvey
 from lightning_attack.data.base import DataError
 from lightning_attack.data.transforms import Fit
 
@@ -40,10 +41,20 @@ class Adversaries:
         order: positions of the run's photos in the data set.
         total: how many photos the data set has.
         eps: largest change of a value, of [0, 1] pixels, in the size in which the images come; None = any.
+        survey: sees each pair as it is read.
     """
 
-    def __init__(self, gallery: Gallery, fit: Fit, order: Sequence[int], total: int, eps: float | None = None) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        fit: Fit,
+        order: Sequence[int],
+        total: int,
+        eps: float | None = None,
+        survey: AdversarialSurvey | None = None,
+    ) -> None:
         self.gallery, self.fit, self.order, self.total, self.eps = gallery, fit, order, total, eps
+        self.survey = survey
 
     def __call__(self, name: str, index: int, photo: Tensor, seen: Tensor) -> Tensor:
         """The adversarial image (3, H, W) float32 in [0, 1] of a photo.
@@ -71,6 +82,8 @@ class Adversaries:
                 "with 3 colours"
             )
         image = picture_values(picture, clean).reshape([picture.shape[axis] for axis in axes.kept]).permute(axes.order)
+        if self.survey is not None:
+            self.survey.see(name, image, clean)
         self._check_budget(picture, image, clean)
         if clean.shape == seen.shape:
             return _unit(image).contiguous()

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.adversarial import Adversaries, BudgetError, parse_eps, together
 from lightning_attack.data.adversarial_files import Gallery, MissingError
+from lightning_attack.data.adversarial_survey import AdversarialSurvey
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size
@@ -143,14 +144,16 @@ class SegmentationDataModule(LightningDataModule):
         lenient = Lenient(Subset(scenes, chosen), chosen)
         return {index: lenient[number].get("digest") for number, index in enumerate(chosen)}
 
-    def scenes(self, survey: Survey | None = None) -> Subset[Item]:
+    def scenes(self, survey: Survey | None = None, adversarial_survey: AdversarialSurvey | None = None) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
         dataset = _given(self.dataset, "dataset", "predict")
         indices = self.indices()
         partners = None if self._partners_seed is None else Partners(indices, self._partners_seed)
         adversaries = None
         if self._gallery is not None:
-            adversaries = Adversaries(self._gallery, self.fit, indices, len(dataset), self.adversarial_eps)
+            adversaries = Adversaries(
+                self._gallery, self.fit, indices, len(dataset), self.adversarial_eps, adversarial_survey
+            )
         tensors = SceneTensors(
             dataset,
             self.fit,
@@ -174,7 +177,8 @@ class SegmentationDataModule(LightningDataModule):
         """
         indices = self.indices()
         survey = Survey()
-        scenes, sizes = self._scenes(indices, survey), set()
+        pairs = None if self._gallery is None else AdversarialSurvey(self._gallery.root)
+        scenes, sizes = self._scenes(indices, survey, pairs), set()
         unpaired: list[MissingError | BudgetError] = []
         for number in range(len(indices)):
             try:
@@ -192,6 +196,8 @@ class SegmentationDataModule(LightningDataModule):
                         f"mask '{self.target_masks}/{item['name']}.png' wants the class {int(wanted.max())}, but the "
                         f"networks have the classes 0..{num_classes - 1} (and {IGNORE_INDEX} = none wanted)"
                     )
+        if pairs is not None:
+            pairs.finish()  # before the budget: what is in another order exceeds it too
         if unpaired and self._gallery is not None:
             raise together(unpaired, self._gallery, len(indices))
         survey.finish(_given(self.dataset, "dataset", "predict"), "data.dataset")
@@ -217,8 +223,13 @@ class SegmentationDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Item]:
         return self._shared(self._scenes([index for index in self.indices() if index not in self._finished]))
 
-    def _scenes(self, indices: list[int], survey: Survey | None = None) -> Dataset[Item]:
-        scenes = Subset(self.scenes(survey).dataset, indices)
+    def _scenes(
+        self,
+        indices: list[int],
+        survey: Survey | None = None,
+        adversarial_survey: AdversarialSurvey | None = None,
+    ) -> Dataset[Item]:
+        scenes = Subset(self.scenes(survey, adversarial_survey).dataset, indices)
         return Lenient(scenes, indices) if self.on_error == "skip" else scenes
 
     def train_dataloader(self) -> DataLoader[Item]:
