@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
+from lightning_attack.cli.yaml_files import check_yaml
 from lightning_attack.common.configs import find_attack, find_config
 
 __all__ = ["Parser", "UsageError", "with_paths"]
@@ -91,10 +93,12 @@ def _kind(option: str) -> str:
 
 def _value(option: str, value: str) -> str:
     kind = _kind(option)
-    if not kind or (kind == "attack" and _is_attack_class(value)):
-        return value
-    found = find_attack(value) if kind == "attack" else find_config(value)
-    return value if found is None else str(found)
+    if kind and not (kind == "attack" and _is_attack_class(value)):
+        found = find_attack(value) if kind == "attack" else find_config(value)
+        value = value if found is None else str(found)
+    if Path(value).suffix in (".yaml", ".yml") and Path(value).is_file():
+        check_yaml(Path(value))
+    return value
 
 
 def _is_attack_class(name: str) -> bool:

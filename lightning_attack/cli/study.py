@@ -21,6 +21,7 @@ from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.predict import AttackCLI
 from lightning_attack.cli.program import program
+from lightning_attack.cli.yaml_files import check_yaml
 from lightning_attack.common.errors import UserError
 from lightning_attack.data import SegmentationDataModule, SegmentationDataset
 from lightning_attack.models import SegmentationModel
@@ -46,6 +47,8 @@ def run(words: list[str]) -> int:
     plan = read(Path(given.file))
     try:
         found = share(cells(plan, Path(given.file).parent), given.cell)
+        for attack in {cell.attack for cell in found if isinstance(cell.attack, str)}:
+            check_yaml(Path(attack))
         images = _images(plan)
         passes = _passes(found, plan)
     except StudyError as error:
@@ -66,10 +69,8 @@ def read(file: Path) -> Study:
         raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'")
     parser = _parser()
     parser.add_class_arguments(Study, "study")
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"'{file}' is no YAML: {' '.join(str(error).split())}") from error
+    check_yaml(file)
+    content = yaml.safe_load(file.read_text("utf-8-sig"))
     if not isinstance(content, Mapping):
         raise UsageError(f"'{file}' is no study: it needs networks, attacks and sources")
     content = {key: value for key, value in content.items() if value is not None}

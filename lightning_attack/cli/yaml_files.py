@@ -1,0 +1,79 @@
+"""Checks of YAML files before the parser sees them: is it YAML, and does no mapping have a key twice?
+
+PyYAML takes the last of two equal keys and drops the first without a word; a run would then be another than the one
+that its file shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from lightning_attack.cli.errors import UsageError
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def check_yaml(file: Path) -> None:
+    r"""Check a YAML file.
+
+    Raises:
+        UsageError: it is not text, not YAML, or a mapping in it has a key twice; with file, lines, and both values.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "run.yaml"
+        ...     _ = file.write_text("model: {seed: 1}\ndata:\n  limit: 2\nmodel: {seed: 3}\n")
+        ...     try:
+        ...         check_yaml(file)
+        ...     except UsageError as error:
+        ...         print(str(error).replace(folder, "FOLDER"))
+        'model' stands twice in 'FOLDER/run.yaml', lines 1 and 4
+        the values are '{seed: 1}' and '{seed: 3}'; remove one, or join them
+    """
+    try:
+        text = file.read_text("utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"'{file}' is not a text file in UTF-8 ({error})") from error
+    except yaml.MarkedYAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"'{file}'{place} is not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"'{file}' is not YAML: {' '.join(str(error).split())}") from error
+    for first, second in _twice(root, set()):
+        lines = first[0].start_mark.line + 1, second[0].start_mark.line + 1
+        where = f"lines {lines[0]} and {lines[1]}" if lines[0] != lines[1] else f"line {lines[0]}"
+        values = " and ".join(f"'{_shortened(text, value)}'" for _, value in (first, second))
+        raise UsageError(
+            f"'{first[0].value}' stands twice in '{file}', {where}\nthe values are {values}; remove one, or join them"
+        )
+
+
+_Entry = tuple[yaml.ScalarNode, yaml.Node]
+
+
+def _twice(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[_Entry, _Entry]]:
+    """Pairs of entries of a mapping, at any depth, that have the same key."""
+    if node is None or id(node) in seen:  # an alias leads to a node that was looked at
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _twice(value, seen)
+    elif isinstance(node, yaml.MappingNode):
+        known: dict[tuple[str, str], _Entry] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if (key.tag, key.value) in known:
+                    yield known[key.tag, key.value], (key, value)
+                known[key.tag, key.value] = key, value
+            yield from _twice(value, seen)
+
+
+def _shortened(text: str, node: yaml.Node, most: int = 40) -> str:
+    value = " ".join(text[node.start_mark.index : node.end_mark.index].split())
+    return value if len(value) <= most else f"{value[:most]}..."

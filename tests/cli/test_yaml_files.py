@@ -1,0 +1,70 @@
+"""A key that stands twice, and files that are not YAML, are errors wherever a file is read."""
+
+import pytest
+import yaml
+
+from lightning_attack.cli import main
+from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.yaml_files import check_yaml
+
+ATTACK = "class_path: lightning_attack.attacks.fgsm\ninit_args:\n  eps: 4/255\n  eps: 8/255\n"
+STUDY = """networks: {a: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}}
+sources: [a]
+attacks: [ATTACK]
+data: {dataset: {class_path: SyntheticScenes, init_args: {count: 1}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "'a' stands twice in 'FILE', lines 1 and 3\nthe values are '1' and '3'"),
+        ("a: {b: 1, c: 2, b: x}\n", "'b' stands twice in 'FILE', line 1\nthe values are '1' and 'x'"),
+        ("a:\n- b: 1\n  c: [2]\n  b: [3]\n", "'b' stands twice in 'FILE', lines 2 and 4\nthe values are '1' and '[3]'"),
+        ("\ufeffa: 1\n'a': 2\n", "'a' stands twice in 'FILE', lines 1 and 2"),
+        ("a: [1\nb: 2\n", "'FILE', line 2 is not YAML"),
+        ("a:\n\tb: 1\n", "'FILE', line 2 is not YAML"),
+    ],
+)
+def test_what_is_wrong_and_where(text, says, tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(UsageError) as error:
+        check_yaml(file)
+    assert says in str(error.value).replace(str(file), "FILE")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a: 1\nA: 2\n", "1: a\n'1': b\n", "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n", "- a: 1\n- a: 2\n"],
+)
+def test_what_is_right(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    check_yaml(tmp_path / "a.yaml")
+    yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    "command", ["predict", "fit", "validate", "attack", "attack in a file", "study", "attack of a study"]
+)
+def test_every_command_that_reads_a_file(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file, twice = tmp_path / "a.yaml", tmp_path / "twice.yaml"
+    twice.write_text(ATTACK)
+    words = {
+        "attack": ["predict", f"--model.attack={twice}"],
+        "attack in a file": ["predict", "-c", str(file)],
+        "study": ["study", "-c", str(file)],
+        "attack of a study": ["study", "-c", str(file), "--dry-run"],
+    }.get(command, [command, "-c", str(file)])
+    text = {
+        "attack in a file": f"model: {{attack: {twice}}}\n",
+        "study": STUDY + "sources: [a]\n",
+        "attack of a study": STUDY.replace("ATTACK", str(twice)),
+    }.get(command, "data: {batch_size: 2}\ndata: {batch_size: 3}\n")
+    file.write_text(text)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    name = twice if command.startswith("attack") else file
+    assert f"stands twice in '{name}', line" in said
+    assert not list(tmp_path.glob("results*"))
