@@ -16,7 +16,7 @@ from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
-from lightning_attack.cli.yaml_files import check_yaml
+from lightning_attack.cli.yaml_files import TEXT, check_yaml, network_names
 from lightning_attack.common.configs import find_attack, find_config
 
 __all__ = ["Parser", "UsageError", "with_paths"]
@@ -44,8 +44,8 @@ class Parser(LightningArgumentParser):
         raise UsageError(explain(message, options | inner_options(options), PARTS))
 
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
-        """As the base class, which passes the content of files too; an attack may be given by its name."""
-        return super().parse_string(_with_attack_path(content), *args, **options)
+        """As the base class, which passes the content of files too; names of attacks and networks are text."""
+        return super().parse_string(_as_meant(content), *args, **options)
 
     def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:  # type: ignore[override]
         """What LightningCLI calls; jsonargparse calls it `instantiate` by now."""
@@ -106,22 +106,27 @@ def _is_attack_class(name: str) -> bool:
     return any(part.__name__ == name for part in PARTS["attack"] if isinstance(part, type))
 
 
-def _with_attack_path(content: str) -> str:
-    """The text of a configuration with the path of the attack's file in place of its name, and no other change."""
+def _as_meant(content: str) -> str:
+    """The text of a configuration in which an attack's name is the path of its file, and names of networks are text.
+
+    YAML takes the keys `101` and `yes` for a number and a truth value. Nothing else of the text changes.
+    """
     try:
-        place = _scalar(yaml.compose(content, Loader=yaml.SafeLoader), ("model", "attack"))
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         return content  # the parser says what is wrong
-    if place is None:
-        return content
-    path = _value("--model.attack", place.value)
-    start, end = place.start_mark.index, place.end_mark.index
-    return content if path == place.value else f"{content[:start]}{json.dumps(path)}{content[end:]}"
+    changes = [(name, name.value) for name in network_names(_at(root, ("model", "targets"))) if name.tag != TEXT]
+    attack = _at(root, ("model", "attack"))
+    if isinstance(attack, yaml.ScalarNode) and (value := _value("--model.attack", attack.value)) != attack.value:
+        changes.append((attack, value))
+    for node, value in sorted(changes, key=lambda change: -change[0].start_mark.index):
+        content = f"{content[: node.start_mark.index]}{json.dumps(value)}{content[node.end_mark.index :]}"
+    return content
 
 
-def _scalar(node: yaml.Node | None, keys: Sequence[str]) -> yaml.ScalarNode | None:
-    """The text at a nested key; None where there is none."""
+def _at(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
+    """The node at a nested key; None where there is none."""
     for key in keys:
         inner = node.value if isinstance(node, yaml.MappingNode) else ()
         node = next((value for name, value in inner if name.value == key), None)
-    return node if isinstance(node, yaml.ScalarNode) else None
+    return node

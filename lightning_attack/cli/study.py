@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +20,7 @@ from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.predict import AttackCLI
 from lightning_attack.cli.program import program
-from lightning_attack.cli.yaml_files import check_yaml
+from lightning_attack.cli.yaml_files import check_yaml, read_study
 from lightning_attack.common.errors import UserError
 from lightning_attack.data import SegmentationDataModule, SegmentationDataset
 from lightning_attack.models import SegmentationModel
@@ -70,7 +69,7 @@ def read(file: Path) -> Study:
     parser = _parser()
     parser.add_class_arguments(Study, "study")
     check_yaml(file)
-    content = yaml.safe_load(file.read_text("utf-8-sig"))
+    content = read_study(file)
     if not isinstance(content, Mapping):
         raise UsageError(f"'{file}' is no study: it needs networks, attacks and sources")
     content = {key: value for key, value in content.items() if value is not None}

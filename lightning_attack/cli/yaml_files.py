@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from lightning_attack.cli.errors import UsageError
 
 _MERGE = "tag:yaml.org,2002:merge"
+TEXT = "tag:yaml.org,2002:str"
+"""YAML's tag of strings."""
 
 
 def check_yaml(file: Path) -> None:
@@ -51,6 +54,26 @@ def check_yaml(file: Path) -> None:
         raise UsageError(
             f"'{first[0].value}' stands twice in '{file}', {where}\nthe values are {values}; remove one, or join them"
         )
+
+
+def network_names(networks: yaml.Node | None) -> list[yaml.ScalarNode]:
+    """The keys of a mapping of networks by name."""
+    inner = networks.value if isinstance(networks, yaml.MappingNode) else ()
+    return [key for key, _ in inner if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+
+
+def read_study(file: Path) -> Any:
+    """The content of a study's file, in which networks are called by text: `101` and `yes` are names too."""
+    root = yaml.compose(file.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
+    content = root.value if isinstance(root, yaml.MappingNode) else ()
+    for key, value in content:
+        names = network_names(value) if key.value == "networks" else []
+        if key.value in ("sources", "targets") and isinstance(value, yaml.SequenceNode):
+            names = [name for name in value.value if isinstance(name, yaml.ScalarNode)]
+        for name in names:
+            name.tag = TEXT
+    loader = yaml.SafeLoader("")
+    return None if root is None else loader.construct_document(root)
 
 
 _Entry = tuple[yaml.ScalarNode, yaml.Node]

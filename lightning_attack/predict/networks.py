@@ -60,7 +60,7 @@ def identify_networks(
     scored: list[SegmentationModel] = []
     white_box: dict[str, bool] = {}
     source_name = ""
-    for name, network in targets.items():
+    for name, network in ((str(name), network) for name, network in targets.items()):
         target = with_windows(as_segmentation_model(network, name), windows)
         found = probe(target, name, probe_size)
         if found.shape != logits.shape:

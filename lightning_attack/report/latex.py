@@ -16,13 +16,15 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    r"""Text that LaTeX prints as it is; what is not ASCII becomes a question mark.
+    r"""Escape text for LaTeX, which prints it as it is; letters of any language stay, in UTF-8.
 
     Example:
         >>> escape("pgd_50% {a}")
         'pgd\\_50\\% \\{a\\}'
+        >>> escape("Straße 道路")
+        'Straße 道路'
     """
-    return "".join(_SPECIAL.get(sign, sign if sign.isascii() and sign.isprintable() else "?") for sign in text)
+    return "".join(_SPECIAL.get(sign, sign if sign.isprintable() else "?") for sign in text)
 
 
 def latex(sheets: Sequence[Sheet], titles: Sequence[str]) -> str:

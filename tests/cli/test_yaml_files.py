@@ -5,7 +5,7 @@ import yaml
 
 from lightning_attack.cli import main
 from lightning_attack.cli.errors import UsageError
-from lightning_attack.cli.yaml_files import check_yaml
+from lightning_attack.cli.yaml_files import check_yaml, read_study
 
 ATTACK = "class_path: lightning_attack.attacks.fgsm\ninit_args:\n  eps: 4/255\n  eps: 8/255\n"
 STUDY = """networks: {a: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}}
@@ -68,3 +68,29 @@ def test_every_command_that_reads_a_file(command, tmp_path, monkeypatch, capsys)
     name = twice if command.startswith("attack") else file
     assert f"stands twice in '{name}', line" in said
     assert not list(tmp_path.glob("results*"))
+
+
+def test_names_of_networks_are_text(predict, tmp_path, capsys):
+    """YAML reads the keys `101` and `yes` as a number and a truth value."""
+    file = tmp_path / "names.yaml"
+    file.write_text(
+        "model:\n  targets:\n"
+        "    101: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}\n"
+        "    yes: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_segformer'}}\n"
+    )
+    assert predict("-c", file, "--run_name=run", "--model.attack=fgsm", "--data.limit=1") == 0
+    rows = (tmp_path / "results" / "run" / "transfer.csv").read_text().splitlines()
+    assert [row.split(",")[2] for row in rows[1:]] == ["deeplabv3plus_regnetx_002", "101", "yes"]
+    assert predict("-c", tmp_path / "results" / "run" / "config.yaml", "--run_name=again", "--data.limit=1") == 0
+    again = (tmp_path / "results" / "again" / "transfer.csv").read_text().splitlines()
+    assert [row.split(",")[:3] for row in again] == [row.split(",")[:3] for row in rows]
+
+
+def test_names_in_a_study_are_text(tmp_path):
+    file = tmp_path / "study.yaml"
+    networks = "networks: {101: {class_path: a}, no: {class_path: b}}\n"
+    file.write_text(f"{networks}sources: [101]\nseeds: [1]\ntargets: [no]\n")
+    assert read_study(file) == {
+        "networks": {"101": {"class_path": "a"}, "no": {"class_path": "b"}}, "sources": ["101"], "seeds": [1],
+        "targets": ["no"],
+    }  # fmt: skip
