@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("lightning_attack", "configs", "tests/requirements.txt", "LICENSE", "README.md", "pyproject.toml",
-           "requirements.txt", "setup.py")  # fmt: skip
+           "requirements.txt")  # fmt: skip
 
 
 def content(folder):
