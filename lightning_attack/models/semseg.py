@@ -46,6 +46,7 @@ class SemSegModel(SegmentationModel):
             a file is left out.
         width: channels of the first convolution: 64 in all published networks, less for experiments.
         name: name in tables and folders; the default is `arch_backbone`.
+        weights_key: key in the file under which the weights are, such as `state_dict_ema`; None: the usual ones.
 
     Raises:
         ModelError: an argument is unknown, or the weights do not fit.
@@ -67,6 +68,7 @@ class SemSegModel(SegmentationModel):
         aux: bool = False,
         width: int = 64,
         name: str | None = None,
+        weights_key: str | None = None,
     ) -> None:
         if arch not in get_args(Arch) or backbone not in get_args(Backbone):
             raise ModelError(
@@ -79,13 +81,13 @@ class SemSegModel(SegmentationModel):
         network = _SemSeg(arch, _BLOCKS[backbone], num_classes, width, aux)
         if path:
             heads = ("aux.", "aux_cls1.") if not aux else ()
-            load_weights(_named_as_in(path, network), path, allow=(*_UNUSED, *heads))
+            load_weights(_named_as_in(path, network, weights_key), path, (*_UNUSED, *heads), weights_key)
         super().__init__(network, num_classes, mean, std, name=name or f"{arch}_{backbone}")
 
 
-def _named_as_in(path: Path, network: nn.Module) -> nn.Module:
+def _named_as_in(path: Path, network: nn.Module, key: str | None) -> nn.Module:
     """The network, or if the file is of DDC-AT the same modules by its names for the heads."""
-    if not any("cls1." in tensor for tensor in read_weights(path)):
+    if not any("cls1." in tensor for tensor in read_weights(path, key)):
         return network
     other = nn.Module()
     for name, module in network.named_children():

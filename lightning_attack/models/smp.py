@@ -31,6 +31,7 @@ class SMPModel(SegmentationModel):
         stride: images are padded to multiples of it.
         options: further arguments of the architecture, such as `decoder_channels`.
         name: name in tables and folders; the default is `arch_encoder`.
+        weights_key: key in the file under which the weights are, such as `state_dict_ema`; None: the usual ones.
 
     Raises:
         ModelError: unknown architecture, encoder or option; the weights do not fit.
@@ -54,6 +55,7 @@ class SMPModel(SegmentationModel):
         stride: int = 32,
         options: dict[str, Any] | None = None,
         name: str | None = None,
+        weights_key: str | None = None,
     ) -> None:
         if num_classes < 1:
             raise ModelError(f"num_classes={num_classes}: must be 1 or more")
@@ -83,7 +85,7 @@ class SMPModel(SegmentationModel):
             "name": self.name,
         }
         if path:
-            load_weights(network, path)
+            load_weights(network, path, key=weights_key)
         elif encoder_weights and not hub:
             load_encoder(network.encoder, encoder_name, encoder_weights)
 

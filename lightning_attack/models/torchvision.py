@@ -20,6 +20,7 @@ class TorchVisionModel(SegmentationModel):
         num_classes: number of classes, with a file or without weights.
         aux_loss: whether a file holds the auxiliary classifier too.
         name: name in tables and folders; the default is `model`.
+        weights_key: key in the file under which the weights are, such as `state_dict_ema`; None: the usual ones.
 
     Raises:
         ModelError: unknown model or weights; a file that does not fit.
@@ -32,6 +33,7 @@ class TorchVisionModel(SegmentationModel):
         num_classes: int = 21,
         aux_loss: bool = False,
         name: str | None = None,
+        weights_key: str | None = None,
     ) -> None:
         known = models.list_models(module=models.segmentation)
         if model not in known:
@@ -48,7 +50,7 @@ class TorchVisionModel(SegmentationModel):
             path = _file(weights, list(enum.__members__)) if weights else None
             network = models.get_model(model, weights=None, weights_backbone=None, num_classes=num_classes, **options)
             if path:
-                load_weights(network, path)
+                load_weights(network, path, key=weights_key)
         super().__init__(network, num_classes, mean, std, name=name or model)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightning_attack.common.atomic import atomic_write
+from lightning_attack.models.file_kinds import foreign_kind
 from lightning_attack.models.wrapper import ModelError
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
@@ -23,7 +26,9 @@ EMBEDDED = Path(__file__).parents[1] / "weights"
 RECIPE, CLASSES = "recipe", "classes"
 """Keys under which a checkpoint, and as JSON a safetensors file's metadata, has a network's arguments and classes."""
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights")
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+"""Keys under which training programs keep a moving average of the weights, beside the weights themselves."""
 _PREFIXES = ("", "module.", "model.", "network.", "net.", "_orig_mod.")
 
 
@@ -59,35 +64,70 @@ def check_archive(path: str, writer: str) -> None:
         raise ModelError(f"'{path}' is not a file of {writer} (it is no zip archive)")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a `.safetensors`, `.pt`, `.pth` or Lightning `.ckpt` file, by name.
 
     Files are read with `weights_only=True`: a file that holds anything but tensors and plain containers is refused,
-    because unpickling it could run code.
+    because unpickling it could run code. Of a file with weights and their moving average (EMA) the weights are read,
+    and a warning says so.
+
+    Args:
+        path: the file.
+        key: the key of the file's dictionary under which the weights are, such as `state_dict_ema`; None: the usual.
 
     Raises:
-        ModelError: the file is not readable, holds pickled objects or no state dict.
+        ModelError: the file is not readable, holds pickled objects, no state dict, or none under `key`.
     """
+    if kind := foreign_kind(path):
+        raise ModelError(f"'{path}' is {kind}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"'{path}' is no weights file, or holds pickled Python objects, which could run code when they are loaded; "
-            "it is refused. Save the weights alone: torch.save(model.state_dict(), path)"
+            f"'{path}' is no weights file, or holds pickled Python objects{_unsafe(error)}, which could run code when "
+            "they are loaded; it is refused. Save the weights alone: torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # damaged files make torch's readers raise whatever they stumble over
         raise ModelError(f"'{path}' is not a readable weights file ({type(error).__name__}: {error})") from error
-    for key in _CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    state = content if key is None else _at_key(path, content, key)
+    if key is None and isinstance(content, Mapping):
+        inner = [name for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
+        average = next((name for name in _AVERAGES if isinstance(content.get(name), Mapping)), None)
+        if inner and average:
+            warnings.warn(
+                f"'{path}' has weights ('{inner[0]}') and their moving average ('{average}'); the weights are taken. "
+                f"weights_key={average} takes the average",
+                stacklevel=2,
+            )
+        if inner or average:
+            state = content[inner[0] if inner else average]
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
-        raise ModelError(f"'{path}' holds no state dict (a mapping from names to tensors)")
-    return dict(content)
+        raise ModelError(f"'{path}' holds no state dict (a mapping from names to tensors); it holds {_held(content)}")
+    return dict(state)
+
+
+def _at_key(path: Path, content: Any, key: str) -> Any:
+    if not isinstance(content, Mapping) or key not in content:
+        raise ModelError(f"'{path}' has no weights_key '{key}'; it holds {_held(content)}")
+    return content[key]
+
+
+def _held(content: Any, most: int = 8) -> str:
+    """What a file holds, in a few words: the keys of a dictionary with the types of their values."""
+    if not isinstance(content, Mapping):
+        return f"an object of type {type(content).__name__}"
+    shown = [f"'{key}' ({type(value).__name__})" for key, value in list(content.items())[:most]]
+    return ", ".join(shown) + (f" and {len(content) - most} more keys" if len(content) > most else "") or "nothing"
+
+
+def _unsafe(error: Exception) -> str:
+    """The first object that torch would not unpickle, if its message names it."""
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" ({match[1]})" if match else ""
 
 
 def read_recipe(path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
@@ -121,7 +161,7 @@ def write_weights(
         unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
-def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = ()) -> None:
+def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = (), key: str | None = None) -> None:
     """Load a weights file into `network`, whichever usual prefix its names carry; every tensor must find its place.
 
     Half precision files are converted to the network's type.
@@ -130,11 +170,12 @@ def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = ()) ->
         network: the network.
         path: the file.
         allow: beginnings of names that the file may have beside the network's, such as `classifier.`.
+        key: as in `read_weights`.
 
     Raises:
         ModelError: names are missing or foreign, or shapes differ (often: another number of classes).
     """
-    found, wanted = read_weights(path), network.state_dict()
+    found, wanted = read_weights(path, key), network.state_dict()
     # "num_batches_tracked" counts training steps; older files and safetensors exports leave it out.
     needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
     state = max((strip_prefix(found, prefix) for prefix in _prefixes()), key=lambda names: len(needed & names.keys()))

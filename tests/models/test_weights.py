@@ -1,8 +1,10 @@
 """Weights files: every usual container and prefix is read, what does not fit is named, no code in a file runs."""
 
 import re
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -212,3 +214,56 @@ def test_unknown_embedded_weights():
     with pytest.raises(ModelError, match=f"no weights 'embedded:nothing'; there are .*embedded:{known[-1].stem}"):
         weights_path("embedded:nothing")
     assert weights_path(f"embedded:{known[0].stem}") == known[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64, "a Git LFS pointer"),
+        (b"<!DOCTYPE html>\n<html><head><title>Quota exceeded</title></head></html>", "an HTML page"),
+        (b"\xef\xbb\xbf\n <HTML>", "an HTML page"),
+        (b"", "an empty file"),
+        (b"\x1f\x8b\x08\x00" + b"x" * 20, "a gzip archive"),
+        (b"\x93NUMPY\x01\x00", "a NumPy array"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt"])
+def test_files_that_are_something_else(tmp_path, content, says, suffix):
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=f"'{re.escape(str(file))}' is {says}"):
+        load_weights(tiny(0), file)
+
+
+def test_an_archive_of_other_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("model/weights.bin", b"1")
+    with pytest.raises(ModelError, match=r"a zip archive of other files \(model/weights.bin\); unpack it"):
+        load_weights(tiny(0), tmp_path / "w.pth")
+
+
+def test_weights_beside_their_moving_average(tmp_path):
+    raw, average = tiny(1).state_dict(), tiny(2).state_dict()
+    torch.save({"epoch": 1, "state_dict": raw, "state_dict_ema": average}, tmp_path / "w.pth")
+    network = tiny(0)
+    with pytest.warns(UserWarning, match="'state_dict'.*'state_dict_ema'.*weights_key=state_dict_ema"):
+        load_weights(network, tmp_path / "w.pth")
+    assert_same(network, tiny(1))
+    load_weights(network, tmp_path / "w.pth", key="state_dict_ema")
+    assert_same(network, tiny(2))
+    with pytest.raises(
+        ModelError, match=r"no weights_key 'ema'; it holds 'epoch' \(int\), 'state_dict' \(OrderedDict\)"
+    ):
+        load_weights(network, tmp_path / "w.pth", key="ema")
+    torch.save({"model_ema": average}, tmp_path / "only.pth")
+    load_weights(network, tmp_path / "only.pth")
+    assert_same(network, tiny(2))
+
+
+def test_what_is_in_the_way_is_named(tmp_path):
+    torch.save({"weights_of_mine": tiny(1).state_dict(), "best": 0.5}, tmp_path / "keys.pth")
+    with pytest.raises(ModelError, match=r"it holds 'weights_of_mine' \(OrderedDict\), 'best' \(float\)"):
+        load_weights(tiny(0), tmp_path / "keys.pth")
+    torch.save({"state_dict": tiny(1).state_dict(), "best": np.float64(0.7)}, tmp_path / "object.pth")
+    with pytest.raises(ModelError, match=r"pickled Python objects \(numpy\.[\w.]*scalar\)"):
+        load_weights(tiny(0), tmp_path / "object.pth")

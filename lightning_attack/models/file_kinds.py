@@ -1,0 +1,54 @@
+"""What a file is by its first bytes, for files that should hold weights and hold something else."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+_STARTS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; `git lfs pull` fetches it",
+    b"<!doctype": "an HTML page, not the file: open the address in a browser, the site may ask for a confirmation",
+    b"<html": "an HTML page, not the file: open the address in a browser, the site may ask for a confirmation",
+    b"<?xml": "an XML document, often the error of a storage service; download the file again",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\x89HDF": "an HDF5 file, as Keras writes them; convert it to a PyTorch state dict",
+    b"\x93NUMPY": "a NumPy array; weights are a PyTorch state dict or safetensors",
+}
+
+
+def foreign_kind(path: Path) -> str | None:
+    r"""What the file is if it cannot be a weights file, and what to do about it; None if it may be one.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     page = Path(folder) / "weights.pth"
+        ...     _ = page.write_bytes(b"\n<!DOCTYPE html><title>Quota exceeded</title>")
+        ...     foreign_kind(page)[:27]
+        'an HTML page, not the file:'
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "an empty file; download it again"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginning, kind in _STARTS.items():
+        if start.startswith(beginning) or text.startswith(beginning.lower()):
+            return kind
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        # Files of torch.save are zip archives with a pickle inside.
+        if not any(name.endswith("data.pkl") for name in names):
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            return f"a zip archive of other files ({shown}); unpack it first"
+    elif tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            if "pickle" not in archive.getnames():  # in those of torch before 1.6 it is
+                return "a tar archive; unpack it first"
+    return None
