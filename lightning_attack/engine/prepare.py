@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
 AnyProgram: TypeAlias = "Program | CompiledProgram"
+MaybeProgram: TypeAlias = "Program | CompiledProgram | None"
+"""None for a shape of images at which the network runs as it is."""
 StatusCallback = Callable[[str], None]
 """Called with a line for the user when a network is rewritten or compiled, and when that is done."""
 
@@ -115,7 +117,7 @@ class PreparedNetwork(nn.Module):
             raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs another kind")
         self.network, self.kind, self.precision = network, kind, precision
         self.training = network.training
-        self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
+        self._programs: OrderedDict[Hashable, MaybeProgram] = OrderedDict()
         self._packed: Packed | None = None
         self._reported: set[str] = set()
         self.on_status = on_status
@@ -154,7 +156,7 @@ class PreparedNetwork(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
-    def _program(self, images: Tensor) -> AnyProgram | None:
+    def _program(self, images: Tensor) -> MaybeProgram:
         reason = self._outside(images)
         if reason:
             self._report(reason)

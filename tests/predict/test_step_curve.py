@@ -143,7 +143,7 @@ def test_from_the_command_line(predict, tmp_path, capsys):
     assert points[-1] == report["targets"][0]["adversarial_miou"]
     assert points[-1] < points[0] - 0.1
     for words, says in (
-        (("--curve=eps",), "curve: Expected a typing.Literal['steps']; given: eps"),
+        (("--curve=eps",), "curve: expected 'steps'; given: eps"),
         (
             ("--curve=steps", "--model.windows.size=64", "--model.windows.attack=window"),
             "set model.windows.attack=image (or leave out --curve",
