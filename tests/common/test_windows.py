@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -23,6 +23,7 @@ from tests.data.trees import LAYOUTS
 MEAN, STD = (0.2, 0.5, 0.7), (0.1, 0.25, 0.5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.floats(0.05, 1.0))
 def test_the_grid_covers_every_pixel_with_whole_windows(height, width, size, stride):
     covered = torch.zeros(height, width, dtype=torch.bool)
