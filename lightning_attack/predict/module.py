@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack
@@ -28,7 +28,8 @@ from lightning_attack.predict.output import AttackOutput, merge
 from lightning_attack.predict.positions import Positions
 from lightning_attack.predict.recovery import OnError, attempt, check_on_error, finite, refuse
 from lightning_attack.predict.scoring import Scorer
-from lightning_attack.predict.step_curve import StepCurve, WatchedSteps
+from lightning_attack.predict.step_curve import StepCurve
+from lightning_attack.predict.steps import AttackStep, CleanStep, to_8_bits
 from lightning_attack.predict.target_labels import check_target_labels, wanted_classes
 
 
@@ -241,7 +242,7 @@ class AttackModule(LightningModule):
         attacked = self._attack(batch, attack, clean)
         return self._score(batch, clean, attacked, score)
 
-    def _predict_clean(self, batch: Batch, attack: Attack, score: Scorer) -> _Clean:
+    def _predict_clean(self, batch: Batch, attack: Attack, score: Scorer) -> CleanStep:
         """What all networks predict on the clean images, and the labels that follow from it."""
         images = batch["image"]
         self._say("clean prediction")
@@ -251,7 +252,7 @@ class AttackModule(LightningModule):
         preds = {name: self._clean_classes(name, batch, score, keep.get(name)) for name in self.target_names}
         seconds += clock(images)
         labels = batch.get("mask", preds[self.source_name])
-        return _Clean(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
+        return CleanStep(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
 
     def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
         """The classes that a network predicts on the clean images; from the cache if it knows all of them."""
@@ -271,7 +272,7 @@ class AttackModule(LightningModule):
         """Whether the attack may be given the clean logits that the source is scored by: they are what it would see."""
         return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
 
-    def _attack(self, batch: Batch, attack: Attack, clean: _Clean) -> _Attacked:
+    def _attack(self, batch: Batch, attack: Attack, clean: CleanStep) -> AttackStep:
         """The adversarial images as they are saved, and what they cost."""
         images, targeted = batch["image"], clean.target_labels is not None
         figures: list[dict[str, Tensor]] = []
@@ -305,9 +306,9 @@ class AttackModule(LightningModule):
         # The sign of NaN is NaN, and so is all that follows from it.
         refuse(~finite(adversarial), batch["name"], f"the gradients of '{self.source_name}' are NaN")
         if self.quantize:
-            adversarial = _to_8_bits(attack, images, adversarial)
+            adversarial = to_8_bits(attack, images, adversarial)
         count = len(images)
-        return _Attacked(
+        return AttackStep(
             attack,
             adversarial,
             watched,
@@ -317,7 +318,7 @@ class AttackModule(LightningModule):
             None if memory is None else memory / count,
         )
 
-    def _score(self, batch: Batch, clean: _Clean, attacked: _Attacked, score: Scorer) -> AttackOutput:
+    def _score(self, batch: Batch, clean: CleanStep, attacked: AttackStep, score: Scorer) -> AttackOutput:
         """What all networks predict on the adversarial images, and after single steps if there is a curve."""
         images, adversarial = batch["image"], attacked.images
         seconds = -clock(images)
@@ -356,54 +357,3 @@ class AttackModule(LightningModule):
             scoring=clean.seconds + seconds,
             memory=attacked.memory,
         )
-
-
-@dataclass
-class _Clean:
-    """First step for a batch: what the networks predict on its clean images.
-
-    Attributes:
-        preds: classes by network, each (B, H, W).
-        labels: (B, H, W), 255 = ignored.
-        target_labels: wanted classes, (B, H, W), 255 = none wanted; None if untargeted.
-        logits: the source's, (B, C, H, W), if the attack would ask for them again; else empty.
-        seconds: time that it took.
-    """
-
-    preds: dict[str, Tensor]
-    labels: Tensor
-    target_labels: Tensor | None
-    logits: list[Tensor]
-    seconds: float
-
-
-@dataclass
-class _Attacked:
-    """Second step for a batch: its adversarial images.
-
-    Attributes:
-        attack: what made them.
-        images: (B, 3, H, W), as they are saved and scored.
-        watched: the images after some steps; None without a curve.
-        figures, passes, seconds, memory: as in `AttackOutput`.
-    """
-
-    attack: Attack
-    images: Tensor
-    watched: WatchedSteps | None
-    figures: list[dict[str, Tensor]]
-    passes: dict[str, float]
-    seconds: float
-    memory: float | None
-
-
-def _to_8_bits(attack: Attack, images: Tensor, adversarial: Tensor) -> Tensor:
-    """The adversarial images on the 8-bit grid, as they are saved; a warning says if images came to nothing by it."""
-    result = attack.quantize(images, adversarial)
-    lost = (adversarial != images).flatten(1).any(1) & (result == images).flatten(1).all(1)
-    if lost.any():
-        rank_zero_warn(
-            f"rounding to 8 bits took away the whole perturbation of {int(lost.sum())} images; raise eps (in L2 it is "
-            "a Euclidean length, such as 1.0), or set model.quantize=false"
-        )
-    return result
