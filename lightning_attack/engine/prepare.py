@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,14 @@ from lightning_attack.engine.graphs import BUILDING, UnsupportedError
 from lightning_attack.engine.memory import out_of_memory
 
 if TYPE_CHECKING:
-    from lightning_attack.engine.compiled import CompiledProgram
     from lightning_attack.engine.convolution import Packed
-    from lightning_attack.engine.program import Program
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
-AnyProgram: TypeAlias = "Program | CompiledProgram"
+AnyProgram = Callable[[Tensor], Tensor]
+"""`Program` or `CompiledProgram`: images of one shape to logits."""
 StatusCallback = Callable[[str], None]
 """Called with a line for the user when a network is rewritten or compiled, and when that is done."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -15,7 +16,8 @@ from lightning_attack.attacks.random import Draws
 Item = TypeVar("Item")
 
 
-class View(NamedTuple):
+@dataclass(frozen=True)
+class View:
     """A changed copy of the images, and how its logits are brought back to the images' geometry.
 
     Attributes:
