@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,14 @@ from lightning_attack.engine.graphs import BUILDING, UnsupportedError
 from lightning_attack.engine.memory import out_of_memory
 
 if TYPE_CHECKING:
-    from lightning_attack.engine.compiled import CompiledProgram
     from lightning_attack.engine.convolution import Packed
-    from lightning_attack.engine.program import Program
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["eager", "fused", "compiled"]
 Precision = Literal["float32", "bf16"]
-AnyProgram: TypeAlias = "Program | CompiledProgram"
-MaybeProgram: TypeAlias = "Program | CompiledProgram | None"
-"""None for a shape of images at which the network runs as it is."""
+AnyProgram = Callable[[Tensor], Tensor]
+"""`Program` or `CompiledProgram`: images of one shape to logits."""
 StatusCallback = Callable[[str], None]
 """Called with a line for the user when a network is rewritten or compiled, and when that is done."""
 
@@ -117,7 +114,7 @@ class PreparedNetwork(nn.Module):
             raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs another kind")
         self.network, self.kind, self.precision = network, kind, precision
         self.training = network.training
-        self._programs: OrderedDict[Hashable, MaybeProgram] = OrderedDict()
+        self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed: Packed | None = None
         self._reported: set[str] = set()
         self.on_status = on_status
@@ -156,7 +153,7 @@ class PreparedNetwork(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
-    def _program(self, images: Tensor) -> MaybeProgram:
+    def _program(self, images: Tensor) -> AnyProgram | None:
         reason = self._outside(images)
         if reason:
             self._report(reason)
