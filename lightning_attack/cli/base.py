@@ -15,6 +15,8 @@ from lightning_attack.cli.help import descriptions
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program_words
+from lightning_attack.cli.user_code import place_in_user_code
+from lightning_attack.common.errors import UserError
 from lightning_attack.data import SegmentationDataModule
 
 
@@ -59,6 +61,8 @@ class CommandCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except UnicodeDecodeError as error:
             raise UsageError(f"a configuration file is no text in UTF-8 ({error})") from error
+        except SyntaxError as error:  # of a module of the user, which the parser imports
+            raise UsageError(f"{error.filename}:{error.lineno} is not valid Python: {error.msg}") from error
 
     def before_instantiate_classes(self) -> None:
         """Without a progress bar there is none of ours either."""
@@ -70,6 +74,11 @@ class CommandCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+        except Exception as error:
+            place = None if isinstance(error, UserError) else place_in_user_code(error)
+            if place:
+                raise UsageError(f"{place} raised {type(error).__name__}: {error}") from error
+            if not isinstance(error, ValueError | TypeError | OSError | MisconfigurationException):
+                raise
             # A class behind an optional argument is tried as one of several types; its own words are inside.
             raise UsageError(explain(str(error), (), PARTS)) from error

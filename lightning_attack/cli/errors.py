@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 
 from lightning_attack.common.configs import CONFIGS, find_attack
@@ -125,11 +127,41 @@ def _unknown_setting(mistake: _Mistake) -> str | None:
     return _known(f"there is no option '{match[1]}'", match[1], names) if match else None
 
 
+def _own_code(path: str) -> str | None:
+    """What is wrong with the import path of a class or function; None if nothing is, or it is no such path."""
+    module, _, name = path.rpartition(".")
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module):
+        return None
+    try:
+        found = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return f"there is no module '{error.name}' on Python's path, to which '{Path.cwd()}' belongs"
+        return f"module '{module}' cannot be imported: {error}"
+    except AttributeError:
+        return f"module '{module}' has no '{name}'"
+    except Exception as error:  # whatever the user's module raises
+        return f"module '{module}' cannot be imported: {type(error).__name__}: {error}"
+    if isfunction(found) and "return" not in found.__annotations__:
+        return f"function '{path}' does not say what it returns; write `def {name}(...) -> torch.nn.Module:`"
+    return None
+
+
+def _wrong_class(mistake: _Mistake) -> str | None:
+    match = re.search(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", mistake.text)
+    if not match:
+        return None
+    place = f"{mistake.key}: ".removeprefix(": ")
+    return place + (_own_code(match[1]) or f"'{match[1]}' is no {match[2]}")
+
+
 def _unknown_part(mistake: _Mistake) -> str | None:
     match = re.search(r"(?:dot import path string: |import path format: |given class_path ')([^\s']+)", mistake.text)
     kind = next((word for word in reversed(mistake.key.split(".")) if word in mistake.parts), None)
     if not match or not kind:
         return None
+    if problem := _own_code(match[1]):
+        return f"{mistake.key}: {problem}"
     names = [part if isinstance(part, str) else part.__name__ for part in mistake.parts[kind]]
     attack = kind in ("attack", "attacks")
     what = f"{mistake.key}: there is no '{match[1]}'"
@@ -162,6 +194,7 @@ _RULES: Sequence[Callable[[_Mistake], str | None]] = (
     _unknown_option,
     _stray_word,
     _unknown_setting,
+    _wrong_class,
     _unknown_part,
     _wrong_value,
 )

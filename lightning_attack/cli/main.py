@@ -48,6 +48,8 @@ def main(args: Sequence[str] | None = None) -> int:
         _say(str(error))
     except pickle.UnpicklingError:
         _say("ckpt_path is no Lightning checkpoint, or holds more than tensors and settings")
+    except KeyboardInterrupt:  # before a run takes signals itself, or between two of them
+        return 130
     return 2
 
 

@@ -16,7 +16,7 @@ from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
-from lightning_attack.cli.yaml_files import TEXT, check_yaml, network_names
+from lightning_attack.cli.yaml_files import TEXT, check_yaml, network_names, preset_paths
 from lightning_attack.common.configs import find_attack, find_config
 
 __all__ = ["Parser", "UsageError", "with_paths"]
@@ -76,10 +76,22 @@ def with_paths(words: Iterable[str]) -> list[str]:
             option = ""
         elif equals and name.startswith("-"):
             found.append(f"{name}={_value(name, value)}")
+            _check_order(found)
         else:
             option = word if _kind(word) else ""
             found.append(word)
     return found
+
+
+def _check_order(words: Sequence[str]) -> None:
+    """Raise `UsageError` if the last word is a whole attack, which would drop the settings of it that come before."""
+    option, _, value = words[-1].partition("=")
+    if option == "--model.attack" and Path(value).suffix in (".yaml", ".yml"):
+        lost = next((word for word in words[:-1] if word.startswith(f"{option}.")), None)
+        if lost:
+            raise UsageError(
+                f"{lost} comes before {option}, which sets all settings of the attack anew\nput it after {option}"
+            )
 
 
 def _kind(option: str) -> str:
@@ -119,6 +131,7 @@ def _as_meant(content: str) -> str:
     attack = _at(root, ("model", "attack"))
     if isinstance(attack, yaml.ScalarNode) and (value := _value("--model.attack", attack.value)) != attack.value:
         changes.append((attack, value))
+    changes += preset_paths(root)
     for node, value in sorted(changes, key=lambda change: -change[0].start_mark.index):
         content = f"{content[: node.start_mark.index]}{json.dumps(value)}{content[node.end_mark.index :]}"
     return content

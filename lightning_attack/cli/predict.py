@@ -12,7 +12,7 @@ from lightning_attack import callbacks
 from lightning_attack.attacks import check_given
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.cli.errors import UsageError
-from lightning_attack.common.configs import CONFIGS
+from lightning_attack.common.configs import CONFIGS, attack_names
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.commands import one_line
@@ -66,6 +66,7 @@ class AttackCLI(CommandCLI):
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
+        self._check_name()
         if self._get(self.config, "curve"):
             model = self._get(self.config, "model")
             model.curve_every = model.curve_every or "auto"
@@ -96,6 +97,16 @@ class AttackCLI(CommandCLI):
             check_given(self.model.attack, self.datamodule.adversarial_root is not None)
             self.datamodule.set_partners(self.model.partners_seed)
             self.datamodule.check(self.model.num_classes)
+
+    def _check_name(self) -> None:
+        """An attack must not be called like another one: tables would have its figures under that name."""
+        attack = self._get(self.config, "model").attack
+        preset, name = attack.class_path.rpartition(".")[2], (attack.get("init_args") or {}).get("name")
+        if name != preset and {name, preset} <= {*attack_names()}:
+            raise UsageError(
+                f"model.attack.name={name}, but the attack is {preset}: tables would show it as another attack\n"
+                f"to run {name}, give --model.attack={name} (in a file `attack: {name}`); or choose another name"
+            )
 
     def _check_masks(self) -> None:
         """Wanted classes from masks need both the masks and the wish."""

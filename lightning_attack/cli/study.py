@@ -106,6 +106,8 @@ def run_cells(plan: Study, found: list[Cell], passes: Sequence[float | None], fo
                 return done.exit_code
             code = max(code, done.exit_code)
             progress.end(time.monotonic() - begin)
+    if first:
+        Console().print(f"Results: {folder}; compare them: {program()} report {folder} --output DIR", soft_wrap=True)
     return code
 
 

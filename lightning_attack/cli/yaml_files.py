@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.common.configs import attack_names
 
 _MERGE = "tag:yaml.org,2002:merge"
 TEXT = "tag:yaml.org,2002:str"
@@ -47,6 +48,12 @@ def check_yaml(file: Path) -> None:
         raise UsageError(f"'{file}'{place} is not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"'{file}' is not YAML: {' '.join(str(error).split())}") from error
+    for whole, part in _dotted(root, set()):
+        raise UsageError(
+            f"'{whole.value}' and '{part.value}' stand side by side in '{file}', lines {whole.start_mark.line + 1} and "
+            f"{part.start_mark.line + 1}, and one would replace the other\n"
+            f"write '{part.value.removeprefix(whole.value + '.')}' inside '{whole.value}' (of a class, below init_args)"
+        )
     for first, second in _twice(root, set()):
         lines = first[0].start_mark.line + 1, second[0].start_mark.line + 1
         where = f"lines {lines[0]} and {lines[1]}" if lines[0] != lines[1] else f"line {lines[0]}"
@@ -62,6 +69,18 @@ def network_names(networks: yaml.Node | None) -> list[yaml.ScalarNode]:
     return [key for key, _ in inner if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
 
 
+def preset_paths(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode, str]]:
+    """Each `class_path` that is the name of a preset, such as `pgd`, with the path by which it can be imported."""
+    if isinstance(node, yaml.SequenceNode):
+        return [found for value in node.value for found in preset_paths(value)]
+    found: list[tuple[yaml.ScalarNode, str]] = []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == "class_path" and isinstance(value, yaml.ScalarNode) and value.value in attack_names():
+            found.append((value, f"lightning_attack.attacks.{value.value}"))
+        found += preset_paths(value)
+    return found
+
+
 def read_study(file: Path) -> Any:
     """The content of a study's file, in which networks are called by text: `101` and `yes` are names too."""
     root = yaml.compose(file.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
@@ -72,6 +91,8 @@ def read_study(file: Path) -> Any:
             names = [name for name in value.value if isinstance(name, yaml.ScalarNode)]
         for name in names:
             name.tag = TEXT
+    for preset, path in preset_paths(root):
+        preset.value = path
     loader = yaml.SafeLoader("")
     return None if root is None else loader.construct_document(root)
 
@@ -95,6 +116,24 @@ def _twice(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[_Entry, _En
                     yield known[key.tag, key.value], (key, value)
                 known[key.tag, key.value] = key, value
             yield from _twice(value, seen)
+
+
+def _dotted(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
+    """Keys of one mapping of which one is a part of the other, such as `attack` and `attack.eps`."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _dotted(value, seen)
+    elif isinstance(node, yaml.MappingNode):
+        keys = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+        for name, key in keys.items():
+            parts = name.split(".")
+            wholes = (".".join(parts[:count]) for count in range(1, len(parts)))
+            yield from ((keys[whole], key) for whole in wholes if whole in keys)
+        for _, value in node.value:
+            yield from _dotted(value, seen)
 
 
 def _shortened(text: str, node: yaml.Node, most: int = 40) -> str:

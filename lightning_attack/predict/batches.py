@@ -54,6 +54,8 @@ class BatchError(AttackError):
     """A batch that is not of the form of `Batch`; the message says what was given and what is expected."""
 
 
+_LABELS = ("label", "labels", "masks", "target", "targets", "gt", "seg", "segmentation", "annotation", "semantic")
+"""Keys under which other projects keep label maps."""
 _FORM = (
     "a batch is a dictionary with 'image' (B, 3, H, W) in [0, 1] and, if there are labels, 'mask' (B, H, W); images "
     "alone or the tuple (images, masks) are taken too (lightning_attack.predict.Batch has all keys)"
@@ -81,6 +83,8 @@ def as_batch(given: Any, num_classes: int, positions: Callable[[int], Sequence[i
         if "skipped" in found:
             return Batch(skipped=[*found["skipped"]])
         raise BatchError(f"a batch has the keys {', '.join(map(repr, found)) or '(none)'} and no 'image'; {_FORM}")
+    if "mask" not in found and (other := next((key for key in _LABELS if _is_map(found.get(key))), None)):
+        raise BatchError(f"the batch has no 'mask', but '{other}': labels are read from 'mask'; {_FORM}")
     images = found["image"]
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         hint = ". Divide 8-bit images by 255" if isinstance(images, Tensor) and images.dtype == torch.uint8 else ""
@@ -105,6 +109,10 @@ def as_batch(given: Any, num_classes: int, positions: Callable[[int], Sequence[i
             raise BatchError(f"'adversarial_eps' is {eps.tolist()}; expected one radius for all images of the batch")
         batch["adversarial_eps"] = eps.flatten()[:1].expand(count)
     return cast(Batch, batch)
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim >= 3
 
 
 def given_eps(batch: Batch) -> float | None:

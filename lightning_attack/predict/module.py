@@ -105,6 +105,10 @@ class AttackModule(LightningModule):
         clean_cache: CleanPredictions | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(attack, Attack):
+            raise TypeError(f"attack is {attack!r}; expected an Attack, such as lightning_attack.attacks.pgd()")
+        if not isinstance(targets, Mapping | None):
+            raise TypeError(f"targets are a {type(targets).__name__}; expected a dictionary from names to networks")
         self._listeners: list[StatusListener] = []
         per_window = windows is not None and windows.attack == "window" and not isinstance(attack, Given)
         self.attack = PerWindow(attack, windows) if windows and per_window else attack

@@ -114,13 +114,30 @@ class LossGradient:
             count += 1
         return total / count
 
+    def _loss(self, prediction: Prediction, moment: Moment) -> Tensor:
+        """The objective of each image, (B,), summed over its pixels."""
+        loss = self.objective(prediction, moment)
+        name, batch = type(self.objective).__name__, len(prediction.labels)
+        if not isinstance(loss, Tensor) or loss.ndim < 1 or len(loss) != batch:
+            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise AttackError(
+                f"objective {name} returned {found} for {batch} images; expected a loss for each pixel, (B, H, W), or "
+                "for each image, (B,): no image of a batch has to do with another, so there is no mean over it"
+            )
+        if not loss.requires_grad:
+            raise AttackError(
+                f"the loss of {name} does not depend on the image in a differentiable way: the network runs without "
+                "gradients (torch.no_grad) or returns decisions (argmax), or the objective detaches what it is given"
+            )
+        return loss.reshape(batch, -1).sum(1)
+
     def _at(self, shown: Tensor, view: View, recorder: Recorder, weight: float, moment: Moment) -> Tensor:
         """Gradient of one member's loss with respect to what it is shown."""
         prediction = self._prediction(recorder, View(shown, view.undo))
         if not self._checked:
             self._checked = True
             check_labels(prediction)  # the only check that waits for the device, once per batch
-        loss = self.objective(prediction, moment).flatten(1).sum(1)
+        loss = self._loss(prediction, moment)
         if moment.first:
             moment.report("loss", loss.detach() / prediction.count)
             moment.report("p_t", prediction.fraction(prediction.unfooled))

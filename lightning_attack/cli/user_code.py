@@ -1,0 +1,44 @@
+"""Where an error comes from, if it comes from code of the user: the file and line that the user can mend."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NOT_THE_USERS = (_PACKAGE, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")))
+
+
+def place_in_user_code(error: BaseException) -> str | None:
+    """The innermost `FILE:LINE` of an error's traceback outside of this package, Python and installed packages.
+
+    None if the error does not pass through such code.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, SyntaxError) and cause.filename and _is_users(cause.filename):
+            return f"{cause.filename}:{cause.lineno}"
+        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
+            if _is_users(frame.filename):
+                return f"{frame.filename}:{frame.lineno}"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it was raised from, the first of them first."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return reversed(chain)
+
+
+def _is_users(filename: str) -> bool:
+    path = Path(filename)
+    return (
+        path.suffix == ".py"
+        and path.is_file()
+        and path.name != "main.py"
+        and not any(path.resolve().is_relative_to(folder) for folder in _NOT_THE_USERS)
+    )
