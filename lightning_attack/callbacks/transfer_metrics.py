@@ -27,6 +27,8 @@ from lightning_attack.runs.summary import COLUMNS, REGION_COLUMNS, SUCCESS_COLUM
 from lightning_attack.runs.summary_files import seconds_before, write_summary
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
+MASKS, PREDICTED = "masks", "clean prediction of the source"
+"""Where labels come from, in `transfer.json`."""
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
@@ -76,6 +78,8 @@ class TransferMetrics(WritingCallback):
         owned = any(isinstance(callback, RunFolder) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         self._home = Path(log_dir or ".") if owned else self._folder
         self._parts = ["all"]
+        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        self._labels_predicted = dataset is not None and dataset.classes is None
         if pl_module.target_labels is not None:
             self._parts.append("wanted")
         if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
@@ -98,6 +102,7 @@ class TransferMetrics(WritingCallback):
             write_skipped(self._home, index, name, error)
         if not len(outputs):
             return
+        self._labels_predicted |= outputs.labels_predicted
         records, (labels, preds) = image_records(pl_module, outputs, self._parts), label_maps(pl_module, outputs)
         # Last, so that an image has its record after its PNG, whatever the order of the callbacks.
         self.writer(trainer).submit_last(self._write_records, records, labels, preds, pl_module.target_names)
@@ -123,6 +128,7 @@ class TransferMetrics(WritingCallback):
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
         self.rows, self.summary = summarize(records, scored)
+        self.summary["labels"] = PREDICTED if self._labels_predicted else MASKS
         missing = 0 if expected is None else len(expected) - len(records) - len(skipped)
         if missing:
             for row in self.rows:
@@ -151,6 +157,10 @@ class TransferMetrics(WritingCallback):
     def _show(self) -> None:
         console = Console()
         console.print(self._table())
+        if self._labels_predicted:
+            console.print(
+                f"Labels: the {PREDICTED}, because the data has no masks; its clean mIoU is 100 by definition"
+            )
         if "minimal_norm" in self.summary:
             found = self.summary["minimal_norm"]
             norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"

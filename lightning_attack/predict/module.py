@@ -360,4 +360,5 @@ class AttackModule(LightningModule):
             seconds=attacked.seconds,
             scoring=clean.seconds + seconds,
             memory=attacked.memory,
+            labels_predicted="mask" not in batch,
         )

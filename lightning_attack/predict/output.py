@@ -40,6 +40,7 @@ class AttackOutput:
         seconds: time of the attack on the whole batch.
         scoring: time of all networks' predictions on the whole batch, clean and adversarial, in seconds.
         memory: bytes per image at the attack's peak; None where the system does not tell.
+        labels_predicted: whether `labels` are the source's clean prediction, because the batch has no masks.
     """
 
     index: Tensor
@@ -59,6 +60,7 @@ class AttackOutput:
     seconds: float
     scoring: float
     memory: float | None
+    labels_predicted: bool = False
 
     def __len__(self) -> int:
         return len(self.name)
@@ -122,6 +124,7 @@ def merge(parts: Sequence[AttackOutput]) -> AttackOutput:
         seconds=sum(part.seconds for part in parts),
         scoring=sum(part.scoring for part in parts),
         memory=max(memory) if len(memory) == len(parts) else None,
+        labels_predicted=any(part.labels_predicted for part in parts),
     )
 
 

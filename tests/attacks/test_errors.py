@@ -4,10 +4,12 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_attack.attacks import (
     L2,
     PRESETS,
+    AttackError,
     CrossEntropy,
     FoolAllPixels,
     GradientTransform,
@@ -16,6 +18,7 @@ from lightning_attack.attacks import (
     Linf,
     Momentum,
     Nesterov,
+    Objective,
     Staged,
     Switch,
     TransferablePixels,
@@ -245,3 +248,28 @@ def test_stage_two_needs_the_clean_prediction():
     attack.objective.stages[0].needs_clean = False
     with pytest.raises(ValueError, match=r"Moment\.clean is missing"):
         attack(curved(), images, labels)
+
+
+class Averaged(Objective):
+    def __call__(self, prediction, moment):
+        return prediction.logits.mean()
+
+
+class OfEachImage(Objective):
+    """A loss for each image, (B,)."""
+
+    def __call__(self, prediction, moment):
+        return -prediction.of_label(prediction.logits).mean((1, 2))
+
+
+def test_objectives_of_wrong_shape_and_without_gradient():
+    model, (images, labels) = curved(torch.float32), scene(2, dtype=torch.float32)
+    with pytest.raises(AttackError, match=r"objective Averaged returned \(\) for 2 images; expected a loss for each"):
+        IterativeAttack(Averaged(), Linf("8/255"))(model, images, labels)
+
+    def decided(images):
+        return nn.functional.one_hot(model(images).argmax(1)).movedim(-1, 1).float()
+
+    with pytest.raises(AttackError, match="loss of CrossEntropy does not depend on the image in a differentiable way"):
+        IterativeAttack(CrossEntropy(), Linf("8/255"))(decided, images, labels)
+    assert not torch.equal(IterativeAttack(OfEachImage(), Linf("8/255"))(model, images, labels), images)

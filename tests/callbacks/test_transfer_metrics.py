@@ -173,6 +173,7 @@ def test_without_masks(tmp_path):
     assert other["clean_miou"] < 1
     report = strict_json(tmp_path / "pgd_source" / "version_0" / "transfer.json")
     assert list(report["targets"][0]["clean_iou"]) == [str(c) for c in range(8)]
+    assert report["labels"] == "clean prediction of the source"
 
 
 class Unlabelled(Nested):

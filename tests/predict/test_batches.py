@@ -194,3 +194,11 @@ def test_a_callback_sees_the_loader_s_own_batch():
     callback.on_predict_batch_end = lambda trainer, module, outputs, batch, *_: seen.append((outputs, batch))
     outputs = run(LOADERS["tuple"], callback)
     assert [len(images) for _, (images, _) in seen] == [len(output) for output in outputs] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("key", ["label", "labels", "masks", "target", "gt"])
+def test_labels_under_another_key_are_not_passed_over(key):
+    batch = {"image": torch.rand(2, 3, 4, 4), key: torch.zeros(2, 4, 4, dtype=torch.int64)}
+    with pytest.raises(BatchError, match=f"no 'mask', but '{key}': labels are read from 'mask'"):
+        as_batch(batch, 8, lambda count: range(count))
+    assert "mask" not in as_batch({"image": batch["image"], key: torch.zeros(2)}, 8, lambda count: range(count))

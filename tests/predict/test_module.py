@@ -323,3 +323,10 @@ def test_only_predict():
     loader = scenes(1).predict_dataloader()
     with pytest.raises(ModelError, match="for predict; train networks with SegmentationTask"):
         trainer.validate(Fits(Net(), fgsm()), loader)
+
+
+def test_arguments_of_other_kinds_are_named():
+    with pytest.raises(TypeError, match="attack is 'pgd'; expected an Attack, such as"):
+        AttackModule(nn.Identity(), "pgd")
+    with pytest.raises(TypeError, match="targets are a list; expected a dictionary from names to networks"):
+        AttackModule(nn.Identity(), pgd(), [nn.Identity()])

@@ -16,17 +16,22 @@ from lightning_attack.attacks.random import Draws
 Item = TypeVar("Item")
 
 
+def unmoved(logits: Tensor) -> Tensor:
+    """`View.undo` of a view whose pixels have not moved: the logits themselves."""
+    return logits
+
+
 @dataclass(frozen=True)
 class View:
     """A changed copy of the images, and how its logits are brought back to the images' geometry.
 
     Attributes:
         images: (B, 3, H', W').
-        undo: logits (B, C, H', W') -> logits (B, C, H, W).
+        undo: logits (B, C, H', W') -> logits (B, C, H, W); by default nothing was moved.
     """
 
     images: Tensor
-    undo: Callable[[Tensor], Tensor]
+    undo: Callable[[Tensor], Tensor] = unmoved
 
 
 class InputTransform(ABC):
@@ -163,11 +168,6 @@ def each(change: Callable[[Tensor, Item], Tensor], batch: Tensor, items: Sequenc
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """The images in another size, bilinear; in their own size bit for bit the same."""
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-
-
-def unmoved(logits: Tensor) -> Tensor:
-    """`View.undo` of a view whose pixels have not moved: the logits themselves."""
-    return logits
 
 
 def check_count(name: str, number: int) -> int:

@@ -1,0 +1,102 @@
+"""Code of the user: found in the working directory, and named with its place where it fails."""
+
+import sys
+
+import pytest
+
+from lightning_attack.cli import main
+
+NETWORKS = """
+import torch
+
+
+def without_annotation():
+    return torch.nn.Conv2d(3, 8, 1)
+
+
+def too_many() -> torch.nn.Module:
+    first, second = torch.zeros(3)
+    return torch.nn.Conv2d(3, 8, 1)
+
+
+class Broken(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        raise KeyError("state")
+
+
+def fine() -> torch.nn.Module:
+    return torch.nn.Conv2d(3, 8, 1)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with files of a user, in which commands are typed."""
+    (tmp_path / "users_networks.py").write_text(NETWORKS)
+    (tmp_path / "users_imports.py").write_text("import not_there\n")
+    (tmp_path / "users_syntax.py").write_text("def build(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("users_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (
+            "users_networks.without_annotation",
+            "does not say what it returns; write `def without_annotation(...) -> torch",
+        ),
+        ("users_networks.too_many", "users_networks.py:10 raised ValueError: too many values to unpack"),
+        ("users_networks.Broken", "users_networks.py:17 raised KeyError: 'state'"),
+        ("users_networks.buidl", "module 'users_networks' has no 'buidl'"),
+        ("users_imports.build", "module 'users_imports' cannot be imported: No module named 'not_there'"),
+        ("users_syntax.build", "users_syntax.py:1 is not valid Python"),
+        ("users_nowhere.build", "there is no module 'users_nowhere' on Python's path, to which"),
+    ],
+)
+def test_what_is_wrong_and_where(source, says, here, capsys):
+    assert main(["predict", f"--model.source={source}", "--model.attack=fgsm", "--data.limit=1"]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) <= 2
+    assert not (here / "results").exists()
+
+
+def test_a_network_beside_the_user(here):
+    words = ["predict", "--model.source=users_networks.fine", "--model.attack=fgsm", "--data.limit=1"]
+    assert main([*words, "--model.targets={}", "--run_name=run"]) == 0
+    assert (here / "results" / "run" / "transfer.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "says"),
+    [
+        (
+            ["--model.attack.eps=4/255", "--model.attack=pgd"],
+            "",
+            "--model.attack.eps=4/255 comes before --model.attack",
+        ),
+        ([], "model: {attack: {name: pgd, eps: 4/255}}\n", "model.attack.name=pgd, but the attack is transegpgd"),
+        ([], "model:\n  attack: pgd\n  attack.eps: 4/255\n", "'attack' and 'attack.eps' stand side by side in"),
+        (
+            [],
+            "model.attack: pgd\nmodel.attack.eps: 4/255\n",
+            "'model.attack' and 'model.attack.eps' stand side by side in",
+        ),
+    ],
+)
+def test_another_attack_than_the_one_that_was_written(words, text, says, here, capsys):
+    (here / "run.yaml").write_text(text)
+    assert main(["predict", *words, *(["-c", "run.yaml"] if text else [])]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_preset_with_settings(predict, tmp_path):
+    config = {"model": {"attack": {"class_path": "pgd", "init_args": {"eps": "4/255", "steps": 1, "name": "small"}}}}
+    assert predict(config, "--data.limit=1", "--run_name=run") == 0
+    assert "small,deeplabv3plus" in (tmp_path / "results" / "run" / "transfer.csv").read_text()
+    assert "class_path: lightning_attack.attacks.pgd" in (tmp_path / "results" / "run" / "config.yaml").read_text()
