@@ -1,0 +1,74 @@
+"""Can the source be attacked? One pass with a gradient before the run, on an image of noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_attack.models.wrapper import ModelError, without_engines
+
+_CLOSE = 1e-3
+
+
+def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[str]:
+    """Run a frozen network twice, and take the gradient of its cross-entropy with respect to the image.
+
+    Args:
+        source: images in [0, 1] to logits, (B, C, H, W).
+        name: name of the network, for messages.
+        size: height and width of the image of noise.
+
+    Returns:
+        What is suspicious about the network, a sentence each.
+
+    Raises:
+        ModelError: no gradient reaches the image, or it is zero everywhere: an attack would change nothing.
+
+    Example:
+        >>> check_attackable(nn.Softmax(1), "a", (4, 4))[0][:46]
+        "the outputs of 'a' lie in [0, 1] and sum to 1:"
+        >>> check_attackable(nn.Threshold(2.0, 0.0), "b", (4, 4))
+        Traceback (most recent call last):
+            ...
+        lightning_attack.models.wrapper.ModelError: the gradient of 'b' with respect to the image is zero everywhere
+        something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that
+    """
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(source.parameters(), torch.empty(0))
+    images = torch.rand(1, 3, *size, generator=generator).to(parameter.device).requires_grad_()
+    with torch.enable_grad(), without_engines(source):
+        logits = source(images)
+        if not logits.requires_grad:
+            raise ModelError(
+                f"no gradient reaches the image through '{name}'\n"
+                "the forward runs under torch.no_grad or inference_mode, or ends in decisions (argmax)"
+            )
+        # Towards the class that is least likely: a gradient that does not vanish because the network is sure.
+        loss = nn.functional.cross_entropy(logits.float(), logits.detach().argmin(1))
+        (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
+    if gradient is None:
+        raise ModelError(f"the logits of '{name}' do not depend on the image\nattacks need a network of the image")
+    if not gradient.any():
+        raise ModelError(
+            f"the gradient of '{name}' with respect to the image is zero everywhere\n"
+            "something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that"
+        )
+    with torch.no_grad(), without_engines(source):
+        return [*_suspicions(name, logits.detach(), source(images))]
+
+
+def _suspicions(name: str, logits: Tensor, again: Tensor) -> list[str]:
+    found = []
+    if float(logits.min()) >= 0 and float(logits.max()) <= 1:
+        sums = bool((logits.sum(1) - 1).abs().max() < _CLOSE)
+        what, kind = (" and sum to 1", "softmax") if sums else ("", "sigmoid")
+        found.append(
+            f"the outputs of '{name}' lie in [0, 1]{what}: they look like probabilities after a {kind}. Attacks expect "
+            "logits; on probabilities, gradients fade and losses mean something else"
+        )
+    if not torch.allclose(logits, again, rtol=_CLOSE, atol=_CLOSE):
+        found.append(
+            f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
+            "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance"
+        )
+    return found

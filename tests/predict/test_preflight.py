@@ -1,0 +1,67 @@
+"""A source that cannot be attacked is found before the first photo; one that looks wrong is named."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_attack.models import ModelError, SegmentationModel, TrainedModel
+from lightning_attack.predict.preflight import check_attackable
+
+
+class Around(nn.Module):
+    """A network around a small one."""
+
+    def __init__(self, change):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.change = nn.Conv2d(3, 4, 3, padding=1), change
+
+    def forward(self, images):
+        return self.change(self.inner, images)
+
+
+def without_gradient(inner, images):
+    with torch.no_grad():
+        return inner(images)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (without_gradient, "no gradient reaches the image through 'net'"),
+        (lambda inner, images: inner(images.detach()).detach(), "no gradient reaches the image through 'net'"),
+        (lambda inner, images: nn.functional.one_hot(inner(images).argmax(1), 4).movedim(-1, 1).float(), "no gradient"),
+        (lambda inner, images: inner((images * 255).round() / 255), "is zero everywhere"),
+        (lambda inner, images: inner((images > 0.5).float() * images.sum() * 0), "is zero everywhere"),
+        (lambda inner, images: inner(torch.zeros_like(images)), "do not depend on the image"),
+    ],
+)
+def test_networks_that_cannot_be_attacked(change, says):
+    network = SegmentationModel(Around(change))
+    if says == "do not depend on the image":  # frozen, as in a run, it has nothing to take a gradient of
+        network.requires_grad_(True)
+    with pytest.raises(ModelError, match=says):
+        check_attackable(network, "net", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda inner, images: inner(images).softmax(1),
+            "lie in [0, 1] and sum to 1: they look like probabilities after a soft",
+        ),
+        (lambda inner, images: inner(images).sigmoid(), "lie in [0, 1]: they look like probabilities after a sigmoid"),
+        (lambda inner, images: nn.functional.dropout(inner(images), 0.5, True), "another result for the same image"),
+    ],
+)
+def test_networks_that_look_wrong(change, says):
+    (found,) = check_attackable(SegmentationModel(Around(change)).eval(), "net", (8, 8))
+    assert says in found
+
+
+@pytest.mark.parametrize("name", ["scenes_deeplabv3plus", "scenes_fpn", "scenes_segformer"])
+def test_nothing_is_said_of_good_networks(name):
+    network = TrainedModel(f"embedded:{name}").eval().requires_grad_(False)
+    assert check_attackable(network, name, (64, 64)) == []
+    assert all(weight.grad is None for weight in network.parameters())
