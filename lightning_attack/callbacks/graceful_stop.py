@@ -34,6 +34,7 @@ class GracefulStop(Callback):
         self._file = Path()
         self._before: dict[int, Any] = {}
         self._parent = 0
+        self._connector: Any = None
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self.signal, self._parent = 0, os.getppid()
@@ -44,6 +45,11 @@ class GracefulStop(Callback):
         # SIGTERM in predict, and give way to these when the loop is over.
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._told)
+        # Until it is torn down, Lightning calls its own function on SIGTERM too. That one waits for a broadcast of the
+        # first process: a process without photos, which has no `on_predict_start`, would wait for ever.
+        self._connector = getattr(trainer, "_signal_connector", None)
+        if self._connector is not None:
+            self._connector._sigterm_notifier_fn = _ignore
 
     def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
         for number in SIGNALS:
@@ -76,6 +82,11 @@ class GracefulStop(Callback):
         self.signal = number
 
     def _restore(self) -> None:
+        vars(self._connector or self).pop("_sigterm_notifier_fn", None)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by doing nothing."""
