@@ -161,7 +161,7 @@ def _unknown_part(mistake: _Mistake) -> str | None:
     if not match or not kind:
         return None
     if problem := _own_code(match[1]):
-        return f"{mistake.key}: {problem}"
+        return f"{mistake.key}: there is no '{match[1]}': {problem}"
     names = [part if isinstance(part, str) else part.__name__ for part in mistake.parts[kind]]
     attack = kind in ("attack", "attacks")
     what = f"{mistake.key}: there is no '{match[1]}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,21 +77,23 @@ def with_paths(words: Iterable[str]) -> list[str]:
             option = ""
         elif equals and name.startswith("-"):
             found.append(f"{name}={_value(name, value)}")
-            _check_order(found)
+            _warn_of_order(found)
         else:
             option = word if _kind(word) else ""
             found.append(word)
     return found
 
 
-def _check_order(words: Sequence[str]) -> None:
-    """Raise `UsageError` if the last word is a whole attack, which would drop the settings of it that come before."""
+def _warn_of_order(words: Sequence[str]) -> None:
+    """Warn if the last word is a whole attack, which drops the settings of it that come before."""
     option, _, value = words[-1].partition("=")
     if option == "--model.attack" and Path(value).suffix in (".yaml", ".yml"):
         lost = next((word for word in words[:-1] if word.startswith(f"{option}.")), None)
         if lost:
-            raise UsageError(
-                f"{lost} comes before {option}, which sets all settings of the attack anew\nput it after {option}"
+            warnings.warn(
+                f"{lost} has no effect: it comes before {option}, which sets all settings of the attack anew; put it "
+                f"after {option}",
+                stacklevel=2,
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_warn
@@ -105,7 +106,8 @@ class AttackCLI(CommandCLI):
         """An attack must not be called like another one: tables would have its figures under that name."""
         attack = self._get(self.config, "model").attack
         preset, name = attack.class_path.rpartition(".")[2], (attack.get("init_args") or {}).get("name")
-        if name != preset and {name, preset} <= {*attack_names()}:
+        # A file may be named after its own settings of a preset, as `transegpgd_misclassified` is.
+        if preset in attack_names() and name in attack_names() and preset not in (name, _preset_of(name)):
             raise UsageError(
                 f"model.attack.name={name}, but the attack is {preset}: tables would show it as another attack\n"
                 f"to run {name}, give --model.attack={name} (in a file `attack: {name}`); or choose another name"
@@ -138,3 +140,8 @@ class AttackCLI(CommandCLI):
         data = self._get(self.config, "data").as_dict()
         others = ("batch_size", "num_workers", "train", "val", "on_error")
         return {key: value for key, value in data.items() if key not in others}
+
+
+def _preset_of(name: str) -> str:
+    """The preset in the package's file of an attack."""
+    return str(yaml.safe_load((CONFIGS / "attacks" / f"{name}.yaml").read_text())["class_path"]).rpartition(".")[2]

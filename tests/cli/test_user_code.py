@@ -75,11 +75,6 @@ def test_a_network_beside_the_user(here):
 @pytest.mark.parametrize(
     ("words", "text", "says"),
     [
-        (
-            ["--model.attack.eps=4/255", "--model.attack=pgd"],
-            "",
-            "--model.attack.eps=4/255 comes before --model.attack",
-        ),
         ([], "model: {attack: {name: pgd, eps: 4/255}}\n", "model.attack.name=pgd, but the attack is transegpgd"),
         ([], "model:\n  attack: pgd\n  attack.eps: 4/255\n", "'attack' and 'attack.eps' stand side by side in"),
         (
@@ -93,6 +88,13 @@ def test_another_attack_than_the_one_that_was_written(words, text, says, here, c
     (here / "run.yaml").write_text(text)
     assert main(["predict", *words, *(["-c", "run.yaml"] if text else [])]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_settings_before_the_attack_that_replaces_them(predict):
+    """As before, what comes first has no effect; now it is said."""
+    words = ("--data.limit=1", "--model.attack.eps=4/255", "--model.attack=fgsm")
+    with pytest.warns(UserWarning, match="--model.attack.eps=4/255 has no effect: it comes before --model.attack"):
+        assert predict(*words) == 0
 
 
 def test_a_preset_with_settings(predict, tmp_path):
