@@ -22,7 +22,8 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
         What is suspicious about the network, a sentence each.
 
     Raises:
-        ModelError: no gradient reaches the image, or it is zero everywhere: an attack would change nothing.
+        ModelError: no gradient reaches the image, it is zero everywhere, or there is one class: an attack would change
+            nothing.
 
     Example:
         >>> check_attackable(nn.Softmax(1), "a", (4, 4))[0][:46]
@@ -38,6 +39,11 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
     images = torch.rand(1, 3, *size, generator=generator).to(parameter.device).requires_grad_()
     with torch.enable_grad(), without_engines(source):
         logits = source(images)
+        if logits.shape[1] == 1:
+            raise ModelError(
+                f"'{name}' has one output channel, and so one class, which no attack can change\n"
+                "return two channels instead, for a binary network with logit z: torch.cat([torch.zeros_like(z), z], 1)"
+            )
         if not logits.requires_grad:
             raise ModelError(
                 f"no gradient reaches the image through '{name}'\n"

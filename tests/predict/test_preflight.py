@@ -33,6 +33,7 @@ def without_gradient(inner, images):
         (lambda inner, images: nn.functional.one_hot(inner(images).argmax(1), 4).movedim(-1, 1).float(), "no gradient"),
         (lambda inner, images: inner((images * 255).round() / 255), "is zero everywhere"),
         (lambda inner, images: inner((images > 0.5).float() * images.sum() * 0), "is zero everywhere"),
+        (lambda inner, images: inner(images)[:, :1], "'net' has one output channel"),
         (lambda inner, images: inner(torch.zeros_like(images)), "do not depend on the image"),
     ],
 )
