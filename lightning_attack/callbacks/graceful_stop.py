@@ -82,7 +82,8 @@ class GracefulStop(Callback):
         self.signal = number
 
     def _restore(self) -> None:
-        vars(self._connector or self).pop("_sigterm_notifier_fn", None)
+        if self._connector is not None:
+            vars(self._connector).pop("_sigterm_notifier_fn", None)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

@@ -14,7 +14,7 @@ from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import FolderLock, lock_process
 from lightning_attack.runs.names import event_files, run_title
 from lightning_attack.runs.opening import Digests, OpenRun, Place, open_run
-from lightning_attack.runs.settings import as_json, check_same
+from lightning_attack.runs.settings import check_same
 
 __all__ = ["RunError", "RunFolder"]
 
@@ -146,7 +146,7 @@ class RunFolder(Callback):
 
     def _settings(self, trainer: Trainer, module: AttackModule) -> dict[str, Any]:
         own = {"model": module.settings(), "trainer": {"precision": trainer.precision}}
-        return as_json(own | self.settings)
+        return own | self.settings
 
 
 class _Release(Callback):

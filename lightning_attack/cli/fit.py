@@ -34,4 +34,8 @@ class TrainCLI(CommandCLI):
         """Find what would fail in the middle of training."""
         self.datamodule.check_training(self.model.network.num_classes)
 
-    before_validate = before_test = before_fit
+    def before_validate(self) -> None:
+        """The same for the photos of `data.val`; those to learn from are not read."""
+        self.datamodule.check_training(self.model.network.num_classes, learns=False)
+
+    before_test = before_validate

@@ -69,26 +69,28 @@ def with_paths(words: Iterable[str]) -> list[str]:
         >>> option, Path(path).parts[-2:]
         ('--model.attack', ('attacks', 'pgd.yaml'))
     """
-    found, option = [], ""
+    found: list[str] = []
+    option = ""
     for word in words:
         name, equals, value = word.partition("=")
         if option:  # its value is a word of its own
-            found.append(_value(option, word))
+            _warn_of_order(found, option, value := _value(option, word))
+            found.append(value)
             option = ""
         elif equals and name.startswith("-"):
-            found.append(f"{name}={_value(name, value)}")
-            _warn_of_order(found)
+            value = _value(name, value)
+            _warn_of_order(found, name, value)
+            found.append(f"{name}={value}")
         else:
             option = word if _kind(word) else ""
             found.append(word)
     return found
 
 
-def _warn_of_order(words: Sequence[str]) -> None:
-    """Warn if the last word is a whole attack, which drops the settings of it that come before."""
-    option, _, value = words[-1].partition("=")
+def _warn_of_order(before: Sequence[str], option: str, value: str) -> None:
+    """Warn if an option is a whole attack, which drops the settings of it that come before."""
     if option == "--model.attack" and Path(value).suffix in (".yaml", ".yml"):
-        lost = next((word for word in words[:-1] if word.startswith(f"{option}.")), None)
+        lost = next((word for word in before if word.startswith(f"{option}.")), None)
         if lost:
             warnings.warn(
                 f"{lost} has no effect: it comes before {option}, which sets all settings of the attack anew; put it "

@@ -11,7 +11,8 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_attack import callbacks
-from lightning_attack.attacks import Given, NoAttack, check_given
+from lightning_attack.attacks import check_given
+from lightning_attack.attacks.given import takes_given
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.common.configs import CONFIGS, attack_names
@@ -105,9 +106,9 @@ class AttackCLI(CommandCLI):
     def _check_name(self) -> None:
         """An attack must not be called like another one: tables would have its figures under that name."""
         attack = self._get(self.config, "model").attack
-        preset, name = attack.class_path.rpartition(".")[2], (attack.get("init_args") or {}).get("name")
+        preset, name = attack.class_path.rpartition(".")[2], str((attack.get("init_args") or {}).get("name"))
         # A file may be named after its own settings of a preset, as `transegpgd_misclassified` is.
-        if preset in attack_names() and name in attack_names() and preset not in (name, _preset_of(name)):
+        if {preset, name} <= {*attack_names()} and preset not in (name, _preset_of(name)):
             raise UsageError(
                 f"model.attack.name={name}, but the attack is {preset}: tables would show it as another attack\n"
                 f"to run {name}, give --model.attack={name} (in a file `attack: {name}`); or choose another name"
@@ -123,7 +124,7 @@ class AttackCLI(CommandCLI):
 
     def _check_source(self) -> None:
         """A source from which no gradient comes is found before the first photo."""
-        if not isinstance(self.model.attack, NoAttack | Given):
+        if not takes_given(self.model.attack):
             for suspicion in check_attackable(self.model.source, self.model.source_name, self.model.probe_size):
                 rank_zero_warn(suspicion)
 

@@ -68,7 +68,6 @@ def read(file: Path) -> Study:
         raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'")
     parser = _parser()
     parser.add_class_arguments(Study, "study")
-    check_yaml(file)
     content = read_study(file)
     if not isinstance(content, Mapping):
         raise UsageError(f"'{file}' is no study: it needs networks, attacks and sources")

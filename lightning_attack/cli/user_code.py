@@ -39,6 +39,5 @@ def _is_users(filename: str) -> bool:
     return (
         path.suffix == ".py"
         and path.is_file()
-        and path.name != "main.py"
         and not any(path.resolve().is_relative_to(folder) for folder in _NOT_THE_USERS)
     )

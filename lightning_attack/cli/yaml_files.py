@@ -20,11 +20,12 @@ TEXT = "tag:yaml.org,2002:str"
 """YAML's tag of strings."""
 
 
-def check_yaml(file: Path) -> None:
-    r"""Check a YAML file.
+def check_yaml(file: Path) -> yaml.Node | None:
+    r"""The content of a YAML file as nodes, checked; None if it is empty.
 
     Raises:
-        UsageError: it is not text, not YAML, or a mapping in it has a key twice; with file, lines, and both values.
+        UsageError: it is not text, not YAML, or a mapping in it has a key twice, or as a whole and in parts (`attack`
+            and `attack.eps`); with file, lines, and both values.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -32,7 +33,7 @@ def check_yaml(file: Path) -> None:
         ...     file = Path(folder) / "run.yaml"
         ...     _ = file.write_text("model: {seed: 1}\ndata:\n  limit: 2\nmodel: {seed: 3}\n")
         ...     try:
-        ...         check_yaml(file)
+        ...         _ = check_yaml(file)
         ...     except UsageError as error:
         ...         print(str(error).replace(folder, "FOLDER"))
         'model' stands twice in 'FOLDER/run.yaml', lines 1 and 4
@@ -48,42 +49,45 @@ def check_yaml(file: Path) -> None:
         raise UsageError(f"'{file}'{place} is not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"'{file}' is not YAML: {' '.join(str(error).split())}") from error
-    for whole, part in _dotted(root, set()):
+    for whole, part in _in_parts(root):
         raise UsageError(
             f"'{whole.value}' and '{part.value}' stand side by side in '{file}', lines {whole.start_mark.line + 1} and "
             f"{part.start_mark.line + 1}, and one would replace the other\n"
             f"write '{part.value.removeprefix(whole.value + '.')}' inside '{whole.value}' (of a class, below init_args)"
         )
-    for first, second in _twice(root, set()):
+    for first, second in _twice(root):
         lines = first[0].start_mark.line + 1, second[0].start_mark.line + 1
         where = f"lines {lines[0]} and {lines[1]}" if lines[0] != lines[1] else f"line {lines[0]}"
         values = " and ".join(f"'{_shortened(text, value)}'" for _, value in (first, second))
         raise UsageError(
             f"'{first[0].value}' stands twice in '{file}', {where}\nthe values are {values}; remove one, or join them"
         )
+    return root
 
 
 def network_names(networks: yaml.Node | None) -> list[yaml.ScalarNode]:
     """The keys of a mapping of networks by name."""
-    inner = networks.value if isinstance(networks, yaml.MappingNode) else ()
-    return [key for key, _ in inner if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+    return [key for key, _ in _keys(networks)] if isinstance(networks, yaml.MappingNode) else []
 
 
-def preset_paths(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode, str]]:
+def preset_paths(root: yaml.Node | None) -> list[tuple[yaml.ScalarNode, str]]:
     """Each `class_path` that is the name of a preset, such as `pgd`, with the path by which it can be imported."""
-    if isinstance(node, yaml.SequenceNode):
-        return [found for value in node.value for found in preset_paths(value)]
-    found: list[tuple[yaml.ScalarNode, str]] = []
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.value == "class_path" and isinstance(value, yaml.ScalarNode) and value.value in attack_names():
-            found.append((value, f"lightning_attack.attacks.{value.value}"))
-        found += preset_paths(value)
-    return found
+    presets = {*attack_names()}
+    return [
+        (value, f"lightning_attack.attacks.{value.value}")
+        for mapping in _mappings(root)
+        for key, value in mapping.value
+        if key.value == "class_path" and isinstance(value, yaml.ScalarNode) and value.value in presets
+    ]
 
 
 def read_study(file: Path) -> Any:
-    """The content of a study's file, in which networks are called by text: `101` and `yes` are names too."""
-    root = yaml.compose(file.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
+    """The content of a study's file, in which networks are called by text: `101` and `yes` are names too.
+
+    Raises:
+        UsageError: see `check_yaml`.
+    """
+    root = check_yaml(file)
     content = root.value if isinstance(root, yaml.MappingNode) else ()
     for key, value in content:
         names = network_names(value) if key.value == "networks" else []
@@ -93,47 +97,50 @@ def read_study(file: Path) -> Any:
             name.tag = TEXT
     for preset, path in preset_paths(root):
         preset.value = path
-    loader = yaml.SafeLoader("")
-    return None if root is None else loader.construct_document(root)
+    return None if root is None else yaml.SafeLoader("").construct_document(root)
 
 
 _Entry = tuple[yaml.ScalarNode, yaml.Node]
 
 
-def _twice(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[_Entry, _Entry]]:
-    """Pairs of entries of a mapping, at any depth, that have the same key."""
-    if node is None or id(node) in seen:  # an alias leads to a node that was looked at
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _twice(value, seen)
-    elif isinstance(node, yaml.MappingNode):
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings, at any depth, each once however many aliases lead to it."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [value for _, value in reversed(node.value)]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+
+
+def _keys(mapping: yaml.MappingNode) -> Iterator[_Entry]:
+    """The entries of a mapping whose keys are plain values."""
+    return ((key, value) for key, value in mapping.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE)
+
+
+def _twice(root: yaml.Node | None) -> Iterator[tuple[_Entry, _Entry]]:
+    """Pairs of entries of one mapping that have the same key."""
+    for mapping in _mappings(root):
         known: dict[tuple[str, str], _Entry] = {}
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                if (key.tag, key.value) in known:
-                    yield known[key.tag, key.value], (key, value)
-                known[key.tag, key.value] = key, value
-            yield from _twice(value, seen)
+        for key, value in _keys(mapping):
+            if (key.tag, key.value) in known:
+                yield known[key.tag, key.value], (key, value)
+            known[key.tag, key.value] = key, value
 
 
-def _dotted(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
+def _in_parts(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
     """Keys of one mapping of which one is a part of the other, such as `attack` and `attack.eps`."""
-    if node is None or id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _dotted(value, seen)
-    elif isinstance(node, yaml.MappingNode):
-        keys = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+    for mapping in _mappings(root):
+        keys = {key.value: key for key, _ in _keys(mapping)}
         for name, key in keys.items():
-            parts = name.split(".")
-            wholes = (".".join(parts[:count]) for count in range(1, len(parts)))
+            words = name.split(".")
+            wholes = (".".join(words[:count]) for count in range(1, len(words)))
             yield from ((keys[whole], key) for whole in wholes if whole in keys)
-        for _, value in node.value:
-            yield from _dotted(value, seen)
 
 
 def _shortened(text: str, node: yaml.Node, most: int = 40) -> str:

@@ -112,8 +112,7 @@ def _warn(old: str, new: str) -> None:
     warnings.warn(f"{old} is now {new}; please write that", FutureWarning, stacklevel=3)
 
 
-def install(finders: list[Any] | None = None) -> None:
+def install() -> None:
     """Make Python's import find old names, after all others have not found them."""
-    finders = sys.meta_path if finders is None else finders
-    if not any(isinstance(finder, MovedModules) for finder in finders):
-        finders.append(MovedModules())
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

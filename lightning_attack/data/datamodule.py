@@ -204,8 +204,12 @@ class SegmentationDataModule(LightningDataModule):
         if self.batch_size > 1:
             one_size(sizes)
 
-    def check_training(self, num_classes: int) -> None:
+    def check_training(self, num_classes: int, learns: bool = True) -> None:
         """Read every photo to learn from and for validation once, with the same care as `check` does.
+
+        Args:
+            num_classes: number of classes of the network.
+            learns: whether `train` is used; else its photos are not read, only its classes compared.
 
         Raises:
             DataError: a photo or mask cannot be used, or the photos have no labels or other classes than the network.
@@ -216,7 +220,7 @@ class SegmentationDataModule(LightningDataModule):
                     f"data.{key} has {len(dataset.classes) if dataset.classes else 'no'} classes, the network has "
                     f"{num_classes}; training needs labels of the network's classes"
                 )
-        for key, dataset in (("train", self.train), ("val", self.val)):
+        for key, dataset in (("train", self.train if learns else None), ("val", self.val)):
             if dataset is not None and not dataset.drawn and getattr(rank_zero_only, "rank", 0) == 0:
                 survey_all(dataset, f"data.{key}")
 

@@ -8,9 +8,14 @@ from torch import Tensor, nn
 from lightning_attack.models.wrapper import ModelError, freeze, without_engines
 
 
+def noise(size: tuple[int, int]) -> Tensor:
+    """An image of noise, (1, 3, *size) in [0, 1], always the same."""
+    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
 def probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
     """Logits of a small fixed image of noise: shows that a network runs, its classes, and whether two are the same."""
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    image = noise(size)
     freeze(network)
     try:
         with torch.no_grad(), without_engines(network):

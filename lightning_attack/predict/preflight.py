@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_attack.models.probe import noise, probe
 from lightning_attack.models.wrapper import ModelError, without_engines
 
 _CLOSE = 1e-3
@@ -34,9 +35,7 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
         lightning_attack.models.wrapper.ModelError: the gradient of 'b' with respect to the image is zero everywhere
         something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that
     """
-    generator = torch.Generator().manual_seed(0)
-    parameter = next(source.parameters(), torch.empty(0))
-    images = torch.rand(1, 3, *size, generator=generator).to(parameter.device).requires_grad_()
+    images = noise(size).requires_grad_()
     with torch.enable_grad(), without_engines(source):
         logits = source(images)
         if logits.shape[1] == 1:
@@ -59,11 +58,11 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
             f"the gradient of '{name}' with respect to the image is zero everywhere\n"
             "something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that"
         )
-    with torch.no_grad(), without_engines(source):
-        return [*_suspicions(name, logits.detach(), source(images))]
+    return _suspicions(name, logits.detach(), probe(source, name, size))
 
 
 def _suspicions(name: str, logits: Tensor, again: Tensor) -> list[str]:
+    """What is suspicious about a network, from its logits of one image in two passes."""
     found = []
     if float(logits.min()) >= 0 and float(logits.max()) <= 1:
         sums = bool((logits.sum(1) - 1).abs().max() < _CLOSE)

@@ -90,9 +90,10 @@ def test_another_attack_than_the_one_that_was_written(words, text, says, here, c
     assert says in capsys.readouterr().err
 
 
-def test_settings_before_the_attack_that_replaces_them(predict):
+@pytest.mark.parametrize("attack", [["--model.attack=fgsm"], ["--model.attack", "fgsm"]])
+def test_settings_before_the_attack_that_replaces_them(predict, attack):
     """As before, what comes first has no effect; now it is said."""
-    words = ("--data.limit=1", "--model.attack.eps=4/255", "--model.attack=fgsm")
+    words = ("--data.limit=1", "--model.attack.eps=4/255", *attack)
     with pytest.warns(UserWarning, match="--model.attack.eps=4/255 has no effect: it comes before --model.attack"):
         assert predict(*words) == 0
 

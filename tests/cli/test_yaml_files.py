@@ -5,7 +5,7 @@ import yaml
 
 from lightning_attack.cli import main
 from lightning_attack.cli.errors import UsageError
-from lightning_attack.cli.yaml_files import check_yaml, read_study
+from lightning_attack.cli.yaml_files import check_yaml, preset_paths, read_study
 
 ATTACK = "class_path: lightning_attack.attacks.fgsm\ninit_args:\n  eps: 4/255\n  eps: 8/255\n"
 STUDY = """networks: {a: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}}
@@ -94,3 +94,19 @@ def test_names_in_a_study_are_text(tmp_path):
         "networks": {"101": {"class_path": "a"}, "no": {"class_path": "b"}}, "sources": ["101"], "seeds": [1],
         "targets": ["no"],
     }  # fmt: skip
+
+
+def test_a_preset_under_an_alias_is_named_once(predict, tmp_path):
+    """The text of an aliased part is in the file once, and its preset's name is replaced once."""
+    file = tmp_path / "aliases.yaml"
+    attack = "&attack {class_path: fgsm, init_args: {name: mine}}"
+    file.write_text(f"model:\n  attack:\n    class_path: WorstCase\n    init_args: {{attacks: [{attack}, *attack]}}\n")
+    assert predict("-c", file, "--run_name=run", "--data.limit=1") == 0
+    config = yaml.safe_load((tmp_path / "results" / "run" / "config.yaml").read_text())
+    paths = [part["class_path"] for part in config["model"]["attack"]["init_args"]["attacks"]]
+    assert paths == ["lightning_attack.attacks.fgsm"] * 2
+
+
+def test_an_alias_to_itself_ends(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a {class_path: pgd, inner: *a}\n")
+    assert len(preset_paths(check_yaml(tmp_path / "a.yaml"))) == 1

@@ -398,6 +398,7 @@ def test_training_reads_every_photo_first(tmp_path):
     for module in (SegmentationDataModule(train=data), SegmentationDataModule(val=data)):
         with pytest.raises(DataError, match=r"photo '.*p2.png' cannot be read"):
             module.check_training(3)
+    SegmentationDataModule(train=data).check_training(3, learns=False)  # validate and test do not use them
 
 
 def test_names_that_two_scenes_share(tmp_path):
