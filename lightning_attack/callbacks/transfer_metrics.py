@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,15 @@ from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
+from lightning_attack.predict.plausibility import (
+    FIRST,
+    LABELS_PREDICTED,
+    Doubt,
+    as_plain,
+    doubts_about_classes,
+    doubts_about_predictions,
+    refuse,
+)
 from lightning_attack.runs.names import record_files, record_path, skipped_files
 from lightning_attack.runs.records import Record, read_record, write_record
 from lightning_attack.runs.skipped import read_skipped, write_skipped
@@ -54,17 +64,27 @@ class TransferMetrics(WritingCallback):
     An attack that looks for the smallest norm (its log has `linf`) adds `minimal_norm` to `transfer.json`: the share of
     images with a solution, and the median of the norms of the attack's own float images, in 1/255.
 
+    What looks wrong with the clean result (a network that is no better than chance, for example; see
+    `predict.plausibility`) is warned about before the first image, after the first few and at the end, below the table
+    and under `warnings` in `transfer.json`. Where the labels are the source's own clean prediction, the title of the
+    table says so, and rows have the column `labels`.
+
     After the run, `rows` holds the rows and `summary` the content of `transfer.json`.
 
     Args:
         folder: where the tables go; None = the run's folder (`trainer.log_dir`).
         table: whether the table is printed at the end.
+        strict: what would be warned about before the first image or after the first few is an error, and so are labels
+            that the source predicts; what is found at the end is in `summary` only, which is written first.
+
+    Raises:
+        PlausibilityError: with `strict`.
     """
 
     place = 3
 
-    def __init__(self, folder: str | None = None, table: bool = True) -> None:
-        self.folder, self.table = folder, table
+    def __init__(self, folder: str | None = None, table: bool = True, strict: bool = False) -> None:
+        self.folder, self.table, self.strict = folder, table, strict
         self.rows: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.incomplete = False
@@ -80,6 +100,9 @@ class TransferMetrics(WritingCallback):
         self._parts = ["all"]
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         self._labels_predicted = dataset is not None and dataset.classes is None
+        self._said: set[str] = set()
+        self._first: list[Record] | None = [] if trainer.is_global_zero else None
+        self._raise_or_warn([*pl_module.doubts, *([LABELS_PREDICTED] if self._labels_predicted else [])])
         if pl_module.target_labels is not None:
             self._parts.append("wanted")
         if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
@@ -102,8 +125,11 @@ class TransferMetrics(WritingCallback):
             write_skipped(self._home, index, name, error)
         if not len(outputs):
             return
-        self._labels_predicted |= outputs.labels_predicted
+        if outputs.labels_predicted and not self._labels_predicted:
+            self._labels_predicted = True
+            self._raise_or_warn([LABELS_PREDICTED])
         records, (labels, preds) = image_records(pl_module, outputs, self._parts), label_maps(pl_module, outputs)
+        self._look_at_first(records, trainer, pl_module)
         # Last, so that an image has its record after its PNG, whatever the order of the callbacks.
         self.writer(trainer).submit_last(self._write_records, records, labels, preds, pl_module.target_names)
 
@@ -112,6 +138,39 @@ class TransferMetrics(WritingCallback):
     ) -> None:
         for record, mask, predicted in zip(records, labels, preds, strict=True):
             write_record(self._home, with_flips(record, mask, predicted, targets))
+
+    def _look_at_first(self, records: Sequence[Record], trainer: Trainer, module: AttackModule) -> None:
+        """After the first images of the first process: before hours are spent on the others."""
+        if self._first is None:
+            return
+        self._first += records
+        if len(self._first) >= FIRST:
+            clean = self._clean(self._first, module).sum(0)
+            by_name = dict(zip(module.white_box, clean, strict=True))
+            images, self._first = len(self._first), None
+            self._raise_or_warn(
+                doubts_about_predictions(by_name, _classes(trainer, module), self._labels_predicted, images)
+            )
+
+    def _clean(self, records: Sequence[Record], module: AttackModule) -> np.ndarray:
+        """Confusion matrices on clean images, (images, networks, C, C)."""
+        shape = len(module.white_box), module.num_classes, module.num_classes
+        return np.array([record.confusion[:, 0, 0] for record in records], np.int64).reshape(-1, *shape)
+
+    def _raise_or_warn(self, doubts: Sequence[Doubt]) -> None:
+        if self.strict:
+            refuse(doubts)
+        for doubt in doubts:
+            if doubt.kind != LABELS_PREDICTED.kind:
+                rank_zero_warn(doubt.message)
+                self._said.add(doubt.message)
+
+    def _doubts(self, records: Sequence[Record], trainer: Trainer, module: AttackModule) -> list[Doubt]:
+        """All doubts, once all images were seen."""
+        clean, classes = self._clean(records, module), _classes(trainer, module)
+        by_name = dict(zip(module.white_box, clean.sum(0), strict=True))
+        found = [*module.doubts, *doubts_about_predictions(by_name, classes, self._labels_predicted)]
+        return found if self._labels_predicted else [*found, *doubts_about_classes(clean, classes)]
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         # Not when the epoch ends: a process that had no batch does not see its end.
@@ -122,13 +181,18 @@ class TransferMetrics(WritingCallback):
         expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
         records = [record for record in map(read_record, record_files(self._home))
                    if expected is None or record.index in expected]  # fmt: skip
-        classes = getattr(datamodule, "classes", None) or tuple(map(str, range(pl_module.num_classes)))
+        classes = _classes(trainer, pl_module)
         skipped = read_skipped(self._home)
         attack, source = pl_module.attack.name, pl_module.source.name
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
         self.rows, self.summary = summarize(records, scored)
         self.summary["labels"] = PREDICTED if self._labels_predicted else MASKS
+        if self._labels_predicted:
+            for row in self.rows:
+                row["labels"] = PREDICTED
+        doubts = self._doubts(records, trainer, pl_module)
+        self.summary["warnings"] = as_plain(doubts)
         missing = 0 if expected is None else len(expected) - len(records) - len(skipped)
         if missing:
             for row in self.rows:
@@ -153,6 +217,10 @@ class TransferMetrics(WritingCallback):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
             self._show()
+        else:
+            for doubt in doubts:
+                if doubt.message not in self._said:
+                    rank_zero_warn(doubt.message)
 
     def _show(self) -> None:
         console = Console()
@@ -161,6 +229,8 @@ class TransferMetrics(WritingCallback):
             console.print(
                 f"Labels: the {PREDICTED}, because the data has no masks; its clean mIoU is 100 by definition"
             )
+        for doubt in self.summary["warnings"]:
+            console.print(f"Warning: {doubt['message']}", soft_wrap=True, markup=False, style="yellow")
         if "minimal_norm" in self.summary:
             found = self.summary["minimal_norm"]
             norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"
@@ -176,6 +246,8 @@ class TransferMetrics(WritingCallback):
     def _table(self) -> Table:
         first = self.rows[0]
         title = f"{first['attack']} on {first['source']}, {first['images']} images: mIoU in percent (lower = stronger)"
+        if self._labels_predicted:
+            title += f"; labels: {PREDICTED}"
         table = Table("target", title=title)
         columns = {"clean": "clean_miou", "adversarial": "adversarial_miou", "drop": "drop"}
         columns |= {name: name for name in ("success", "inside_adversarial_miou", "outside_adversarial_miou")
@@ -187,6 +259,11 @@ class TransferMetrics(WritingCallback):
             cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
             table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
         return table
+
+
+def _classes(trainer: Trainer, module: AttackModule) -> tuple[str, ...]:
+    """Names of the classes; numbers where the data does not name them."""
+    return getattr(getattr(trainer, "datamodule", None), "classes", None) or tuple(map(str, range(module.num_classes)))
 
 
 def _megabytes(sizes: Sequence[float | None]) -> float | None:

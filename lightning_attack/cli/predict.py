@@ -8,7 +8,6 @@ from typing import Any, Literal
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_attack import callbacks
 from lightning_attack.attacks import check_given
@@ -18,6 +17,7 @@ from lightning_attack.cli.errors import UsageError
 from lightning_attack.common.configs import CONFIGS, attack_names
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.plausibility import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.predict.preflight import check_attackable
 from lightning_attack.runs.commands import one_line
 
@@ -62,11 +62,20 @@ class AttackCLI(CommandCLI):
             default=None,
             help="steps: transfer mIoU over the attack's steps, after every model.curve_every (else ten points).",
         )
+        parser.add_argument(
+            "--strict",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="What looks wrong with the networks or their clean result is an error, not a warning.",
+        )
         for part in ("model", "data"):
             parser.link_arguments("on_error", f"{part}.on_error")
         parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
         parser.add_lightning_class_args(callbacks.ImageLogger, "image_logger")
         parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
+        parser.link_arguments("strict", "transfer_metrics.strict")
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
@@ -99,6 +108,8 @@ class AttackCLI(CommandCLI):
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
             self._check_source()
+            if self._get(self.config, "strict"):
+                refuse(self.model.doubts + ([LABELS_PREDICTED] if self.datamodule.classes is None else []))
             check_given(self.model.attack, self.datamodule.adversarial_root is not None)
             self.datamodule.set_partners(self.model.partners_seed)
             self.datamodule.check(self.model.num_classes)
@@ -125,16 +136,22 @@ class AttackCLI(CommandCLI):
     def _check_source(self) -> None:
         """A source from which no gradient comes is found before the first photo."""
         if not takes_given(self.model.attack):
-            for suspicion in check_attackable(self.model.source, self.model.source_name, self.model.probe_size):
-                rank_zero_warn(suspicion)
+            found = check_attackable(self.model.source, self.model.source_name, self.model.probe_size)
+            self.model.doubts += [doubt for doubt in found if doubt not in self.model.doubts]
 
     def predict(self, **kwargs: Any) -> None:
         """Attack; nothing is kept in memory, the callbacks have written it."""
         self.trainer.predict(return_predictions=False, **kwargs)
         if self.stop.signal:
             self.exit_code = 128 + self.stop.signal
-        elif any(getattr(callback, "incomplete", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            return
+        if self._get(self.config, "strict"):
+            refuse([Doubt(**doubt) for doubt in self._metrics().summary.get("warnings", ())])
+        if any(getattr(callback, "incomplete", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             self.exit_code = 3
+
+    def _metrics(self) -> callbacks.TransferMetrics:
+        return next(one for one in self.trainer.callbacks if isinstance(one, callbacks.TransferMetrics))  # type: ignore[attr-defined]
 
     def _data_settings(self) -> dict[str, Any]:
         """What the data of a run is, for a run that goes on; not how it is read."""

@@ -77,6 +77,12 @@ class ClassMap(SegmentationModel):
         if model.num_classes is not None:
             network_.check(model.num_classes)
         super().__init__(network_, count, name=name or model.name)
+        if (known := model.classes) is not None:
+            # A group of several classes is a class of its own, without a name.
+            self.classes = tuple(
+                known[group[0]] if len(group) == 1 and target != rest else ""
+                for target, group in enumerate(network_.groups)
+            )
 
 
 class _Grouped(nn.Module):

@@ -76,6 +76,8 @@ class HuggingFaceModel(SegmentationModel):
             read_mean, read_std = read_normalisation(path)
             mean, std = mean or read_mean, std or read_std
         super().__init__(network, labels, mean, std, stride, name or path.rstrip("/").rpartition("/")[2])
+        names: dict[int, str] = getattr(network, "network", network).config.id2label
+        self.classes = tuple(str(names.get(number, "")) for number in range(labels))
 
 
 class _SemanticMap(nn.Module):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from lightning_attack.models.initial import Initial
 from lightning_attack.models.weights import load_weights, read_weights, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -83,6 +84,8 @@ class SemSegModel(SegmentationModel):
             heads = ("aux.", "aux_cls1.") if not aux else ()
             load_weights(_named_as_in(path, network, weights_key), path, (*_UNUSED, *heads), weights_key)
         super().__init__(network, num_classes, mean, std, name=name or f"{arch}_{backbone}")
+        if not path:
+            self._initial = Initial(network)
 
 
 def _named_as_in(path: Path, network: nn.Module, key: str | None) -> nn.Module:

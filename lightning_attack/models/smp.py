@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_attack.models.encoders import load_encoder
+from lightning_attack.models.initial import Initial
 from lightning_attack.models.weights import load_weights, read_recipe, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -86,8 +87,10 @@ class SMPModel(SegmentationModel):
         }
         if path:
             load_weights(network, path, key=weights_key)
-        elif encoder_weights and not hub:
-            load_encoder(network.encoder, encoder_name, encoder_weights)
+        else:
+            self._initial = Initial(network)
+            if encoder_weights and not hub:
+                load_encoder(network.encoder, encoder_name, encoder_weights)
 
 
 class TrainedModel(SMPModel):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torchvision import models
 
+from lightning_attack.models.initial import Initial
 from lightning_attack.models.weights import load_weights, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -42,16 +43,21 @@ class TorchVisionModel(SegmentationModel):
         # The normalisation is the same for all of them; it is read off the weights' own preprocessing.
         preprocessing = enum["DEFAULT"].transforms()
         mean, std = preprocessing.mean, preprocessing.std
+        classes: tuple[str, ...] | None = None
+        initial: Initial | None = None
         if weights in enum.__members__:
             chosen = enum[weights]
-            network, num_classes = models.get_model(model, weights=chosen), len(chosen.meta["categories"])
+            classes = tuple(chosen.meta["categories"])
+            network, num_classes = models.get_model(model, weights=chosen), len(classes)
         else:
             options = {} if model.startswith("lraspp") else {"aux_loss": aux_loss}
             path = _file(weights, list(enum.__members__)) if weights else None
             network = models.get_model(model, weights=None, weights_backbone=None, num_classes=num_classes, **options)
+            initial = None if path else Initial(network)
             if path:
                 load_weights(network, path, key=weights_key)
         super().__init__(network, num_classes, mean, std, name=name or model)
+        self.classes, self._initial = classes, initial
 
 
 def _file(weights: str, names: list[str]) -> Path:

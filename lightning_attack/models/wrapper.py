@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.windows import Windows
+from lightning_attack.models.initial import Initial
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -64,6 +65,10 @@ class SegmentationModel(nn.Module):
     """Used instead of `outputs` in eval mode; a plain callable, so that weights are not registered twice."""
     fast_from = 0
     """Least number of pixels of an image for which `fast` is used."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes, where they are known; an empty one stands for a class without a name."""
+    _initial: Initial | None = None
+    """Set where no trained weights were loaded, see `Initial`."""
 
     def __init__(
         self,

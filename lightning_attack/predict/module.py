@@ -18,6 +18,7 @@ from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
+from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
 from lightning_attack.predict.batches import Batch, as_batch, given_eps, split
@@ -56,6 +57,8 @@ class AttackModule(LightningModule):
     is white box too. Networks are frozen and stay in eval mode. Modules may share networks one after the other: how
     they are run (`engine`, `precision`, `windows`) is up to the newest. Callbacks that are a `StatusListener` are told
     what is being done.
+
+    What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
 
     Args:
         source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
@@ -118,7 +121,7 @@ class AttackModule(LightningModule):
         networks = identify_networks(self.source, targets or {}, windows, probe_size)
         self.source_name, self.white_box = networks.source_name, networks.white_box
         self.scored = nn.ModuleList(networks.scored)
-        self.num_classes = networks.num_classes
+        self.num_classes, self.doubts = networks.num_classes, networks.doubts
         self.target_labels = check_target_labels(target_labels, self.num_classes)
         if target_labels is not None:
             self.attack.check_targetable()
@@ -170,12 +173,16 @@ class AttackModule(LightningModule):
         return self
 
     def check_classes(self, classes: tuple[str, ...] | None) -> None:
-        """Raise `ModelError` if the data's classes are not as many as the networks'."""
-        if classes is not None and len(classes) != self.num_classes:
+        """Raise `ModelError` if the data's classes are not as many as a network's, or named in another order."""
+        if classes is None:
+            return
+        if len(classes) != self.num_classes:
             raise ModelError(
                 f"source '{self.source.name}' has {self.num_classes} classes, but the data has {len(classes)} "
                 f"({', '.join(classes[:4])}, ...); choose data and networks of the same classes"
             )
+        for name, network in self.networks.items():
+            check_class_order(name, as_segmentation_model(network), classes)
 
     def configure_callbacks(self) -> list[Callback]:
         """Let a callback that arranges the others (`RunFolder`) do so before anything is set up; adds none."""

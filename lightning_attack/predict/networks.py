@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
+from lightning_attack.predict.plausibility import Doubt, doubts_about_network, watch_outputs
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class ScoredNetworks:
         white_box: by name, in the same order: whether the attack uses this network.
         source_name: name of the source among them.
         num_classes: number of classes, the same for all.
+        doubts: what looks wrong about them, see `predict.plausibility`.
     """
 
     scored: list[SegmentationModel]
     white_box: dict[str, bool]
     source_name: str
     num_classes: int
+    doubts: list[Doubt]
 
 
 def identify_networks(
@@ -54,7 +57,15 @@ def identify_networks(
         >>> identify_networks(source, {"b": nn.Softmax(1), "c": nn.Identity()}, None, (2, 2)).white_box  # c is it
         {'b': False, 'c': True}
     """
-    logits = probe(source, source.name, probe_size)
+    doubts: dict[str, list[Doubt]] = {}
+
+    def run(network: SegmentationModel, name: str) -> Tensor:
+        with watch_outputs(name, network) as about_outputs:
+            found = probe(network, name, probe_size)
+        doubts[name] = [*doubts_about_network(name, network), *about_outputs]
+        return found
+
+    logits = run(source, source.name)
     members = [probe(member, f"{source.name}[{number}]", probe_size)
                for number, member in enumerate(getattr(source, "members", []))]  # fmt: skip
     scored: list[SegmentationModel] = []
@@ -62,7 +73,7 @@ def identify_networks(
     source_name = ""
     for name, network in ((str(name), network) for name, network in targets.items()):
         target = with_windows(as_segmentation_model(network, name), windows)
-        found = probe(target, name, probe_size)
+        found = run(target, name)
         if found.shape != logits.shape:
             raise ModelError(
                 f"target '{name}' has {found.shape[1]} classes, source '{source.name}' has {logits.shape[1]}; all "
@@ -75,6 +86,8 @@ def identify_networks(
         white_box[name] = same or any(torch.equal(found, member) for member in members)
         source_name = source_name or (name if same else "")
         scored.append(source if same else target)
-    if source_name:
-        return ScoredNetworks(scored, white_box, source_name, logits.shape[1])
-    return ScoredNetworks([source, *scored], {source.name: True} | white_box, source.name, logits.shape[1])
+    if not source_name:
+        source_name, scored, white_box = source.name, [source, *scored], {source.name: True} | white_box
+    # A source that goes by the name of a target is listed once.
+    said = [doubt for name in white_box for doubt in doubts[name]]
+    return ScoredNetworks(scored, white_box, source_name, logits.shape[1], said)

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from lightning_attack.models.probe import noise, probe
 from lightning_attack.models.wrapper import ModelError, without_engines
+from lightning_attack.predict.plausibility import Doubt, doubts_about_outputs
 
 _CLOSE = 1e-3
 
 
-def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[str]:
+def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[Doubt]:
     """Run a frozen network twice, and take the gradient of its cross-entropy with respect to the image.
 
     Args:
@@ -20,14 +21,14 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
         size: height and width of the image of noise.
 
     Returns:
-        What is suspicious about the network, a sentence each.
+        What is suspicious about the network.
 
     Raises:
         ModelError: no gradient reaches the image, it is zero everywhere, or there is one class: an attack would change
             nothing.
 
     Example:
-        >>> check_attackable(nn.Softmax(1), "a", (4, 4))[0][:46]
+        >>> check_attackable(nn.Softmax(1), "a", (4, 4))[0].message[:46]
         "the outputs of 'a' lie in [0, 1] and sum to 1:"
         >>> check_attackable(nn.Threshold(2.0, 0.0), "b", (4, 4))
         Traceback (most recent call last):
@@ -61,19 +62,16 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
     return _suspicions(name, logits.detach(), probe(source, name, size))
 
 
-def _suspicions(name: str, logits: Tensor, again: Tensor) -> list[str]:
+def _suspicions(name: str, logits: Tensor, again: Tensor) -> list[Doubt]:
     """What is suspicious about a network, from its logits of one image in two passes."""
-    found = []
-    if float(logits.min()) >= 0 and float(logits.max()) <= 1:
-        sums = bool((logits.sum(1) - 1).abs().max() < _CLOSE)
-        what, kind = (" and sum to 1", "softmax") if sums else ("", "sigmoid")
-        found.append(
-            f"the outputs of '{name}' lie in [0, 1]{what}: they look like probabilities after a {kind}. Attacks expect "
-            "logits; on probabilities, gradients fade and losses mean something else"
-        )
+    found = doubts_about_outputs(name, name, logits)
     if not torch.allclose(logits, again, rtol=_CLOSE, atol=_CLOSE):
         found.append(
-            f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
-            "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance"
+            Doubt(
+                name,
+                "not_repeatable",
+                f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
+                "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance",
+            )
         )
     return found
