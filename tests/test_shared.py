@@ -44,6 +44,7 @@ def test_clean_figures_are_those_that_the_networks_came_with(predict, tmp_path):
         row["target"]: (row["clean_miou"], row["clean_miou_union"], row["clean_accuracy"]) for row in report["targets"]
     }
     assert report["images"] == 48
+    assert report["warnings"] == []
     assert figures["deeplabv3_mnv2_dm05_voc_257"] == pytest.approx((0.6857, 0.4800, 0.9232), abs=5e-4)
     assert figures["other"] == pytest.approx((0.7715, 0.4500, 0.9320), abs=5e-4)
     assert report["perturbation"] == {"linf": 0, "linf_median": 0, "l2": 0, "psnr": None}

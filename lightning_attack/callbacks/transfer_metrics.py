@@ -33,12 +33,18 @@ from lightning_attack.predict.plausibility import (
 from lightning_attack.runs.names import record_files, record_path, skipped_files
 from lightning_attack.runs.records import Record, read_record, write_record
 from lightning_attack.runs.skipped import read_skipped, write_skipped
-from lightning_attack.runs.summary import COLUMNS, REGION_COLUMNS, SUCCESS_COLUMNS, Scored, summarize
+from lightning_attack.runs.summary import (
+    COLUMNS,
+    MASKS,
+    PREDICTED,
+    REGION_COLUMNS,
+    SUCCESS_COLUMNS,
+    Scored,
+    summarize,
+)
 from lightning_attack.runs.summary_files import seconds_before, write_summary
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
-MASKS, PREDICTED = "masks", "clean prediction of the source"
-"""Where labels come from, in `transfer.json`."""
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 

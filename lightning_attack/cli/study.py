@@ -37,6 +37,14 @@ def run(words: list[str]) -> int:
     parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
     parser.add_argument("--name", type=str | None, default=None, help="Folder of the study; default: its file's name.")
     parser.add_argument("--cell", type=str | None, default=None, help="k/n: the k-th of n shares, for arrays of jobs.")
+    parser.add_argument(
+        "--strict",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=None,
+        help="As --strict of predict: what looks wrong with the networks or their clean result is an error.",
+    )
     parser.add_argument("--dry-run", action="store_true", help="Show the cells and what they cost, and run nothing.")
     given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
@@ -44,6 +52,8 @@ def run(words: list[str]) -> int:
             "study needs its file, such as -c configs/studies/scenes.yaml; README.md says what stands in it"
         )
     plan = read(Path(given.file))
+    if given.strict is not None:
+        plan.strict = given.strict
     try:
         found = share(cells(plan, Path(given.file).parent), given.cell)
         for attack in {cell.attack for cell in found if isinstance(cell.attack, str)}:

@@ -46,8 +46,8 @@ def check_class_order(name: str, model: SegmentationModel, classes: Sequence[str
         lightning_attack.models.wrapper.ModelError: the classes of 'net' are those of the data in another order:
           network: 0 background, 1 dog, 2 cat
           data:    0 cat, 1 background, 2 dog
-        put a ClassMap around it: {class_path: ClassMap, init_args: {network: ..., groups: [[2], [0], [1]]}}, where ... \
-is the network as it is now; if the names of the data are wrong, correct the classes of its dataset
+        put a ClassMap around the network, where ... is; or correct the classes of the dataset, if these are wrong
+          {class_path: ClassMap, init_args: {network: ..., groups: [[2], [0], [1]]}}
     """
     for number, member in enumerate(getattr(model, "members", ())):
         check_class_order(f"{name}[{number}]", member, classes)
@@ -79,8 +79,8 @@ def _remedy(ours: dict[str, int], theirs: dict[str, int], count: int) -> str:
         )
     groups = [[(order | dict(zip(left, unused, strict=True)))[place]] for place in range(count)]
     return (
-        f"put a ClassMap around it: {{class_path: ClassMap, init_args: {{network: ..., groups: {groups}}}}}, where ... "
-        "is the network as it is now; if the names of the data are wrong, correct the classes of its dataset"
+        "put a ClassMap around the network, where ... is; or correct the classes of the dataset, if these are wrong\n"
+        f"  {{class_path: ClassMap, init_args: {{network: ..., groups: {groups}}}}}"
     )
 
 

@@ -66,7 +66,8 @@ class HuggingFaceModel(SegmentationModel):
         stride: int = 32,
         name: str | None = None,
     ) -> None:
-        network, labels = _load(path)
+        network, names = _load(path)
+        labels = len(names)
         if num_classes not in (None, labels):
             raise ModelError(
                 f"'{path}' has {labels} classes, but num_classes is {num_classes}; leave num_classes out, or map the "
@@ -76,8 +77,7 @@ class HuggingFaceModel(SegmentationModel):
             read_mean, read_std = read_normalisation(path)
             mean, std = mean or read_mean, std or read_std
         super().__init__(network, labels, mean, std, stride, name or path.rstrip("/").rpartition("/")[2])
-        names: dict[int, str] = getattr(network, "network", network).config.id2label
-        self.classes = tuple(str(names.get(number, "")) for number in range(labels))
+        self.classes = names
 
 
 class _SemanticMap(nn.Module):
@@ -136,8 +136,8 @@ def _log_score(log_class: Tensor, log_mask: Tensor) -> Tensor:
     return (log_class[..., None, None] + log_mask).logsumexp(1)
 
 
-def _load(path: str) -> tuple[nn.Module, int]:
-    """The network, and the number of its classes."""
+def _load(path: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network, and the names of its classes, such as `LABEL_0` where it was given none."""
     try:
         import transformers
     except ImportError as error:
@@ -163,7 +163,9 @@ def _load(path: str) -> tuple[nn.Module, int]:
             f"'{path}' lacks {len(lacking)} tensors of the network (the first is {lacking[0]}), as an encoder without "
             "a trained segmentation head does; choose one that was trained for semantic segmentation"
         )
-    return _SemanticMap(network) if has_queries else network, network.config.num_labels
+    config = network.config
+    names = tuple(str(getattr(config, "id2label", {}).get(number, "")) for number in range(config.num_labels))
+    return _SemanticMap(network) if has_queries else network, names
 
 
 def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:

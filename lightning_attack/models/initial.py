@@ -25,18 +25,18 @@ class Initial:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._head = None if (head := _head(network)) is None else head.detach().cpu().clone()
+        self._head = None if (head := _head(network)) is None else head.detach().clone()
 
     def kept(self, network: nn.Module) -> bool:
         """Whether the network, the same as before, still has its initial weights."""
         head = _head(network)
-        return head is not None and self._head is not None and torch.equal(head.detach().cpu(), self._head)
+        return head is not None and self._head is not None and torch.equal(head.detach().to(self._head), self._head)
 
 
 def has_initial_weights(model: nn.Module) -> bool:
     """Whether a `SegmentationModel` was built without trained weights, and has got none since."""
     initial = getattr(model, "_initial", None)
-    return isinstance(initial, Initial) and initial.kept(model.network)
+    return isinstance(initial, Initial) and initial.kept(model)
 
 
 def _head(network: nn.Module) -> torch.Tensor | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.pixels import LEVELS
@@ -81,6 +81,7 @@ def doubts_about_network(name: str, network: SegmentationModel) -> list[Doubt]:
     Of a network of one's own, whether its weights were loaded cannot be known.
 
     Example:
+        >>> from torch import nn
         >>> network = SegmentationModel(nn.Identity(), mean=(124, 116, 104), std=(58, 57, 57))
         >>> [(doubt.kind, doubt.message[:60]) for doubt in doubts_about_network("net", network)]
         [('normalisation', "mean and std of 'net' are for pixels of 0 to 255 ([124, 116,")]
@@ -99,12 +100,12 @@ def doubts_about_network(name: str, network: SegmentationModel) -> list[Doubt]:
                 Doubt(name, "normalisation", f"std of '{part_name}' is so small {given} that normalised images exceed "
                       "pixels of 0 to 255: was it divided by 255 twice?")
             )  # fmt: skip
-    for part in network.modules():
-        if isinstance(part, SegmentationModel) and has_initial_weights(part):
-            inside = "" if part is network else f" (in it, {part.name})"
+    for module in network.modules():
+        if isinstance(module, SegmentationModel) and has_initial_weights(module):
+            inside = "" if module is network else f" (in it, {module.name})"
             found.append(
                 Doubt(name, "random_weights", f"'{name}'{inside} has random weights: none were loaded, at least not "
-                      f"those of its head. Set weights of {type(part).__name__} to a file of trained ones")
+                      f"those of its head. Set weights of {type(module).__name__} to a file of trained ones")
             )  # fmt: skip
     return found
 
@@ -115,6 +116,7 @@ def watch_outputs(name: str, network: SegmentationModel) -> Iterator[list[Doubt]
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> network = SegmentationModel(nn.Softmax(1))
         >>> with watch_outputs("net", network) as found:
         ...     _ = network(torch.rand(1, 3, 4, 4))
@@ -204,7 +206,7 @@ def doubts_about_classes(clean: np.ndarray, classes: Sequence[str]) -> list[Doub
     Example:
         >>> image = np.array([[[8, 1, 0], [0, 5, 0], [5, 1, 0]]])        # of one network; column 2 is empty
         >>> [doubt.message[:64] for doubt in doubts_about_classes(np.stack([image, image]), ["a", "b", "c"])]
-        ["no network predicts 'c' (30.0 % of the labelled pixels) on any cl"]
+        ["no network predicts 'c' (30.0 % of the labelled pixels) on any c"]
     """
     if not len(clean):
         return []
@@ -222,8 +224,8 @@ def doubts_about_classes(clean: np.ndarray, classes: Sequence[str]) -> list[Doub
         Doubt(
             "",
             "never_predicted",
-            f"no network predicts {', '.join(names)}{more} on any clean image: {its} IoU is 0 and lowers every mIoU. Do "
-            f"the networks know {these}, and do masks and networks number the classes alike?",
+            f"no network predicts {', '.join(names)}{more} on any clean image: {its} IoU is 0 and lowers every mIoU. "
+            f"Do the networks know {these}, and do masks and networks number the classes alike?",
         )
     ]
 
@@ -233,9 +235,7 @@ def as_plain(doubts: Sequence[Doubt]) -> list[dict[str, Any]]:
     return [doubt._asdict() for doubt in doubts]
 
 
-def _moved(
-    name: str, moved: Mapping[int, int], classes: Sequence[str], miou: float, best: float, so_far: str
-) -> str:
+def _moved(name: str, moved: Mapping[int, int], classes: Sequence[str], miou: float, best: float, so_far: str) -> str:
     pairs = [f"'{classes[label]}' as '{classes[place]}'" for label, place in moved.items()]
     more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
     return (

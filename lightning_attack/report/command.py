@@ -10,11 +10,12 @@ from rich.console import Console
 
 from lightning_attack.common.atomic import atomic_write
 from lightning_attack.report.collect import collect
-from lightning_attack.report.facts import counted
+from lightning_attack.report.facts import counted, doubts
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.latex import latex
 from lightning_attack.report.page import write_page
+from lightning_attack.report.row_names import short_folders
 from lightning_attack.report.sheet import check_baseline, compute
 from lightning_attack.report.tables import (
     LEGEND,
@@ -54,7 +55,7 @@ def report(
     _check(folder, draws)
     found, notes = collect(runs, partial)
     groups, reasons = group_runs(found, common)
-    notes += reasons
+    notes += [*reasons, *doubts(found, short_folders(found))]
     if baseline is not None:
         check_baseline(groups, baseline, mean)
     sheets = [compute(group, baseline, draws, mean) for group in groups]

@@ -8,6 +8,7 @@ from typing import Any
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.row_names import norm_balls, short_number
 from lightning_attack.runs.folder import Run
+from lightning_attack.runs.summary import MASKS
 
 
 def radius(run: Run) -> tuple[str, float] | None:
@@ -67,6 +68,32 @@ def gaps(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:
             yield f"{place}: {counted(skipped, 'image')} could not be used."
         if failed := sum(bool(record.failed) for record in run.records):
             yield f"{place}: {counted(failed, 'image')} could not be scored on every target."
+    yield from doubts(runs, folders)
+
+
+def doubts(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:
+    """What the runs themselves warned of, each warning once with the runs that gave it; labels that were predicted too.
+
+    Args:
+        runs: one or more.
+        folders: what each is called.
+
+    Example:
+        >>> from pathlib import Path
+        >>> run = Run(Path(), {"warnings": [{"network": "a", "kind": "near_chance", "message": "look at a"}]}, ())
+        >>> [*doubts([run, run], ["one", "two"])]
+        ['one and 1 more run: look at a']
+    """
+    said: dict[str, list[str]] = {}
+    for run, place in zip(runs, folders, strict=True):
+        messages = [warning["message"] for warning in run.summary.get("warnings", ())]
+        if run.summary.get("labels", MASKS) != MASKS:
+            messages.append(f"the labels are the {run.summary['labels']}")
+        for message in messages:
+            said.setdefault(message, []).append(place)
+    for message, places in said.items():
+        more = f" and {counted(len(places) - 1, 'more run')}" if len(places) > 1 else ""
+        yield f"{places[0]}{more}: {message}"
 
 
 def missing(run: Run) -> str:

@@ -22,6 +22,8 @@ COLUMNS = (
     "clean_accuracy", "adversarial_accuracy",
 )  # fmt: skip
 CONDITIONS = ("clean", "adversarial")
+MASKS, PREDICTED = "masks", "clean prediction of the source"
+"""Where labels come from, in `transfer.json`."""
 SUCCESS_COLUMNS = ("clean_success", "success")
 REGION_COLUMNS = tuple(f"{part}_{condition}_miou" for part in ("inside", "outside") for condition in CONDITIONS)
 

@@ -40,6 +40,7 @@ class Study:
         model: what else is said at `model` of predict, such as `engine`.
         trainer: as at `trainer` of predict.
         on_error: as `--on_error` of predict: `raise` or `skip`.
+        strict: as `--strict` of predict.
         curve: `steps`, as `--curve` of predict; nothing = no curve.
     """
 
@@ -53,6 +54,7 @@ class Study:
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     on_error: Literal["raise", "skip"] = "raise"
+    strict: bool = False
     curve: Literal["steps"] | None = None
 
 
@@ -92,6 +94,7 @@ class Cell:
         attack = [word.replace("--attack", "--model.attack", 1) for word in self.attack_words()]
         said = {key: value for key, value in config.items() if value}
         more = [f"--on_error={study.on_error}", *([f"--curve={study.curve}"] if study.curve else [])]
+        more += ["--strict=true"] if study.strict else []
         return ["predict", f"--config={inline(said)}", *attack, f"--model.seed={self.seed}", *more]
 
 
