@@ -105,7 +105,7 @@ def test_clean_predictions_that_mean_nothing(before, after, kind, tmp_path, few_
     found, _ = attacked(SegmentationModel(module, name="net"), scenes(), tmp_path, {"other": good()})
     assert found == [("net", kind)]
     assert any("after the first 4 images" in str(one.message) for one in few_warnings)
-    with pytest.raises(PlausibilityError, match="(?s)after the first 4 images.*because of --strict"):
+    with pytest.raises(PlausibilityError, match=r"(?s)after the first 4 images.*because of --strict"):
         attacked(SegmentationModel(module, name="net"), scenes(), tmp_path / "strict", strict=True)
 
 

@@ -1,5 +1,6 @@
 """Every command of the tool in every README runs, and every example in Python."""
 
+import json
 import re
 import shlex
 import sys
@@ -15,6 +16,7 @@ from torchvision.datasets import voc
 
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
+from lightning_attack.models import TrainedModel
 from tests.readme import pictures
 from tests.readme.pages import COMMANDS, FILES, PAGES, ROOT, arguments, blocks, commands
 from tests.runs.made import make_run
@@ -29,7 +31,10 @@ def desk(monkeypatch, tmp_path):
         (tmp_path / folder).mkdir()
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photos" / "a.jpg")
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "masks" / "a.png")
-    torch.save(torch.nn.Conv2d(3, 8, 3, padding=1).state_dict(), tmp_path / "my_checkpoint.pt")
+    trained = TrainedModel("embedded:scenes_segformer").network.state_dict()
+    torch.save(
+        {"state_dict": {f"module.{name}": values for name, values in trained.items()}}, tmp_path / "my_checkpoint.pt"
+    )
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -61,6 +66,11 @@ def test_predict_commands(command, monkeypatch, desk):
         small.append("--model.windows.size=48")
     assert main([*words, *small]) == 0
     assert list(desk.glob("results/**/transfer.csv"))
+    (summary,) = _summaries(desk)
+    assert summary["warnings"] == []
+    if "my_network.yaml" in words and "my_photos.yaml" not in words:
+        assert summary["targets"][0]["target"] == "mine"
+        assert summary["targets"][0]["clean_miou"] > 0.5
 
 
 @pytest.mark.parametrize("command", HELP)
@@ -112,6 +122,11 @@ def _untrained(weights, *_, **__):
 )
 def test_python_examples(page, block, desk):
     exec(compile(block, page, "exec"), {"__name__": "example"})
+    assert not any(summary["warnings"] for summary in _summaries(desk))
+
+
+def _summaries(folder):
+    return [json.loads(path.read_text()) for path in folder.glob("**/transfer.json")]
 
 
 def test_pictures(predict, tmp_path):
