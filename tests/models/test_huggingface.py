@@ -79,6 +79,7 @@ def test_network_from_a_folder(transformers, tmp_path):
     path = folder(tmp_path, do_normalize=True, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.25, 0.5])
     model, images = freeze(HuggingFaceModel(path)), photo(2, 3, 64, 32)
     assert (model.name, model.num_classes) == ("segformer-b0", 7)
+    assert model.classes == tuple(f"class {number}" for number in range(7))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.5, 0.4, 0.3], [0.2, 0.25, 0.5]))
     small = transformers.network((images - mean) / std).logits
     expected = nn.functional.interpolate(small, size=(64, 32), mode="bilinear", align_corners=False)
