@@ -80,11 +80,11 @@ class TransferMetrics(WritingCallback):
     Args:
         folder: where the tables go; None = the run's folder (`trainer.log_dir`).
         table: whether the table is printed at the end.
-        strict: what would be warned about before the first image or after the first few is an error, and so are labels
-            that the source predicts; what is found at the end is in `summary` only, which is written first.
+        strict: such warnings are errors.
 
     Raises:
-        PlausibilityError: with `strict`.
+        PlausibilityError: with `strict`, before the first image or after the first few; also if the labels are the
+            source's clean prediction. What is found at the end is in `summary` only.
     """
 
     place = 3

@@ -68,7 +68,7 @@ class AttackCLI(CommandCLI):
             nargs="?",
             const=True,
             default=False,
-            help="What looks wrong with the networks or their clean result is an error, not a warning.",
+            help="Doubtful results are errors.",
         )
         for part in ("model", "data"):
             parser.link_arguments("on_error", f"{part}.on_error")

@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.windows import Windows
 from lightning_attack.metrics import SegmentationScores
+from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model
 
 ENCODERS = {"encoder", "backbone"}
@@ -118,6 +119,12 @@ class SegmentationTask(LightningModule):
         self.network.to(memory_format=self.memory_format)
         self.network.windows = windows
         self.scores = SegmentationScores(classes)
+
+    def setup(self, stage: str) -> None:
+        """Raise `ModelError` if a network that is only scored names its classes in another order than the data."""
+        classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+        if stage in ("validate", "test") and classes:
+            check_class_order(self.network.name, self.network, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images in [0, 1]."""

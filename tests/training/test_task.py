@@ -222,3 +222,10 @@ def test_each_epoch_has_its_own_random_starts(tmp_path):
 def test_bad_fraction(fraction):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         AdversarialTraining(NoAttack(), fraction=fraction)
+
+
+def test_validate_compares_the_names_of_classes(tmp_path):
+    named = network()
+    named.classes = (*SyntheticScenes.classes[1:], SyntheticScenes.classes[0])
+    with pytest.raises(ModelError, match="in another order"):
+        trainer(tmp_path).validate(SegmentationTask(named), data(), verbose=False)
