@@ -57,7 +57,9 @@ class TorchVisionModel(SegmentationModel):
             if path:
                 load_weights(network, path, key=weights_key)
         super().__init__(network, num_classes, mean, std, name=name or model)
-        self.classes, self._initial = classes, initial
+        self._initial = initial
+        if classes:
+            self.classes = classes
 
 
 def _file(weights: str, names: list[str]) -> Path:
