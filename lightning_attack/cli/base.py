@@ -15,8 +15,8 @@ from lightning_attack.cli.help import descriptions
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program_words
-from lightning_attack.cli.user_code import place_in_user_code
 from lightning_attack.common.errors import UserError
+from lightning_attack.common.user_code import place_in_user_code
 from lightning_attack.data import SegmentationDataModule
 
 

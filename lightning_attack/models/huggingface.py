@@ -46,7 +46,7 @@ class HuggingFaceModel(SegmentationModel):
 
     Args:
         path: a folder that `save_pretrained` wrote, or `owner/name` of a repository on the hub.
-        num_classes: what the network must have; None = what it has.
+        num_classes: what the network must have; None = what it has. A network with one label is binary: two classes.
         mean: mean of each colour in [0, 1]; None reads it from `preprocessor_config.json`, or takes ImageNet's without.
         std: standard deviation of each colour; None likewise.
         stride: images are padded to multiples of it.
@@ -56,6 +56,8 @@ class HuggingFaceModel(SegmentationModel):
         ModelError: transformers is not installed, there is no such network, its weights are not those of a whole
             segmentation network, or it takes its images in a way that is not supported.
     """
+
+    _classes_last = False
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class HuggingFaceModel(SegmentationModel):
         name: str | None = None,
     ) -> None:
         network, labels = _load(path)
-        if num_classes not in (None, labels):
+        if num_classes not in (None, labels, max(labels, 2)):
             raise ModelError(
                 f"'{path}' has {labels} classes, but num_classes is {num_classes}; leave num_classes out, or map the "
                 "classes with ClassMap"
@@ -161,7 +163,10 @@ def _load(path: str) -> tuple[nn.Module, int]:
             f"'{path}' lacks {len(lacking)} tensors of the network (the first is {lacking[0]}), as an encoder without "
             "a trained segmentation head does; choose one that was trained for semantic segmentation"
         )
-    return _SemanticMap(network) if has_queries else network, network.config.num_labels
+    if has_queries and network.config.num_labels == 1:
+        raise ModelError(f"'{path}' has one class: its semantic map has no background that a pixel could be instead")
+    # Folders in half precision stay so in transformers 5; attacks compute with float32 images.
+    return (_SemanticMap(network) if has_queries else network).float(), network.config.num_labels
 
 
 def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:

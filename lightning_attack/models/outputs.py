@@ -85,14 +85,15 @@ def classes_are_last(shape: Sequence[int], size: Sequence[int]) -> bool | None:
     return None
 
 
-def as_logits(output: Tensor, last: bool) -> Tensor:
-    """(B, classes, h, w), with two classes or more: a single logit z of a binary network becomes the logits [0, z].
+def as_logits(output: Tensor, last: bool, one_is_binary: bool = True) -> Tensor:
+    """(B, classes, h, w); the single logit z of a binary network becomes the logits [0, z] of two classes.
 
     softmax([0, z])[1] = sigmoid(z), so cross-entropy is the binary one, and the prediction is class 1 where z > 0.
 
     Args:
         output: (B, C, h, w), or (B, h, w, C) if `last`.
         last: where the classes are.
+        one_is_binary: whether a single channel is such a logit.
 
     Example:
         >>> z = torch.tensor([[[[2.0, -1.0]]]])
@@ -102,4 +103,4 @@ def as_logits(output: Tensor, last: bool) -> Tensor:
         True
     """
     logits = output.movedim(-1, 1) if last else output
-    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+    return torch.cat([torch.zeros_like(logits), logits], 1) if one_is_binary and logits.shape[1] == 1 else logits

@@ -57,6 +57,8 @@ class SemSegModel(SegmentationModel):
         ('pspnet_resnet50', torch.Size([1, 19, 30, 41]))
     """
 
+    _classes_last = False
+
     def __init__(
         self,
         arch: Arch = "pspnet",

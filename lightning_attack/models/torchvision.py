@@ -26,6 +26,8 @@ class TorchVisionModel(SegmentationModel):
         ModelError: unknown model or weights; a file that does not fit.
     """
 
+    _classes_last = False
+
     def __init__(
         self,
         model: str,

@@ -70,6 +70,8 @@ class SegmentationModel(nn.Module):
     """Least number of pixels of an image for which `fast` is used."""
     _classes_last: bool | None = None
     """Whether the network returns (B, h, w, C); None until its first output shows it."""
+    _one_is_binary = True
+    """Whether one channel is the logit of a binary network, to be made two classes."""
     _batch: tuple[int, int] | None = None
     """The least and the most images that the network takes at a time; None: any number."""
     _slow_is_said = False
@@ -89,7 +91,7 @@ class SegmentationModel(nn.Module):
         if stride < 1:
             raise ModelError(f"stride={stride}: must be 1 or more")
         self.network = network
-        self.num_classes = 2 if num_classes == 1 else num_classes
+        self.num_classes = 2 if num_classes == 1 and self._one_is_binary else num_classes
         self.stride = stride
         self.name = name or _snake_case(type(network).__name__)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
@@ -109,16 +111,21 @@ class SegmentationModel(nn.Module):
         """From now on show the network at least and at most so many images at a time; results stay what they are."""
         self._batch = least, most
 
+    @property
+    def has_limited_batches(self) -> bool:
+        """Whether `limit_batch` was called."""
+        return self._batch is not None
+
     def _run(self, images: Tensor) -> Tensor:
-        if self._batch is None or self.training or self._batch[0] <= len(images) <= self._batch[1]:
+        if self._batch is None or self._batch[0] <= len(images) <= self._batch[1]:
             return self._run_batch(images)
         least, most = self._batch
         if not self._slow_is_said:
             self._slow_is_said = True
             warnings.warn(
-                f"network '{self.name}' takes {most if least == most else f'{least} to {most}'} image"
-                f"{'s' * (most > 1)} at a time: other batches are run in such parts, with the same results, but slower. "
-                "A .pt2 file takes all batches if it is exported with torch.export.Dim.DYNAMIC as its first size",
+                f"network '{self.name}' takes {least}{'' if least == most else f' to {most}'} image"
+                f"{'s' * (most > 1)} at a time: other batches are run in such parts, with the same results, but slower."
+                " A .pt2 file takes all batches if it is exported with torch.export.Dim.DYNAMIC as its first size",
                 stacklevel=2,
             )
         return in_chunks(self._run_batch, images, least, most)
@@ -160,7 +167,7 @@ class SegmentationModel(nn.Module):
         logits = self._sized(self._logits(output, x), x)[..., :height, :width]
         if auxiliary is None:
             return logits, None
-        auxiliary = as_logits(auxiliary, bool(self._classes_last))
+        auxiliary = as_logits(auxiliary, bool(self._classes_last), self._one_is_binary)
         return logits, self._sized(auxiliary, x)[..., :height, :width]
 
     def _sized(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -188,9 +195,9 @@ class SegmentationModel(nn.Module):
             raise ModelError(
                 f"network '{self.name}' returned {described(found)} for an input of shape {tuple(x.shape)}; "
                 "expected logits of shape (B, classes, h, w)\n"
-                "alone, as 'out' or 'logits' of a dictionary or object, or first in a tuple; (B, 1, h, w) if it is binary"
+                "alone, as 'out' or 'logits' of a dictionary or object, or first in a tuple; a binary one (B, 1, h, w)"
             )
-        logits = as_logits(found, self._has_classes_last(output, found, x))
+        logits = as_logits(found, self._has_classes_last(output, found, x), self._one_is_binary)
         if self.num_classes is None:
             self.num_classes = logits.shape[1]
         elif logits.shape[1] != self.num_classes:
