@@ -24,8 +24,8 @@ def noise(size: tuple[int, int]) -> Tensor:
 def probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
     """Logits of a small fixed image of noise: shows that a network runs, its classes, and whether two are the same.
 
-    A `SegmentationModel` that cannot be shown one image, or two images at once, is limited to the batches that it takes
-    (`limit_batch`): one that was traced with a fixed batch, or whose layers mix the images of a batch.
+    A `SegmentationModel` that cannot be shown one image, because it was traced with a larger batch, is limited to the
+    batch that it takes (`limit_batch`).
 
     Args:
         network: images in [0, 1] to logits; frozen from here on.
@@ -49,8 +49,6 @@ def probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
             raise ModelError(
                 f"network '{name}' returns NaN or infinite logits for an image of noise; are its weights whole?"
             )
-        if isinstance(network, SegmentationModel) and not network.has_limited_batches:
-            _check_pair(network, name, image, logits)
     return logits
 
 
@@ -68,15 +66,26 @@ def _in_other_batches(network: nn.Module, image: Tensor) -> Tensor | None:
     return None
 
 
-def _check_pair(network: SegmentationModel, name: str, image: Tensor, logits: Tensor) -> None:
-    """Limit a network to one image at a time if a second image makes it fail, or changes the logits of the first."""
-    try:
-        beside_another = network(torch.cat([image, image.flip(-1) ** 2]))[:1]
-    except Exception:  # whatever its code raises
-        network.limit_batch(1, 1)
+def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], logits: Tensor) -> None:
+    """Limit a network to one image at a time if a second image makes it fail, or changes the logits of the first.
+
+    Args:
+        network: frozen.
+        name: for messages.
+        size: as for `probe`.
+        logits: what `probe` returned.
+    """
+    if network.has_limited_batches:
         return
-    if _close(beside_another, logits) or not _close(network(image), logits):  # random numbers are another matter
-        return
+    image = noise(size)
+    with torch.no_grad(), without_engines(network):
+        try:
+            beside_another = network(torch.cat([image, image.flip(-1) ** 2]))[:1]
+        except Exception:  # whatever its code raises
+            network.limit_batch(1, 1)
+            return
+        if _close(beside_another, logits) or not _close(network(image), logits):  # random numbers are another matter
+            return
     network.limit_batch(1, 1)
     warnings.warn(
         f"network '{name}' gives an image other logits beside another image (a normalisation over the batch, or a "
@@ -93,17 +102,21 @@ def _failed(network: nn.Module, name: str, image: Tensor, error: Exception) -> M
     place = place_in_user_code(error)
     return ModelError(
         f"network '{name}' fails on a {image.shape[-2]}x{image.shape[-1]} image ({type(error).__name__}"
-        f"{f' at {place}' if place else ''}: {error}); {_remedy(network, image)}"
+        f"{f' at {place}' if place else ''}: {error}){_remedy(network, image, error)}"
     )
 
 
-def _remedy(network: nn.Module, image: Tensor) -> str:
-    """What may be done about a network that fails."""
+def _remedy(network: nn.Module, image: Tensor, error: Exception) -> str:
+    """What may be done about a network that fails; nothing is known about mistakes in its code."""
+    if isinstance(error, AttributeError | NameError | ImportError):
+        return ""
     types = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
     if half := types & {torch.float16, torch.bfloat16}:
-        return f"its weights are {str(half.pop()).removeprefix('torch.')}, images are float32: convert it, .float()"
+        return f"; its weights are {str(half.pop()).removeprefix('torch.')}, images are float32: convert it, .float()"
     try:
         getattr(network, "network", network)(image.movedim(1, -1))
     except Exception:  # whatever its code raises
-        return "if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
-    return "it takes images (B, H, W, 3): wrap it in a network that calls it on x.permute(0, 2, 3, 1)"
+        return (
+            "; if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
+        )
+    return "; it takes images (B, H, W, 3): wrap it in a network that calls it on x.permute(0, 2, 3, 1)"

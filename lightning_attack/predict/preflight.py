@@ -11,13 +11,14 @@ from lightning_attack.models.wrapper import ModelError, without_engines
 _CLOSE = 1e-3
 
 
-def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[str]:
+def check_attackable(source: nn.Module, name: str, size: tuple[int, int], attacked: bool = True) -> list[str]:
     """Run a frozen network twice, and take the gradient of its cross-entropy with respect to the image.
 
     Args:
         source: images in [0, 1] to logits, (B, C, H, W).
         name: name of the network, for messages.
         size: height and width of the image of noise.
+        attacked: whether it is attacked in this run; if it is only scored, it needs no gradient and may have one class.
 
     Returns:
         What is suspicious about the network, a sentence each.
@@ -35,13 +36,15 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
         lightning_attack.models.wrapper.ModelError: the gradient of 'b' with respect to the image is zero everywhere
         something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that
     """
+    if not attacked:
+        return _suspicions(name, probe(source, name, size), probe(source, name, size))
     images = noise(size).requires_grad_()
     with torch.enable_grad(), without_engines(source):
         logits = source(images)
         if logits.shape[1] == 1:
             raise ModelError(
-                f"'{name}' has one output channel, and so one class, which no attack can change\n"
-                "return two channels instead, for a binary network with logit z: torch.cat([torch.zeros_like(z), z], 1)"
+                f"'{name}' has one class, which no attack can change\n"
+                "a ClassMap needs two target classes; a binary network with one channel has two as it is"
             )
         if not logits.requires_grad:
             raise ModelError(
