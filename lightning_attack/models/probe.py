@@ -75,7 +75,7 @@ def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], log
         size: as for `probe`.
         logits: what `probe` returned.
     """
-    if network.has_limited_batches:
+    if network.has_limited_batches or vars(network).get("_takes_pairs"):  # known from another run
         return
     image = noise(size)
     with torch.no_grad(), without_engines(network):
@@ -84,7 +84,9 @@ def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], log
         except Exception:  # whatever its code raises
             network.limit_batch(1, 1)
             return
-        if _close(beside_another, logits) or not _close(network(image), logits):  # random numbers are another matter
+        # Random numbers are another matter: the same image has other logits then.
+        if _close(beside_another, logits) or not _close(network(image), logits):
+            vars(network)["_takes_pairs"] = True
             return
     network.limit_batch(1, 1)
     warnings.warn(

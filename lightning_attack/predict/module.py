@@ -128,8 +128,9 @@ class AttackModule(LightningModule):
         attack.check_model(self.source)
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         freeze(self)
-        for suspicion in check_attackable(self.source, self.source_name, probe_size, not takes_given(attack)):
-            rank_zero_warn(suspicion)
+        if not takes_given(attack):
+            for suspicion in check_attackable(self.source, self.source_name, probe_size):
+                rank_zero_warn(suspicion)
         self.engine, self.precision, self.probe_size = engine, precision, probe_size
         self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
         self._memory = PeakMemory()

@@ -11,14 +11,13 @@ from lightning_attack.models.wrapper import ModelError, without_engines
 _CLOSE = 1e-3
 
 
-def check_attackable(source: nn.Module, name: str, size: tuple[int, int], attacked: bool = True) -> list[str]:
+def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[str]:
     """Run a frozen network twice, and take the gradient of its cross-entropy with respect to the image.
 
     Args:
         source: images in [0, 1] to logits, (B, C, H, W).
         name: name of the network, for messages.
         size: height and width of the image of noise.
-        attacked: whether it is attacked in this run; if it is only scored, it needs no gradient and may have one class.
 
     Returns:
         What is suspicious about the network, a sentence each.
@@ -36,8 +35,6 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int], attack
         lightning_attack.models.wrapper.ModelError: the gradient of 'b' with respect to the image is zero everywhere
         something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that
     """
-    if not attacked:
-        return _suspicions(name, probe(source, name, size), probe(source, name, size))
     images = noise(size).requires_grad_()
     with torch.enable_grad(), without_engines(source):
         logits = source(images)
