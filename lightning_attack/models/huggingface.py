@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_attack.common.pixels import LEVELS
+from lightning_attack.models.file_kinds import foreign_kind
 from lightning_attack.models.hub import MissingFileError, hub_file
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -142,6 +144,9 @@ def _load(path: str) -> tuple[nn.Module, int]:
         import transformers
     except ImportError as error:
         raise ModelError("HuggingFaceModel needs transformers: pip install transformers") from error
+    for file in sorted(Path(path).glob("*.safetensors")):
+        if found := foreign_kind(file):
+            raise ModelError(f"'{file}' is {found}")
     try:
         kind = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
         has_queries = kind in _MASK_CLASSIFIERS

@@ -52,7 +52,7 @@ class TorchVisionModel(SegmentationModel):
             path = _file(weights, list(enum.__members__)) if weights else None
             network = models.get_model(model, weights=None, weights_backbone=None, num_classes=num_classes, **options)
             if path:
-                load_weights(network, path, key=weights_key)
+                load_weights(network, path, key=weights_key, aux=None if model.startswith("lraspp") else "aux_loss")
         super().__init__(network, num_classes, mean, std, name=name or model)
 
 
