@@ -57,14 +57,19 @@ def alike(output: object) -> int:
     return sum(isinstance(one, Tensor) and one.ndim == 4 and one.shape[:2] == first.shape[:2] for one in parts)
 
 
-def fits(small: Sequence[int], size: Sequence[int]) -> bool:
+def fits(small: Sequence[int], size: Sequence[int], slack: int = 1) -> bool:
     """Whether a map of h x w can be one of an image of H x W: both sides divided by the same, but for rounding.
+
+    Args:
+        small: h and w.
+        size: H and W.
+        slack: how many rows or columns rounding may make.
 
     Example:
         >>> fits((16, 25), (64, 97)), fits((97, 64), (64, 97))
         (True, False)
     """
-    return abs(small[0] / size[0] - small[1] / size[1]) <= 2 / min(*size)
+    return abs(small[0] / size[0] - small[1] / size[1]) <= slack / min(*size)
 
 
 def classes_are_last(shape: Sequence[int], size: Sequence[int]) -> bool | None:

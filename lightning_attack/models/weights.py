@@ -65,7 +65,11 @@ def check_kind(path: str, wanted: Wanted, writer: str) -> None:
 
 
 def _folder(path: str) -> str:
-    return "; it is a folder: name the file in it, or use HuggingFaceModel or SMPHub" if path and Path(path).is_dir() else ""
+    return (
+        "; it is a folder: name the file in it, or use HuggingFaceModel or SMPHub"
+        if path and Path(path).is_dir()
+        else ""
+    )
 
 
 def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
@@ -150,7 +154,8 @@ def read_recipe(path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
     except (SafetensorError, KeyError, ValueError) as error:
         reason = f" ({error})" if isinstance(error, SafetensorError) else ""
         raise ModelError(
-            f"'{path}' does not say which network it belongs to{reason}; use SMPModel with arch, encoder_name and weights"
+            f"'{path}' does not say which network it belongs to{reason}; use SMPModel with arch, encoder_name and "
+            "weights"
         ) from error
 
 

@@ -174,7 +174,7 @@ class SegmentationModel(nn.Module):
         """The logits at the size of the network's input."""
         if logits.shape[-2:] == x.shape[-2:]:
             return logits
-        if not torch.compiler.is_compiling() and not fits(logits.shape[-2:], x.shape[-2:]):
+        if not torch.compiler.is_compiling() and not fits(logits.shape[-2:], x.shape[-2:], slack=2):
             raise ModelError(
                 f"network '{self.name}' returned logits of {logits.shape[-2]} x {logits.shape[-1]} for an input of "
                 f"{x.shape[-2]} x {x.shape[-1]}, which is no image of that shape made smaller\n"
