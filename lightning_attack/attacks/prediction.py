@@ -44,7 +44,12 @@ class Prediction:
         if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
             raise AttackError(
                 f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "
-                "(B, C, H, W) of the images' size (SegmentationModel resizes them)"
+                "(B, C, H, W) of the images' size. Wrap it in SegmentationModel, which takes others, too"
+            )
+        if logits.shape[1] == 1:
+            raise AttackError(
+                "the model returned one channel, and so one class, which no attack can change. Wrap it in "
+                "SegmentationModel, which makes two classes of the logit of a binary network"
             )
         self.logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         self.labels, self.targeted, self.features = labels, targeted, features or {}

@@ -15,8 +15,8 @@ from lightning_attack.cli.help import descriptions
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program_words
-from lightning_attack.cli.user_code import place_in_user_code
 from lightning_attack.common.errors import UserError
+from lightning_attack.common.user_code import error_of_user_code
 from lightning_attack.data import SegmentationDataModule
 
 
@@ -74,10 +74,12 @@ class CommandCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+        except UserError:
+            raise
         except Exception as error:
-            place = None if isinstance(error, UserError) else place_in_user_code(error)
-            if place:
-                raise UsageError(f"{place} raised {type(error).__name__}: {error}") from error
+            if found := error_of_user_code(error):
+                place, cause = found
+                raise UsageError(f"{place} raised {type(cause).__name__}: {cause}") from error
             if not isinstance(error, ValueError | TypeError | OSError | MisconfigurationException):
                 raise
             # A class behind an optional argument is tried as one of several types; its own words are inside.

@@ -142,8 +142,14 @@ def _own_code(path: str) -> str | None:
         return f"module '{module}' has no '{name}'"
     except Exception as error:  # whatever the user's module raises
         return f"module '{module}' cannot be imported: {type(error).__name__}: {error}"
-    if isfunction(found) and "return" not in found.__annotations__:
-        return f"function '{path}' does not say what it returns; write `def {name}(...) -> torch.nn.Module:`"
+    if isfunction(found):
+        return f"the annotation of '{path}' is that of no network; write `def {name}(...) -> torch.nn.Module:`"
+    if not isinstance(found, type) and callable(found):
+        kind = type(found).__name__
+        return (
+            f"'{path}' is an object ({kind}), not a class or function\n"
+            f"write a function around it, in '{module}': def build(): return {name}()"
+        )
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,16 @@ from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
+from lightning_attack.cli.untyped import check_arguments
 from lightning_attack.cli.yaml_files import TEXT, check_yaml, network_names, preset_paths
 from lightning_attack.common.configs import find_attack, find_config
+from lightning_attack.models.functions import accept_functions
 
 __all__ = ["Parser", "UsageError", "with_paths"]
+
+
+class _FunctionError(UsageError):
+    """The parser has refused a function; it would accept it now."""
 
 
 class Parser(LightningArgumentParser):
@@ -40,7 +46,26 @@ class Parser(LightningArgumentParser):
         """As the base class, without the arguments that only programs can set."""
         return super().add_class_arguments(*args, skip={*(skip or ()), "clean_cache"}, **options)
 
+    def parse_args(self, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """As the base class; functions that build a network need not say so."""
+        return self._again(super().parse_args, *args, **options)
+
+    def parse_object(self, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """As `parse_args`."""
+        return self._again(super().parse_object, *args, **options)
+
+    @staticmethod
+    def _again(parse: Callable[..., Namespace], *args: Any, **options: Any) -> Namespace:
+        """Parse once more as long as the parser refuses a function that only lacks its annotation."""
+        while True:
+            try:
+                return parse(*args, **options)
+            except _FunctionError:
+                continue
+
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        if accept_functions(message):
+            raise _FunctionError
         options = option_names(self)
         raise UsageError(explain(message, options | inner_options(options), PARTS))
 
@@ -50,6 +75,7 @@ class Parser(LightningArgumentParser):
 
     def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:  # type: ignore[override]
         """What LightningCLI calls; jsonargparse calls it `instantiate` by now."""
+        check_arguments(cfg.get(cfg.get("subcommand", ""), cfg))
         if self.instantiators:
             options["instantiators"] = list(self.instantiators)
         return self.instantiate(cfg, **options)

@@ -11,14 +11,12 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from lightning_attack import callbacks
 from lightning_attack.attacks import check_given
-from lightning_attack.attacks.given import takes_given
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.common.configs import CONFIGS, attack_names
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.plausibility import LABELS_PREDICTED, Doubt, refuse
-from lightning_attack.predict.preflight import check_attackable
 from lightning_attack.runs.commands import one_line
 
 PATIENCE = timedelta(hours=12)
@@ -107,7 +105,6 @@ class AttackCLI(CommandCLI):
             self.run_folder.check(self.trainer, self.model)
             self.model.check_classes(self.datamodule.classes)
             self._check_masks()
-            self._check_source()
             if self._get(self.config, "strict"):
                 refuse(self.model.doubts + ([LABELS_PREDICTED] if self.datamodule.classes is None else []))
             check_given(self.model.attack, self.datamodule.adversarial_root is not None)
@@ -132,12 +129,6 @@ class AttackCLI(CommandCLI):
                 f"model.target_labels={self.model.target_labels} and data.target_masks={self.datamodule.target_masks} "
                 "do not fit: give data.target_masks=FOLDER together with model.target_labels=masks"
             )
-
-    def _check_source(self) -> None:
-        """A source from which no gradient comes is found before the first photo."""
-        if not takes_given(self.model.attack):
-            found = check_attackable(self.model.source, self.model.source_name, self.model.probe_size)
-            self.model.doubts += [doubt for doubt in found if doubt not in self.model.doubts]
 
     def predict(self, **kwargs: Any) -> None:
         """Attack; nothing is kept in memory, the callbacks have written it."""

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.common.labels import IGNORE_INDEX, class_advice
 from lightning_attack.data.adversarial import Adversaries, BudgetError, parse_eps, together
 from lightning_attack.data.adversarial_files import Gallery, MissingError
 from lightning_attack.data.adversarial_survey import AdversarialSurvey
@@ -218,7 +218,7 @@ class SegmentationDataModule(LightningDataModule):
             if dataset is not None and len(dataset.classes or ()) != num_classes:
                 raise DataError(
                     f"data.{key} has {len(dataset.classes) if dataset.classes else 'no'} classes, the network has "
-                    f"{num_classes}; training needs labels of the network's classes"
+                    f"{num_classes}; " + class_advice(len(dataset.classes or ()), num_classes)
                 )
         for key, dataset in (("train", self.train if learns else None), ("val", self.val)):
             if dataset is not None and not dataset.drawn and getattr(rank_zero_only, "rank", 0) == 0:

@@ -150,7 +150,12 @@ class PreparedNetwork(nn.Module):
         return self._network_itself(images)
 
     def _network_itself(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
+        logits = self.network(images)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"'{_name(self.network)}' returned {type(logits).__name__}; expected logits (B, C, H, W). Wrap it in "
+                "lightning_attack.models.SegmentationModel, which takes them from dictionaries and tuples"
+            )
         return logits
 
     def _program(self, images: Tensor) -> AnyProgram | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_attack.models.weights import check_archive
+from lightning_attack.models.weights import check_kind
 from lightning_attack.models.wrapper import ModelError
 
 _NAMES = re.compile(
@@ -37,7 +37,7 @@ def read_program(path: str) -> io.BytesIO:
             ...
         lightning_attack.models.wrapper.ModelError: no file 'nowhere.pt2'
     """
-    check_archive(path, "torch.export.save")
+    check_kind(path, "program", "torch.export.save")
     content = io.BytesIO(Path(path).read_bytes())  # load exactly the bytes that were checked
     try:
         # The reader of torch.export.load, so that both see the same entries.

@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
+from lightning_attack.models.functions import accept_functions
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.weights import CLASSES, RECIPE, load_weights, read_weights, weights_path
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model
@@ -92,7 +93,12 @@ def _from_config(path: Path) -> SegmentationModel:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "network")
     try:
-        parsed = parser.parse_object({"network": {**network, "init_args": arguments}})
+        try:
+            parsed = parser.parse_object({"network": {**network, "init_args": arguments}})
+        except ArgumentError as error:
+            if not accept_functions(str(error)):
+                raise
+            parsed = parser.parse_object({"network": {**network, "init_args": arguments}})
         return as_segmentation_model(parser.instantiate(parsed).network)
     except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise ModelError(f"model.network of '{path}' cannot be built: {error}") from error

@@ -47,6 +47,9 @@ class ClassMap(SegmentationModel):
         tensor([2., 4., 0.])
     """
 
+    _classes_last = False
+    _one_is_binary = False
+
     def __init__(
         self,
         network: nn.Module,

@@ -51,6 +51,8 @@ class Ensemble(SegmentationModel):
         tensor([0.5000, 0.5000])
     """
 
+    _classes_last = False
+
     def __init__(
         self,
         members: list[nn.Module],

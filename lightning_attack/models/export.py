@@ -198,6 +198,7 @@ class _Padded(nn.Module):
         self.stride = model.stride
         # It resizes the logits to the padded size. Its normalisation is (x - 0) / 1, which changes nothing.
         self.whole = SegmentationModel(model.network, model.num_classes, name=model.name)
+        self.whole._classes_last = model._classes_last
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

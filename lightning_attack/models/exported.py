@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.models.archive import read_program
+from lightning_attack.models.program_sizes import FREE, said, size_limits
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
 METADATA = "lightning_attack.json"
@@ -66,20 +67,28 @@ class ExportedModel(SegmentationModel):
             name or metadata.get("name") or Path(path).stem,
         )
         self.metadata = metadata
+        (least, most), *self._size = size_limits(program, metadata)
+        if (least, most) != (1, FREE):
+            self.limit_batch(least, most)
         self.classes = tuple(metadata["classes"]) if metadata.get("classes") else None
 
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits; an exported network has no auxiliary ones."""
-        for what, given, takes in (
-            ("images of size", list(images.shape[-2:]), self.metadata.get("size", "any")),
-            ("batches of", len(images), self.metadata.get("batch", "any")),
-        ):
-            if takes not in ("any", given):
-                raise ModelError(
-                    f"network '{self.name}' was exported for {what} {takes}, not {given}; set data.size, "
-                    "data.batch_size and model.probe_size, or export it again for other sizes"
-                )
-        return super().outputs(images)
+        given = list(images.shape[-2:])
+        padded = [side + -side % self.stride for side in given]
+        if not all(least <= side <= most for side, (least, most) in zip(padded, self._size, strict=True)):
+            raise self._refusal(f"was exported for images of size {said(self._size)}, not {given}")
+        try:
+            return super().outputs(images)
+        except AssertionError as error:  # a condition on sizes that the program carries
+            condition = str(error).strip().partition("\n")[0]
+            raise self._refusal(f"was not exported for images of size {given} ({condition})") from error
+
+    def _refusal(self, reason: str) -> ModelError:
+        return ModelError(
+            f"network '{self.name}' {reason}; set data.size and model.probe_size, or the network's stride, or export "
+            "it again for other sizes"
+        )
 
     def train(self, mode: bool = True) -> ExportedModel:
         """Set the flag only: an exported network has no modes, and its own `train()` and `eval()` refuse."""

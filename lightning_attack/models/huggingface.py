@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_attack.common.pixels import LEVELS
+from lightning_attack.models.file_kinds import foreign_kind
 from lightning_attack.models.hub import MissingFileError, hub_file
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
@@ -46,7 +48,7 @@ class HuggingFaceModel(SegmentationModel):
 
     Args:
         path: a folder that `save_pretrained` wrote, or `owner/name` of a repository on the hub.
-        num_classes: what the network must have; None = what it has.
+        num_classes: what the network must have; None = what it has. A network with one label is binary: two classes.
         mean: mean of each colour in [0, 1]; None reads it from `preprocessor_config.json`, or takes ImageNet's without.
         std: standard deviation of each colour; None likewise.
         stride: images are padded to multiples of it.
@@ -56,6 +58,8 @@ class HuggingFaceModel(SegmentationModel):
         ModelError: transformers is not installed, there is no such network, its weights are not those of a whole
             segmentation network, or it takes its images in a way that is not supported.
     """
+
+    _classes_last = False
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class HuggingFaceModel(SegmentationModel):
     ) -> None:
         network, names = _load(path)
         labels = len(names)
-        if num_classes not in (None, labels):
+        if num_classes not in (None, labels, max(labels, 2)):
             raise ModelError(
                 f"'{path}' has {labels} classes, but num_classes is {num_classes}; leave num_classes out, or map the "
                 "classes with ClassMap"
@@ -142,6 +146,9 @@ def _load(path: str) -> tuple[nn.Module, tuple[str, ...]]:
         import transformers
     except ImportError as error:
         raise ModelError("HuggingFaceModel needs transformers: pip install transformers") from error
+    for file in sorted(Path(path).glob("*.safetensors")):
+        if found := foreign_kind(file):
+            raise ModelError(f"'{file}' is {found}")
     try:
         kind = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
         has_queries = kind in _MASK_CLASSIFIERS
@@ -164,8 +171,11 @@ def _load(path: str) -> tuple[nn.Module, tuple[str, ...]]:
             "a trained segmentation head does; choose one that was trained for semantic segmentation"
         )
     config = network.config
+    if has_queries and config.num_labels == 1:
+        raise ModelError(f"'{path}' has one class: its semantic map has no background that a pixel could be instead")
     names = tuple(str(getattr(config, "id2label", {}).get(number, "")) for number in range(config.num_labels))
-    return _SemanticMap(network) if has_queries else network, names
+    # Folders in half precision stay so in transformers 5; attacks compute with float32 images.
+    return (_SemanticMap(network) if has_queries else network).float(), names
 
 
 def read_normalisation(path: str) -> tuple[Sequence[float], Sequence[float]]:

@@ -1,11 +1,19 @@
-"""`probe`: run a network once, before anything depends on it."""
+"""`probe`: run a network before anything depends on it, and find the batches that it takes."""
 
 from __future__ import annotations
+
+import warnings
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.models.wrapper import ModelError, freeze, without_engines
+from lightning_attack.common.user_code import place_in_user_code
+from lightning_attack.models.wrapper import ModelError, SegmentationModel, freeze, without_engines
+
+_BATCHES = (2, 4, 8, 16, 32)
+"""Fixed batches that are tried where one image alone fails."""
+_CLOSE = 1e-3
+"""A larger difference of logits, relative to their norm, is not one of rounding."""
 
 
 def noise(size: tuple[int, int]) -> Tensor:
@@ -14,21 +22,103 @@ def noise(size: tuple[int, int]) -> Tensor:
 
 
 def probe(network: nn.Module, name: str, size: tuple[int, int]) -> Tensor:
-    """Logits of a small fixed image of noise: shows that a network runs, its classes, and whether two are the same."""
+    """Logits of a small fixed image of noise: shows that a network runs, its classes, and whether two are the same.
+
+    A `SegmentationModel` that cannot be shown one image, because it was traced with a larger batch, is limited to the
+    batch that it takes (`limit_batch`).
+
+    Args:
+        network: images in [0, 1] to logits; frozen from here on.
+        name: for messages.
+        size: height and width of the image.
+
+    Raises:
+        ModelError: it fails in all batches, or returns numbers that are not finite.
+    """
     image = noise(size)
     freeze(network)
-    try:
-        with torch.no_grad(), without_engines(network):
+    with torch.no_grad(), without_engines(network):
+        try:
             logits = network(image)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"network '{name}' fails on a {size[0]}x{size[1]} image ({type(error).__name__}: {error}); "
-            "if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
-        ) from error
-    if not logits.isfinite().all():
-        raise ModelError(
-            f"network '{name}' returns NaN or infinite logits for an image of noise; are its weights whole?"
-        )
+        except Exception as error:
+            limited = _in_other_batches(network, image)
+            if limited is None:
+                raise error if isinstance(error, ModelError) else _failed(network, name, image, error) from error
+            logits = limited
+        if not logits.isfinite().all():
+            raise ModelError(
+                f"network '{name}' returns NaN or infinite logits for an image of noise; are its weights whole?"
+            )
     return logits
+
+
+def _in_other_batches(network: nn.Module, image: Tensor) -> Tensor | None:
+    """The logits of the image from a network that takes batches of several images only; it is limited to these."""
+    if not isinstance(network, SegmentationModel) or network.has_limited_batches:
+        return None
+    for batch in _BATCHES:
+        try:
+            logits = network(image.expand(batch, -1, -1, -1))
+        except Exception:  # whatever its code raises
+            continue
+        network.limit_batch(batch, batch)
+        return logits[:1]
+    return None
+
+
+def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], logits: Tensor) -> None:
+    """Limit a network to one image at a time if a second image makes it fail, or changes the logits of the first.
+
+    Args:
+        network: frozen.
+        name: for messages.
+        size: as for `probe`.
+        logits: what `probe` returned.
+    """
+    if network.has_limited_batches or vars(network).get("_takes_pairs"):  # known from another run
+        return
+    image = noise(size)
+    with torch.no_grad(), without_engines(network):
+        try:
+            beside_another = network(torch.cat([image, image.flip(-1) ** 2]))[:1]
+        except Exception:  # whatever its code raises
+            network.limit_batch(1, 1)
+            return
+        # Random numbers are another matter: the same image has other logits then.
+        if _close(beside_another, logits) or not _close(network(image), logits):
+            vars(network)["_takes_pairs"] = True
+            return
+    network.limit_batch(1, 1)
+    warnings.warn(
+        f"network '{name}' gives an image other logits beside another image (a normalisation over the batch, or a "
+        "program traced with one image?): it is shown one image at a time",
+        stacklevel=2,
+    )
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    return bool((first - second).norm() <= _CLOSE * second.norm())
+
+
+def _failed(network: nn.Module, name: str, image: Tensor, error: Exception) -> ModelError:
+    place = place_in_user_code(error)
+    return ModelError(
+        f"network '{name}' fails on a {image.shape[-2]}x{image.shape[-1]} image ({type(error).__name__}"
+        f"{f' at {place}' if place else ''}: {error}){_remedy(network, image, error)}"
+    )
+
+
+def _remedy(network: nn.Module, image: Tensor, error: Exception) -> str:
+    """What may be done about a network that fails; nothing is known about mistakes in its code."""
+    if isinstance(error, AttributeError | NameError | ImportError):
+        return ""
+    types = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
+    if half := types & {torch.float16, torch.bfloat16}:
+        return f"; its weights are {str(half.pop()).removeprefix('torch.')}, images are float32: convert it, .float()"
+    try:
+        getattr(network, "network", network)(image.movedim(1, -1))
+    except Exception:  # whatever its code raises
+        return (
+            "; if it takes one size only, set model.probe_size to it, if multiples of some size, the network's stride"
+        )
+    return "; it takes images (B, H, W, 3): wrap it in a network that calls it on x.permute(0, 2, 3, 1)"

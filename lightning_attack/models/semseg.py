@@ -58,6 +58,8 @@ class SemSegModel(SegmentationModel):
         ('pspnet_resnet50', torch.Size([1, 19, 30, 41]))
     """
 
+    _classes_last = False
+
     def __init__(
         self,
         arch: Arch = "pspnet",
@@ -82,7 +84,7 @@ class SemSegModel(SegmentationModel):
         network = _SemSeg(arch, _BLOCKS[backbone], num_classes, width, aux)
         if path:
             heads = ("aux.", "aux_cls1.") if not aux else ()
-            load_weights(_named_as_in(path, network, weights_key), path, (*_UNUSED, *heads), weights_key)
+            load_weights(_named_as_in(path, network, weights_key), path, (*_UNUSED, *heads), weights_key, "aux")
         super().__init__(network, num_classes, mean, std, name=name or f"{arch}_{backbone}")
         if not path:
             self._initial = Initial(network)

@@ -44,6 +44,8 @@ class SMPModel(SegmentationModel):
         ('fpn_test_resnet', torch.Size([1, 4, 33, 65]))
     """
 
+    _classes_last = False
+
     def __init__(
         self,
         arch: str,

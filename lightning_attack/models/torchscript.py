@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_attack.models.weights import check_archive
+from lightning_attack.models.weights import check_kind
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
 
 
@@ -40,7 +40,7 @@ class TorchScriptModel(SegmentationModel):
         stride: int = 1,
         name: str | None = None,
     ) -> None:
-        check_archive(path, "torch.jit.save")
+        check_kind(path, "script", "torch.jit.save")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own warning of the deprecation; ours says what to do

@@ -27,6 +27,8 @@ class TorchVisionModel(SegmentationModel):
         ModelError: unknown model or weights; a file that does not fit.
     """
 
+    _classes_last = False
+
     def __init__(
         self,
         model: str,
@@ -55,7 +57,7 @@ class TorchVisionModel(SegmentationModel):
             network = models.get_model(model, weights=None, weights_backbone=None, num_classes=num_classes, **options)
             initial = None if path else Initial(network)
             if path:
-                load_weights(network, path, key=weights_key)
+                load_weights(network, path, key=weights_key, aux=None if model.startswith("lraspp") else "aux_loss")
         super().__init__(network, num_classes, mean, std, name=name or model)
         self._initial = initial
         if classes:

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import warnings
-import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightning_attack.common.atomic import atomic_write
-from lightning_attack.models.file_kinds import foreign_kind
+from lightning_attack.models.file_kinds import Wanted, foreign_kind
 from lightning_attack.models.wrapper import ModelError
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
@@ -52,16 +52,24 @@ def weights_path(weights: str) -> Path:
         return path
     path = Path(weights)
     if not path.is_file():
-        raise ModelError(f"no file '{weights}' (weights are a path or 'embedded:NAME')")
+        raise ModelError(f"no file '{weights}' (weights are a path or 'embedded:NAME'){_folder(weights)}")
     return path
 
 
-def check_archive(path: str, writer: str) -> None:
-    """Raise `ModelError` if there is no such file, or it is no zip archive, as the files of `writer` are."""
+def check_kind(path: str, wanted: Wanted, writer: str) -> None:
+    """Raise `ModelError` if there is no such file, or it is none of `writer`; the message says what it is."""
     if not Path(path).is_file():
-        raise ModelError(f"no file '{path}'")
-    if not zipfile.is_zipfile(path):
-        raise ModelError(f"'{path}' is not a file of {writer} (it is no zip archive)")
+        raise ModelError(f"no file '{path}'{_folder(path)}")
+    if kind := foreign_kind(Path(path), wanted):
+        raise ModelError(f"'{path}' is not a file of {writer}: it is {kind}")
+
+
+def _folder(path: str) -> str:
+    return (
+        "; it is a folder: name the file in it, or use HuggingFaceModel or SMPHub"
+        if path and Path(path).is_dir()
+        else ""
+    )
 
 
 def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
@@ -136,14 +144,18 @@ def read_recipe(path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
     Raises:
         ModelError: the file does not say how its network is built.
     """
+    if kind := foreign_kind(path):
+        raise ModelError(f"'{path}' is {kind}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         classes = json.loads(metadata.get(CLASSES, "null"))
         return json.loads(metadata[RECIPE]), None if classes is None else tuple(classes)
     except (SafetensorError, KeyError, ValueError) as error:
+        reason = f" ({error})" if isinstance(error, SafetensorError) else ""
         raise ModelError(
-            f"'{path}' does not say which network it belongs to; use SMPModel with arch, encoder_name and weights"
+            f"'{path}' does not say which network it belongs to{reason}; use SMPModel with arch, encoder_name and "
+            "weights"
         ) from error
 
 
@@ -161,16 +173,20 @@ def write_weights(
         unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
-def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = (), key: str | None = None) -> None:
+def load_weights(
+    network: nn.Module, path: Path, allow: tuple[str, ...] = (), key: str | None = None, aux: str | None = None
+) -> None:
     """Load a weights file into `network`, whichever usual prefix its names carry; every tensor must find its place.
 
-    Half precision files are converted to the network's type.
+    Half precision files are converted to the network's type. An auxiliary head that the file has beside the whole
+    network is left out with a warning, since predictions do not use it.
 
     Args:
         network: the network.
         path: the file.
         allow: beginnings of names that the file may have beside the network's, such as `classifier.`.
         key: as in `read_weights`.
+        aux: the setting, such as `aux_loss`, that gives the network an auxiliary head; None: it can have none.
 
     Raises:
         ModelError: names are missing or foreign, or shapes differ (often: another number of classes).
@@ -181,6 +197,15 @@ def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = (), ke
     state = max((strip_prefix(found, prefix) for prefix in _prefixes()), key=lambda names: len(needed & names.keys()))
     state = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(allow)}
     missing, foreign = sorted(needed - state.keys()), sorted(state.keys() - wanted.keys())
+    heads = _heads(foreign)
+    if heads and not missing and sum(heads.values()) == len(foreign):
+        warnings.warn(
+            f"'{path}' has an auxiliary head beside the network ({_counted(heads)}); it is left out, predictions do "
+            f"not use it{f'. {aux}=true keeps it' if aux else ''}",
+            stacklevel=2,
+        )
+        state = {name: tensor for name, tensor in state.items() if name in wanted}
+        foreign = []
     if missing or foreign:
         raise ModelError(
             f"'{path}' is a checkpoint of another network: "
@@ -189,6 +214,7 @@ def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = (), ke
                 for kind, names in (("tensors missing", missing), ("foreign tensors", foreign))
                 if names
             )
+            + _hint(missing, foreign, aux)
         )
     differing = [name for name in state if state[name].shape != wanted[name].shape]
     if differing:
@@ -199,6 +225,33 @@ def load_weights(network: nn.Module, path: Path, allow: tuple[str, ...] = (), ke
             "(another number of classes or another encoder?)"
         )
     network.load_state_dict(state, strict=False)
+
+
+_HEAD = re.compile(r"aux|dsn|classification_head")
+"""In the names of heads that help training, of torchvision, mmsegmentation, semseg and smp among others."""
+
+
+def _groups(names: Sequence[str]) -> dict[str, int]:
+    """How many names there are under each first component."""
+    return dict(Counter(name.partition(".")[0] for name in names))
+
+
+def _heads(names: Sequence[str]) -> dict[str, int]:
+    return {group: count for group, count in _groups(names).items() if _HEAD.match(group)}
+
+
+def _counted(groups: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} tensors under {group}." for group, count in groups.items())
+
+
+def _hint(missing: Sequence[str], foreign: Sequence[str], aux: str | None) -> str:
+    """What the parts of a network tell that the names alone do not."""
+    if aux and missing and not foreign and _heads(missing) == _groups(missing):
+        return f"; the file has no auxiliary head: {aux}=false"
+    if heads := _heads(foreign):
+        return f"; the file has an auxiliary head ({_counted(heads)}){f': {aux}=true' if aux else ''}"
+    groups = _groups(foreign)
+    return f"; the file has {_counted(groups)}" if len(foreign) > 3 and len(groups) < 5 else ""
 
 
 def _prefixes() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.windows import Windows
+from lightning_attack.models.chunks import in_chunks
 from lightning_attack.models.initial import Initial
+from lightning_attack.models.outputs import alike, as_logits, classes_are_last, described, fits, main_output
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -40,8 +43,9 @@ class SegmentationModel(nn.Module):
     Args:
         network: takes (B, 3, H, W), returns logits (B, C, h, w). A dictionary with the key `out` or `logits`, an
             object with the attribute `logits` (torchvision, transformers) and a tuple or list that begins with the
-            logits are taken too; h x w may be smaller than H x W.
-        num_classes: C; None means that it is read off the first output.
+            logits are taken too, and so is (B, h, w, C); h x w may be smaller than H x W. One channel is that of a
+            binary network: its logit z becomes the logits [0, z] of two classes, background and foreground.
+        num_classes: C; None means that it is read off the first output. 1 is taken as 2, see above.
         mean: mean of each colour in [0, 1], subtracted first.
         std: standard deviation of each colour, divided by; above 0.
         stride: height and width of the network's input are padded to multiples of it; 1 = no padding.
@@ -69,6 +73,13 @@ class SegmentationModel(nn.Module):
     """Names of the classes, where they are known; an empty one stands for a class without a name."""
     _initial: Initial | None = None
     """Set where no trained weights were loaded, see `Initial`."""
+    _classes_last: bool | None = None
+    """Whether the network returns (B, h, w, C); None until its first output shows it."""
+    _one_is_binary = True
+    """Whether one channel is the logit of a binary network, to be made two classes."""
+    _batch: tuple[int, int] | None = None
+    """The least and the most images that the network takes at a time; None: any number."""
+    _slow_is_said = False
 
     def __init__(
         self,
@@ -85,7 +96,7 @@ class SegmentationModel(nn.Module):
         if stride < 1:
             raise ModelError(f"stride={stride}: must be 1 or more")
         self.network = network
-        self.num_classes = num_classes
+        self.num_classes = 2 if num_classes == 1 and self._one_is_binary else num_classes
         self.stride = stride
         self.name = name or _snake_case(type(network).__name__)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
@@ -101,7 +112,30 @@ class SegmentationModel(nn.Module):
             return self._run(images)
         return self._slide(images, self.windows)
 
+    def limit_batch(self, least: int, most: int) -> None:
+        """From now on show the network at least and at most so many images at a time; results stay what they are."""
+        self._batch = least, most
+
+    @property
+    def has_limited_batches(self) -> bool:
+        """Whether `limit_batch` was called."""
+        return self._batch is not None
+
     def _run(self, images: Tensor) -> Tensor:
+        if self._batch is None or self._batch[0] <= len(images) <= self._batch[1]:
+            return self._run_batch(images)
+        least, most = self._batch
+        if not self._slow_is_said:
+            self._slow_is_said = True
+            warnings.warn(
+                f"network '{self.name}' takes {least}{'' if least == most else f' to {most}'} image"
+                f"{'s' * (most > 1)} at a time: other batches are run in such parts, with the same results, but slower."
+                " A .pt2 file takes all batches if it is exported with torch.export.Dim.DYNAMIC as its first size",
+                stacklevel=2,
+            )
+        return in_chunks(self._run_batch, images, least, most)
+
+    def _run_batch(self, images: Tensor) -> Tensor:
         if self.fast is None or self.training or images.shape[-2] * images.shape[-1] < self.fast_from:
             return self.outputs(images)[0]
         return self.fast(images)
@@ -135,33 +169,80 @@ class SegmentationModel(nn.Module):
             x = F.pad(x, (0, right, 0, below))
         output = self.network(x)
         auxiliary = output.get("aux") if isinstance(output, dict) else None
-        logits = [self._logits(output, x)] + ([] if auxiliary is None else [auxiliary])
-        for number, small in enumerate(logits):
-            if small.shape[-2:] != x.shape[-2:]:
-                small = F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
-            logits[number] = small[..., :height, :width]
-        return logits[0], logits[1] if auxiliary is not None else None
+        logits = self._sized(self._logits(output, x), x)[..., :height, :width]
+        if auxiliary is None:
+            return logits, None
+        auxiliary = as_logits(auxiliary, bool(self._classes_last), self._one_is_binary)
+        return logits, self._sized(auxiliary, x)[..., :height, :width]
+
+    def _sized(self, logits: Tensor, x: Tensor) -> Tensor:
+        """The logits at the size of the network's input."""
+        if logits.shape[-2:] == x.shape[-2:]:
+            return logits
+        if not torch.compiler.is_compiling() and not fits(logits.shape[-2:], x.shape[-2:], slack=2):
+            raise ModelError(
+                f"network '{self.name}' returned logits of {logits.shape[-2]} x {logits.shape[-1]} for an input of "
+                f"{x.shape[-2]} x {x.shape[-1]}, which is no image of that shape made smaller\n"
+                "height and width may be exchanged, or it was traced for another size; export it again, or set "
+                "data.size and model.probe_size to that"
+            )
+        return F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
     def _logits(self, output: object, x: Tensor) -> Tensor:
         """The logits in any of the usual forms of output; checked here, because later errors would be obscure."""
-        if isinstance(output, dict):
-            output = output.get("out", output.get("logits", output))
-        if isinstance(output, tuple | list) and output:
-            output = output[0]  # the logits come first, those of auxiliary heads after them
-        output = getattr(output, "logits", output)
-        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != x.shape[0]:
-            given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        found = main_output(output)
+        if (
+            not isinstance(found, Tensor)
+            or found.ndim != 4
+            or found.shape[0] != x.shape[0]
+            or not found.is_floating_point()
+        ):
             raise ModelError(
-                f"network '{self.name}' returned {given} for an input of shape {tuple(x.shape)}; "
-                "expected logits of shape (B, classes, h, w)"
+                f"network '{self.name}' returned {described(found)} for an input of shape {tuple(x.shape)}; "
+                "expected logits of shape (B, classes, h, w)\n"
+                "alone, as 'out' or 'logits' of a dictionary or object, or first in a tuple; a binary one (B, 1, h, w)"
             )
+        logits = as_logits(found, self._has_classes_last(output, found, x), self._one_is_binary)
         if self.num_classes is None:
-            self.num_classes = output.shape[1]
-        elif output.shape[1] != self.num_classes:
+            self.num_classes = logits.shape[1]
+        elif logits.shape[1] != self.num_classes:
             raise ModelError(
-                f"network '{self.name}' returned {output.shape[1]} classes, but num_classes is {self.num_classes}"
+                f"network '{self.name}' returned {logits.shape[1]} classes, but num_classes is {self.num_classes}"
             )
-        return output
+        return logits
+
+    def _has_classes_last(self, output: object, found: Tensor, x: Tensor) -> bool:
+        """Where the classes are, decided by the first output that shows it."""
+        # A program must not hold these questions: they would fix the sizes of its images.
+        if self._classes_last is None and not torch.compiler.is_compiling():
+            if (others := alike(output) - 1) and not self.training:
+                warnings.warn(
+                    f"network '{self.name}' returns {others + 1} maps of logits; the first is taken as its result. If "
+                    "another one is, wrap the network in one that returns that alone",
+                    stacklevel=2,
+                )
+            last = classes_are_last(found.shape, x.shape[-2:])
+            if last is None and not self.training:
+                last = self._seen_on_a_wider_image(found, x)
+            self._classes_last = last
+        return bool(self._classes_last)
+
+    def _seen_on_a_wider_image(self, found: Tensor, x: Tensor) -> bool:
+        """Where the classes are if one shape of images does not tell: the places of height and width change."""
+        wide = torch.cat([x, x], -1).detach()
+        try:
+            with torch.no_grad():
+                again = main_output(self.network(wide))
+        except Exception:  # networks of one size raise whatever they like
+            again = None
+        last = classes_are_last(again.shape, wide.shape[-2:]) if isinstance(again, Tensor) and again.ndim == 4 else None
+        if last is None:
+            warnings.warn(
+                f"network '{self.name}' returned {tuple(found.shape)} for an input of shape {tuple(x.shape)}: whether "
+                "its classes come first or last cannot be seen; they are taken to come first, (B, classes, h, w)",
+                stacklevel=2,
+            )
+        return bool(last)
 
 
 def freeze(model: AnyModule) -> AnyModule:
@@ -196,7 +277,16 @@ def with_windows(network: SegmentationModel, windows: Windows | None) -> Segment
 
 
 def as_segmentation_model(network: nn.Module, name: str | None = None) -> SegmentationModel:
-    """`network` itself if it is a `SegmentationModel`, else wrapped as one that takes [0, 1] images as they are."""
+    """`network` itself if it is a `SegmentationModel`, else wrapped as one that takes [0, 1] images as they are.
+
+    Raises:
+        ModelError: it is no `nn.Module`.
+    """
+    if not isinstance(network, nn.Module):
+        raise ModelError(
+            f"a network is a torch.nn.Module; given: {type(network).__name__}\n"
+            "a class of yours inherits from it, a function that builds one ends in `return network`"
+        )
     return network if isinstance(network, SegmentationModel) else SegmentationModel(network, name=name)
 
 

@@ -12,9 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack
-from lightning_attack.attacks.given import Given, attack_of_batch
+from lightning_attack.attacks.given import Given, attack_of_batch, takes_given
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
@@ -27,6 +28,7 @@ from lightning_attack.predict.cost import PeakMemory, clock, count_passes
 from lightning_attack.predict.networks import identify_networks
 from lightning_attack.predict.output import AttackOutput, merge
 from lightning_attack.predict.positions import Positions
+from lightning_attack.predict.preflight import check_attackable
 from lightning_attack.predict.recovery import OnError, attempt, check_on_error, finite, refuse
 from lightning_attack.predict.scoring import Scorer
 from lightning_attack.predict.step_curve import StepCurve
@@ -54,7 +56,8 @@ class AttackModule(LightningModule):
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
     source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
-    is white box too. Networks are frozen and stay in eval mode. Modules may share networks one after the other: how
+    is white box too. Networks are run on an image of noise first, and a source that cannot be attacked is refused (see
+    `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks one after the other: how
     they are run (`engine`, `precision`, `windows`) is up to the newest. Callbacks that are a `StatusListener` are told
     what is being done.
 
@@ -85,8 +88,8 @@ class AttackModule(LightningModule):
         clean_cache: predictions on clean images that several modules share, one after the other.
 
     Raises:
-        ModelError: the networks differ in their number of classes, one fails on a probe image, or a name stands for two
-            networks.
+        ModelError: the networks differ in their number of classes, one fails on a probe image, a name stands for two
+            networks, or no gradient comes from the source.
         ValueError: no such target class, the attack cannot be targeted, has no curve, or needs what the source lacks.
     """
 
@@ -128,6 +131,9 @@ class AttackModule(LightningModule):
         attack.check_model(self.source)
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         freeze(self)
+        if not takes_given(attack):
+            found = check_attackable(self.source, self.source_name, probe_size)
+            self.doubts += [doubt for doubt in found if doubt not in self.doubts]
         self.engine, self.precision, self.probe_size = engine, precision, probe_size
         self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
         self._memory = PeakMemory()
@@ -179,7 +185,8 @@ class AttackModule(LightningModule):
         if len(classes) != self.num_classes:
             raise ModelError(
                 f"source '{self.source.name}' has {self.num_classes} classes, but the data has {len(classes)} "
-                f"({', '.join(classes[:4])}, ...); choose data and networks of the same classes"
+                f"({', '.join(classes[:4])}{', ...' * (len(classes) > 4)}); "
+                f"{class_advice(len(classes), self.num_classes)}"
             )
         for name, network in self.networks.items():
             check_class_order(name, as_segmentation_model(network), classes)

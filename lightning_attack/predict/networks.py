@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.common.windows import Windows
-from lightning_attack.models.probe import probe
+from lightning_attack.models.probe import probe, probe_pair
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
 from lightning_attack.predict.plausibility import Doubt, doubts_about_network, watch_outputs
 
@@ -41,6 +41,8 @@ def identify_networks(
 ) -> ScoredNetworks:
     """Run all networks on one image of noise, and find which targets are the source or members of it.
 
+    Networks that take one batch only are limited to it, see `probe` and `probe_pair`.
+
     Args:
         source: the source.
         targets: networks by name; what is no `SegmentationModel` is wrapped as it is.
@@ -66,8 +68,11 @@ def identify_networks(
         return found
 
     logits = run(source, source.name)
-    members = [probe(member, f"{source.name}[{number}]", probe_size)
-               for number, member in enumerate(getattr(source, "members", []))]  # fmt: skip
+    members = []
+    for number, member in enumerate(getattr(source, "members", [])):
+        members.append(probe(member, name := f"{source.name}[{number}]", probe_size))
+        probe_pair(member, name, probe_size, members[-1])
+    probe_pair(source, source.name, probe_size, logits)
     scored: list[SegmentationModel] = []
     white_box: dict[str, bool] = {}
     source_name = ""
@@ -85,6 +90,8 @@ def identify_networks(
             raise ModelError(f"source and a target are both named '{name}' but differ; rename one (name: ...)")
         white_box[name] = same or any(torch.equal(found, member) for member in members)
         source_name = source_name or (name if same else "")
+        if not same:
+            probe_pair(target, name, probe_size, found)
         scored.append(source if same else target)
     if not source_name:
         source_name, scored, white_box = source.name, [source, *scored], {source.name: True} | white_box

@@ -41,8 +41,8 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
         logits = source(images)
         if logits.shape[1] == 1:
             raise ModelError(
-                f"'{name}' has one output channel, and so one class, which no attack can change\n"
-                "return two channels instead, for a binary network with logit z: torch.cat([torch.zeros_like(z), z], 1)"
+                f"'{name}' has one class, which no attack can change\n"
+                "a ClassMap needs two target classes; a binary network with one channel has two as it is"
             )
         if not logits.requires_grad:
             raise ModelError(

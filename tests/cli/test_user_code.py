@@ -7,7 +7,7 @@ import pytest
 from lightning_attack.cli import main
 
 NETWORKS = """
-import torch
+import functools, torch
 
 
 def without_annotation():
@@ -27,6 +27,38 @@ class Broken(torch.nn.Module):
 
 def fine() -> torch.nn.Module:
     return torch.nn.Conv2d(3, 8, 1)
+
+
+def says_int() -> int:
+    return 3
+
+
+def without_return():
+    torch.nn.Conv2d(3, 8, 1)
+
+
+def of_width(width, kernel=1):
+    return torch.nn.Conv2d(3, width, kernel)
+
+
+partly = functools.partial(of_width, width=8)
+
+
+class Wrong(torch.nn.Module):
+    def __init__(self, divisor=0):
+        super().__init__()
+        self.share = 1 / divisor
+
+
+class WrongForward(torch.nn.Module):
+    def forward(self, images):
+        return undefined
+
+
+class Builder:
+    @staticmethod
+    def build(classes):
+        return torch.nn.Conv2d(3, classes, 1)
 """
 
 
@@ -47,9 +79,14 @@ def here(tmp_path, monkeypatch):
     ("source", "says"),
     [
         (
-            "users_networks.without_annotation",
-            "does not say what it returns; write `def without_annotation(...) -> torch",
+            "users_networks.says_int",
+            "the annotation of 'users_networks.says_int' is that of no network; write `def says_int(...) -> torch",
         ),
+        ("users_networks.without_return", "a network is a torch.nn.Module; given: NoneType"),
+        ("users_networks.partly", "'users_networks.partly' is an object (partial), not a class or function"),
+        ("users_networks.of_width", "model.source: users_networks.of_width needs width"),
+        ("users_networks.Wrong", "users_networks.py:42 raised ZeroDivisionError: division by zero"),
+        ("users_networks.WrongForward", "(NameError at "),
         ("users_networks.too_many", "users_networks.py:10 raised ValueError: too many values to unpack"),
         ("users_networks.Broken", "users_networks.py:17 raised KeyError: 'state'"),
         ("users_networks.buidl", "module 'users_networks' has no 'buidl'"),
@@ -66,10 +103,18 @@ def test_what_is_wrong_and_where(source, says, here, capsys):
     assert not (here / "results").exists()
 
 
-def test_a_network_beside_the_user(here):
-    words = ["predict", "--model.source=users_networks.fine", "--model.attack=fgsm", "--data.limit=1"]
+@pytest.mark.parametrize(
+    "source",
+    [["fine"], ["without_annotation"], ["of_width", "width=8"], ["Builder.build", "classes=8"]],
+    ids=lambda source: source[0],
+)
+def test_a_network_beside_the_user(source, here):
+    name, *settings = source
+    words = ["predict", f"--model.source=users_networks.{name}", "--model.attack=fgsm", "--data.limit=1"]
+    words += [f"--model.source.{setting}" for setting in settings]
     assert main([*words, "--model.targets={}", "--run_name=run"]) == 0
     assert (here / "results" / "run" / "transfer.csv").is_file()
+    assert name in (here / "results" / "run" / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,12 @@ def test_network_of_one_size(tmp_path, batch):
     assert difference(again, freeze(model), [(batch or 3, 24, 32)]) == 0.0
     with pytest.raises(ModelError, match=r"exported for images of size \[24, 32\], not \[24, 40\]; set data.size"):
         again(photo(2, 3, 24, 40))
-    if batch:
-        with pytest.raises(ModelError, match="exported for batches of 2, not 1"):
-            again(photo(1, 3, 24, 32))
+    if batch:  # other batches are shown to it in parts of two, the last one filled up
+        images = photo(3, 3, 24, 32)
+        with pytest.warns(UserWarning, match="'fixed' takes 2 images at a time: other batches are run in such parts"):
+            logits = again(images)
+        pairs = [images[:2], images[[2, 2]]]
+        assert torch.equal(logits, torch.cat([model(pair) for pair in pairs])[:3])
 
 
 def test_network_that_torch_cannot_export(tmp_path):

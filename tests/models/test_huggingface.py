@@ -88,6 +88,28 @@ def test_network_from_a_folder(transformers, tmp_path):
     assert transformers.asked == [(path, True, False)]  # safetensors, and no code of the repository
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_float32(transformers, tmp_path, kind):
+    transformers.network.to(kind)
+    model = HuggingFaceModel(folder(tmp_path), mean=IMAGENET[0], std=IMAGENET[1])
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert model(photo(1, 3, 32, 32)).dtype == torch.float32
+
+
+def test_one_label_is_a_binary_network(transformers, tmp_path):
+    transformers.network.config.num_labels = 1
+    transformers.network.first = nn.Conv2d(3, 1, 4, stride=4)
+    model = HuggingFaceModel(folder(tmp_path), mean=IMAGENET[0], std=IMAGENET[1], num_classes=2)
+    assert (model.num_classes, model(photo(1, 3, 32, 32)).shape[1]) == (2, 2)
+
+
+def test_weights_that_are_a_pointer(transformers, tmp_path):
+    path = folder(tmp_path)
+    (tmp_path / "segformer-b0" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ModelError, match=r"model\.safetensors' is a Git LFS pointer"):
+        HuggingFaceModel(path)
+
+
 def test_without_a_preprocessor(transformers, tmp_path):
     with pytest.warns(UserWarning, match=r"has no preprocessor_config.json: ImageNet's .*Give mean and std") as caught:
         model = HuggingFaceModel(folder(tmp_path) + "/", name="mine", num_classes=7)

@@ -12,7 +12,16 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.models import (
+    ExportedModel,
+    ModelError,
+    SegmentationModel,
+    SMPModel,
+    TorchScriptModel,
+    TrainedModel,
+    load_checkpoint,
+)
+from lightning_attack.models.file_kinds import foreign_kind
 from lightning_attack.models.weights import EMBEDDED, load_weights, weights_path
 from lightning_attack.training.task import SegmentationTask
 
@@ -267,3 +276,67 @@ def test_what_is_in_the_way_is_named(tmp_path):
     torch.save({"state_dict": tiny(1).state_dict(), "best": np.float64(0.7)}, tmp_path / "object.pth")
     with pytest.raises(ModelError, match=r"pickled Python objects \(numpy\.[\w.]*scalar\)"):
         load_weights(tiny(0), tmp_path / "object.pth")
+
+
+@pytest.mark.parametrize("head", ["aux_classifier", "auxlayer", "auxiliary_head", "dsn_head", "classification_head"])
+def test_an_auxiliary_head_is_left_out_with_a_word(tmp_path, head):
+    torch.save(prefixed("module.") | {f"module.{head}.4.weight": torch.ones(1)}, tmp_path / "w.pt")
+    network = tiny(0)
+    with pytest.warns(UserWarning, match=rf"auxiliary head .* \(1 tensors under {head}\.\).*aux=true"):
+        load_weights(network, tmp_path / "w.pt", aux="aux")
+    assert_same(network, tiny(1))
+
+
+def test_what_the_parts_of_a_network_tell(tmp_path):
+    torch.save(prefixed("") | {"aux_classifier.weight": torch.ones(1), "x.y": torch.ones(1)}, tmp_path / "w.pt")
+    assert "(1 tensors under aux_classifier.)" in refused(tmp_path / "w.pt")
+    torch.save(prefixed("") | {f"head.{name}": torch.ones(1) for name in "abcd"}, tmp_path / "w.pt")
+    assert "the file has 4 tensors under head." in refused(tmp_path / "w.pt")
+    network = tiny(0)
+    network.add_module("aux", nn.Conv2d(1, 1, 1))
+    torch.save(prefixed(""), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="the file has no auxiliary head: aux_loss=false"):
+        load_weights(network, tmp_path / "w.pt", aux="aux_loss")
+
+
+KINDS = {
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a Git LFS pointer"),
+    "page": (b"\n<!DOCTYPE html><title>Quota exceeded</title>", "an HTML page"),
+    "empty": (b"", "an empty file"),
+    "cut": (b"PK\x03\x04" + bytes(600), "a zip archive whose end is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("suffix", "load"),
+    [
+        ("pt2", lambda path: ExportedModel(path)),
+        ("pt", lambda path: TorchScriptModel(path)),
+        ("pth", lambda path: SMPModel("fpn", "tu-test_resnet", 8, path)),
+        ("safetensors", lambda path: TrainedModel(path)),
+        ("ckpt", lambda path: load_checkpoint(path)),
+    ],
+)
+def test_every_reader_says_what_a_file_is(suffix, load, kind, tmp_path):
+    content, says = KINDS[kind]
+    path = tmp_path / f"file.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=f"{re.escape(str(path))}' is .*{says}"):
+        load(str(path))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated:FutureWarning")
+def test_files_of_torch_are_told_apart(tmp_path):
+    network = tiny().eval()
+    torch.save(network.state_dict(), tmp_path / "weights")
+    torch.jit.save(torch.jit.script(network), tmp_path / "script")
+    torch.export.save(torch.export.export(network, (torch.rand(1, 3, 8, 8),)), tmp_path / "program.pt2")
+    (tmp_path / "program.pt2").rename(tmp_path / "program")
+    readers = {"weights": "SMPModel", "script": "TorchScriptModel", "program": "ExportedModel"}
+    for wanted in readers:
+        for found, reader in readers.items():
+            said = foreign_kind(tmp_path / found, wanted)
+            assert said is None if found == wanted else reader in said
+    with pytest.raises(ModelError, match="it is a folder: name the file in it"):
+        weights_path(str(tmp_path))

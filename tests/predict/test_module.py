@@ -143,7 +143,8 @@ def test_source_among_the_targets_is_scored_once_as_white_box():
     outputs = run(module, scenes(2, batch_size=2))
     assert module.white_box == {"other": False, "twin": True}  # no row of its own for the source
     assert twin.network.calls == 1  # the probe
-    assert source.network.calls == 1 + 1 + 1 + 1  # probe, clean, one step, adversarial
+    # Probe with one image and with two, pre-flight with a gradient and again without; clean, one step, adversarial.
+    assert source.network.calls == 2 + 2 + 1 + 1 + 1
     assert set(outputs[0].preds) == {"other", "twin"}
 
 

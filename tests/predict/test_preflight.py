@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attack.models import ModelError, SegmentationModel, TrainedModel
+from lightning_attack.attacks import NoAttack, fgsm
+from lightning_attack.models import ClassMap, ModelError, SegmentationModel, TrainedModel
+from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.preflight import check_attackable
 
 
@@ -33,7 +35,6 @@ def without_gradient(inner, images):
         (lambda inner, images: nn.functional.one_hot(inner(images).argmax(1), 4).movedim(-1, 1).float(), "no gradient"),
         (lambda inner, images: inner((images * 255).round() / 255), "is zero everywhere"),
         (lambda inner, images: inner((images > 0.5).float() * images.sum() * 0), "is zero everywhere"),
-        (lambda inner, images: inner(images)[:, :1], "'net' has one output channel"),
         (lambda inner, images: inner(torch.zeros_like(images)), "do not depend on the image"),
     ],
 )
@@ -43,6 +44,24 @@ def test_networks_that_cannot_be_attacked(change, says):
         network.requires_grad_(True)
     with pytest.raises(ModelError, match=says):
         check_attackable(network, "net", (8, 8))
+
+
+def test_the_same_in_python():
+    """Where the module is built, for whoever builds it; what only scores images of others needs no gradient."""
+    with pytest.raises(ModelError, match="no gradient reaches the image through 'around'"):
+        AttackModule(Around(without_gradient), fgsm())
+    AttackModule(Around(without_gradient), NoAttack())
+    module = AttackModule(Around(lambda inner, images: inner(images).softmax(1)), fgsm())
+    assert [doubt.kind for doubt in module.doubts] == ["probabilities"]
+
+
+def test_one_class_and_a_binary_network():
+    with pytest.raises(ModelError, match="'net' has one class, which no attack can change"):
+        check_attackable(ClassMap(nn.Conv2d(3, 4, 1), [[0, 1]]), "net", (8, 8))
+    module = AttackModule(nn.Conv2d(3, 1, 1), fgsm())
+    assert module.num_classes == 2
+    with pytest.raises(ModelError, match=r"2 classes, but the data has 1 \(thing\); name the background too, first"):
+        module.check_classes(("thing",))
 
 
 @pytest.mark.parametrize(

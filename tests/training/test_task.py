@@ -158,6 +158,20 @@ def test_bad_settings(settings, message):
         SegmentationTask(network(), **settings)
 
 
+def test_a_binary_network_learns_with_the_binary_loss(tmp_path):
+    """Its one logit z is trained as [0, z]: the losses, and so the gradients, are those of two classes."""
+    torch.manual_seed(0)
+    binary = nn.Conv2d(3, 1, 3, padding=1)
+    task = SegmentationTask(SegmentationModel(binary, num_classes=1))
+    images, labels = torch.rand(2, 3, 8, 8), torch.randint(2, (2, 8, 8))
+    loss = task.loss(task(images), labels)
+    expected = nn.functional.binary_cross_entropy_with_logits(binary(images)[:, 0], labels.float())
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one, binary.weight)[0] for one in (loss, expected)))
+    task.validation_step({"image": images, "mask": labels}, 0)
+    assert task.scores.compute()["iou"].shape == (2,)
+
+
 def test_the_number_of_classes_must_be_known():
     with pytest.raises(ModelError, match="needs num_classes for training"):
         SegmentationTask(nn.Conv2d(3, 3, 1))

@@ -16,12 +16,18 @@ def place_in_user_code(error: BaseException) -> str | None:
 
     None if the error does not pass through such code.
     """
+    found = error_of_user_code(error)
+    return found and found[0]
+
+
+def error_of_user_code(error: BaseException) -> tuple[str, BaseException] | None:
+    """The same place, and the error that was raised there; it may be the cause of the one given."""
     for cause in _causes(error):
         if isinstance(cause, SyntaxError) and cause.filename and _is_users(cause.filename):
-            return f"{cause.filename}:{cause.lineno}"
+            return f"{cause.filename}:{cause.lineno}", cause
         for frame in reversed(traceback.extract_tb(cause.__traceback__)):
             if _is_users(frame.filename):
-                return f"{frame.filename}:{frame.lineno}"
+                return f"{frame.filename}:{frame.lineno}", cause
     return None
 
 
