@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 # Imported so that configurations may use the bare names of their classes.
 from lightning_attack import __version__, attacks, callbacks, models, training  # noqa: F401
+from lightning_attack.cli import processes
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import descriptions
 from lightning_attack.cli.parser import Parser, with_paths
@@ -70,6 +72,14 @@ class CommandCLI(LightningCLI):
         if trainer.enable_progress_bar is False:
             kept = [one for one in trainer.callbacks or [] if not one.class_path.endswith(".AttackProgress")]
             trainer.callbacks = kept
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        processes.register()
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Meet the other processes before the first one reads all photos, which may take long."""
+        processes.join(self.trainer)
 
     def instantiate_classes(self) -> None:
         try:

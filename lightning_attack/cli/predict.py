@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_attack import callbacks
@@ -20,9 +18,6 @@ from lightning_attack.engine import keep_freed_memory
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.preflight import check_attackable
 from lightning_attack.runs.commands import one_line
-
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other where the strategy is `ddp`; torch's own patience is half an hour."""
 
 
 def run(words: list[str]) -> int:
@@ -76,8 +71,6 @@ class AttackCLI(CommandCLI):
             model.curve_every = model.curve_every or "auto"
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        # Attacks differ in cost, and at the end the fast processes wait for the slow ones.
-        StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", timeout=PATIENCE)
         trainer = super().instantiate_trainer(**kwargs)
         results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
         settings = {"data": self._data_settings()}
