@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lightning_attack import __version__
@@ -22,6 +23,7 @@ from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.launch import LaunchError, check_environment, launcher
 from lightning_attack.cli.program import SCRIPT, program
 from lightning_attack.cli.translate import translated
+from lightning_attack.common.configs import attack_names
 
 _MEANT = {"attack": "predict", "run": "predict", "train": "fit", "eval": "validate", "evaluate": "validate",
           "compare": "report"}  # fmt: skip
@@ -86,6 +88,10 @@ def _unknown(word: str) -> str:
         return f"no command is given\n{known}; `{program()} --help` says what each does"
     if word.startswith("-"):
         return f"the command comes first, such as `{program()} predict {word}`\n{known}"
+    if word.lower() in attack_names():
+        return f"'{word}' is an attack, not a command\n{program()} predict --model.attack={word.lower()}"
+    if Path(word).suffix in (".yaml", ".yml"):
+        return f"the command comes first\n{program()} predict -c {word} (or fit, study, ...)"
     meant = [_MEANT[word.lower()]] if word.lower() in _MEANT else get_close_matches(word.lower(), COMMANDS, n=2)
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return f"there is no command '{word}'\n{hint}{known}"

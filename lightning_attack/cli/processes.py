@@ -15,6 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
+from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.launch import STARTED_BY, LaunchError, check_world, launcher, remedy, said_by
 
 PATIENCE = timedelta(hours=12)
@@ -90,6 +91,12 @@ def join(trainer: Trainer) -> None:
         LaunchError: it does not fit, or the others do not come.
     """
     strategy: Any = trainer.strategy
+    cores = os.cpu_count() or 1
+    if strategy.root_device.type == "cpu" and trainer.num_devices > 2 * cores:
+        raise UsageError(
+            f"trainer.devices={trainer.num_devices} on the CPU are as many processes, and this machine has {cores} "
+            f"core{'s' * (cores > 1)}\ngive fewer devices, or a machine with GPUs (--trainer.accelerator=gpu)"
+        )
     check_world(trainer.num_devices, trainer.num_nodes)
     environment = getattr(strategy, "cluster_environment", None)
     if environment is None or not isinstance(strategy, DDPStrategy):

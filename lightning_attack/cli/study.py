@@ -16,6 +16,7 @@ from rich.table import Table
 from lightning_attack.attacks import Attack
 from lightning_attack.callbacks.study_progress import StudyProgress
 from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.mistake import either
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.predict import AttackCLI
@@ -75,6 +76,9 @@ def read(file: Path) -> Study:
     unknown = [key for key in content if key not in Study.__dataclass_fields__]
     if unknown:
         raise UsageError(f"'{file}': there is no option '{unknown[0]}'\nknown: {', '.join(Study.__dataclass_fields__)}")
+    if missing := [key for key in ("networks", "attacks", "sources") if key not in content]:
+        single = "; a file for a single run goes to predict -c" if "source" in (content.get("model") or {}) else ""
+        raise UsageError(f"'{file}' is no study: it has no {either(missing)}{single}")
     try:
         parser.parse_object({"study": content})
     except UsageError as error:

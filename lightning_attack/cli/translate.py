@@ -103,16 +103,27 @@ def translated(error: BaseException) -> str | None:
         "the checkpoint's learning rate ends after 2 steps, so training cannot go on to step 3"
         >>> translated(ZeroDivisionError("division by zero"))
     """
-    names = [kind.__name__ for kind in type(error).__mro__]
     if isinstance(error, UserError):
         return _own(error)
-    for kind, pattern, says in _RULES:
-        match = re.search(pattern, f"{names[0]}: {error}")
-        if match and (not kind or kind in names):
-            return says(match)
+    if said := known_error(error):
+        return said
     if isinstance(error, OSError):
         return _system(error)
-    return " ".join(str(error).split()) if any(name in names for name in _FORWARDED) else None
+    return " ".join(str(error).split()) if any(name in _kinds(error) for name in _FORWARDED) else None
+
+
+def known_error(error: BaseException) -> str | None:
+    """What to say about an error of a library that has a sentence of its own here; None if it has none."""
+    kinds = _kinds(error)
+    for kind, pattern, says in _RULES:
+        match = re.search(pattern, f"{kinds[0]}: {error}")
+        if match and (not kind or kind in kinds):
+            return says(match)
+    return None
+
+
+def _kinds(error: BaseException) -> list[str]:
+    return [kind.__name__ for kind in type(error).__mro__]
 
 
 def _own(error: UserError) -> str:
