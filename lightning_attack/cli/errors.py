@@ -155,9 +155,8 @@ def _unknown_part(mistake: Mistake) -> str | None:
     if match[1].endswith((".yaml", ".yml")):
         what = f"{mistake.key}: there is no file '{match[1]}' in '{Path.cwd()}'"
         names = [name for name in names if attack and name.islower()]
-    return known(
-        what, match[1], names, f"all: `{program()} attacks`, or the files of '{CONFIGS / 'attacks'}'" if attack else ""
-    )
+    everything = f"all: the files of '{CONFIGS / 'attacks'}'; `{program()} attacks` describes them"
+    return known(what, match[1], names, everything if attack else "")
 
 
 def _wrong_value(mistake: Mistake) -> str | None:
