@@ -60,8 +60,8 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
     reach = attack.steps * attack.step_size
     if reach < norm.eps * (1 - 1e-6) and not attack.random_start:
         yield (
-            f"{attack.name}: {attack.steps} steps of {step} reach {_shown(reach, in_levels)}, less than eps={eps}; give "
-            "more steps or longer ones, or the budget that is meant"
+            f"{attack.name}: {attack.steps} steps of {step} reach {_shown(reach, in_levels)}, less than eps={eps}; "
+            "give more steps or longer ones, or the budget that is meant"
         )
 
 

@@ -21,7 +21,7 @@ from lightning_attack.common.configs import CONFIGS, attack_names
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.models.wrapper import ModelError
-from lightning_attack.predict.default_targets import fitting_targets
+from lightning_attack.predict.default_targets import other_classes, unfit
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.preflight import check_attackable
 from lightning_attack.runs.commands import one_line
@@ -89,16 +89,19 @@ class AttackCLI(CommandCLI):
         """The module, without targets that the user has not named and that do not fit to the source."""
         settings.pop("applied_instantiation_links", None)
         targets = dict(settings.get("targets") or {})
-        if targets and self.optional_targets():
-            self.left_out = fitting_targets(
-                settings["source"],
-                {name: target for name, target in targets.items() if name in self.optional_targets()},
-                tuple(settings.get("probe_size") or (64, 64)),
-                self._classes_of_data(),
-                None if "model.targets" in self.named else SyntheticScenes.classes,  # those of the package's networks
-            )
-            settings["targets"] = {name: target for name, target in targets.items() if name not in self.left_out}
-        return kind(*args, **settings)
+        optional = {name: target for name, target in targets.items() if name in self.optional_targets()}
+        known = None if "model.targets" in self.named else SyntheticScenes.classes  # of the package's networks
+        self.left_out = other_classes(optional, self._classes_of_data(), known) if optional else {}
+
+        def module() -> AttackModule:
+            left = {name: target for name, target in targets.items() if name not in self.left_out}
+            return kind(*args, **(settings | {"targets": left}))
+
+        try:
+            return module()
+        except ModelError:
+            self.left_out |= unfit(settings["source"], optional, settings.get("probe_size") or (64, 64))
+            return module()
 
     def optional_targets(self) -> set[str]:
         """Names of the targets that may be left out: those of the default configuration beside a source of the user."""

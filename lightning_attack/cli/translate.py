@@ -15,8 +15,8 @@ from lightning_attack.common.errors import UserError
 
 _SYSTEM = {
     errno.ENOENT: "'{place}': there is no such file or folder, and none can be made there",
-    errno.EACCES: "'{place}': permission denied; choose a place where you may write",
-    errno.EPERM: "'{place}': the operation is not permitted; choose a place where you may write",
+    errno.EACCES: "'{place}' cannot be used; choose a place where you may write",
+    errno.EPERM: "'{place}' cannot be used; choose a place where you may write",
     errno.EROFS: "'{place}' is on a disk that can only be read; choose another place",
     errno.ENOTDIR: "'{place}': a part of this path is a file, not a folder",
     errno.EEXIST: "'{place}': a part of this path is a file, not a folder",
@@ -98,7 +98,7 @@ def translated(error: BaseException) -> str | None:
 
     Example:
         >>> translated(PermissionError(13, "Permission denied", "results"))
-        "'results': permission denied; choose a place where you may write"
+        "'results' cannot be used; choose a place where you may write (Permission denied)"
         >>> translated(ValueError("Tried to step 3 times. The specified number of total steps is 2")).splitlines()[0]
         "the checkpoint's learning rate ends after 2 steps, so training cannot go on to step 3"
         >>> translated(ZeroDivisionError("division by zero"))
@@ -139,4 +139,4 @@ def _system(error: OSError) -> str:
     if known is None or (error.filename is None and "{place}" in known):
         return str(error)
     place = error.filename
-    return known.format(place=place, at=f" ('{place}')" if place else "")
+    return f"{known.format(place=place, at=f" ('{place}')" if place else '')} ({error.strerror})"

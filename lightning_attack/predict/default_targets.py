@@ -1,4 +1,4 @@
-"""`fitting_targets`: which targets, that nobody asked for, can be scored beside a source?"""
+"""Which targets, that nobody asked for, cannot be scored beside a source, and why?"""
 
 from __future__ import annotations
 
@@ -10,59 +10,57 @@ from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model
 
 
-def fitting_targets(
-    source: nn.Module,
-    targets: Mapping[str, nn.Module],
-    size: tuple[int, int],
-    classes: Sequence[str] | None = None,
-    known: Sequence[str] | None = None,
-) -> dict[str, str]:
-    """Why targets do not fit, by their names; those that fit are not in it.
+def unfit(source: nn.Module, targets: Mapping[str, nn.Module], size: tuple[int, int]) -> dict[str, str]:
+    """Targets that fail, or differ from the source in their number of classes, each with the reason.
 
     Args:
         source: the attacked network.
         targets: networks by name.
         size: height and width of the image of noise on which all are run.
-        classes: names of the classes of the data, if they are known.
-        known: names of the classes of targets that do not say them.
 
     Raises:
         ModelError: the source fails.
 
     Example:
-        >>> networks = {"two": nn.Conv2d(3, 2, 1), "three": nn.Conv2d(3, 3, 1)}
-        >>> fitting_targets(nn.Conv2d(3, 2, 1), networks, (4, 4))
+        >>> unfit(nn.Conv2d(3, 2, 1), {"two": nn.Conv2d(3, 2, 1), "three": nn.Conv2d(3, 3, 1)}, (4, 4))
         {'three': '3 classes, the source has 2'}
-        >>> fitting_targets(nn.Conv2d(3, 2, 1), networks, (4, 4), ["sky", "sea"], ["cat", "dog"])
-        {'two': 'classes cat, dog; the data has sky, sea', 'three': '3 classes, the source has 2'}
     """
     source = as_segmentation_model(source)
     count = probe(source, source.name, size).shape[1]
+    found = {}
+    for name, target in targets.items():
+        try:
+            own = probe(as_segmentation_model(target), name, size).shape[1]
+        except ModelError as error:
+            found[name] = str(error)
+            continue
+        if own != count:
+            found[name] = f"{own} classes, the source has {count}"
+    return found
+
+
+def other_classes(
+    targets: Mapping[str, nn.Module], classes: Sequence[str] | None, known: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Targets of other classes than the data, as far as both say their names, each with the reason.
+
+    Args:
+        targets: networks by name.
+        classes: names of the classes of the data; None: not known.
+        known: names of the classes of targets that do not say them; None: not known.
+
+    Example:
+        >>> other_classes({"a": nn.Identity()}, ["sky", "sea"], ["cat", "dog"])
+        {'a': 'classes cat, dog; the data has sky, sea'}
+        >>> other_classes({"a": nn.Identity()}, ["sky", "sea"])
+        {}
+    """
+    owned = {name: getattr(target, "classes", None) or known for name, target in targets.items()}
     return {
-        name: problem
-        for name, target in targets.items()
-        if (problem := _problem(target, name, size, count, classes, known))
+        name: f"classes {_few(own)}; the data has {_few(classes)}"
+        for name, own in owned.items()
+        if own and classes and tuple(own) != tuple(classes)
     }
-
-
-def _problem(
-    target: nn.Module,
-    name: str,
-    size: tuple[int, int],
-    count: int,
-    classes: Sequence[str] | None,
-    known: Sequence[str] | None,
-) -> str | None:
-    try:
-        found = probe(as_segmentation_model(target), name, size).shape[1]
-    except ModelError as error:
-        return str(error)
-    if found != count:
-        return f"{found} classes, the source has {count}"
-    own = getattr(target, "classes", None) or known
-    if own and classes and tuple(own) != tuple(classes):
-        return f"classes {_few(own)}; the data has {_few(classes)}"
-    return None
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:
