@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -9,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_attack.callbacks.survey_progress import SurveyProgress
 from lightning_attack.cli.base import CommandCLI
+from lightning_attack.common.atomic import check_folder
 from lightning_attack.models.resume import check_checkpoint
 from lightning_attack.training import ExamplePredictions, SegmentationTask
 from lightning_attack.training.monitors import check_monitors
@@ -59,6 +61,9 @@ class TrainCLI(CommandCLI):
         check_monitors(self.trainer, self.datamodule.trained_classes)
         if not self.trainer.is_global_zero:
             return
+        folder = self.trainer.log_dir or self.trainer.default_root_dir
+        if "://" not in folder:
+            check_folder(Path(folder))
         if learns:
             self.datamodule.train_dataloader()
         self.datamodule.val_dataloader()  # both say what is missing

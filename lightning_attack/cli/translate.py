@@ -50,6 +50,14 @@ _RULES = (
         lambda _: "memory is full\nlower data.batch_size, or the size of the photos (data.size, data.augment.crop)",
     ),
     _Rule(
+        "",
+        r"(?:open file failed with strerror: |PytorchStreamWriter failed writing|SafetensorError: .*Io(?:Error)?)(.*)",
+        lambda match: (
+            f"the file cannot be written{match[1] and f' ({match[1].strip()})'}\nis there room on the disk, and "
+            "may you write there?"
+        ),
+    ),
+    _Rule(
         "ValueError",
         r"Tried to step (\d+) times\. The specified number of total steps is (\d+)",
         lambda match: (
@@ -139,4 +147,5 @@ def _system(error: OSError) -> str:
     if known is None or (error.filename is None and "{place}" in known):
         return str(error)
     place = error.filename
-    return f"{known.format(place=place, at=f" ('{place}')" if place else '')} ({error.strerror})"
+    at = f" ('{place}')" if place else ""
+    return f"{known.format(place=place, at=at)} ({error.strerror})"
