@@ -69,7 +69,7 @@ class RunFolder(Callback):
         self._old_events: list[Path] = []
 
     def check(self, trainer: Trainer, module: AttackModule) -> None:
-        """Raise `RunError` if the run's folder has other settings, `OSError` if it cannot be made; nothing is written."""
+        """Raise `RunError` for a folder of other settings, `OSError` if it cannot be made; nothing is written."""
         folder = Path(self.results) / (self.run_name or "")
         check_folder(folder)
         if self.run_name and not self.fresh and folder.exists():

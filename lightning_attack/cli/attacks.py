@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from lightning_attack.attacks import PRESETS, Attack
@@ -59,6 +60,7 @@ def run(words: list[str]) -> int:
     return 0
 
 
+@cache
 def describe(preset: Callable[..., Attack]) -> About:
     """The line of a preset.
 

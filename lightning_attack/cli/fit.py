@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,17 @@ class TrainCLI(CommandCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ExamplePredictions, "example_predictions")
 
+    def __init__(self, words: Sequence[str]) -> None:
+        self._folder = NewFolder()
+        try:
+            super().__init__(words)
+        except BaseException:
+            self._folder.discard()
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.insert(0, NewFolder())  # type: ignore[attr-defined]
+        trainer.callbacks.insert(0, self._folder)  # type: ignore[attr-defined]
         return trainer
 
     def before_fit(self) -> None:

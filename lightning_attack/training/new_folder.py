@@ -9,14 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class NewFolder(Callback):
-    """Take the folder that a run has made away again, if it fails before its second step and has saved no checkpoint.
+    """Knows the folder that a run makes, and takes it away again if the run fails before its second step.
 
-    It must be the first callback: others write into the folder when they are set up.
+    It must be the first callback: others write into the folder when they are set up. What has a checkpoint stays.
     """
 
     def __init__(self) -> None:
         self._made: list[Path] = []
-        self._step = 0
+        self._step, self._unused = 0, False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir  # talks to the other processes: all of them must ask
@@ -29,11 +29,12 @@ class NewFolder(Callback):
         self._step = trainer.global_step  # of a run that goes on, not 0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        learned = trainer.training and trainer.global_step > self._step + 1
-        if not self._made or learned or any(self._made[0].rglob("*.ckpt")):
+        self._unused = not (trainer.training and trainer.global_step > self._step + 1)
+
+    def discard(self) -> None:
+        """Take the folder away if it is of no use; when the trainer has ended, for loggers write until then."""
+        if not self._unused or not self._made or any(self._made[0].rglob("*.ckpt")):
             return
-        for logger in trainer.loggers:
-            logger.finalize("failed")  # before its file is deleted
         shutil.rmtree(self._made[0], ignore_errors=True)
         for place in self._made[1:]:
             if place.is_dir() and not any(place.iterdir()):
