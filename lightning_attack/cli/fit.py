@@ -51,7 +51,7 @@ class TrainCLI(CommandCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.insert(0, self._folder)  # type: ignore[attr-defined]
+        trainer.callbacks.append(self._folder)  # type: ignore[attr-defined]
         return trainer
 
     def before_fit(self) -> None:
@@ -65,6 +65,7 @@ class TrainCLI(CommandCLI):
     before_test = before_validate
 
     def _check(self, learns: bool) -> None:
+        self._folder.look(self.trainer)
         if self.checkpoint is not None:
             check_checkpoint(self.checkpoint, self.model, learns)
         check_monitors(self.trainer, self.datamodule.trained_classes)

@@ -11,17 +11,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class NewFolder(Callback):
     """Knows the folder that a run makes, and takes it away again if the run fails before its second step.
 
-    It must be the first callback: others write into the folder when they are set up. What has a checkpoint stays.
+    `look` comes before the trainer's method, `discard` after it has failed. A folder with a checkpoint stays.
     """
 
     def __init__(self) -> None:
         self._made: list[Path] = []
         self._step, self._unused = 0, False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # talks to the other processes: all of them must ask
-        self._made = []
-        if folder is not None and trainer.is_global_zero:
+    def look(self, trainer: Trainer) -> None:
+        """Note which folders there are not yet: before the trainer begins, for its loggers make theirs at once."""
+        folder = trainer.log_dir
+        if folder is not None and "://" not in folder and trainer.is_global_zero:
             places = [Path(folder).absolute(), *Path(folder).absolute().parents]
             self._made = [place for place in places if not place.exists()]
 

@@ -159,6 +159,7 @@ def test_a_run_that_fails_at_once_leaves_no_folder(after, stays, tmp_path):
         accelerator="cpu", logger=CSVLogger(tmp_path / "logs"), callbacks=[folder], max_epochs=1,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
+    folder.look(trainer)
     with pytest.raises(RuntimeError, match="broken"):
         trainer.fit(Fails(after), torch.utils.data.DataLoader(torch.rand(5, 1)))
     folder.discard()
