@@ -91,11 +91,15 @@ def survey_all(dataset: SegmentationDataset, key: str, progress: Progress = None
     Raises:
         DataError: a photo or mask cannot be used, or all together look wrong.
     """
-    survey, sizes = Survey(), set()
-    scenes = in_threads(dataset.__getitem__, len(dataset), None if dataset.concurrent else 1)
-    for index, scene in enumerate(scenes):
+
+    def read(index: int) -> Scene:
+        scene = dataset[index]
         if scene.mask is not None:
             check_mask(scene.mask, scene.image, len(dataset.classes or ()) or None, scene.name)
+        return scene
+
+    survey, sizes = Survey(), set()
+    for index, scene in enumerate(in_threads(read, len(dataset), None if dataset.concurrent else 1)):
         survey.see(scene, index)
         sizes.add(scene.image.shape[:2])
         if progress is not None:
