@@ -38,7 +38,7 @@ FLOORS = {
     "cli": (
         {"attacks", "callbacks", "common", "data", "engine", "metrics", "models", "pictures", "predict", "report",
          "runs", "study", "training"},
-        {"lightning", "jsonargparse", "rich", "yaml", "segmentation_models_pytorch"},
+        {"lightning", "torch.distributed", "jsonargparse", "rich", "yaml", "segmentation_models_pytorch"},
     ),
 }  # fmt: skip
 WITHOUT_TORCH = ("common", "runs", "report", "study", "cli")

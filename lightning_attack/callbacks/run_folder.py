@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_attack.callbacks.run_logger import RunLogger, is_default
+from lightning_attack.common.atomic import check_folder
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import FolderLock, lock_process
@@ -68,8 +69,9 @@ class RunFolder(Callback):
         self._old_events: list[Path] = []
 
     def check(self, trainer: Trainer, module: AttackModule) -> None:
-        """Raise `RunError` if the run's folder is one of other settings; nothing is written."""
+        """Raise `RunError` for a folder of other settings, `OSError` if it cannot be made; nothing is written."""
         folder = Path(self.results) / (self.run_name or "")
+        check_folder(folder)
         if self.run_name and not self.fresh and folder.exists():
             check_same(folder, self._settings(trainer, module))
 

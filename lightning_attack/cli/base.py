@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 # Imported so that configurations may use the bare names of their classes.
 from lightning_attack import __version__, attacks, callbacks, models, training  # noqa: F401
+from lightning_attack.cli import processes
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import descriptions
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program_words
+from lightning_attack.cli.translate import known_error
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.user_code import error_of_user_code
 from lightning_attack.data import SegmentationDataModule
+from lightning_attack.models.resume import read_checkpoint
 
 
 class CommandCLI(LightningCLI):
@@ -63,6 +68,16 @@ class CommandCLI(LightningCLI):
             raise UsageError(f"a configuration file is no text in UTF-8 ({error})") from error
         except SyntaxError as error:  # of a module of the user, which the parser imports
             raise UsageError(f"{error.filename}:{error.lineno} is not valid Python: {error.msg}") from error
+        if self.checkpoint is not None:
+            read_checkpoint(self.checkpoint)  # LightningCLI looks into it next, and says nothing of use
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file that `ckpt_path` names; None if nothing is given, or an address or a word of Lightning's."""
+        given = self.config[self.config.subcommand].get("ckpt_path")
+        if given == "best":
+            raise UsageError("ckpt_path=best is for programs that have just trained; give the .ckpt file")
+        return None if given is None or given in ("last", "hpc") or "://" in str(given) else Path(given)
 
     def before_instantiate_classes(self) -> None:
         """Without a progress bar there is none of ours either."""
@@ -70,6 +85,14 @@ class CommandCLI(LightningCLI):
         if trainer.enable_progress_bar is False:
             kept = [one for one in trainer.callbacks or [] if not one.class_path.endswith(".AttackProgress")]
             trainer.callbacks = kept
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        processes.register()
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Meet the other processes before the first one reads all photos, which may take long."""
+        processes.join(self.trainer)
 
     def instantiate_classes(self) -> None:
         try:
@@ -83,4 +106,4 @@ class CommandCLI(LightningCLI):
             if not isinstance(error, ValueError | TypeError | OSError | MisconfigurationException):
                 raise
             # A class behind an optional argument is tried as one of several types; its own words are inside.
-            raise UsageError(explain(str(error), (), PARTS)) from error
+            raise UsageError(known_error(error) or explain(str(error), (), PARTS)) from error

@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": Command("fit", "mIoU of a network on the photos of data.val"),
     "test": Command("fit", "the same as validate, under Lightning's name"),
     "export": Command("export", "write the network of a checkpoint to one file for predict"),
+    "attacks": Command("attacks", "list the attacks: year, kind, cost, and what each does"),
     "study": Command("study", "run every attack of a file on every network in it"),
     "report": Command("report", "compare finished runs: tables, intervals and a page"),
 }

@@ -8,41 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
 
+from lightning_attack.cli import meant
+from lightning_attack.cli.mistake import Mistake, Part, either, known
+from lightning_attack.cli.program import program
 from lightning_attack.common.configs import CONFIGS, find_attack
 from lightning_attack.common.errors import UserError
-
-Part = type | str
-_MANY = 15
-"""More names than these are not listed."""
 
 
 class UsageError(UserError):
     """Something on the command line or in a configuration cannot work."""
-
-
-@dataclass(frozen=True)
-class _Mistake:
-    """A message of the parser.
-
-    Attributes:
-        message: as it is.
-        text: in one line.
-        key: of the configuration, such as `model.attack`, where the message names one.
-        options: all options of the command, without dashes.
-        parts: for the last word of a key, such as `attack`, the classes and names that may stand there.
-    """
-
-    message: str
-    text: str
-    key: str
-    options: Sequence[str]
-    parts: Mapping[str, Sequence[Part]]
 
 
 def explain(message: str, options: Iterable[str], parts: Mapping[str, Sequence[Part]]) -> str:
@@ -61,25 +39,30 @@ def explain(message: str, options: Iterable[str], parts: Mapping[str, Sequence[P
         something new
     """
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
+    text = re.sub(r"Expected a collections\.abc\.(Sequence|Mapping)", _python_kind, text)
     key = next(iter(re.findall(r'Parser key "([\w.]+)"', text)), "")
-    mistake = _Mistake(message, text, key, sorted(options), parts)
+    mistake = Mistake(message, text, key, sorted(options), parts)
     answers = (rule(mistake) for rule in _RULES)
     passed_on = f"{key}: {text.partition(': ')[2]}" if key else text
     return next((answer for answer in answers if answer), passed_on)
 
 
-def _explained(mistake: _Mistake) -> str | None:
+def _python_kind(match: re.Match[str]) -> str:
+    return f"Expected a {'list' if match[1] == 'Sequence' else 'dict'}"
+
+
+def _explained(mistake: Mistake) -> str | None:
     """Explained already, by the parser of a class inside this one."""
     match = re.search(r"there is no [^\n]+\n *(?:did you mean|known:)[^\n]+", mistake.message)
     return re.sub(r"\n *", "\n", match[0]) if match else None
 
 
-def _several_classes(mistake: _Mistake) -> str | None:
+def _several_classes(mistake: Mistake) -> str | None:
     match = re.search(r"Multiple subclasses with name (\w+)\b.*?: ([\w., ]+?)\.?$", mistake.text)
     return f"several classes are called '{match[1]}'; give one of them in full\nknown: {match[2]}" if match else None
 
 
-def _class_help(mistake: _Mistake) -> str | None:
+def _class_help(mistake: Mistake) -> str | None:
     match = re.search(r"--([\w.]+)\.help: .*?([\w.]+)\"?(?: is not a .+)?$", mistake.text)
     if not match:
         return None
@@ -87,10 +70,10 @@ def _class_help(mistake: _Mistake) -> str | None:
     names = [part.__name__ for part in mistake.parts.get(last, ()) if isinstance(part, type)]
     what = f"--{match[1]}.help: '{match[2]}' is no class with options of its own"
     presets = "; those of presets: python -m pydoc lightning_attack.attacks.presets"
-    return _known(what + presets * (last == "attack"), match[2], names)
+    return known(what + presets * (last == "attack"), match[2], names)
 
 
-def _unknown_option(mistake: _Mistake) -> str | None:
+def _unknown_option(mistake: Mistake) -> str | None:
     match = re.search(r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'", mistake.text)
     if not match:
         return None
@@ -98,17 +81,21 @@ def _unknown_option(mistake: _Mistake) -> str | None:
     if wrong.startswith(("class_path", "init_args")):
         return f"this file describes one part ({wrong}), not a run\ngive it to its option, such as --model.attack=FILE"
     what = f"there is no option '{wrong}'"
+    if (elsewhere := meant.ELSEWHERE.get(wrong)) in mistake.options:
+        return f"{what}\ndid you mean --{elsewhere}?"
     before, _, last = wrong.rpartition(".")
     inner = [option for option in mistake.options if option.rpartition(".")[2] == last]
     if inner:  # the right name at the wrong place
         outermost = min(option.count(".") for option in inner)
-        meant = [f"--{option}" for option in inner if option.count(".") == outermost]
-        return f"{what}\ndid you mean {_either(meant[:3])}?"
+        places = [f"--{option}" for option in inner if option.count(".") == outermost]
+        value = re.search(rf"--{re.escape(wrong)}=(\S+)", mistake.message)
+        example = f" Write {places[0]}={value[1]}" if value and len(places) == 1 else ""
+        return f"{what}\ndid you mean {either(places[:3])}?{example}"
     beside = [option for option in mistake.options if option.rpartition(".")[0] == before]
-    return _known(what, wrong, beside, "--print_config shows all")
+    return known(what, wrong, beside, "--print_config shows all")
 
 
-def _stray_word(mistake: _Mistake) -> str | None:
+def _stray_word(mistake: Mistake) -> str | None:
     match = re.search(r"unrecognized arguments: ([^\s-]\S*)", mistake.text)
     if not match:
         return None
@@ -121,10 +108,10 @@ def _stray_word(mistake: _Mistake) -> str | None:
     return f"{what}\nfor a configuration file: -c {word}" if Path(word).suffix in (".yaml", ".yml") else what
 
 
-def _unknown_setting(mistake: _Mistake) -> str | None:
+def _unknown_setting(mistake: Mistake) -> str | None:
     match = re.search(r"Option '([\w.]+)' is not accepted", mistake.text)
     names = [name for name in mistake.options if "." not in name]
-    return _known(f"there is no option '{match[1]}'", match[1], names) if match else None
+    return known(f"there is no option '{match[1]}'", match[1], names) if match else None
 
 
 def _own_code(path: str) -> str | None:
@@ -153,7 +140,7 @@ def _own_code(path: str) -> str | None:
     return None
 
 
-def _wrong_class(mistake: _Mistake) -> str | None:
+def _wrong_class(mistake: Mistake) -> str | None:
     match = re.search(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", mistake.text)
     if not match:
         return None
@@ -161,7 +148,7 @@ def _wrong_class(mistake: _Mistake) -> str | None:
     return place + (_own_code(match[1]) or f"'{match[1]}' is no {match[2]}")
 
 
-def _unknown_part(mistake: _Mistake) -> str | None:
+def _unknown_part(mistake: Mistake) -> str | None:
     match = re.search(r"(?:dot import path string: |import path format: |given class_path ')([^\s']+)", mistake.text)
     kind = next((word for word in reversed(mistake.key.split(".")) if word in mistake.parts), None)
     if not match or not kind:
@@ -174,27 +161,35 @@ def _unknown_part(mistake: _Mistake) -> str | None:
     if match[1].endswith((".yaml", ".yml")):
         what = f"{mistake.key}: there is no file '{match[1]}' in '{Path.cwd()}'"
         names = [name for name in names if attack and name.islower()]
-    return _known(what, match[1], names, f"all: the files of '{CONFIGS / 'attacks'}'" if attack else "")
+    everything = f"all: the files of '{CONFIGS / 'attacks'}'; `{program()} attacks` describes them"
+    return known(what, match[1], names, everything if attack else "")
 
 
-def _wrong_value(mistake: _Mistake) -> str | None:
+def _wrong_value(mistake: Mistake) -> str | None:
     match = re.search(r"Errors: - (.+?) - Expected a NoneType", mistake.text)
     if not match:
         return None
     value = re.search(r"Given value: (.+)$", mistake.text)
-    given = value[1] if value and len(value[1]) < 60 else ""
+    given = value[1] if value and len(value[1]) < 60 and not value[1].startswith("NestedArg(") else ""
+    inner = re.search(r"Errors:\s+- (?!Expected)(.+?)\n\s+- Expected a <class 'NoneType'>", mistake.message, re.DOTALL)
+    if inner and not given:  # of a part of it, explained already
+        return re.sub(r"\n +", "\n", f"{mistake.key}.{inner[1]}")
     kinds = re.findall(r"Expected an? (\S.*?)(?= - |$)", match[1])
     said = match[1]
     if kinds and len(kinds) == match[1].count(" - ") + 1:
         said = "expected " + " or ".join(re.sub(r"^typing\.Literal\[(.+)\]$", r"\1", kind) for kind in kinds)
     said = f"{mistake.key}: {said}".removeprefix(": ") + (f"; given: {given}" if given else "")
-    if re.search(r"\b(tuple|list)\b", " ".join(kinds)) and re.fullmatch(r"[\w.+-]+(\s*,\s*[\w.+-]+)+", given):
-        said += f"\nwrite several values in brackets: [{given}]"
-    return said
+    return said + meant.in_brackets(kinds, given, mistake.key)
 
 
-_RULES: Sequence[Callable[[_Mistake], str | None]] = (
+_RULES: Sequence[Callable[[Mistake], str | None]] = (
     _explained,
+    meant.required,
+    meant.without_value,
+    meant.two_dashes,
+    meant.file_of_another_command,
+    meant.class_for_a_file,
+    meant.weights,
     _several_classes,
     _class_help,
     _unknown_option,
@@ -203,27 +198,5 @@ _RULES: Sequence[Callable[[_Mistake], str | None]] = (
     _wrong_class,
     _unknown_part,
     _wrong_value,
+    meant.kind_of_value,
 )
-
-
-def _known(what: str, wrong: str, names: Iterable[str], more: str = "") -> str:
-    """What is wrong, and the names that are known: of many the closest, and where all of them are."""
-    known = sorted({name.rstrip("+") for name in names} - {"help"})
-    if not known:
-        return what
-    # People write "pdg" or "configs/attacks/pdg.yaml" for "lightning_attack.attacks.pgd": compare the last words.
-    short = {_last_word(name): name for name in known}
-    many = len(known) > _MANY
-    close = [short[match] for match in get_close_matches(_last_word(wrong), short, n=5 if many else 2)]
-    hint = f"did you mean {_either(close)}? " if close else ""
-    listed = (more or f"there are {len(known)}") if many else f"known: {', '.join(known)}"
-    return f"{what}\n{hint}{listed}"
-
-
-def _last_word(name: str) -> str:
-    return re.split(r"[./]", re.sub(r"\.ya?ml$", "", name))[-1].lower()
-
-
-def _either(names: Sequence[str]) -> str:
-    """Names as one reads them: `a`, `a or b`, `a, b or c`."""
-    return " or ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])

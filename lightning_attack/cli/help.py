@@ -54,7 +54,7 @@ def _epilog(command: str) -> str:
     ]
     if command == "predict":
         lines[2:2] = [
-            ("--model.attack=pgd", "an attack by name; all: README.md, or the folder configs/attacks"),
+            ("--model.attack=pgd", f"an attack by name; all: {program()} attacks"),
             ("--model.attack.help=IterativeAttack", "the options of an attack that is a class"),
             ("python -m pydoc lightning_attack.attacks.presets", "the settings of all others"),
         ]

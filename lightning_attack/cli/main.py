@@ -9,19 +9,21 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import pickle
 import sys
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lightning_attack import __version__
 from lightning_attack.cli.commands import ABOUT, COMMANDS
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.launch import LaunchError, check_environment, launcher
 from lightning_attack.cli.program import SCRIPT, program
-from lightning_attack.common.errors import UserError
+from lightning_attack.cli.translate import translated
+from lightning_attack.common.configs import attack_names
 
 _MEANT = {"attack": "predict", "run": "predict", "train": "fit", "eval": "validate", "evaluate": "validate",
           "compare": "report"}  # fmt: skip
@@ -43,13 +45,17 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.path.append(here)  # for networks and attacks in files of the user; a console script does not look there
     _silence_libraries()
     try:
+        check_environment()
         return _run(words)
-    except (UserError, OSError) as error:
-        _say(str(error))
-    except pickle.UnpicklingError:
-        _say("ckpt_path is no Lightning checkpoint, or holds more than tensors and settings")
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)  # from every process: which is the first is what is in doubt
     except KeyboardInterrupt:  # before a run takes signals itself, or between two of them
         return 130
+    except Exception as error:
+        said = translated(error)
+        if said is None:
+            raise
+        _say(said)
     return 2
 
 
@@ -82,15 +88,19 @@ def _unknown(word: str) -> str:
         return f"no command is given\n{known}; `{program()} --help` says what each does"
     if word.startswith("-"):
         return f"the command comes first, such as `{program()} predict {word}`\n{known}"
+    if word.lower() in attack_names():
+        return f"'{word}' is an attack, not a command\n{program()} predict --model.attack={word.lower()}"
+    if Path(word).suffix in (".yaml", ".yml"):
+        return f"the command comes first\n{program()} predict -c {word} (or fit, study, ...)"
     meant = [_MEANT[word.lower()]] if word.lower() in _MEANT else get_close_matches(word.lower(), COMMANDS, n=2)
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return f"there is no command '{word}'\n{hint}{known}"
 
 
 def _say(text: str) -> None:
-    # Of several processes each comes to know it; one says it.
+    # Of several processes each comes to know it; one says it. A rank that no launcher gave may be left over.
     ranks = sys.modules.get("lightning_utilities.core.rank_zero")
-    if not getattr(getattr(ranks, "rank_zero_only", None), "rank", 0):
+    if launcher() is None or not getattr(getattr(ranks, "rank_zero_only", None), "rank", 0):
         print(f"error: {text}", file=sys.stderr)
 
 

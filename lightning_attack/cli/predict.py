@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_attack import callbacks
 from lightning_attack.attacks import check_given
+from lightning_attack.attacks.doubts import doubts
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.named import names
 from lightning_attack.common.configs import CONFIGS, attack_names
+from lightning_attack.data import SyntheticScenes
 from lightning_attack.engine import keep_freed_memory
+from lightning_attack.models.wrapper import ModelError
+from lightning_attack.predict.default_targets import other_classes, unfit
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.plausibility import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.runs.commands import one_line
-
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other where the strategy is `ddp`; torch's own patience is half an hour."""
 
 
 def run(words: list[str]) -> int:
@@ -33,6 +36,8 @@ class AttackCLI(CommandCLI):
 
     module_class = AttackModule
     default_files = (str(CONFIGS / "default.yaml"),)
+    nobody_named = "targets of the default configuration that do not fit are left out (--model.targets names your own)"
+    """What is said before the names of targets that do not fit and that nobody asked for."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -75,16 +80,55 @@ class AttackCLI(CommandCLI):
         parser.add_lightning_class_args(callbacks.TransferMetrics, "transfer_metrics")
         parser.link_arguments("strict", "transfer_metrics.strict")
 
+    def __init__(self, words: Sequence[str]) -> None:
+        self.named = {key for key in ("model.source", "model.targets", "data.dataset") if names(words, key)}
+        self.left_out: dict[str, str] = {}
+        super().__init__(words)
+
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
+        self.parser.instantiators = [(self.make_module, AttackModule, True)]
         self._check_name()
         if self._get(self.config, "curve"):
             model = self._get(self.config, "model")
             model.curve_every = model.curve_every or "auto"
 
+    def make_module(self, kind: type[AttackModule], *args: Any, **settings: Any) -> AttackModule:
+        """The module, without targets that the user has not named and that do not fit to the source."""
+        settings.pop("applied_instantiation_links", None)
+        targets = dict(settings.get("targets") or {})
+        optional = {name: target for name, target in targets.items() if name in self.optional_targets()}
+        known = None if "model.targets" in self.named else SyntheticScenes.classes  # of the package's networks
+        self.left_out = other_classes(optional, self._classes_of_data(), known) if optional else {}
+
+        def module() -> AttackModule:
+            left = {name: target for name, target in targets.items() if name not in self.left_out}
+            return kind(*args, **(settings | {"targets": left}))
+
+        try:
+            return module()
+        except ModelError:
+            self.left_out |= unfit(settings["source"], optional, settings.get("probe_size") or (64, 64))
+            return module()
+
+    def optional_targets(self) -> set[str]:
+        """Names of the targets that may be left out: those of the default configuration beside a source of the user."""
+        ours = "model.source" in self.named and "model.targets" not in self.named
+        return {*(self._get(self.config, "model").targets or {})} if ours else set()
+
+    def _classes_of_data(self) -> tuple[str, ...] | None:
+        """Names of the classes of the photos to attack, as far as the configuration or the class says them."""
+        dataset = self._get(self.config, "data").dataset
+        if dataset is None:
+            return None
+        given = (dataset.get("init_args") or {}).get("classes")
+        module, _, name = dataset.class_path.rpartition(".")
+        found = given or getattr(getattr(import_module(module), name, None), "classes", None)
+        return tuple(found) if isinstance(found, list | tuple) else None
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        # Attacks differ in cost, and at the end the fast processes wait for the slow ones.
-        StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", timeout=PATIENCE)
+        if self.left_out:
+            self._say_left_out()
         trainer = super().instantiate_trainer(**kwargs)
         results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
         settings = {"data": self._data_settings()}
@@ -103,13 +147,22 @@ class AttackCLI(CommandCLI):
         keep_freed_memory()  # this process is the run's; attacks ask for the same memory in every step
         if self.trainer.is_global_zero:
             self.run_folder.check(self.trainer, self.model)
-            self.model.check_classes(self.datamodule.classes)
+            self._check_classes()
             self._check_masks()
             if self._get(self.config, "strict"):
                 refuse(self.model.doubts + ([LABELS_PREDICTED] if self.datamodule.classes is None else []))
+            for doubt in doubts(self.model.attack, self.model.quantize):
+                rank_zero_warn(doubt)
             check_given(self.model.attack, self.datamodule.adversarial_root is not None)
             self.datamodule.set_partners(self.model.partners_seed)
             self.datamodule.check(self.model.num_classes)
+
+    def _say_left_out(self) -> None:
+        """Say which targets are missing and why; the saved configuration has those that are there."""
+        model = self._get(self.config, "model")
+        model.targets = {name: target for name, target in model.targets.items() if name not in self.left_out}
+        said = ", ".join(f"'{name}' ({problem})" for name, problem in self.left_out.items())
+        rank_zero_warn(f"{self.nobody_named}: {said}")
 
     def _check_name(self) -> None:
         """An attack must not be called like another one: tables would have its figures under that name."""
@@ -121,6 +174,18 @@ class AttackCLI(CommandCLI):
                 f"model.attack.name={name}, but the attack is {preset}: tables would show it as another attack\n"
                 f"to run {name}, give --model.attack={name} (in a file `attack: {name}`); or choose another name"
             )
+
+    def _check_classes(self) -> None:
+        """The data's classes are the networks'; a source that nobody named is called what it is."""
+        try:
+            self.model.check_classes(self.datamodule.classes)
+        except ModelError as error:
+            if {"model.source", "data.dataset"} <= self.named or not self.named:
+                raise
+            key = "model.source" if "data.dataset" in self.named else "data.dataset"
+            raise UsageError(
+                f"{error}\nyou gave no {key}, so it is that of the default configuration: give yours (--{key}=...)"
+            ) from error
 
     def _check_masks(self) -> None:
         """Wanted classes from masks need both the masks and the wish."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from lightning_attack.attacks import Attack
 from lightning_attack.callbacks.study_progress import StudyProgress
 from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.mistake import either
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.predict import AttackCLI
@@ -85,6 +85,9 @@ def read(file: Path) -> Study:
     unknown = [key for key in content if key not in Study.__dataclass_fields__]
     if unknown:
         raise UsageError(f"'{file}': there is no option '{unknown[0]}'\nknown: {', '.join(Study.__dataclass_fields__)}")
+    if missing := [key for key in ("networks", "attacks", "sources") if key not in content]:
+        single = "; a file for a single run goes to predict -c" if "source" in (content.get("model") or {}) else ""
+        raise UsageError(f"'{file}' is no study: it has no {either(missing)}{single}")
     try:
         parser.parse_object({"study": content})
     except UsageError as error:
@@ -106,7 +109,9 @@ def run_cells(plan: Study, found: list[Cell], passes: Sequence[float | None], fo
             progress.begin(number)
             begin = time.monotonic()
             try:
-                done = CellCLI([*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"], shared, progress)
+                words = [*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"]
+                others = () if plan.targets else {*plan.networks} - {cell.source}
+                done = CellCLI(words, shared, progress, others)
             except KeyboardInterrupt:  # between two runs, which take signals themselves
                 return 130
             except (UserError, OSError) as error:
@@ -146,24 +151,33 @@ def _key(value: Any) -> object:
     return value if isinstance(value, str | int | float | bool | None) else id(value)
 
 
-def _with_cache(kind: type, *args: Any, clean_cache: CleanPredictions, **settings: Any) -> object:
-    settings.pop("applied_instantiation_links", None)
-    return kind(*args, clean_cache=clean_cache, **settings)
-
-
 class CellCLI(AttackCLI):
-    """`predict` with what its study shares, and without a table and a progress bar of its own."""
+    """`predict` with what its study shares, and without a table and a progress bar of its own.
 
-    def __init__(self, words: list[str], shared: Shared, progress: StudyProgress) -> None:
-        self._shared, self._progress = shared, progress
+    Args:
+        words: of the command line.
+        shared: what the study's runs have in common.
+        progress: of the study.
+        others: networks that are scored only because the study does not say which ones are.
+    """
+
+    nobody_named = "networks that do not fit to the source are no targets of it (`targets` names those to score)"
+
+    def __init__(self, words: list[str], shared: Shared, progress: StudyProgress, others: Collection[str] = ()) -> None:
+        self._shared, self._progress, self._others = shared, progress, others
         quiet = ["--trainer.enable_progress_bar=false", "--transfer_metrics.table=false"]
         super().__init__([*words, *quiet])
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
-        cell = partial(_with_cache, clean_cache=self._shared.clean)
         shared = ((self._shared.make, kind, True) for kind in (SegmentationModel, SegmentationDataset))
-        self.parser.instantiators = [(cell, AttackModule, True), *shared]
+        self.parser.instantiators = [*self.parser.instantiators, *shared]
+
+    def make_module(self, kind: type[AttackModule], *args: Any, **settings: Any) -> AttackModule:
+        return super().make_module(kind, *args, clean_cache=self._shared.clean, **settings)
+
+    def optional_targets(self) -> set[str]:
+        return {*self._others}
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()

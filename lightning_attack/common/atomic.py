@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -40,3 +41,21 @@ def _short(path: Path, limit: int = 200) -> str:
     if len(os.fsencode(path.name)) <= limit:
         return path.name
     return hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest() + path.suffix[-20:]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `OSError` if a folder does not exist and cannot be made, or cannot be written to, as far as one can tell.
+
+    Nothing is made: this is for a look before work that takes long.
+
+    Example:
+        >>> check_folder(Path("/dev/null/results"))
+        Traceback (most recent call last):
+            ...
+        NotADirectoryError: [Errno 20] Not a directory: '/dev/null/results'
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

@@ -52,6 +52,9 @@ class SegmentationDataset(Dataset[Scene], ABC):
     labels_settled: bool = False
     """Whether it is certain what the values of masks mean, so that they are not suspected of meaning something else."""
 
+    concurrent: bool = False
+    """Whether several threads may read scenes at once, which makes the look at all photos before training faster."""
+
     drawn: bool = False
     """Whether scenes are computed and not read, so that none can be damaged: training does not look at them first."""
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_attack.common.labels import IGNORE_INDEX, class_advice
@@ -17,7 +18,7 @@ from lightning_attack.data.adversarial_survey import AdversarialSurvey
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size
-from lightning_attack.data.survey import Survey, survey_all
+from lightning_attack.data.survey import Progress, Survey, survey_all
 from lightning_attack.data.transforms import Fit
 
 
@@ -204,15 +205,17 @@ class SegmentationDataModule(LightningDataModule):
         if self.batch_size > 1:
             one_size(sizes)
 
-    def check_training(self, num_classes: int, learns: bool = True) -> None:
+    def check_training(self, num_classes: int, learns: bool = True, progress: Progress = None) -> None:
         """Read every photo to learn from and for validation once, with the same care as `check` does.
 
         Args:
             num_classes: number of classes of the network.
             learns: whether `train` is used; else its photos are not read, only its classes compared.
+            progress: called after each photo with `data.train` or `data.val`, the photos read, and their number.
 
         Raises:
-            DataError: a photo or mask cannot be used, or the photos have no labels or other classes than the network.
+            DataError: a data set is missing, a photo or mask cannot be used, photos of a batch differ in size, or the
+                photos have no labels or other classes than the network.
         """
         for key, dataset in (("train", self.train), ("val", self.val)):
             if dataset is not None and len(dataset.classes or ()) != num_classes:
@@ -221,8 +224,18 @@ class SegmentationDataModule(LightningDataModule):
                     f"{num_classes}; " + class_advice(len(dataset.classes or ()), num_classes)
                 )
         for key, dataset in (("train", self.train if learns else None), ("val", self.val)):
-            if dataset is not None and not dataset.drawn and getattr(rank_zero_only, "rank", 0) == 0:
-                survey_all(dataset, f"data.{key}")
+            if dataset is None or dataset.drawn:
+                continue
+            sizes = survey_all(dataset, f"data.{key}", progress)
+            if self.batch_size > 1 and (key == "val" or self.augment is None):  # that gives crops of one size
+                empty = (self.fit(torch.zeros(3, *size, dtype=torch.uint8), None)[0] for size in sizes)
+                one_size({(photo.shape[1], photo.shape[2]) for photo in empty})
+
+    def first_to_learn(self) -> Tensor:
+        """The image of the first photo to learn from, (3, H, W), as a step of training gets it."""
+        with torch.random.fork_rng(devices=[]):
+            image: Tensor = self.train_dataloader().dataset[0]["image"]
+        return image
 
     def predict_dataloader(self) -> DataLoader[Item]:
         return self._shared(self._scenes([index for index in self.indices() if index not in self._finished]))

@@ -43,6 +43,8 @@ class ImageFolder(SegmentationDataset):
         ValueError: a setting is out of range, or two of them exclude each other.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         root: str,

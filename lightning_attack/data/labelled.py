@@ -31,6 +31,7 @@ class LabelledFiles(SegmentationDataset):
     """
 
     labels_settled = True
+    concurrent = True
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = list(pairs)

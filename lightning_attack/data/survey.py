@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, values_in
+from lightning_attack.data.in_threads import in_threads
 from lightning_attack.data.notices import warn
+
+Progress = Callable[[str, int, int], None] | None
 
 
 class Survey:
@@ -74,23 +77,35 @@ class Survey:
             )
 
 
-def survey_all(dataset: SegmentationDataset, key: str) -> None:
+def survey_all(dataset: SegmentationDataset, key: str, progress: Progress = None) -> set[tuple[int, int]]:
     """Read every scene of a data set once and check what one shows and what all show.
 
     Args:
         dataset: the scenes.
         key: its setting, for messages.
+        progress: called after each scene with `key`, the scenes read, and their number.
+
+    Returns:
+        The sizes of the photos, height and width.
 
     Raises:
         DataError: a photo or mask cannot be used, or all together look wrong.
     """
-    survey = Survey()
-    for index in range(len(dataset)):
+
+    def read(index: int) -> Scene:
         scene = dataset[index]
         if scene.mask is not None:
             check_mask(scene.mask, scene.image, len(dataset.classes or ()) or None, scene.name)
+        return scene
+
+    survey, sizes = Survey(), set()
+    for index, scene in enumerate(in_threads(read, len(dataset), None if dataset.concurrent else 1)):
         survey.see(scene, index)
+        sizes.add(scene.image.shape[:2])
+        if progress is not None:
+            progress(key, index + 1, len(dataset))
     survey.finish(dataset, key)
+    return sizes
 
 
 def _has_solid(mask: np.ndarray) -> bool:

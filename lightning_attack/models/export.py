@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_attack.common.atomic import atomic_write
+from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.exported import METADATA
 from lightning_attack.models.weights import write_weights
@@ -114,6 +114,7 @@ def _check_target(file: Path, overwrite: bool) -> None:
         )
     if file.is_dir() or (file.exists() and not overwrite):
         raise ModelError(f"'{file}' exists; choose another name or delete it")
+    check_folder(file.parent)
 
 
 def _about(model: SegmentationModel, classes: Sequence[str] | None) -> dict[str, Any]:

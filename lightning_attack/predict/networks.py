@@ -82,8 +82,7 @@ def identify_networks(
         if found.shape != logits.shape:
             raise ModelError(
                 f"target '{name}' has {found.shape[1]} classes, source '{source.name}' has {logits.shape[1]}; all "
-                "networks must have the classes of the data (targets that you did not name are those of the default "
-                "configuration; --model.targets={} drops them)"
+                "networks must have the classes of the data"
             )
         same = torch.equal(found, logits)
         if name == source.name and not same:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_attack.common.atomic import atomic_write
+from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import counted, doubts
 from lightning_attack.report.groups import group_runs
@@ -90,6 +90,7 @@ def _check(folder: Path, draws: int) -> None:
         raise RunsError(f"--draws={draws}: give {FEWEST_DRAWS} or more; 2000 are enough for 95 % intervals")
     if folder.exists() and not folder.is_dir():
         raise RunsError(f"--output={folder} is a file; give a folder")
+    check_folder(folder)
     for place in (folder.absolute(), *folder.absolute().parents):
         if is_run(place):
             raise RunsError(f"--output={folder} lies in the run '{place}', which stays as it is; choose another folder")

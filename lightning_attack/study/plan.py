@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lightning_attack.common.configs import CONFIGS, attack_names, find_attack
+from lightning_attack.common.configs import attack_names, find_attack
 from lightning_attack.common.errors import UserError
 
 Part = str | dict[str, Any]
@@ -197,7 +197,7 @@ def _located(attack: Part, folder: Path) -> Part:
         raise StudyError(f"attacks: there is no file '{attack}' in '{Path.cwd()}' or '{folder.absolute()}'")
     close = get_close_matches(attack.lower(), attack_names(), n=5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise StudyError(f"attacks: there is no attack '{attack}'\n{hint}All attacks are in '{CONFIGS / 'attacks'}'")
+    raise StudyError(f"attacks: there is no attack '{attack}'\n{hint}The command `attacks` lists all")
 
 
 def _plain(value: Any) -> str:

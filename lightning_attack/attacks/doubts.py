@@ -1,0 +1,69 @@
+"""`doubts`: settings of an attack that can be run and are hardly meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lightning_attack.attacks.base import Attack
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.norms import Linf, Norm
+
+_LEVEL = 1 / 255
+
+
+def doubts(attack: Attack, quantize: bool) -> list[str]:
+    """What is strange about an attack and the attacks inside of it, a sentence each.
+
+    Args:
+        attack: the attack.
+        quantize: whether its images are rounded to 8 bits.
+
+    Example:
+        >>> from lightning_attack.attacks import pgd
+        >>> doubts(pgd(), True)
+        []
+        >>> doubts(pgd(eps="4/255", step_size="8/255"), True)[0][:60]
+        'pgd: step_size=8/255 is longer than eps=4/255, so every step'
+        >>> doubts(pgd(eps="0.4/255", step_size="0.1/255"), True)[0][:60]
+        'pgd: eps=0.4/255 is less than half a level of 8-bit images, '
+    """
+    return list(dict.fromkeys(doubt for part in _attacks(attack) for doubt in _doubts(part, quantize)))
+
+
+def _attacks(attack: Attack) -> Iterator[Attack]:
+    yield attack
+    for value in vars(attack).values():
+        for inner in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(inner, Attack):
+                yield from _attacks(inner)
+
+
+def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
+    norm = getattr(attack, "norm", None)
+    if not isinstance(norm, Norm):
+        return
+    in_levels = isinstance(norm, Linf)
+    eps = _shown(norm.eps, in_levels)
+    if in_levels and quantize and norm.eps < _LEVEL / 2:
+        yield (
+            f"{attack.name}: eps={eps} is less than half a level of 8-bit images, so rounding takes the whole "
+            "perturbation away; raise eps, or set model.quantize=false"
+        )
+    if type(attack) is not IterativeAttack:  # steps of others have another meaning
+        return
+    step = _shown(attack.step_size, in_levels)
+    if attack.step_size > norm.eps * (1 + 1e-6) and attack.steps > 1:
+        yield (
+            f"{attack.name}: step_size={step} is longer than eps={eps}, so every step reaches the border and the "
+            "attack sees corners of its ball only; a quarter of eps is usual"
+        )
+    reach = attack.steps * attack.step_size
+    if reach < norm.eps * (1 - 1e-6) and not attack.random_start:
+        yield (
+            f"{attack.name}: {attack.steps} steps of {step} reach {_shown(reach, in_levels)}, less than eps={eps}; "
+            "give more steps or longer ones, or the budget that is meant"
+        )
+
+
+def _shown(length: float, in_levels: bool) -> str:
+    return f"{length / _LEVEL:.4g}/255" if in_levels else f"{length:.4g}"
