@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.norms import from_levels
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.labels import IGNORE_INDEX
@@ -223,7 +224,7 @@ class Attack(ABC):
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255), inside the budget if the attack has one."""
-        return (adversarial * LEVELS).round().clamp(0, LEVELS) / LEVELS
+        return from_levels((adversarial * LEVELS).round().clamp(0, LEVELS))
 
     def settings(self) -> object:
         """The settings that define the attack, as numbers, strings, lists and nested dictionaries, for reports."""

@@ -49,6 +49,7 @@ class Recorder:
         self.model = model
         self._modules: dict[str, nn.Module] = {}
         self._nodes: dict[str, tuple[fx.GraphModule, str]] = {}
+        self._tapped: list[_TappedGraph] = []
         if not layers:
             return
         if not isinstance(model, nn.Module):
@@ -62,6 +63,9 @@ class Recorder:
                 self._modules[layer] = modules[name]
             else:
                 raise ValueError(f"the source has no layer '{layer}'; {_nearest(layer, [*modules, *nodes])}")
+        for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
+            wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
+            self._tapped.append(_TappedGraph(graph, wanted))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of images, and the outputs of the layers by name."""
@@ -70,9 +74,8 @@ class Recorder:
             for layer, module in self._modules.items():
                 hook = module.register_forward_hook(lambda _m, _i, output, layer=layer: found[layer].append(output))
                 stack.callback(hook.remove)
-            for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
-                wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
-                stack.enter_context(_tapped(graph, wanted, found))
+            for tapped in self._tapped:
+                stack.enter_context(tapped.recording(found))
             logits = self.model(images)
         for layer in (*self._modules, *self._nodes):
             outputs = found[layer]
@@ -117,22 +120,32 @@ def _nearest(layer: str, names: Sequence[str]) -> str:
     return f"the nearest are {', '.join(sorted(close))}" if close else "it has no named layers at all"
 
 
-@contextmanager
-def _tapped(graph: fx.GraphModule, wanted: dict[str, str], found: dict[str, list[Any]]) -> Iterator[None]:
-    """Inside the `with` block, `graph` appends the outputs of some of its nodes to `found`."""
+class _TappedGraph:
+    """A graph module and a copy of it that also hands out the outputs of some nodes.
 
-    def keep(layer: str, value: Tensor) -> None:
-        found[layer].append(value)
+    The copy shares the weights. It is made once, because that takes longer than a step on small images.
+    """
 
-    copied = copy.deepcopy(graph.graph)
-    for node in list(copied.nodes):
-        if node.name in wanted:
-            with copied.inserting_after(node):
-                copied.call_function(keep, (wanted[node.name], node))
-    tapped = fx.GraphModule(graph, copied)
-    # The instance's own `forward` goes before that of its class.
-    graph.__dict__["forward"] = tapped.forward
-    try:
-        yield
-    finally:
-        del graph.__dict__["forward"]
+    def __init__(self, graph: fx.GraphModule, wanted: dict[str, str]) -> None:
+        copied = copy.deepcopy(graph.graph)
+        for node in list(copied.nodes):
+            if node.name in wanted:
+                with copied.inserting_after(node):
+                    copied.call_function(self._keep, (wanted[node.name], node))
+        self._graph, self._copy = graph, fx.GraphModule(graph, copied)
+        self._found: dict[str, list[Any]] = {}
+
+    def _keep(self, layer: str, value: Tensor) -> None:
+        self._found[layer].append(value)
+
+    @contextmanager
+    def recording(self, found: dict[str, list[Any]]) -> Iterator[None]:
+        """Inside the `with` block, the graph appends the outputs of the nodes to `found`, by layer."""
+        self._found = found
+        # The instance's own `forward` goes before that of its class.
+        self._graph.__dict__["forward"] = self._copy.forward
+        try:
+            yield
+        finally:
+            del self._graph.__dict__["forward"]
+            self._found = {}

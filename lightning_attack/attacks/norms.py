@@ -104,7 +104,7 @@ class Linf(Norm):
         high = (images * LEVELS + self.eps * LEVELS + 1e-3).floor()
         nearest = (images * LEVELS).round()
         levels = (adversarial * LEVELS).round().minimum(high.maximum(nearest)).maximum(low.minimum(nearest))
-        return levels.clamp(0, LEVELS) / LEVELS
+        return from_levels(levels.clamp(0, LEVELS))
 
 
 class L2(Norm):
@@ -144,8 +144,8 @@ class L2(Norm):
         """
         nearest = (adversarial * LEVELS).round()
         inward = (images * LEVELS).round() + ((adversarial - images) * LEVELS).trunc()
-        fits = self.size(nearest / LEVELS - images) <= self.eps
-        return torch.where(_per_image(fits), nearest, inward) / LEVELS
+        fits = self.size(from_levels(nearest) - images) <= self.eps
+        return from_levels(torch.where(_per_image(fits), nearest, inward))
 
 
 def make_norm(norm: str | Norm, eps: Pixels) -> Norm:
@@ -164,6 +164,22 @@ def make_norm(norm: str | Norm, eps: Pixels) -> Norm:
     if norm not in known:
         raise ValueError(f"norm='{norm}': must be one of {', '.join(known)}")
     return known[norm](eps)
+
+
+def from_levels(levels: Tensor) -> Tensor:
+    """8-bit levels 0..255 as values in [0, 1]: k/255, rounded once, on every device.
+
+    CUDA divides by a number of the host as if multiplying by the rounded 1/255, which misses every second value by a
+    bit; by a tensor of the device it divides.
+
+    Args:
+        levels: whole numbers, floating, of any shape.
+
+    Example:
+        >>> from_levels(torch.tensor([0.0, 51.0, 255.0]))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    return levels / levels.new_full((), LEVELS)
 
 
 def _per_image(values: Tensor) -> Tensor:

@@ -6,12 +6,24 @@ import ctypes
 
 import torch
 
+_SIGNS = (
+    "can't allocate memory",  # the CPU's allocator
+    "out of memory",  # CUDA and MPS, by whatever class
+    "STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN, cuFFT, cuSOLVER
+    "unable to find an engine to execute",  # cuDNN, of which each algorithm asked for more memory than there was
+)
+"""What messages of errors of other classes hold when memory ran out."""
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on CPUs torch raises a `RuntimeError` for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether an error says that memory ran out; on CPUs, and in CUDA's libraries, it is a `RuntimeError` for torch.
+
+    Example:
+        >>> out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")), out_of_memory(RuntimeError("nan"))
+        (True, False)
+    """
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
 def keep_freed_memory() -> bool:

@@ -25,12 +25,14 @@ def perturbation_size(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
         {'linf': 25.5, 'l2': 0.3464, 'psnr': 20.0}
     """
     sizes: dict[str, list[Tensor]] = {"linf": [], "l2": [], "psnr": []}
+    if adversarial.device.type == "mps":  # it has no float64
+        adversarial, clean = adversarial.cpu(), clean.cpu()
     # Image by image, so that the sums are those of one image in every batch.
-    for attacked, before in zip(adversarial.cpu().double(), clean.cpu().double(), strict=True):
-        delta = (attacked - before).flatten()
+    for attacked, before in zip(adversarial, clean, strict=True):
+        delta = (attacked.double() - before.double()).flatten()
         levels = delta.abs().amax() * LEVELS
         # float32 images are on the 8-bit grid but for about 1e-5 levels; a thousandth is no violation of a budget.
         sizes["linf"].append(torch.where((levels - levels.round()).abs() < 1e-3, levels.round(), levels))
         sizes["l2"].append(delta.norm())
         sizes["psnr"].append(-10 * delta.square().mean().log10())
-    return {name: torch.stack(values) if values else torch.zeros(0).double() for name, values in sizes.items()}
+    return {name: torch.stack(values).cpu() if values else torch.zeros(0).double() for name, values in sizes.items()}

@@ -22,14 +22,14 @@ from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
-from lightning_attack.predict.batches import Batch, as_batch, given_eps, split
+from lightning_attack.predict.batches import Batch, as_batch, given_eps
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.cost import PeakMemory, clock, count_passes
 from lightning_attack.predict.networks import identify_networks
 from lightning_attack.predict.output import AttackOutput, merge
 from lightning_attack.predict.positions import Positions
 from lightning_attack.predict.preflight import check_attackable
-from lightning_attack.predict.recovery import OnError, attempt, check_on_error, finite, refuse
+from lightning_attack.predict.recovery import Attempts, OnError, check_on_error, finite, refuse
 from lightning_attack.predict.scoring import Scorer
 from lightning_attack.predict.step_curve import StepCurve
 from lightning_attack.predict.steps import AttackStep, CleanStep, to_8_bits
@@ -138,6 +138,7 @@ class AttackModule(LightningModule):
         self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
         self._memory = PeakMemory()
         self._positions = Positions()
+        self._attempts = Attempts(self.on_error, largest=1 if exact else None)
 
     def _say(self, status: str) -> None:
         for listener in self._listeners:
@@ -235,12 +236,11 @@ class AttackModule(LightningModule):
         trainer = self._running_trainer()
         given = as_batch(batch, self.num_classes, lambda count: self._positions.of_batch(trainer, batch_idx, count))
         skipped = [*given.get("skipped", ())]
-        outputs = []
+        outputs: list[AttackOutput] = []
         if "image" in given:
             if trainer is not None:
                 self._positions.check_unique(given)
-            for part in split(given, 1 if self.exact else max(len(given["image"]), 1)):
-                outputs += attempt(part, self._attack_batch, self.on_error, skipped)
+            outputs = self._attempts(given, self._attack_batch, skipped)
         output = merge(outputs) if outputs else AttackOutput.empty(self.target_names, ())
         output.skipped = skipped
         return output

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_attack.engine import out_of_memory
 from lightning_attack.models.wrapper import ModelError
-from lightning_attack.predict.batches import Batch, Skipped, split, take
+from lightning_attack.predict.batches import Batch, Skipped, take
 from lightning_attack.predict.output import AttackOutput
 
 OnError = Literal["raise", "skip"]
@@ -38,44 +38,67 @@ def check_on_error(on_error: OnError) -> OnError:
     return on_error
 
 
-def attempt(
-    batch: Batch,
-    attack: Callable[[Batch], AttackOutput],
-    on_error: OnError,
-    skipped: list[Skipped],
-    halve: bool = True,
-) -> list[AttackOutput]:
-    """The output of `attack` for a batch, in two parts if memory runs out, and without images that fail.
+class Attempts:
+    """Attacks batches in smaller parts once memory has run out, and without images that fail.
 
     Args:
-        batch: the batch.
-        attack: returns the output for a batch; raises `ImageError` for images that fail.
-        on_error: whether such an error is raised, or those images are left out.
-        skipped: images that are left out are appended to it.
-        halve: whether a batch that does not fit into memory is tried again in halves.
+        on_error: whether images that fail are an error (`raise`), or are left out (`skip`).
+        largest: most images that are attacked at once; None: whole batches, until memory runs out.
 
-    Raises:
-        ImageError: with `on_error="raise"`.
-        RuntimeError: what else the attack raises, as for a single image that does not fit.
+    Example:
+        >>> attempts = Attempts(largest=2)
+        >>> attempts({"image": torch.zeros(5, 3, 1, 1)}, lambda batch: len(batch["image"]), [])
+        [2, 2, 1]
     """
-    count = len(batch["image"])
-    try:
-        return [attack(batch)]
-    except ImageError as error:
-        if on_error == "raise":
-            raise
-        skipped += [(int(batch["index"][row]), name, error.reason) for row, name in error.names.items()]
-        rest = [row for row in range(count) if row not in error.names]
-        return attempt(take(batch, rest), attack, on_error, skipped, halve) if rest else []
-    except RuntimeError as error:
-        if count == 1 or not halve or not out_of_memory(error):
-            raise
-    # Here and not above, where the error's traceback would keep the tensors of the failed pass.
-    half = -(-count // 2)
-    rank_zero_warn(f"out of memory with {count} images; trying again with {half}: data.batch_size={half} avoids it")
-    if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
-    return [one for part in split(batch, half) for one in attempt(part, attack, on_error, skipped, halve=False)]
+
+    def __init__(self, on_error: OnError = "raise", largest: int | None = None) -> None:
+        self.on_error, self.largest = on_error, largest
+
+    def __call__(
+        self, batch: Batch, attack: Callable[[Batch], AttackOutput], skipped: list[Skipped]
+    ) -> list[AttackOutput]:
+        """The outputs of `attack` for a batch.
+
+        Where memory runs out, half as many images are tried, and never again more than what fitted: a batch that does
+        not fit costs time before it fails.
+
+        Args:
+            batch: the batch.
+            attack: returns the output for a batch; raises `ImageError` for images that fail.
+            skipped: images that are left out are appended to it.
+
+        Raises:
+            ImageError: with `on_error="raise"`.
+            Exception: what else the attack raises, as for a single image that does not fit.
+        """
+        outputs: list[AttackOutput] = []
+        rest = batch
+        while count := len(rest["image"]):
+            size = min(count, self.largest or count)
+            part = take(rest, range(size))
+            try:
+                outputs.append(attack(part))
+            except ImageError as error:
+                if self.on_error == "raise":
+                    raise
+                skipped += [(int(part["index"][row]), name, error.reason) for row, name in error.names.items()]
+                rest = take(rest, [row for row in range(count) if row not in error.names])
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not out_of_memory(error):
+                    raise
+                self.largest = -(-size // 2)
+            else:
+                rest = take(rest, range(size, count))
+                continue
+            # Here and not above, where the error's traceback would keep the tensors of the failed pass.
+            rank_zero_warn(
+                f"out of memory with {size} images; trying again with {self.largest}: "
+                f"data.batch_size={self.largest} avoids it"
+            )
+            if torch.accelerator.is_available():
+                torch.accelerator.empty_cache()
+        return outputs
 
 
 def refuse(bad: Tensor, names: list[str], reason: str) -> None:

@@ -161,14 +161,17 @@ class SegmentationTask(LightningModule):
         self._report("test")
 
     def _report(self, stage: str) -> None:
-        # compute() has summed over the processes already; sync_dist keeps Lightning from warning about it.
         scores = self.scores.compute()
-        self.log(f"{stage}/miou", scores["miou"].float(), prog_bar=True, sync_dist=True)
-        self.log(f"{stage}/accuracy", scores["accuracy"].float(), sync_dist=True)
+        values = {"miou": scores["miou"], "accuracy": scores["accuracy"]}
         classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
         for name, iou in zip(classes or map(str, range(len(scores["iou"]))), scores["iou"], strict=True):
             if not iou.isnan():  # a class without a label
-                self.log(f"{stage}/iou/{name}", iou.float(), sync_dist=True)
+                values[f"iou/{name}"] = iou
+        for name, value in values.items():
+            # compute() has summed over the processes already; sync_dist keeps Lightning from warning about it. On the
+            # module's device, because NCCL reduces no tensors of the CPU.
+            value = value.to(self.device, torch.float32)
+            self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
         self.scores.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

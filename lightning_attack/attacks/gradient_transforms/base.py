@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_attack.attacks.precision import full_precision
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.to_device import to_device
 
@@ -206,7 +207,8 @@ class TranslationInvariance(GradientTransform):
             smooth = gradient(x)
             colours = smooth.shape[1]
             weight = kernel.to(smooth).expand(colours, -1, -1, -1)
-            return F.conv2d(smooth, weight, padding="same", groups=colours)
+            with full_precision(smooth):
+                return F.conv2d(smooth, weight, padding="same", groups=colours)
 
         return ti
 

@@ -13,6 +13,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, views
 from lightning_attack.attacks.objectives.base import Moment, Objective
+from lightning_attack.attacks.precision import full_precision
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.common.labels import IGNORE_INDEX
 
@@ -116,7 +117,8 @@ class LossGradient:
 
     def _loss(self, prediction: Prediction, moment: Moment) -> Tensor:
         """The objective of each image, (B,), summed over its pixels."""
-        loss = self.objective(prediction, moment)
+        with full_precision(prediction.logits):
+            loss = self.objective(prediction, moment)
         name, batch = type(self.objective).__name__, len(prediction.labels)
         if not isinstance(loss, Tensor) or loss.ndim < 1 or len(loss) != batch:
             found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__

@@ -14,6 +14,7 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack, Step
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.precision import full_precision
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
@@ -104,7 +105,8 @@ class PatchWise(IterativeAttack):
             move = self.amplification * self.step_size * self.norm.direction(direction)
             wanted = wanted + move
             overflow = wanted - self.norm.project(wanted)
-            around = F.conv2d(overflow, kernel, padding=self.kernel_size // 2, groups=images.shape[1])
+            with full_precision(overflow):
+                around = F.conv2d(overflow, kernel, padding=self.kernel_size // 2, groups=images.shape[1])
             # Far below a level of 1/255 and far above the rounding of sums of equal numbers.
             spread = self.gamma * around.sign() * (around.abs() > 1e-5)
             spread = problem.inside_only(spread)

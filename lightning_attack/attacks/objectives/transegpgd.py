@@ -13,8 +13,8 @@ from lightning_attack.attacks.prediction import Prediction
 
 KLDirection = Literal["adversarial||clean", "clean||adversarial"]
 
-BLOCK = 2**18
-"""Terms of the divergence that are held at once, of each image."""
+BLOCK, DEVICE_BLOCK = 2**18, 2**28
+"""Terms of the divergence that are held at once: on the CPU of each image, on other devices of the whole batch."""
 
 
 class FoolAllPixels(WeightedCrossEntropy):
@@ -128,9 +128,13 @@ class TransferablePixels(WeightedCrossEntropy):
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
     """KL(p || q) of each pixel, (B, H, W), from log-probabilities (B, C, H, W).
 
-    Some rows at a time: its terms would be the largest tensors of the loss, and so few of them stay in the cache.
+    Some rows at a time: its terms would be the largest tensors of the loss, and so few of them stay in the CPU's cache.
+    Devices with memory of their own would wait for many small kernels: there the blocks only bound the memory.
     """
-    rows = max(1, BLOCK // (p.shape[1] * p.shape[3]))
+    if p.device.type == "cpu":
+        rows = max(1, BLOCK // (p.shape[1] * p.shape[3]))
+    else:
+        rows = max(1, DEVICE_BLOCK // (p.shape[0] * p.shape[1] * p.shape[3]))
     blocks = zip(p.split(rows, 2), q.split(rows, 2), strict=True)
     return torch.cat([now.exp().mul_(now - then).sum(1) for now, then in blocks], 1)
 
