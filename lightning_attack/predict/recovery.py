@@ -72,24 +72,24 @@ class Attempts:
             Exception: what else the attack raises, as for a single image that does not fit.
         """
         outputs: list[AttackOutput] = []
-        rest = batch
-        while count := len(rest["image"]):
-            size = min(count, self.largest or count)
-            part = take(rest, range(size))
+        rows = list(range(len(batch["image"])))
+        while rows:
+            size = min(len(rows), self.largest or len(rows))
+            part = take(batch, rows[:size])
             try:
                 outputs.append(attack(part))
             except ImageError as error:
                 if self.on_error == "raise":
                     raise
                 skipped += [(int(part["index"][row]), name, error.reason) for row, name in error.names.items()]
-                rest = take(rest, [row for row in range(count) if row not in error.names])
+                rows = [row for place, row in enumerate(rows) if place not in error.names]
                 continue
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not out_of_memory(error):
                     raise
                 self.largest = -(-size // 2)
             else:
-                rest = take(rest, range(size, count))
+                rows = rows[size:]
                 continue
             # Here and not above, where the error's traceback would keep the tensors of the failed pass.
             rank_zero_warn(
