@@ -3,14 +3,17 @@
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_attack.engine import precision, trace
 
 CUDA = torch.device("cuda", 0)
-LIFTS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+aten = torch.ops.aten
+LIFTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)
 
 
 class FakeCuda(FakeTensorMode):
@@ -90,3 +93,35 @@ def on_cuda(network, images):
     """What a network gives for images of this shape, both on CUDA, without values; the network loses its own."""
     with FakeCuda(lambda tensor: False) as mode:
         return mode.move(network)(torch.empty(images.shape, device=CUDA))
+
+
+class OnTheHost(TorchDispatchMode):
+    """While it lasts, graphs made for CUDA run on the CPU: what is made there is made here."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        return COMPUTED.get(func, func)(*args, **kwargs)
+
+
+def _attention(query, key, value, bias, keeps, dropout=0.0, causal=False, scale=None):
+    result = F.scaled_dot_product_attention(query, key, value, bias, dropout, causal, scale=scale)
+    # Without what its gradient needs, the operator has none.
+    logsumexp = torch.zeros(query.shape[:3] if keeps else (*query.shape[:2], 0))
+    return result, logsumexp, torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+
+
+def _attention_backward(gradient, query, key, value, bias, result, logsumexp, *_, scale=None):
+    assert logsumexp.numel(), "attention was run without what its gradient needs"
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    shares = (query @ key.mT * scale + (0 if bias is None else bias)).softmax(-1)
+    change = shares * (gradient @ value.mT - (gradient * result).sum(-1, keepdim=True))
+    return change @ key * scale, change.mT @ query * scale, shares.mT @ gradient, None
+
+
+COMPUTED = {
+    aten._scaled_dot_product_efficient_attention.default: _attention,
+    aten._scaled_dot_product_efficient_attention_backward.default: _attention_backward,
+}
+"""Operators that CUDA alone has."""

@@ -12,9 +12,10 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = [
-    "ATTENTION", "BATCH_NORMS", "BATCH_NORMS_WITH_MODE", "CONVOLUTION", "CONVOLUTION_SUM", "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED",
-    "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP", "PACK_CONVOLUTION", "PACK_CONVOLUTION_TRANSPOSED",
-    "PACK_LINEAR", "TO_COPY", "UNSAFE_VIEW", "FakeTensorMode", "OpOverload", "make_fx",
+    "ATTENTION", "BATCH_NORMS", "BATCH_NORMS_WITH_MODE", "CONVOLUTION", "CONVOLUTION_SUM",
+    "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED", "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP",
+    "PACK_CONVOLUTION", "PACK_CONVOLUTION_TRANSPOSED", "PACK_LINEAR", "TO_COPY", "UNSAFE_VIEW", "FakeTensorMode",
+    "OpOverload", "cpu_has_bfloat16", "make_fx",
 ]  # fmt: skip
 
 _aten, _mkldnn = torch.ops.aten, torch.ops.mkldnn
@@ -28,6 +29,7 @@ LINEAR = _mkldnn._linear_pointwise
 PACK_CONVOLUTION = _mkldnn._reorder_convolution_weight
 PACK_CONVOLUTION_TRANSPOSED = _mkldnn._reorder_convolution_transpose_weight
 PACK_LINEAR = _mkldnn._reorder_linear_weight
+cpu_has_bfloat16 = _mkldnn._is_mkldnn_bf16_supported
 
 # Operators of ATen that no public function has the name of.
 BATCH_NORMS = (

@@ -63,7 +63,7 @@ class SegmentationModel(nn.Module):
     fast: Callable[[Tensor], Tensor] | None = None
     """Used instead of `outputs` in eval mode; a plain callable, so that weights are not registered twice."""
     fast_from = 0
-    """Least number of pixels of an image for which `fast` is used."""
+    """Least number of pixels of an image for which `fast` is used on a CPU; a GPU gains most with small ones."""
 
     def __init__(
         self,
@@ -97,7 +97,8 @@ class SegmentationModel(nn.Module):
         return self._slide(images, self.windows)
 
     def _run(self, images: Tensor) -> Tensor:
-        if self.fast is None or self.training or images.shape[-2] * images.shape[-1] < self.fast_from:
+        small = images.shape[-2] * images.shape[-1] < self.fast_from and not images.is_cuda
+        if self.fast is None or self.training or small:
             return self.outputs(images)[0]
         return self.fast(images)
 

@@ -126,7 +126,7 @@ class AttackModule(LightningModule):
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         freeze(self)
         self.engine, self.precision, self.probe_size = engine, precision, probe_size
-        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
+        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say), exact)
         self._memory = PeakMemory()
         self._positions = Positions()
 
