@@ -289,6 +289,8 @@ class PreparedNetwork(nn.Module):
         try:
             program.record(images)
         except Exception as error:
+            if out_of_memory(error):
+                torch.cuda.empty_cache()  # the memory of what was recorded so far
             self._report(_first_line(error), "runs without CUDA graphs")
         recorded = [one for one in self._programs.values() if getattr(one, "recording", None) is not None]
         for one in recorded[:-RECORDED]:

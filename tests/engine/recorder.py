@@ -6,9 +6,11 @@ class FakeRecorder:
 
     def __init__(self):
         self.recorded = self.replayed = 0
-        self.current = "stream"
+        self.current, self.error = "stream", None
 
     def __call__(self, work):
+        if self.error:
+            raise self.error
         self.recorded += 1
         work()
         results = [result.clone() for result in work()]
