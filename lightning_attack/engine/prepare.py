@@ -35,6 +35,9 @@ def ignore_status(status: str) -> None:
     """Status callback that ignores all messages."""
 
 
+AUTOCAST = "autocast is on"
+"""A reason to run the network itself."""
+
 SHAPES = 16
 """Number of image shapes whose programs are kept; the least recently used one is dropped first."""
 
@@ -113,7 +116,8 @@ class PreparedNetwork(nn.Module):
         network: the network.
         on_status: see `prepare`.
         patience: number of batches in which the network itself runs images of a shape before that shape is rewritten;
-            see `batch`. Where rewriting costs little (`fused` on the CPU) that is done at once.
+            see `batch`. Where rewriting costs little (`fused` on the CPU) that is done at once, and so is it with
+            bfloat16, in which the network itself does not compute.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class PreparedNetwork(nn.Module):
 
     def _worth_it(self, images: Tensor) -> bool:
         """Whether images of this shape have come in enough batches to be worth a graph."""
-        if not self.patience or not self._costly(images):
+        if not self.patience or self.precision != "float32" or not self._costly(images):
             return True
         work = *_key(images), _asked(images)
         if work not in self._seen_now:
@@ -329,7 +333,8 @@ class PreparedNetwork(nn.Module):
     def _report(self, reason: str, what: str = "") -> None:
         if reason not in self._reported:
             self._reported.add(reason)
-            what = what or f"runs without the {self.kind} engine"
+            wide = ", in float32" if self.precision != "float32" and reason != AUTOCAST else ""
+            what = what or f"runs without the {self.kind} engine{wide}"
             log.warning("'%s' %s: %s", _name(self.network), what, reason)
 
 
@@ -344,7 +349,7 @@ def _outside(images: Tensor) -> str:
         return f"images are on {device}, which this engine does not know"
     if device == "cpu" and not torch.backends.mkldnn.is_available():
         return "this build of torch has no oneDNN"
-    return "autocast is on" if torch.is_autocast_enabled(device) else ""
+    return AUTOCAST if torch.is_autocast_enabled(device) else ""
 
 
 def _asked(images: Tensor) -> bool:

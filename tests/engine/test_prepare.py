@@ -347,6 +347,16 @@ def test_on_cuda_shapes_that_come_again_are_recorded(card, caplog):
     assert not reports(caplog)
 
 
+def test_bfloat16_does_not_wait_in_float32(card, caplog):
+    fast, network = prepare(small(), precision="bf16"), small()
+    fast.patience = 1
+    with fast.batch():
+        assert apart(both(fast, noise(2, 3, 8, 8))[0], both(network, noise(2, 3, 8, 8))[0]) > 1e-4
+    assert card.recorded
+    both(prepare(Branching().eval(), precision="bf16"), noise(2, 3, 8, 8))
+    assert reports(caplog)[0].startswith("'Branching' runs without the fused engine, in float32: ")
+
+
 def test_recordings_outlive_a_move_of_the_weights(card):
     network = small()
     fast = prepare(network)
