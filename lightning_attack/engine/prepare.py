@@ -252,13 +252,14 @@ class PreparedNetwork(nn.Module):
                 self._check_logits(made, images)
                 self._programs[key] = made
         program = self._programs[key]
+        self._programs.move_to_end(key)
         if _asked(images):
-            self._accepted.add(key)
             # On the CPU, `fused` has run for long; there a second gradient would only cost time.
             if program is not None and self._costly(images):
                 with self._exactly(images):
                     self._check_gradient(program, images)
                 self._record(program, images)
+            self._accepted.add(key)
 
     def _costly(self, images: Tensor) -> bool:
         return self.kind == "compiled" or _on_cuda(images)
@@ -320,7 +321,8 @@ class PreparedNetwork(nn.Module):
         tolerance = GRADIENT_TOLERANCE * (3 if _in_tf32(images) else 1)
         for found in (*_gradients(program, images), _gradients(program, images, images.flip(-1))[0]):
             error, norm = (found - expected).norm(), expected.norm()
-            if norm.isfinite() and not error <= (tolerance if self.precision == "float32" else torch.inf) * norm:
+            right = error <= tolerance * norm if self.precision == "float32" else error.isfinite()
+            if norm.isfinite() and not right:
                 raise UnsupportedError(f"its gradients would differ by {float(error / norm):.1g} of their norm")
 
     def _give_up(self, images: Tensor, error: Exception) -> None:

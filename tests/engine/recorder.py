@@ -1,5 +1,17 @@
 """CUDA graphs pretended on the CPU."""
 
+import sys
+
+from lightning_attack.engine import prepare, recorded
+
+
+def pretend_card(monkeypatch):
+    """Let the engine take the CPU for a CUDA device; returns what pretends to record for it."""
+    recorder = FakeRecorder()
+    monkeypatch.setattr(sys.modules[prepare.__module__], "_on_cuda", lambda images: True)
+    monkeypatch.setattr(recorded, "recorder", lambda device: recorder)
+    return recorder
+
 
 class FakeRecorder:
     """Records by keeping the function, and runs it again into the memory of its first results."""

@@ -37,7 +37,7 @@ def of_torchvision():
 
 
 NETWORKS = {name: lambda name=name: TrainedModel(f"embedded:{name}") for name in EMBEDDED}
-NETWORKS |= {arch: lambda arch=arch: architecture(arch) for arch in ("unet", "segformer", "dpt")}
+NETWORKS |= {arch: lambda arch=arch: architecture(arch) for arch in ("dpt",)}
 NETWORKS |= {"lraspp": of_torchvision}
 NETWORKS |= {path.stem: lambda path=path: ExportedModel(str(path)) for path in ZOO.glob("*dm05_voc_257.pt2")}
 

@@ -5,7 +5,6 @@ import gc
 import pickle
 import random
 import shutil
-import sys
 import threading
 
 import pytest
@@ -19,7 +18,6 @@ from lightning_attack.engine import (
     float32_precision,
     full_float32,
     prepare,
-    recorded,
     support,
     watch,
 )
@@ -27,7 +25,7 @@ from lightning_attack.engine.prepare import RECORDED
 from lightning_attack.engine.program import Program
 from lightning_attack.engine.recorded import RecordedProgram
 from tests.engine.compare import apart, both, noise, operators
-from tests.engine.recorder import FakeRecorder
+from tests.engine.recorder import pretend_card
 
 
 def small():
@@ -313,10 +311,7 @@ def test_unknown_settings(settings):
 @pytest.fixture
 def card(monkeypatch):
     """The CPU taken for a CUDA device, whose recordings are pretended."""
-    recorder = FakeRecorder()
-    monkeypatch.setattr(sys.modules[prepare.__module__], "_on_cuda", lambda images: True)
-    monkeypatch.setattr(recorded, "recorder", lambda device: recorder)
-    return recorder
+    return pretend_card(monkeypatch)
 
 
 def batches(fast, *heights, steps=3):

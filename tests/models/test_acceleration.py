@@ -1,5 +1,6 @@
 """Networks run by an engine: the same to their callers, where it pays, and in the attack's precision while attacked."""
 
+import copy
 import gc
 import pickle
 import weakref
@@ -10,15 +11,18 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_attack.attacks import fspgd, pgd, transegpgd
+from lightning_attack.attacks import fspgd, pgd, svre, transegpgd
+from lightning_attack.common.windows import Windows
 from lightning_attack.engine import EngineError, float32_precision
 from lightning_attack.models import ClassMap, Ensemble, SegmentationModel, TrainedModel
 from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.predict.module import AttackModule
+from tests.engine.recorder import pretend_card
 from tests.fake_cuda import FakeCuda
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 BATCH = {"image": IMAGES, "index": torch.tensor([0, 1])}
+NEXT = {"image": IMAGES.flip(-1), "index": torch.tensor([2, 3])}
 
 
 def network():
@@ -187,3 +191,36 @@ def test_what_takes_long_waits_for_the_second_batch(engine, exact, made, monkeyp
     assert len(compiled) == (engine == "compiled")
     first = next(place for place, status in enumerate(said) if status.startswith(("rewriting", "compiling")))
     assert sum(status == "pgd step 2" for status in said[:first]) == made - 1
+
+
+def tiny(seed=0):
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 5, 1)
+    return SegmentationModel(nn.Sequential(*layers), stride=4)
+
+
+SOURCES = {
+    "one": tiny,
+    "windows": tiny,
+    "ensemble": lambda: Ensemble([tiny(), tiny(1)], [2, 1], "logits"),
+    "svre": lambda: Ensemble([tiny(), tiny(1)], [2, 1], "loss"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_recorded_passes_attack_as_others_do(name, monkeypatch):
+    """Who calls a network again before its backward pass gets the same gradients; shown without a card."""
+    attack = svre(steps=2) if name == "svre" else pgd(steps=3)
+    windows = Windows(48, attack="image") if name == "windows" else None
+    source, found = SOURCES[name](), []
+    for error in (RuntimeError("step by step"), None):
+        recorder = pretend_card(monkeypatch)
+        recorder.error = error
+        module = AttackModule(copy.deepcopy(source), attack, engine="fused", windows=windows)
+        found.append([module.predict_step(BATCH, 0).adversarial, module.predict_step(NEXT, 1).adversarial])
+        assert bool(recorder.replayed) == (error is None)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    if name != "svre":  # a sum of differences, which rounding moves a lot
+        monkeypatch.undo()
+        expected = AttackModule(source, attack, engine="eager", windows=windows).predict_step(NEXT, 1).adversarial
+        assert (found[1][1] == expected).float().mean() > 0.998
