@@ -23,10 +23,10 @@ def check(tmp_path, *words, gpus=""):
 
 
 def test_the_script_itself(tmp_path):
-    found = check(tmp_path, "--device=cpu", "--tiny", "--parts=info,hazards:ensemble")
-    assert set(found) == {"info", "hazards:ensemble"}
-    assert [part["faults"] for part in found.values()] == [[], []]
-    assert found["hazards:ensemble"]["fused off by"] < 1e-5
+    found = check(tmp_path, "--device=cpu", "--tiny", "--parts=hazards:windows")
+    assert set(found) == {"hazards:windows"}
+    assert found["hazards:windows"]["faults"] == []
+    assert found["hazards:windows"]["fused off by"] < 1e-5
 
 
 @pytest.mark.gpu
