@@ -345,7 +345,10 @@ class Part:
             threading.Thread(target=watch, daemon=True).start()
         with tempfile.TemporaryDirectory() as results:
             words = [*RUNS[what], f"--trainer.accelerator={'gpu' if self.cuda else 'cpu'}", "--trainer.devices=1"]
-            words += [f"--results={results}", "--run_name=run"] * (words[0] == "predict")
+            if words[0] == "predict":
+                words += [f"--results={results}", "--run_name=run"]
+            else:
+                words += [f"--trainer.default_root_dir={results}"]
             words += ["--data.limit=2"] * (self.options.tiny and words[0] == "predict")
             process = subprocess.run([sys.executable, "main.py", *words], cwd=ROOT, capture_output=True, text=True)
             stop.set()
