@@ -13,6 +13,10 @@ from lightning_attack.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 
+# Runs that tests start would share out all GPUs of a machine among themselves. tests/gpu uses the first one.
+os.environ.setdefault("GPUS_FOR_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0])
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The tests share the machine's cores, so each takes one, and so do the processes that it starts.
     torch.set_num_threads(1)

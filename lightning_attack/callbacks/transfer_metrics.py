@@ -19,6 +19,7 @@ from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import scalars
+from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
 from lightning_attack.predict.plausibility import (
@@ -214,6 +215,7 @@ class TransferMetrics(WritingCallback):
                 "scoring": sum(record.scoring for record in records),
             },
             "peak_memory_mb_per_image": _megabytes([record.memory for record in records]),
+            "device": device_facts(trainer.strategy.root_device),
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }

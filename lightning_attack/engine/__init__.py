@@ -5,14 +5,20 @@
 
 from lightning_attack.engine.cross_entropy import cross_entropy
 from lightning_attack.engine.memory import keep_freed_memory, out_of_memory
-from lightning_attack.engine.prepare import Kind, Precision, PreparedNetwork, StatusCallback, ignore_status, prepare
+from lightning_attack.engine.prepare import Kind, PreparedNetwork, StatusCallback, ignore_status, prepare
+from lightning_attack.engine.support import EngineError, Precision, check_precision
+from lightning_attack.engine.tf32 import float32_precision, full_float32
 
 __all__ = [
+    "EngineError",
     "Kind",
     "Precision",
     "PreparedNetwork",
     "StatusCallback",
+    "check_precision",
     "cross_entropy",
+    "float32_precision",
+    "full_float32",
     "ignore_status",
     "keep_freed_memory",
     "out_of_memory",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine.program import channels_last, rewritten
+from lightning_attack.engine.program import Pass, channels_last, rewritten, watched
+
+_PASSES: weakref.WeakSet[Pass] = weakref.WeakSet()
+"""Passes of all compiled programs: what CUDA graphs of torch.compile keep for a backward pass has one place for all."""
 
 
 class CompiledProgram:
@@ -31,7 +36,15 @@ class CompiledProgram:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of the images."""
-        if self._recorded:
+        if not self._recorded:
+            logits: Tensor = self._compiled(channels_last(images))
+            return logits
+        if all(known.done for known in _PASSES):
+            # A new step: what earlier passes kept may be overwritten. None of them may still have its backward pass.
             torch.compiler.cudagraph_mark_step_begin()
-        logits: Tensor = self._compiled(channels_last(images))
-        return logits.clone() if self._recorded else logits  # the next pass writes its own to the same place
+        if images.requires_grad and torch.is_grad_enabled():
+            slot = Pass()
+            _PASSES.add(slot)
+            images = watched(images, slot)
+        logits = self._compiled(channels_last(images))
+        return logits.clone()  # the next pass writes its own to the same place

@@ -18,7 +18,7 @@ from lightning_attack.engine.graphs import (
     only_user,
     replace,
 )
-from lightning_attack.engine.internals import BATCH_NORMS
+from lightning_attack.engine.internals import BATCH_NORMS, BATCH_NORMS_WITH_MODE
 
 aten = torch.ops.aten
 
@@ -36,7 +36,7 @@ def _fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     """Y = (x - mean) / sqrt(var + eps) * weight + bias = scale x + shift, with scale and shift in the convolution."""
     given = arguments(node)
     x, eps = given[0], given[-1]
-    if node.target == aten.native_batch_norm.default and given[5]:
+    if node.target in BATCH_NORMS_WITH_MODE and given[5]:
         return  # it uses the statistics of the batch
     results = [user for user in node.users if user.target is operator.getitem and arguments(user)[1] == 0]
     weight, bias, mean, variance = (constant(module, operand) for operand in given[1:5])

@@ -12,9 +12,10 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = [
-    "BATCH_NORMS", "CONVOLUTION", "CONVOLUTION_SUM", "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED",
-    "CPU_ATTENTION", "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP", "PACK_CONVOLUTION", "PACK_CONVOLUTION_TRANSPOSED",
-    "PACK_LINEAR", "TO_COPY", "UNSAFE_VIEW", "FakeTensorMode", "OpOverload", "make_fx",
+    "ATTENTION", "BATCH_NORMS", "BATCH_NORMS_WITH_MODE", "CONVOLUTION", "CONVOLUTION_SUM",
+    "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED", "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP",
+    "PACK_CONVOLUTION", "PACK_CONVOLUTION_TRANSPOSED", "PACK_LINEAR", "TO_COPY", "UNSAFE_VIEW", "FakeTensorMode",
+    "OpOverload", "cpu_has_bfloat16", "make_fx",
 ]  # fmt: skip
 
 _aten, _mkldnn = torch.ops.aten, torch.ops.mkldnn
@@ -28,10 +29,20 @@ LINEAR = _mkldnn._linear_pointwise
 PACK_CONVOLUTION = _mkldnn._reorder_convolution_weight
 PACK_CONVOLUTION_TRANSPOSED = _mkldnn._reorder_convolution_transpose_weight
 PACK_LINEAR = _mkldnn._reorder_linear_weight
+cpu_has_bfloat16 = _mkldnn._is_mkldnn_bf16_supported
 
 # Operators of ATen that no public function has the name of.
-BATCH_NORMS = (_aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
-CPU_ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
+BATCH_NORMS = (
+    _aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default,
+    _aten._batch_norm_no_update.default, _aten.cudnn_batch_norm.default, _aten.miopen_batch_norm.default,
+)  # fmt: skip
+"""All take (images, weight, bias, mean, variance, ..., eps) and return the result first."""
+BATCH_NORMS_WITH_MODE = (BATCH_NORMS[0], *BATCH_NORMS[3:])
+"""Those whose sixth argument is whether the statistics of the batch are used."""
+ATTENTION = (
+    _aten._scaled_dot_product_flash_attention_for_cpu.default, _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_cudnn_attention.default,
+)  # fmt: skip
 LOOKUP = _aten._unsafe_index.Tensor
 TO_COPY = _aten._to_copy.default
 UNSAFE_VIEW = _aten._unsafe_view.default

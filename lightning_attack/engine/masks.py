@@ -101,7 +101,7 @@ def unpooled(
         [[[[0.0, 0.0], [1.0, 0.0]]]]
     """
     # The library asks for the images, but only for their shape and layout.
-    images = torch.empty(size, dtype=gradient.dtype, memory_format=torch.channels_last)
+    images = torch.empty(size, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
     result: Tensor = aten.max_pool2d_with_indices_backward(
         gradient, images, kernel, stride, padding, dilation, ceil, places.long()
     )

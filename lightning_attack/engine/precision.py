@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, fx
 
 from lightning_attack.engine.graphs import constant
-from lightning_attack.engine.internals import CPU_ATTENTION
+from lightning_attack.engine.internals import ATTENTION
 from lightning_attack.engine.trace import CPU, traced
 
 aten = torch.ops.aten
 
 _PRODUCTS = {
     aten.convolution.default, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.baddbmm.default,
-    CPU_ATTENTION,
+    *ATTENTION,
 }  # fmt: skip
 
 _WIDE = aten.native_group_norm.default

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from functools import cache
-from importlib import import_module
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -15,16 +14,19 @@ from torch import Tensor, nn
 
 from lightning_attack.engine.graphs import BUILDING, UnsupportedError
 from lightning_attack.engine.memory import out_of_memory
+from lightning_attack.engine.support import Precision, check_precision, missing
+from lightning_attack.engine.tf32 import float32_precision, full_float32
+from lightning_attack.engine.watch import Watch
 
 if TYPE_CHECKING:
     from lightning_attack.engine.convolution import Packed
+    from lightning_attack.engine.recorded import Constants, Recordings
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["eager", "fused", "compiled"]
-Precision = Literal["float32", "bf16"]
 AnyProgram = Callable[[Tensor], Tensor]
-"""`Program` or `CompiledProgram`: images of one shape to logits."""
+"""`Program`, `RecordedProgram` or `CompiledProgram`: images of one shape to logits."""
 StatusCallback = Callable[[str], None]
 """Called with a line for the user when a network is rewritten or compiled, and when that is done."""
 
@@ -33,11 +35,25 @@ def ignore_status(status: str) -> None:
     """Status callback that ignores all messages."""
 
 
+AUTOCAST = "autocast is on"
+"""A reason to run the network itself."""
+
 SHAPES = 16
 """Number of image shapes whose programs are kept; the least recently used one is dropped first."""
 
+RECORDED = 4
+"""Number of image shapes whose passes stay recorded on CUDA, each with the memory that a pass takes."""
+
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
 """Largest difference between the first logits of each shape and those of the network itself, relative to their norm."""
+
+TF32_TOLERANCE = 3e-2
+"""The same for compiled programs where TF32 is allowed. Other programs are compared in full float32."""
+
+GRADIENT_TOLERANCE = 0.1
+"""Largest difference between the first gradients, relative to their norm. Rounding moves values across the kinks of
+ReLU; a gradient made of memory that was overwritten has nothing in common with the right one. In bfloat16, gradients of
+untrained networks have little in common with the exact ones either: they must be finite."""
 
 
 def prepare(
@@ -89,16 +105,19 @@ class PreparedNetwork(nn.Module):
     """See `prepare`.
 
     Where graphs cannot be used the network itself is run, and each reason is logged once: images other than float32 on
-    the CPU (with `compiled` also on CUDA), training mode, weights that require a gradient, autocast, networks that
-    cannot be written as a graph or whose graph gives other logits, and builds of torch that lack a part the engine
-    needs. The network itself is also run, without a warning, while any of its modules has more or fewer hooks than at
-    first, so that these hooks are called. If its weights change, it is rewritten.
+    the CPU or on CUDA, training mode, weights that require a gradient, autocast, networks that cannot be written as a
+    graph or whose graph gives other logits, and builds of torch that lack a part the engine needs. The network itself
+    is also run, without a warning, while any of its modules has more or fewer hooks than at first, so that these hooks
+    are called. If its weights change, it is rewritten.
 
     A second derivative is refused; in one process, several threads may call it.
 
     Attributes:
         network: the network.
         on_status: see `prepare`.
+        patience: number of batches in which the network itself runs images of a shape before that shape is rewritten;
+            see `batch`. Where rewriting costs little (`fused` on the CPU) that is done at once, and so is it with
+            bfloat16, in which the network itself does not compute.
     """
 
     def __init__(
@@ -114,22 +133,59 @@ class PreparedNetwork(nn.Module):
             raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs another kind")
         self.network, self.kind, self.precision = network, kind, precision
         self.training = network.training
+        self.on_status, self.patience = on_status, 0
+        self._reported: set[str] = set()
+        self._watch = Watch(network)
+        self._reset()
+
+    def _reset(self) -> None:
         self._programs: OrderedDict[Hashable, AnyProgram | None] = OrderedDict()
         self._packed: Packed | None = None
-        self._reported: set[str] = set()
-        self.on_status = on_status
+        self._constants: Constants | None = None
+        self._recordings: Recordings | None = None
         self._ready: set[Hashable] = set()
-        self._weights, self._hooks = _weights(network), _hooks(network)
+        self._seen: Counter[Hashable] = Counter()
+        self._seen_now: set[Hashable] = set()
+        self._accepted: set[Hashable] = set()
+        self._mode, self._trainable = "", False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Packed weights can be neither copied nor pickled; a copy makes graphs of its own.
-        return {**vars(self), "_programs": OrderedDict(), "_packed": None, "_ready": set()}
+        # Packed weights and recordings can be neither copied nor pickled; a copy makes graphs of its own.
+        made = {"_programs", "_packed", "_constants", "_recordings", "_ready", "_seen", "_seen_now", "_watch"}
+        return {key: value for key, value in vars(self).items() if key not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._watch = Watch(self.network)
+        self._reset()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Inside the `with` block, one batch is attacked: `patience` counts these, and weights and modes do not change.
+
+        Hooks may: they are looked at for each pass. If memory runs out, that of recordings is given back.
+        """
+        self._seen_now = set()
+        try:
+            with self._watch.trusted():
+                yield
+        except Exception as error:
+            if self.kind == "fused" and out_of_memory(error):
+                self._reset()
+            raise
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
-        if self.kind == "eager" or _hooks(self.network) != self._hooks:
+        """Logits of images.
+
+        Raises:
+            EngineError: it is to compute in bfloat16, and the device does not.
+        """
+        if self.kind == "eager":
             return self._network_itself(images)
-        work = tuple(images.shape), images.requires_grad and torch.is_grad_enabled()
+        check_precision(self.precision, images.device)
+        if self._watch.hooked() or not self._worth_it(images):
+            return self._network_itself(images)
+        work = *_key(images), _asked(images)
         if work in self._ready:
             return self._run(images)
         what = f"'{_name(self.network)}' for {images.shape[-2]} x {images.shape[-1]} pixels"
@@ -139,6 +195,16 @@ class PreparedNetwork(nn.Module):
         self.on_status(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
         self._ready.add(work)
         return logits
+
+    def _worth_it(self, images: Tensor) -> bool:
+        """Whether images of this shape have come in enough batches to be worth a graph."""
+        if not self.patience or self.precision != "float32" or not self._costly(images):
+            return True
+        work = *_key(images), _asked(images)
+        if work not in self._seen_now:
+            self._seen_now.add(work)
+            self._seen[work] += 1
+        return self._seen[work] > self.patience
 
     def _run(self, images: Tensor) -> Tensor:
         program = self._program(images)
@@ -159,42 +225,89 @@ class PreparedNetwork(nn.Module):
         return logits
 
     def _program(self, images: Tensor) -> AnyProgram | None:
-        reason = self._outside(images)
+        known = self._watch.known()
+        if not known:
+            self._mode = "the network is in training mode" if any(map(_trains, self.network.modules())) else ""
+            self._trainable = any(weight.requires_grad for weight in self.network.parameters())
+        trains = "weights require a gradient" if self._trainable and torch.is_grad_enabled() else ""
+        reason = _outside(images) or self._mode or trains
         if reason:
             self._report(reason)
             return None
-        shape = tuple(images.shape)
+        key = _key(images)
         with BUILDING:
-            weights = _weights(self.network)
-            if weights != self._weights:
-                self._weights, self._packed = weights, None
-                self._programs.clear()
-                self._ready.clear()
-            if shape not in self._programs:
+            if not known and self._watch.changed():
+                self._reset()
+            if key not in self._programs or (_asked(images) and key not in self._accepted):
                 try:
                     with torch.inference_mode(False):
-                        self._programs[shape] = self._checked(self._build(shape, images.device), images)
+                        self._make(key, images)
                 except Exception as error:
                     self._give_up(images, error)
                 while len(self._programs) > SHAPES:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(shape)
-            return self._programs[shape]
+                    self._accepted.discard(self._programs.popitem(last=False)[0])
+            self._programs.move_to_end(key)
+            return self._programs[key]
 
-    def _build(self, shape: tuple[int, ...], device: torch.device) -> AnyProgram:
+    def _make(self, key: Hashable, images: Tensor) -> None:
+        """Make a program for images of this shape, and compare it with the network."""
+        if key not in self._programs:
+            with self._exactly(images):
+                made = self._built(images)
+                self._check_logits(made, images)
+                self._programs[key] = made
+        program = self._programs[key]
+        self._programs.move_to_end(key)
+        if _asked(images):
+            # On the CPU, `fused` has run for long; there a second gradient would only cost time.
+            if program is not None and self._costly(images):
+                with self._exactly(images):
+                    self._check_gradient(program, images)
+                self._record(program, images)
+            self._accepted.add(key)
+
+    def _costly(self, images: Tensor) -> bool:
+        return self.kind == "compiled" or _on_cuda(images)
+
+    def _exactly(self, images: Tensor) -> AbstractContextManager[None]:
+        """Inside the `with` block, programs are compared; what `compiled` records then, it runs later too."""
+        return full_float32() if self.kind == "fused" and _on_cuda(images) else nullcontext()
+
+    def _built(self, images: Tensor) -> AnyProgram:
         # Imported late: these modules need parts of torch that it may lack, see `missing`.
         from lightning_attack.engine.compiled import CompiledProgram
         from lightning_attack.engine.convolution import Packed
-        from lightning_attack.engine.program import Program
+        from lightning_attack.engine.program import OneDNN, Program
+        from lightning_attack.engine.recorded import Constants, RecordedProgram, Recordings, recorder
 
-        bfloat16 = self.precision == "bf16"
+        shape, device, bfloat16 = tuple(images.shape), images.device, self.precision == "bf16"
+        if self._costly(images):
+            self._watch.remember()
         if self.kind == "compiled":
             return CompiledProgram(self.network, shape, bfloat16, device)
-        self._packed = self._packed or Packed()
-        return Program(self.network, shape, bfloat16, self._packed)
+        if not _on_cuda(images):
+            self._packed = self._packed or Packed()
+            return Program(self.network, shape, bfloat16, OneDNN(self._packed))
+        self._constants = self._constants or Constants()
+        self._recordings = self._recordings or Recordings(recorder(device))
+        return RecordedProgram(self.network, shape, bfloat16, self._constants, self._recordings, device)
 
-    def _checked(self, program: AnyProgram, images: Tensor) -> AnyProgram:
-        """The program, if it gives the same logits as the network; that of a network with random numbers may not."""
+    def _record(self, program: AnyProgram, images: Tensor) -> None:
+        """Record the passes of a program that can be recorded; those of the shapes before the last few are dropped."""
+        if not hasattr(program, "record"):
+            return
+        try:
+            program.record(images)
+        except Exception as error:
+            if out_of_memory(error):
+                torch.cuda.empty_cache()  # the memory of what was recorded so far
+            self._report(_first_line(error), "runs without CUDA graphs")
+        recorded = [one for one in self._programs.values() if getattr(one, "recording", None) is not None]
+        for one in recorded[:-RECORDED]:
+            one.recording = None  # type: ignore[union-attr]
+
+    def _check_logits(self, program: AnyProgram, images: Tensor) -> None:
+        """Raise an error if logits are not the network's; those of a network with random numbers may not be."""
         with torch.no_grad():
             expected, found = self.network(images), program(images)
         finite = expected.isfinite()
@@ -202,67 +315,83 @@ class PreparedNetwork(nn.Module):
             # The library's ReLU after a convolution makes 0 of NaN: a broken network would look sound.
             raise UnsupportedError("its logits would be finite elsewhere than those of the network")
         error, norm = (found - expected).norm(), expected.norm()  # the norm of a dead network's is 0
-        if finite.all() and not error <= TOLERANCE[self.precision] * norm:
+        tolerance = max(TOLERANCE[self.precision], TF32_TOLERANCE if _in_tf32(images) else 0)
+        if finite.all() and not error <= tolerance * norm:
             raise UnsupportedError(f"its logits would differ by {float(error / norm):.1g} of their norm")
-        return program
 
-    def _outside(self, images: Tensor) -> str:
-        """Why no graph can be used for these images, or for the network in its present state; empty if one can."""
-        if missing():
-            return missing()
-        if images.dtype != torch.float32:
-            return f"images are {images.dtype}, not float32"
-        device = images.device.type
-        if device not in (("cpu", "cuda") if self.kind == "compiled" else ("cpu",)):
-            return f"images are on {device}, which this engine does not know"
-        if device == "cpu" and not torch.backends.mkldnn.is_available():
-            return "this build of torch has no oneDNN"
-        if torch.is_autocast_enabled(device):
-            return "autocast is on"
-        if any(module.training for module in self.network.modules()):
-            return "the network is in training mode"
-        if torch.is_grad_enabled() and any(weight.requires_grad for weight in self.network.parameters()):
-            return "weights require a gradient"
-        return ""
+    def _check_gradient(self, program: AnyProgram, images: Tensor) -> None:
+        """Raise an error if a gradient is not the network's, alone and while that of a second pass is pending."""
+        images = images.detach()
+        (expected,) = _gradients(self.network, images)
+        tolerance = GRADIENT_TOLERANCE * (3 if _in_tf32(images) else 1)
+        for found in (*_gradients(program, images), _gradients(program, images, images.flip(-1))[0]):
+            error, norm = (found - expected).norm(), expected.norm()
+            right = error <= tolerance * norm if self.precision == "float32" else error.isfinite()
+            if norm.isfinite() and not right:
+                raise UnsupportedError(f"its gradients would differ by {float(error / norm):.1g} of their norm")
 
     def _give_up(self, images: Tensor, error: Exception) -> None:
         """Run the network itself from now on; but raise where memory is short, since the network itself needs more."""
         if out_of_memory(error):
             raise error
-        self._programs[tuple(images.shape)] = None
-        first = str(error).strip().partition("\n")[0]
-        self._report(first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}")
+        self._programs[_key(images)] = None
+        self._report(_first_line(error))
 
-    def _report(self, reason: str) -> None:
+    def _report(self, reason: str, what: str = "") -> None:
         if reason not in self._reported:
             self._reported.add(reason)
-            log.warning("'%s' runs without the %s engine: %s", _name(self.network), self.kind, reason)
+            wide = ", in float32" if self.precision != "float32" and reason != AUTOCAST else ""
+            what = what or f"runs without the {self.kind} engine{wide}"
+            log.warning("'%s' %s: %s", _name(self.network), what, reason)
 
 
-@cache
-def missing() -> str:
-    """What this build of torch lacks that graphs are made of, as a reason to do without them; empty if it has all."""
-    try:
-        import_module("lightning_attack.engine.internals")
-    except (AttributeError, ImportError) as error:
-        return f"torch {torch.__version__} lacks a part that the engine needs ({error})"
-    return ""
+def _outside(images: Tensor) -> str:
+    """Why no graph can be used for these images; empty if one can."""
+    if missing():
+        return missing()
+    if images.dtype != torch.float32:
+        return f"images are {images.dtype}, not float32"
+    device = images.device.type
+    if device not in ("cpu", "cuda"):
+        return f"images are on {device}, which this engine does not know"
+    if device == "cpu" and not torch.backends.mkldnn.is_available():
+        return "this build of torch has no oneDNN"
+    return AUTOCAST if torch.is_autocast_enabled(device) else ""
+
+
+def _asked(images: Tensor) -> bool:
+    """Whether the gradient of these images may be asked for."""
+    return images.requires_grad and torch.is_grad_enabled()
+
+
+def _in_tf32(images: Tensor) -> bool:
+    return _on_cuda(images) and "tf32" in float32_precision().values()
+
+
+def _on_cuda(images: Tensor) -> bool:
+    return images.is_cuda
+
+
+def _trains(module: nn.Module) -> bool:
+    return module.training
+
+
+def _key(images: Tensor) -> tuple[tuple[int, ...], torch.device]:
+    return tuple(images.shape), images.device
+
+
+def _first_line(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0]
+    return first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}"
+
+
+def _gradients(network: AnyProgram, *images: Tensor) -> list[Tensor]:
+    """Gradients of several images of a network; all forward passes come before the first backward pass."""
+    with torch.enable_grad():
+        given = [one.clone().requires_grad_() for one in images]
+        results = [network(one).square().mean() for one in given]
+        return [torch.autograd.grad(result, one)[0] for result, one in zip(results, given, strict=True)]
 
 
 def _name(network: nn.Module) -> str:
     return getattr(network, "name", type(network).__name__)
-
-
-def _weights(network: nn.Module) -> list[tuple[int, int]]:
-    """Which tensors the network has, and how often each has been written to."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
-
-
-def _hooks(network: nn.Module) -> list[tuple[object, ...]]:
-    """Which hooks each module has, and whether it has a `forward` of its own, as some recorders give it."""
-    return [
-        (*module._forward_hooks, -1, *module._forward_pre_hooks, -1, *module._backward_hooks, -1,
-         *module._backward_pre_hooks, vars(module).get("forward"))
-        for module in network.modules()
-    ]  # fmt: skip

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +29,91 @@ def rewritten(
     return to_bfloat16(graph, images, device) if bfloat16 else graph
 
 
+@dataclass(frozen=True)
+class Halves:
+    """A network's two passes.
+
+    Attributes:
+        forward: images to (logits, *what the backward pass needs).
+        back: a list of that and of the gradient of `small`, which it empties, to the gradient of the images.
+        resized: gradient of the logits to that of `small`.
+        small: shape of the smallest tensor that the gradient of the logits passes through, alone.
+        dtype: type of it.
+    """
+
+    forward: Callable[[Tensor], tuple[Tensor, ...]]
+    back: Callable[[list[Tensor]], Tensor]
+    resized: Callable[[Tensor], Tensor]
+    small: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __call__(self, images: Tensor, slot: Pass | None = None) -> Tensor:
+        """Logits with a history; `slot` is told when their gradient has been taken."""
+        logits: list[Tensor] = []
+        small = _Inner.apply(images, self, slot, logits)
+        result: Tensor = _Resized.apply(small, logits, self.resized)
+        return result
+
+
+class Pass:
+    """A forward pass whose backward pass may still come: until it is `done`, or nothing refers to it any more."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+
+class OnePass:
+    """Lets one pass at a time have what there is only one of."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._last: Callable[[], Pass | None] = lambda: None
+
+    def begin(self) -> Pass | None:
+        """A pass, if no other is pending."""
+        with self._lock:
+            last = self._last()
+            if last is not None and not last.done:
+                return None
+            new = Pass()
+            self._last = weakref.ref(new)
+            return new
+
+
+class Lowering(Protocol):
+    """How graphs are made ready for a device."""
+
+    masks: bool
+    """Whether masks are kept for the backward pass in place of values."""
+
+    def adopt(self, module: fx.GraphModule) -> fx.GraphModule:
+        """The graph of the logits from which the others are made."""
+
+    def lower(self, module: fx.GraphModule) -> fx.GraphModule:
+        """The graph of one or both passes."""
+
+    def finish(self, module: fx.GraphModule) -> fx.GraphModule:
+        """A graph that will be run."""
+
+
+class OneDNN:
+    """For CPUs: convolutions of oneDNN on packed weights, joined with what follows them."""
+
+    masks = True
+
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+
+    def adopt(self, module: fx.GraphModule) -> fx.GraphModule:
+        return module
+
+    def lower(self, module: fx.GraphModule) -> fx.GraphModule:
+        return lower(module, self._packed)
+
+    def finish(self, module: fx.GraphModule) -> fx.GraphModule:
+        return reuse(fuse(module))
+
+
 class Program:
     """Images (B, 3, H, W) of one shape to logits, with a gradient for the images if they ask for one.
 
@@ -32,51 +121,61 @@ class Program:
         network: the network, frozen, in eval mode.
         images: the shape.
         bfloat16: whether to compute in bfloat16.
-        packed: packed weights, shared with the programs for other shapes.
+        lowering: how the graphs are made ready for the device.
+        device: where the network is.
 
     Raises:
         UnsupportedError: see `trace_forward`.
         Exception: see `trace_forward`.
     """
 
-    def __init__(self, network: nn.Module, images: tuple[int, ...], bfloat16: bool, packed: Packed) -> None:
-        self._images, self._packed = images, packed
-        self._graph: fx.GraphModule | None = rewritten(network, images, bfloat16)
+    def __init__(
+        self,
+        network: nn.Module,
+        images: tuple[int, ...],
+        bfloat16: bool,
+        lowering: Lowering,
+        device: torch.device = CPU,
+    ) -> None:
+        self._images, self._lowering, self._device = images, lowering, device
+        self._graph: fx.GraphModule | None = lowering.adopt(rewritten(network, images, bfloat16, device))
         self._logits: fx.GraphModule | None = None
-        self._parts: tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule] | None = None
+        self._halves: Halves | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of the images."""
         if images.requires_grad and torch.is_grad_enabled():
-            forward, resized, back = self._parts or self._build_parts()
-            logits: list[Tensor] = []
-            small = _Inner.apply(images, forward, back, outputs(resized)[0], logits)
-            result: Tensor = _Resized.apply(small, logits, resized)
-            return result
+            return self.halves()(images)
         with torch.no_grad():
-            result = (self._logits or self._build_logits())(channels_last(images))
+            result: Tensor = (self._logits or self._build_logits())(channels_last(images))
             return result
 
     def _build_logits(self) -> fx.GraphModule:
         with BUILDING, torch.inference_mode(False):
             if self._logits is None and self._graph is not None:
-                self._logits = reuse(fuse(lower(copied(self._graph), self._packed)))
+                self._logits = self._lowering.finish(self._lowering.lower(copied(self._graph)))
                 self._release()
             return self._logits  # type: ignore[return-value]  # another thread may have built it
 
-    def _build_parts(self) -> tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule]:
+    def halves(self) -> Halves:
+        """The two passes, as graphs."""
+        if self._halves is not None:
+            return self._halves
         with BUILDING, torch.inference_mode(False):
-            if self._parts is None and self._graph is not None:
+            if self._halves is None and self._graph is not None:
+                lowering = self._lowering
                 # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
-                forward, *back = split(lower(trace_joint(self._graph, self._images), self._packed))
-                resized, rest = (reuse(fuse(part)) for part in back)
-                self._parts = reuse(fuse(forward)), resized, _from_a_list(rest)
+                joint = lowering.lower(trace_joint(self._graph, self._images, self._device))
+                forward, *back = split(joint, lowering.masks)
+                resized, rest = (lowering.finish(part) for part in back)
+                small = outputs(resized)[0]
+                self._halves = Halves(lowering.finish(forward), _from_a_list(rest), resized, shape(small), dtype(small))
                 self._release()
-            return self._parts  # type: ignore[return-value]  # another thread may have built it
+            return self._halves  # type: ignore[return-value]  # another thread may have built it
 
     def _release(self) -> None:
         """Drop the graph, and with it the weights that are not packed, once all is built from it."""
-        if self._logits is not None and self._parts is not None:
+        if self._logits is not None and self._halves is not None:
             self._graph = None
 
 
@@ -100,21 +199,22 @@ class _Inner(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, forward: fx.GraphModule, back: fx.GraphModule, small: fx.Node, logits: list[Tensor]
-    ) -> Tensor:
-        result, *kept = forward(channels_last(images))
+    def forward(ctx: Any, images: Tensor, halves: Halves, slot: Pass | None, logits: list[Tensor]) -> Tensor:
+        result, *kept = halves.forward(channels_last(images))
         ctx.save_for_backward(*kept)
-        ctx.graph = back
+        ctx.graph, ctx.slot = halves.back, slot
         logits.append(result)
-        return torch.empty((), dtype=dtype(small)).expand(shape(small))
+        return torch.empty((), dtype=halves.dtype, device=images.device).expand(halves.small)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         given = [*ctx.saved_tensors, channels_last(gradient)]
         ctx.maybe_clear_saved_tensors()  # all of them, unless the caller wants to come back
-        return ctx.graph(given).contiguous(), None, None, None, None
+        result = ctx.graph(given).contiguous()
+        if ctx.slot is not None:
+            ctx.slot.done = _cleared(ctx)
+        return result, None, None, None
 
 
 class _Resized(Function):
@@ -125,7 +225,7 @@ class _Resized(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, small: Tensor, logits: list[Tensor], back: fx.GraphModule) -> Tensor:
+    def forward(ctx: Any, small: Tensor, logits: list[Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.graph = back
         return logits.pop().detach()  # the operator above may have kept them; it must not keep their history
 
@@ -133,6 +233,37 @@ class _Resized(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.graph(channels_last(gradient)), None, None
+
+
+class _Watched(Function):
+    """The images as they are, with a note when their gradient has been taken."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, slot: Pass) -> Tensor:
+        ctx.save_for_backward(images.new_empty(0))
+        ctx.slot = slot
+        return images.view_as(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.maybe_clear_saved_tensors()
+        ctx.slot.done = _cleared(ctx)
+        return gradient, None
+
+
+def watched(images: Tensor, slot: Pass) -> Tensor:
+    """The images, whose `slot` is told when a gradient has passed through them."""
+    result: Tensor = _Watched.apply(images, slot)
+    return result
+
+
+def _cleared(ctx: Any) -> bool:
+    """Whether a backward pass cannot come again: the caller did not ask to retain the graph."""
+    try:
+        return not ctx.saved_tensors
+    except RuntimeError:
+        return True
 
 
 def channels_last(images: Tensor) -> Tensor:

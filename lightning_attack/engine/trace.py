@@ -36,13 +36,18 @@ _NOTHING = (aten.alias.default, aten.detach.default, aten.lift_fresh_copy.defaul
 def trace_forward(network: nn.Module, images: tuple[int, ...], device: torch.device = CPU) -> fx.GraphModule:
     """What a network in eval mode does with images of one shape, on the device where it is.
 
-    It is run on tensors without values, so this costs little memory and time.
+    It is run on tensors without values, so this costs little memory and time. The images ask for a gradient: attention
+    on CUDA keeps what its gradient needs only if it is told at once.
     """
-    with torch.no_grad():
-        return traced(functionalize(network), images, device=device)
+
+    def recorded(images: Tensor) -> Any:
+        with torch.enable_grad():
+            return network(images.detach().requires_grad_())
+
+    return traced(recorded, images, device=device)
 
 
-def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphModule:
+def trace_joint(forward: fx.GraphModule, images: tuple[int, ...], device: torch.device = CPU) -> fx.GraphModule:
     """(images, gradient of the logits) -> (logits, gradient of the images), from the graph of the logits."""
 
     def joint(images: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,18 +56,22 @@ def trace_joint(forward: fx.GraphModule, images: tuple[int, ...]) -> fx.GraphMod
         return logits, torch.autograd.grad(logits, images, gradient)[0]
 
     with torch.enable_grad():
-        module = traced(joint, images, shape(outputs(forward)[0]))
+        module = traced(joint, images, shape(outputs(forward)[0]), device=device)
     _mask_by_results(module.graph)
     mask_maxima(module.graph)
     return cleaned(module)
 
 
-def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule]:
+def split(joint: fx.GraphModule, masks: bool = True) -> tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule]:
     """The parts of `trace_joint`.
 
     The first gives (logits, *kept) of the images. The second takes the gradient of the logits to where it is smallest,
     mostly from before they were resized. The third gives the gradient of the images, given (*kept, that gradient).
     What the logits do not need is left to the backward pass; what both need is kept.
+
+    Args:
+        joint: the graph of both passes.
+        masks: keep masks in place of values where the backward pass needs no more: a quarter of the memory.
     """
     images, gradient = (node for node in joint.graph.nodes if node.op == "placeholder")
     logits, result = outputs(joint)
@@ -75,7 +84,8 @@ def split(joint: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule, fx.Gra
             todo += node.all_input_nodes
     # One of several results of an operator, such as the places of maxima, is kept as a tensor of its own.
     first |= {node for node in calls(joint.graph, operator.getitem) if arguments(node)[0] in first}
-    first |= keep_less(joint.graph, first)
+    if masks:
+        first |= keep_less(joint.graph, first)
     later = [node for node in joint.graph.nodes if node not in first and node.op != "output"]
     used = {node for user in later for node in user.all_input_nodes}
     kept = [node for node in joint.graph.nodes if node in first & used and node.op != "get_attr"]

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine import Kind, Precision, PreparedNetwork, StatusCallback, ignore_status, prepare
+from lightning_attack.engine import (
+    Kind,
+    Precision,
+    PreparedNetwork,
+    StatusCallback,
+    ignore_status,
+    out_of_memory,
+    prepare,
+)
 from lightning_attack.models.wrapper import SegmentationModel
 
 WORTH_REWRITING = 320 * 320
@@ -19,12 +28,16 @@ class FastNetworks:
     """Attaches an engine to networks: they are called as before and return the same logits, faster.
 
     Of networks inside others (the members of an `Ensemble`, the network of a `ClassMap`) the innermost get the engine.
+    On CUDA, and with `compiled`, only the passes of attacks get it, from the second batch of a shape on: there it takes
+    long to prepare a network, and scoring runs each image once.
 
     Args:
         networks: the networks, on [0, 1] images.
         engine: see `engine.prepare`; None = `fused` for images of 320 x 320 pixels or more, `eager` for smaller ones.
+            On CUDA `fused` for all.
         precision: precision of forward and backward passes inside `attacking()`; all others (scoring) are float32.
         on_status: see `engine.prepare`.
+        at_once: use the engine from the first batch on, so that an image does not depend on the ones before it.
 
     Raises:
         ValueError: there is no such engine or precision, or they do not go together.
@@ -36,6 +49,7 @@ class FastNetworks:
         engine: Kind | None,
         precision: Precision,
         on_status: StatusCallback = ignore_status,
+        at_once: bool = False,
     ) -> None:
         if engine == "eager" and precision != "float32":
             raise ValueError(
@@ -43,23 +57,54 @@ class FastNetworks:
             )
         self._parts = []
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
-            scoring, attacking = (
+            prepared, attacking = (
                 _prepared(part, engine or "fused", kind, on_status) for kind in ("float32", precision)
             )
+            attacking.patience = 0 if at_once else 1
+            scoring = _Scoring(part, prepared)
             self._parts.append((part, scoring, attacking))
-            part.fast = scoring.__call__
+            part.fast = scoring
             part.fast_from = WORTH_REWRITING if engine is None and precision == "float32" else 0
 
     @contextmanager
     def attacking(self) -> Iterator[None]:
-        """Inside the `with` block, passes have the attack's precision."""
-        try:
-            for part, _, attacking in self._parts:
-                part.fast = attacking.__call__
-            yield
-        finally:
-            for part, scoring, _ in self._parts:
-                part.fast = scoring.__call__
+        """Inside the `with` block, one batch is attacked: passes have the attack's precision."""
+        with ExitStack() as stack:
+            try:
+                for part, _, attacking in self._parts:
+                    stack.enter_context(attacking.batch())
+                    part.fast = attacking.__call__
+                yield
+            finally:
+                for part, scoring, _ in self._parts:
+                    part.fast = scoring
+
+
+class _Scoring:
+    """A network as it is scored: by its engine on the CPU, elsewhere as it is, with images in channels_last.
+
+    Args:
+        part: the network.
+        prepared: the network with an engine.
+    """
+
+    def __init__(self, part: SegmentationModel, prepared: PreparedNetwork) -> None:
+        self._outputs, self._prepared, self._layout = part.outputs, prepared, torch.channels_last
+
+    def __call__(self, images: Tensor) -> Tensor:
+        kind = self._prepared.kind
+        if kind == "fused" and not images.is_cuda:
+            logits: Tensor = self._prepared(images)
+            return logits
+        if kind != "eager" and images.is_cuda and self._layout == torch.channels_last:
+            try:
+                return self._outputs(images.contiguous(memory_format=self._layout))[0]
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                # It takes a layout for granted, as `view` does; if something else is wrong it will say so again.
+                self._layout = torch.contiguous_format
+        return self._outputs(images)[0]
 
 
 def weak_callback(on_status: StatusCallback) -> StatusCallback:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from lightning_attack.models.archive import read_program
 from lightning_attack.models.program_sizes import FREE, said, size_limits
@@ -52,7 +52,7 @@ class ExportedModel(SegmentationModel):
             program = torch.export.load(content, extra_files=extra)
             metadata = _parse(extra[METADATA])
             # Guards hold what happened to be true of the traced sizes; `export_model` has compared others already.
-            network = program.module(check_guards=metadata.get("size") != "any")
+            network = movable(program.module(check_guards=metadata.get("size") != "any"))
         except Exception as error:  # torch.export raises whatever its zip and JSON readers raise
             raise ModelError(
                 f"'{path}' is not a file of torch.export.save ({type(error).__name__}: {error})"
@@ -94,6 +94,52 @@ class ExportedModel(SegmentationModel):
         """Set the flag only: an exported network has no modes, and its own `train()` and `eval()` refuse."""
         self.training = mode
         return self
+
+
+def movable(network: nn.Module) -> nn.Module:
+    """An exported program that runs wherever `to` brings it, and not only on the device it was exported on.
+
+    `torch.export` writes that device into the program: into assertions, which are dropped, and into the calls that make
+    tensors (`arange`, `zeros`) or bring them to it, which take that of the images instead. Constant tensors become
+    buffers, which `to` knows. The program is changed.
+
+    Example:
+        >>> class Rows(nn.Module):
+        ...     def forward(self, x):
+        ...         return x + torch.arange(x.shape[2], device=x.device)[:, None]
+        >>> program = torch.export.export(Rows(), (torch.zeros(1, 3, 2, 2),)).module()
+        >>> movable(program)(torch.zeros(1, 3, 2, 2, device="meta")).device
+        device(type='meta')
+    """
+    for part in network.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, Tensor):
+                delattr(part, name)
+                part.register_buffer(name, value, persistent=False)
+        if isinstance(part, fx.GraphModule):
+            _follow_the_input(part)
+    return network
+
+
+def _follow_the_input(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if node.target == torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+        elif any(isinstance(one, torch.device) for one in (*node.args, *node.kwargs.values())):
+            with module.graph.inserting_before(node):
+                device = module.graph.call_function(getattr, (_tensor(module), "device"))
+            node.args = tuple(device if isinstance(one, torch.device) else one for one in node.args)
+            node.kwargs = {key: device if isinstance(one, torch.device) else one for key, one in node.kwargs.items()}
+    module.recompile()
+
+
+def _tensor(module: fx.GraphModule) -> fx.Node:
+    """A tensor that a graph is given; graphs inside others may have none, and get an empty one that moves with them."""
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor):
+            return node
+    module.register_buffer("place", torch.empty(0), persistent=False)
+    return module.graph.get_attr("place")
 
 
 def _parse(text: str | bytes) -> dict[str, Any]:

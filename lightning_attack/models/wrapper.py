@@ -68,7 +68,7 @@ class SegmentationModel(nn.Module):
     fast: Callable[[Tensor], Tensor] | None = None
     """Used instead of `outputs` in eval mode; a plain callable, so that weights are not registered twice."""
     fast_from = 0
-    """Least number of pixels of an image for which `fast` is used."""
+    """Least number of pixels of an image for which `fast` is used on a CPU; a GPU gains most with small ones."""
     classes: tuple[str, ...] | None = None
     """Names of the classes, where they are known; an empty one stands for a class without a name."""
     _initial: Initial | None = None
@@ -136,7 +136,8 @@ class SegmentationModel(nn.Module):
         return in_chunks(self._run_batch, images, least, most)
 
     def _run_batch(self, images: Tensor) -> Tensor:
-        if self.fast is None or self.training or images.shape[-2] * images.shape[-1] < self.fast_from:
+        small = images.shape[-2] * images.shape[-1] < self.fast_from and not images.is_cuda
+        if self.fast is None or self.training or small:
             return self.outputs(images)[0]
         return self.fast(images)
 

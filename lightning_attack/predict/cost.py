@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_attack.engine import float32_precision
 
 
 def clock(images: Tensor) -> float:
@@ -16,6 +20,18 @@ def clock(images: Tensor) -> float:
     if images.device.type != "cpu":
         torch.accelerator.synchronize(images.device)
     return time.perf_counter()
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """What a run was computed on: `type`, `name`, and on CUDA what `float32` was: `ieee` or `tf32`.
+
+    Example:
+        >>> device_facts(torch.device("cpu"))["type"]
+        'cpu'
+    """
+    if device.type != "cuda":
+        return {"type": device.type, "name": platform.processor() or platform.machine()}
+    return {"type": "cuda", "name": torch.cuda.get_device_name(device), "float32": float32_precision()}
 
 
 class PeakMemory:

@@ -17,7 +17,7 @@ from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
-from lightning_attack.engine import Kind, Precision
+from lightning_attack.engine import Kind, Precision, check_precision
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import fingerprint
@@ -78,7 +78,8 @@ class AttackModule(LightningModule):
         windows: run every network on overlapping windows of a photo and average what they say; None: on the whole one.
             Its `attack` tells whether the photo is attacked or each window on its own.
         exact: show the networks one image at a time, so that results are the same to the last bit whatever the batch
-            size; networks compute in another order for another batch size, and sign steps amplify that rounding.
+            size; networks compute in another order for another batch size, and sign steps amplify that rounding. On
+            CUDA they are scored in full float32, without TF32.
         engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`.
         precision: what the attack's passes compute in, unless with `eager`: `float32` or `bf16`.
         curve_every: score the images after every so many steps of the attack too, see `StepCurve`; `auto`: about ten
@@ -135,7 +136,7 @@ class AttackModule(LightningModule):
             found = check_attackable(self.source, self.source_name, probe_size)
             self.doubts += [doubt for doubt in found if doubt not in self.doubts]
         self.engine, self.precision, self.probe_size = engine, precision, probe_size
-        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say))
+        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say), exact)
         self._memory = PeakMemory()
         self._positions = Positions()
         self._attempts = Attempts(self.on_error, largest=1 if exact else None)
@@ -208,6 +209,7 @@ class AttackModule(LightningModule):
                 f"trainer.precision={self.trainer.precision} would round images or lose gradients of an attack; "
                 "use 32-true or bf16-mixed"
             )
+        check_precision(self.precision, self.trainer.strategy.root_device)
         datamodule = getattr(self.trainer, "datamodule", None)
         self.check_classes(getattr(datamodule, "classes", None))
         if datamodule is not None and hasattr(datamodule, "set_partners"):
@@ -255,7 +257,7 @@ class AttackModule(LightningModule):
     def _attack_batch(self, batch: Batch) -> AttackOutput:
         """Clean predictions, attack, scores."""
         attack = attack_of_batch(self.attack, batch.get("adversarial"), given_eps(batch))
-        score = Scorer(self.networks, self.source_name, batch["name"], self.on_error)
+        score = Scorer(self.networks, self.source_name, batch["name"], self.on_error, self.exact)
         clean = self._predict_clean(batch, attack, score)
         attacked = self._attack(batch, attack, clean)
         return self._score(batch, clean, attacked, score)

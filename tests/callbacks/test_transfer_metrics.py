@@ -93,6 +93,7 @@ def test_json(finished):
     assert 0 < min(seconds["attack"], seconds["scoring"]) < seconds["attack"] + seconds["scoring"] < seconds["run"]
     assert 0 <= report["peak_memory_mb_per_image"] < 1000
     assert report["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert report["device"]["type"] == "cpu"
     assert set(report["versions"]) >= {"python", "torch", "lightning", "torchmetrics"}
     assert (report["settings"]["seed"], report["settings"]["quantize"]) == (0, True)
     attack = report["settings"]["attack"]

@@ -52,7 +52,8 @@ def operators(fast, images):
     with torch.no_grad():
         fast(images)
     (program,) = fast._programs.values()
-    forward, *backward = program._parts
+    halves = program._halves
+    forward, backward = halves.forward, (halves.resized, halves.back)
     return tuple([str(getattr(node.target, "__name__", node.target)) for graph in graphs for node in graph.graph.nodes
                   if node.op == "call_function" and "_to_copy" not in str(node.target)]
                  for graphs in ([program._logits], [forward], backward))  # fmt: skip

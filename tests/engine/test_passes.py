@@ -8,7 +8,7 @@ from torch import nn
 from lightning_attack.attacks import pgd, transegpgd, vmi_fgsm
 from lightning_attack.engine import masks, prepare
 from lightning_attack.engine.convolution import Packed
-from lightning_attack.engine.program import Program, rewritten
+from lightning_attack.engine.program import OneDNN, Program, rewritten
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
 from tests.engine.compare import apart, both, check, noise, operators
 from tests.live_memory import LiveMemory
@@ -180,9 +180,9 @@ def test_what_a_step_keeps():
     # 20 layers of 1 MB: of their results it is kept where they are above 0, in bytes, and nothing else.
     layers = [nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(20)]
     made = network(lambda x, first, *rest: nn.Sequential(first, *rest)(x), nn.Conv2d(3, 16, 1), *layers)
-    program = Program(made, (1, 3, 128, 128), False, Packed())
+    program = Program(made, (1, 3, 128, 128), False, OneDNN(Packed()))
     program(noise(1, 3, 128, 128).requires_grad_())
-    _, *kept = program._parts[0](noise(1, 3, 128, 128))
+    _, *kept = program.halves().forward(noise(1, 3, 128, 128))
     assert sum(one.nbytes for one in kept) == 20 * 2**18
 
 
@@ -223,7 +223,7 @@ def test_masks_and_places_are_kept_where_values_are_not_needed(function, expecte
     made = network(function, nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1))
     images = noise(2, 3, 8, 10)
     (program,) = check(made, images)._programs.values()
-    _, *kept = program._parts[0](images)
+    _, *kept = program.halves().forward(images)
     assert {(str(one.dtype)[6:], one.shape[-1]) for one in kept} == expected
     assert len(kept) == len(expected)
 

@@ -1,6 +1,7 @@
 """What a prepared network promises beside its results: the network stays what it was, and nothing gets lost."""
 
 import copy
+import gc
 import pickle
 import random
 import shutil
@@ -10,9 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_attack.engine import compiled, prepare
+from lightning_attack.engine import (
+    EngineError,
+    check_precision,
+    compiled,
+    float32_precision,
+    full_float32,
+    prepare,
+    support,
+    watch,
+)
+from lightning_attack.engine.prepare import RECORDED
 from lightning_attack.engine.program import Program
+from lightning_attack.engine.recorded import RecordedProgram
 from tests.engine.compare import apart, both, noise, operators
+from tests.engine.recorder import pretend_card
 
 
 def small():
@@ -293,3 +306,170 @@ def test_no_second_derivative():
 def test_unknown_settings(settings):
     with pytest.raises(ValueError, match=r"kind="):
         prepare(small(), **settings)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The CPU taken for a CUDA device, whose recordings are pretended."""
+    return pretend_card(monkeypatch)
+
+
+def batches(fast, *heights, steps=3):
+    """Attack a batch of each height; returns whether all steps gave what the network gives."""
+    right = []
+    for height in heights:
+        with fast.batch():
+            for step in range(steps):
+                images = noise(2, 3, height, 8, seed=step)
+                found, expected = both(fast, images), both(small(), images)
+                right.append(all(apart(a, b) < 1e-5 for a, b in zip(found, expected, strict=True)))
+    return all(right)
+
+
+def test_on_cuda_shapes_that_come_again_are_recorded(card, caplog):
+    fast = prepare(small())
+    fast.patience = 1
+    assert batches(fast, 8, 6)
+    assert not fast._programs, "a last small batch would not be worth it"
+    assert batches(fast, 8)
+    assert (len(fast._programs), card.recorded) == (1, 2)
+    card.replayed = 0
+    assert batches(fast, 8, 8, 4)
+    assert card.replayed == 12
+    assert (len(fast._programs), card.recorded) == (1, 2)
+    assert batches(fast, *range(9, 15), *range(9, 15))
+    assert sum(one.recording is not None for one in fast._programs.values()) == RECORDED
+    assert not reports(caplog)
+
+
+def test_bfloat16_does_not_wait_in_float32(card, caplog):
+    fast, network = prepare(small(), precision="bf16"), small()
+    fast.patience = 1
+    with fast.batch():
+        assert apart(both(fast, noise(2, 3, 8, 8))[0], both(network, noise(2, 3, 8, 8))[0]) > 1e-4
+    assert card.recorded
+    both(prepare(Branching().eval(), precision="bf16"), noise(2, 3, 8, 8))
+    assert reports(caplog)[0].startswith("'Branching' runs without the fused engine, in float32: ")
+
+
+def test_recordings_outlive_a_move_of_the_weights(card):
+    network = small()
+    fast = prepare(network)
+    batches(fast, 8)
+    for weight in (*network.parameters(), *network.buffers()):
+        weight.data = weight.data.clone()  # as `.cpu()` and `.to(device)` do between the cells of a study
+    assert batches(fast, 8)
+    assert card.recorded == 2
+    network[0].weight.data = network[0].weight * 2
+    both(fast, noise(2, 3, 8, 8))
+    assert card.recorded == 4
+    assert apart(both(fast, noise(2, 3, 8, 8))[0], both(network, noise(2, 3, 8, 8))[0]) < 1e-6
+
+
+def test_without_memory_for_recordings(card, caplog):
+    fast = prepare(small())
+    card.error = torch.OutOfMemoryError("CUDA out of memory")
+    assert batches(fast, 8)
+    (line,) = reports(caplog)
+    assert line == "'Sequential' runs without CUDA graphs: OutOfMemoryError: CUDA out of memory"
+    card.error = None
+    fast = prepare(small())
+    batches(fast, 8)
+    with pytest.raises(torch.OutOfMemoryError), fast.batch():
+        raise torch.OutOfMemoryError("in another part of the attack")
+    assert not fast._programs, "their memory is needed"
+    assert batches(fast, 8)
+
+
+def test_a_wrong_gradient_is_found(card, caplog, monkeypatch):
+    program = RecordedProgram.__call__
+
+    def wrong(self, images):
+        logits = program(self, images)
+        return logits + (logits.detach() - logits) * 2
+
+    monkeypatch.setattr(RecordedProgram, "__call__", wrong)
+    fast = prepare(small())
+    assert batches(fast, 8)
+    (line,) = reports(caplog)
+    assert "its gradients would differ by 2 of their norm" in line
+
+
+def test_inside_a_batch_the_network_is_looked_at_once(card, monkeypatch):
+    looked = []
+    usual = watch._weights
+    monkeypatch.setattr(watch, "_weights", lambda network: looked.append(1) or usual(network))
+    network = small()
+    fast = prepare(network)
+    looked.clear()
+    assert batches(fast, 8)
+    assert len(looked) == 1
+    with fast.batch():
+        both(fast, noise(2, 3, 8, 8))
+        seen = []
+        hook = network[2].register_forward_hook(lambda *_: seen.append(1))
+        both(fast, noise(2, 3, 8, 8))
+        hook.remove()
+        both(fast, noise(2, 3, 8, 8))
+        network[2].forward = lambda x: seen.append(2) or x.relu()
+        both(fast, noise(2, 3, 8, 8))
+        del network[2].forward
+        both(fast, noise(2, 3, 8, 8))
+    assert seen == [1, 2]
+    network[3].train()
+    with fast.batch():
+        torch.manual_seed(0)
+        found = fast(noise(2, 3, 8, 8))
+    torch.manual_seed(0)
+    assert torch.equal(found, network(noise(2, 3, 8, 8)))
+
+
+def test_bfloat16_is_not_float32(monkeypatch):
+    """On a device that does not compute in bfloat16, results would have the wrong name."""
+    fast = prepare(small(), precision="bf16")
+    with pytest.raises(EngineError, match=r"precision=bf16: .* not on meta; choose precision=float32"):
+        fast(torch.empty(2, 3, 8, 8, device="meta"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(EngineError, match="precision=bf16: Tesla T4 does not compute in bfloat16"):
+        check_precision("bf16", torch.device("cuda"))
+    check_precision("float32", torch.device("cuda"))
+    monkeypatch.setattr("lightning_attack.engine.support.missing", lambda: "torch 9.9 lacks a part")
+    support._lacks_bfloat16.cache_clear()
+    with pytest.raises(EngineError, match="lacks a part"):
+        fast(noise(2, 3, 8, 8))
+    support._lacks_bfloat16.cache_clear()
+
+
+def test_marks_of_compiled_steps(monkeypatch):
+    """What torch.compile's CUDA graphs keep for a backward pass lasts until the next mark: none while one may come."""
+    marks, network = [], small()
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    monkeypatch.setattr(compiled, "rewritten", lambda network, *_: network)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
+    one, other = (compiled.CompiledProgram(network, (2, 3, 8, 8), False, torch.device("cuda")) for _ in range(2))
+    images = noise(2, 3, 8, 8).requires_grad_()
+    for _ in range(2):
+        loss = sum(program(images).sum() for program in (one, other, one))  # an ensemble, and windows
+        torch.autograd.grad(loss, images)
+    assert len(marks) == 2
+    loss = one(images).sum()
+    torch.autograd.grad(loss, images, retain_graph=True)
+    other(images)
+    assert len(marks) == 3
+    del loss
+    gc.collect()
+    both(other, images.detach())
+    assert len(marks) == 4
+
+
+def test_full_float32():
+    before = float32_precision()
+    with full_float32():
+        assert set(float32_precision().values()) == {"ieee"}
+    assert float32_precision() == before
+    torch.backends.cudnn.allow_tf32, found = False, torch.backends.cudnn.allow_tf32
+    try:
+        assert float32_precision()["convolutions"] == "ieee"
+    finally:
+        torch.backends.cudnn.allow_tf32 = found

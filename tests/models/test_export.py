@@ -28,6 +28,7 @@ from lightning_attack.models import (
 )
 from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.training.task import SegmentationTask
+from tests.fake_cuda import on_cuda
 
 SIZES = ((2, 72, 104), (1, 33, 57), (4, 64, 64), (1, 96, 31), (1, 128, 160), (3, 5, 7))
 NAMES = ("sky", "road", "tree", "car")
@@ -86,6 +87,7 @@ def test_program_round_trip_is_exact_on_any_size(tmp_path, name, monkeypatch):
     assert (about["size"], about["batch"], about["difference"], about["stride"]) == ("any", "any", 0.0, model.stride)
     assert (again.name, again.num_classes, again.classes) == (model.name, model.num_classes, None)
     assert again.metadata == about
+    assert on_cuda(again, photo(1, 3, 33, 57)).device.type == "cuda"
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]  # no unfinished file is left
 
 
