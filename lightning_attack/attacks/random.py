@@ -32,8 +32,9 @@ class Draws:
     """Random numbers of one attack on one batch: a stream of its own for each image and each purpose.
 
     Numbers are drawn on the CPU in float32 and then moved, so that they are the same on every device and for every
-    floating type. For a device with memory of its own, many numbers are drawn ahead, see `DrawnAhead`. A stream goes on where it stopped: the second draw of a purpose differs from the first, and using
-    one more purpose leaves the others as they were.
+    floating type. For a device with memory of its own, many numbers are drawn ahead, see `DrawnAhead`. A stream goes on
+    where it stopped: the second draw of a purpose differs from the first, and using one more purpose leaves the others
+    as they were.
 
     Args:
         seeds: one integer per image.
