@@ -342,9 +342,7 @@ def test_files_of_torch_are_told_apart(tmp_path):
         weights_path(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda state: state, lambda state: {"state_dict": state}], ids=["bare", "below a key"]
-)
+@pytest.mark.parametrize("key", [None, "state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "model.network."])
 def test_weights_of_a_network_of_one_s_own(key, prefix, tmp_path):
     trained, images = tiny(seed=1).eval(), torch.rand(1, 3, 8, 8)
