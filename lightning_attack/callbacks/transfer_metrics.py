@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
+from lightning_attack import __version__
 from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
@@ -46,6 +48,16 @@ from lightning_attack.runs.summary import (
 from lightning_attack.runs.summary_files import seconds_before, write_summary
 
 __all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
+UNITS = {
+    "miou, accuracy, iou, drop, success": "share in [0, 1]",
+    "perturbation.linf, perturbation.linf_median, minimal_norm.median_linf": "1/255 of the range of a pixel",
+    "perturbation.l2": "length in [0, 1] pixels, over all values of an image",
+    "perturbation.psnr": "dB",
+    "seconds": "s, summed over all images (run: of the wall clock)",
+    "peak_memory_mb_per_image": "MB",
+    "settings.attack": "sizes such as eps and step_size in [0, 1] pixels",
+}
+"""Units of the figures in `transfer.json`, which has them too."""
 _PACKAGES = ("torch", "lightning", "torchmetrics", "segmentation-models-pytorch")
 
 
@@ -215,9 +227,13 @@ class TransferMetrics(WritingCallback):
                 "scoring": sum(record.scoring for record in records),
             },
             "peak_memory_mb_per_image": _megabytes([record.memory for record in records]),
+            **({"data": datamodule.facts()} if datamodule and hasattr(datamodule, "facts") else {}),
+            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "units": UNITS,
             "device": device_facts(trainer.strategy.root_device),
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+            "versions": {"lightning_attack": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in _PACKAGES},
         }
         write_summary(self._folder, self.rows, self.summary)
         for logger in trainer.loggers:

@@ -138,6 +138,26 @@ class SegmentationDataModule(LightningDataModule):
         """Positions in the data set of the photos to attack, finished ones too."""
         return list(range(0, len(_given(self.dataset, "dataset", "predict")), self.every)[: self.limit])
 
+    def facts(self) -> dict[str, Any]:
+        """What is attacked, in plain values for the summary of a run.
+
+        `dataset` (the class), `split` and `root` (where it has them), `photos` (all of it), `chosen` (by `every` and
+        `limit`), `classes` (their number; None without masks), `size` (height and width; None = each photo's own),
+        `fit`, `batch_size`.
+        """
+        dataset = _given(self.dataset, "dataset", "predict")
+        own = {key: str(value) for key in ("split", "root") if (value := getattr(dataset, key, None)) is not None}
+        return {
+            "dataset": type(dataset).__name__,
+            **own,
+            "photos": len(dataset),
+            "chosen": len(self.indices()),
+            "classes": None if dataset.classes is None else len(dataset.classes),
+            "size": None if self.fit.size is None else list(self.fit.size),
+            "fit": self.fit.mode,
+            "batch_size": self.batch_size,
+        }
+
     def digests(self, indices: Iterable[int]) -> dict[int, str | None]:
         """The hashes of photos of the run, with all that belongs to each, by position; None where one is unreadable."""
         own, scenes = {*self.indices()}, self.scenes().dataset

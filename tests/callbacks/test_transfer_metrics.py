@@ -2,6 +2,7 @@
 
 import csv
 import math
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -94,7 +95,12 @@ def test_json(finished):
     assert 0 <= report["peak_memory_mb_per_image"] < 1000
     assert report["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert report["device"]["type"] == "cpu"
-    assert set(report["versions"]) >= {"python", "torch", "lightning", "torchmetrics"}
+    assert set(report["versions"]) >= {"lightning_attack", "python", "torch", "lightning", "torchmetrics"}
+    about = {"dataset": "SyntheticScenes", "photos": 5, "chosen": 5, "classes": 8, "size": None}
+    assert about.items() <= report["data"].items()
+    age = datetime.now().astimezone() - datetime.fromisoformat(report["date"])
+    assert 0 <= age.total_seconds() < 3600
+    assert report["units"]["perturbation.psnr"] == "dB"
     assert (report["settings"]["seed"], report["settings"]["quantize"]) == (0, True)
     attack = report["settings"]["attack"]
     assert (attack["steps"], attack["norm"]["eps"], attack["norm"]["class"]) == (6, 8 / 255, "Linf")
