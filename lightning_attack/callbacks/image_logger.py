@@ -70,11 +70,12 @@ class ImageLogger(WritingCallback):
     ) -> None:
         for row, index in enumerate(outputs.index.tolist()):
             if index < self.count if self._first is None else index in self._first:
-                file, name = panel_path(self._folder, index), outputs.name[row]
+                file = panel_path(self._folder, index)
                 pixels = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
+                strip = Strip(outputs.name[row], pixels, self.magnify)
                 if len(self._strips) < AT_HAND:
-                    self._strips[file] = Strip(name, pixels)
-                self.writer(trainer).submit(write_strip, file, name, pixels)
+                    self._strips[file] = strip
+                self.writer(trainer).submit(write_strip, file, strip)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")
