@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def over_passes(group: Group, targets: Sequence[str], mean: bool, draws: int) ->
 def _through(
     group: Group,
     targets: Sequence[str],
-    values: Mapping[object, float],
+    values: Mapping[Path, float],
     shown: set[str],
     setting: tuple[str, str],
     mean: bool,

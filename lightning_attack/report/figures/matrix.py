@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from lightning_attack.report.figures.entries import adversarial, clean, entries
@@ -88,7 +89,8 @@ def draw_matrices(
     figure.supxlabel("target", fontsize=size)
     figure.supylabel("source", fontsize=size)
     white_box = Patch(facecolor="none", edgecolor=WHITE_BOX, linewidth=1.3)
-    legend = add_legend(figure, [white_box], ["white box (mIoU in %; below it the 95 % interval over images)"], size)
+    explained = Line2D([], [], linestyle="none"), "mIoU (%), below it its 95 % interval"
+    legend = add_legend(figure, [white_box, explained[0]], ["white box", explained[1]], size)
     above = 1 + max(title.count("\n") for title in titles)
     below = (
         1.3 * size / 72 * (1 + max(heading.count("\n") for heading in headings))
@@ -131,7 +133,7 @@ def _matrix(
         axes.text(column, row + 0.24, ends, ha="center", va="center", color=colour, fontsize=small)
         if one.white_box:
             place = column - 0.46, row - 0.46
-            axes.add_patch(Rectangle(place, 0.92, 0.92, fill=False, edgecolor=WHITE_BOX, linewidth=1.3))
+            axes.add_patch(Rectangle(place, 0.92, 0.92, fill=False, edgecolor=WHITE_BOX, linewidth=1.3, zorder=3))
     axes.axhline(-0.5, color="white", linewidth=3, zorder=1.5)
     axes.set_ylim(len(sources) - 0.5, -1.5)
     for spine in axes.spines.values():

@@ -133,10 +133,11 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
     height = 0.0
     left = 0.0
     wide = 0.0
-    for left in (line, 2 * line, 3 * line) if labels else (0.0,):  # the label of a row has up to three lines
+    for lines in (1, 2, 3) if labels else (0,):  # of the label of a row
+        left = lines * line + 0.06 * bool(lines)
         wide = (width - left - GAP * (columns - 1)) / columns
         most = [fitted(named(one.label), _tall(one, wide), size).count("\n") + 1 for one in shown.lines if one.label]
-        if not most or max(most) * line <= left:
+        if not most or max(most) <= lines:
             break
     # From the top down, in inches.
     places: list[tuple[Line, list[Panel], float, bool]] = []
@@ -147,6 +148,8 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
                 height += _head(part, shown, wide, size, named) + (0.04 if number else 0)
             places.append((one, part, height, headed))
             height += _tall(one, wide) + GAP
+        if labels and one.label == shown.lines[-1].label:  # the last run of an image
+            height += 2 * GAP
     total = height + below
     figure.set_figheight(total)
     for one, part, top, headed in places:

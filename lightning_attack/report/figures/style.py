@@ -15,7 +15,7 @@ WIDTHS = {"column": 3.25, "page": 6.875}
 """Inches: a column of a page of two, and the whole page, as conferences of computer vision have them."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of M. Okabe and K. Ito, "Color Universal Design" (2008): color-blind readers tell them apart. Its yellow is too pale."""
+"""Of M. Okabe and K. Ito, "Color Universal Design" (2008), for color-blind readers; its yellow is too pale."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 CLEAN = "0.45"
 GREY = "0.6"
@@ -99,7 +99,7 @@ def add_legend(
     """A legend above everything (or `lower`), in as many columns as fit into the figure's width."""
     width = figure.get_figwidth() - 0.1
     shown = [fitted(label, width - 0.5, size) for label in labels]
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    renderer = FigureCanvasAgg(figure).get_renderer()
     for columns in range(len(shown), 0, -1):
         legend = figure.legend(
             handles, shown, loc=f"outside {place} center", ncols=columns, handlelength=1.8, columnspacing=1.2,
@@ -113,5 +113,5 @@ def add_legend(
 
 def height_of(figure: Figure, legend: Legend) -> float:
     """The height of a legend in inches."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    renderer = FigureCanvasAgg(figure).get_renderer()
     return float(legend.get_window_extent(renderer).height / figure.dpi)
