@@ -65,7 +65,7 @@ def entries(group: Group, mean: bool) -> list[Entry]:
         for family in _families([run for run in group.runs if run.source == source], mean)
     ]
     names = row_names([family[0] for family in families], without=["seed"] if mean else [])
-    return [Entry(family, name) for family, name in zip(families, names, strict=True)]
+    return [Entry(family, _label(family, name)) for family, name in zip(families, names, strict=True)]
 
 
 def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
@@ -194,6 +194,10 @@ def _facets(
                 facets[place] = Facet(*place, entry.first.targets[target], clean(entry, target, group, draws))
             facets[place].lines.setdefault(label, []).extend(points(entry, target))
     return sorted(facets.values(), key=lambda facet: facet.white_box)
+
+
+def _label(family: Sequence[Run], name: str) -> str:
+    return name if len(family) == 1 else f"{name} (mean of {len(family)} seeds)"
 
 
 def _families(runs: Sequence[Run], mean: bool) -> list[tuple[Run, ...]]:

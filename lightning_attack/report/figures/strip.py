@@ -108,7 +108,7 @@ def pictures(runs: Sequence[Run], images: Sequence[str] | None, words: Sequence[
     captions = {
         CLEAN: "clean image",
         ADVERSARIAL: "adversarial image",
-        DIFFERENCE: "difference (magnified)" if factor is None else f"difference × {factor:g}",
+        DIFFERENCE: f"{DIFFERENCE} (magnified)" if factor is None else f"{DIFFERENCE} × {factor:g}",
         LABELS: "ground truth" if first.summary.get("labels", MASKS) == MASKS else "labels: clean prediction",
     }
     legend = [(number, name) for number, name in names.items() if class_colour(number) in seen]

@@ -61,7 +61,7 @@ def fitted(text: str, inches: float, size: float) -> str:
 
     Example:
         >>> fitted("deeplabv3plus_regnetx_002", 1.0, 8)
-        'deeplabv3plus_\\nregnetx_002'
+        'deeplabv3plus_\nregnetx_002'
     """
     lines = [""]
     for part in _parts(text):
