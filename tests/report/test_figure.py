@@ -14,7 +14,7 @@ from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import miou_interval
 from lightning_attack.runs.panels import Panel, cut, panel_order, read_strip
-from tests.runs.made import NETWORKS, make_run, matrices
+from tests.runs.made import NETWORKS, edit, make_run, matrices
 
 ONTO_B = {"net_a": False, "net_b": True, "net_c": False}
 CURVE = (5, 10, 20)
@@ -209,3 +209,22 @@ def test_what_cannot_be_drawn_is_an_error(words, says, study, tmp_path, monkeypa
     assert all(one in printed for one in says), printed
     assert printed.count("\n") <= 3
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_radii_over_seeds_and_runs_without_a_radius(study, tmp_path):
+    for seed in (5, 6):
+        for eps in (2, 4):
+            counts = matrices(24, lost=(seed + eps) / 20)
+            make_run(tmp_path / f"{seed} {eps}", counts=counts, seed=seed, eps=eps / 255)
+    edit(make_run(tmp_path / "none", "no_attack"), lambda summary: summary["settings"]["attack"].pop("norm"))
+    found = group(tmp_path)
+    axis, facets = entries.over_eps(found, ("net_b",), mean=True, draws=100)
+    assert [note.rpartition("/")[2] for note in axis.notes] == ["none' has no radius and is left out"]
+    ((label, points),) = facets[0].lines.items()
+    assert label == "pgd (mean of 2 seeds)"
+    for point in points:
+        both = [row["adversarial_miou"] for run in found.runs for row in run.summary["targets"]
+                if row["target"] == "net_b" and run.folder.name.endswith(f" {point.x:.0f}")]  # fmt: skip
+        assert point.miou.value == pytest.approx(sum(both) / 2)
+    _, facets = entries.over_eps(found, ("net_b",), mean=False, draws=100)
+    assert list(facets[0].lines) == ["pgd seed=5", "pgd seed=6"]

@@ -95,6 +95,7 @@ def figure(
                 drawn = draw_matrices(*matrices(group, chosen, mean, draws), inches, font_size, columns, display)
             else:
                 axis, facets = CURVES[kind](group, chosen, mean, draws)
+                notes += axis.notes
                 drawn = draw_curves(axis, facets, inches, font_size, columns, display)
         _write(drawn, files, dpi)
     for note in [*notes, *doubts(found, short_folders(found))]:

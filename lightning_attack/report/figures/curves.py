@@ -47,7 +47,8 @@ def draw_curves(
     for number in range(len(facets), rows * columns):
         grid.flat[number].remove()
         grid.flat[number - columns].tick_params(labelbottom=True)
-    ends = [end for facet in facets for interval in _intervals(facet) for end in (interval.value, interval.high)]
+    ends = [1e-3]  # where no image has a label, there is no mIoU
+    ends += [end for facet in facets for interval in _intervals(facet) for end in (interval.value, interval.high)]
     top = max(100 * end for end in ends if not math.isnan(end))
     grid[0, 0].set_ylim(0, min(100, 1.05 * top))
     grid[0, 0].set_xlim(left=0)

@@ -51,10 +51,12 @@ class Axis:
     Attributes:
         title: with its unit.
         from_clean: whether the clean images are its point 0.
+        notes: on runs that have no place on it.
     """
 
     title: str
     from_clean: bool
+    notes: tuple[str, ...] = ()
 
 
 def entries(group: Group, mean: bool) -> list[Entry]:
@@ -103,7 +105,7 @@ def over_steps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> 
     for entry in found:
         if len({tuple(run.summary["step_curve"]["steps"]) for run in entry.runs}) > 1:
             raise RunsError(f"the seeds of {entry.label} kept the mIoU after different steps; leave out --mean")
-    return Axis("steps", False), _facets(group, targets, [(entry, entry.label) for entry in found], points, draws)
+    return Axis("steps", False), _facets(group, targets, found, points, draws)
 
 
 def over_eps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
@@ -112,7 +114,7 @@ def over_eps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tu
     Raises:
         RunsError: all have one radius, or some have one in another norm, several or none.
     """
-    bounded = [run for run in group.runs if norm_balls(run)]  # runs without a radius, such as no attack, are no points
+    bounded = [run for run in group.runs if norm_balls(run)]
     odd = next((run for run in bounded if radius(run) is None), None)
     if odd:
         raise RunsError(f"'{odd.folder}' has more than one radius and no place on the axis; leave it out")
@@ -123,7 +125,7 @@ def over_eps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tu
     values = {folder: 255 * eps if levels else eps for folder, (_, eps) in radii.items()}
     shown = {short_number(eps, levels) for _, eps in radii.values()}
     title = "ε (L∞, in 1/255)" if levels else "ε (Euclidean length, L2)"
-    axis = Axis(title, True)
+    axis = Axis(title, True, _left_out(group, values, "radius"))
     return axis, _through(group, targets, values, shown, ("eps", "predict --model.attack.eps=4/255"), mean, draws)
 
 
@@ -135,7 +137,7 @@ def over_passes(group: Group, targets: Sequence[str], mean: bool, draws: int) ->
     """
     values = {run.folder: passes for run in group.runs if (passes := backward_passes(run))}
     shown = {f"{passes:g} passes" for passes in values.values()}
-    axis = Axis("backward passes per image", False)
+    axis = Axis("backward passes per image", False, _left_out(group, values, "backward passes"))
     return axis, _through(group, targets, values, shown, ("steps", "predict --model.attack.steps=40"), mean, draws)
 
 
@@ -158,6 +160,9 @@ def _through(
     places: dict[tuple[str, str, float], list[Run]] = {}
     for run, name in zip(runs, names, strict=True):
         places.setdefault((name, run.source, values[run.folder]), []).append(run)
+    seeds_of: dict[str, set[int]] = {}
+    for (name, _, _), alike in places.items():
+        seeds_of.setdefault(name, set()).add(len(alike))
     chosen = []
     for (name, _, _), alike in sorted(places.items(), key=lambda item: item[0][2]):
         seeds = {run.summary["settings"]["seed"] for run in alike}
@@ -166,33 +171,41 @@ def _through(
             raise RunsError(
                 f"{folders} are the same point of the line '{name}'\nleave one out, or give --mean for seeds"
             )
-        chosen.append((Entry(tuple(alike), name), name))
+        counts = sorted(seeds_of[name])
+        several = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        label = name if counts == [1] else f"{name} (mean of {several} seeds)"
+        chosen.append((Entry(tuple(alike), label), name))
     order = list(dict.fromkeys(names))
     chosen.sort(key=lambda pair: order.index(pair[1]))  # a stable sort: the points of a line stay in their order
+    lines = [entry for entry, _ in chosen]
 
     def points(entry: Entry, target: str) -> list[Point]:
         return [Point(values[entry.first.folder], adversarial(entry, target, group, draws))]
 
-    return _facets(group, targets, chosen, points, draws)
+    return _facets(group, targets, lines, points, draws)
+
+
+def _left_out(group: Group, values: Mapping[Path, float], what: str) -> tuple[str, ...]:
+    return tuple(f"'{run.folder}' has no {what} and is left out" for run in group.runs if run.folder not in values)
 
 
 def _facets(
     group: Group,
     targets: Sequence[str],
-    chosen: Sequence[tuple[Entry, str]],
+    chosen: Sequence[Entry],
     points: Callable[[Entry, str], list[Point]],
     draws: int,
 ) -> list[Facet]:
     """A facet for each source and target; targets that are no white box come first."""
     facets: dict[tuple[str, str], Facet] = {}
-    for entry, label in chosen:
+    for entry in chosen:
         for target in targets:
             if not entry.images(target, group):
                 continue
             place = entry.first.source, target
             if place not in facets:
                 facets[place] = Facet(*place, entry.first.targets[target], clean(entry, target, group, draws))
-            facets[place].lines.setdefault(label, []).extend(points(entry, target))
+            facets[place].lines.setdefault(entry.label, []).extend(points(entry, target))
     return sorted(facets.values(), key=lambda facet: facet.white_box)
 
 
