@@ -163,7 +163,9 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
             for text, start, end, above, ruled in _headings(part, shown, wide, size, named):
                 middle = (left + (start + end) / 2) / width
                 bottom = 1 - (top - above - 0.03) / total
-                figure.text(middle, bottom, text, ha="center", va="bottom", fontsize=size, linespacing=1.1)
+                for place, words in enumerate(reversed(text.split("\n"))):  # on baselines, whatever letters there are
+                    baseline = bottom + (place * line + 0.24 * size / 72) / total
+                    figure.text(middle, baseline, words, ha="center", va="baseline", fontsize=size)
                 if ruled:
                     ends = [(left + start + 0.05) / width, (left + end - 0.05) / width]
                     figure.add_artist(Line2D(ends, [bottom - 0.01 / total] * 2, color=GREY, linewidth=0.6))
