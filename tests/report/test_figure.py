@@ -133,7 +133,7 @@ def test_a_strip_shows_the_panels_that_are_asked_for(study):
     runs = collect([study / "kept"])[0]
     shown = strip.pictures(runs, ["photo3"], ["labels", "net_b", "clean"])
     assert [line.label for line in shown.lines] == ["pgd", "segpgd"]
-    assert shown.captions["difference"] == "difference × 10"
+    assert shown.captions["difference"] == "difference ×\u00a010"
     assert shown.captions["labels"] == "ground truth"
     order = [Panel("labels"), Panel("clean", "net_b"), Panel("adversarial", "net_b"), Panel("clean")]
     stored = cut(read_strip(next((runs[0].folder / "panels").glob("*3.png"))).pixels, NETWORKS)

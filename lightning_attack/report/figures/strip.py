@@ -108,7 +108,7 @@ def pictures(runs: Sequence[Run], images: Sequence[str] | None, words: Sequence[
     captions = {
         CLEAN: "clean image",
         ADVERSARIAL: "adversarial image",
-        DIFFERENCE: f"{DIFFERENCE} (magnified)" if factor is None else f"{DIFFERENCE} × {factor:g}",
+        DIFFERENCE: f"{DIFFERENCE} (magnified)" if factor is None else f"{DIFFERENCE} ×\u00a0{factor:g}",
         LABELS: "ground truth" if first.summary.get("labels", MASKS) == MASKS else "labels: clean prediction",
     }
     legend = [(number, name) for number, name in names.items() if class_colour(number) in seen]
@@ -163,8 +163,10 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
             for text, start, end, above, ruled in _headings(part, shown, wide, size, named):
                 middle = (left + (start + end) / 2) / width
                 bottom = 1 - (top - above - 0.03) / total
-                for place, words in enumerate(reversed(text.split("\n"))):  # on baselines, whatever letters there are
-                    baseline = bottom + (place * line + 0.24 * size / 72) / total
+                for above_it, words in enumerate(
+                    reversed(text.split("\n"))
+                ):  # on baselines, whatever letters there are
+                    baseline = bottom + (above_it * line + 0.24 * size / 72) / total
                     figure.text(middle, baseline, words, ha="center", va="baseline", fontsize=size)
                 if ruled:
                     ends = [(left + start + 0.05) / width, (left + end - 0.05) / width]
