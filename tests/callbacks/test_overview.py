@@ -100,7 +100,7 @@ def test_tensorboard_shows_a_run(browser, tensorboard):
     browser.get(f"{tensorboard}#custom_scalars")
     browser.refresh()
     shows(
-        browser, "white box against transfer", "adversarial mIoU over the first n images", "Matches (3)",
+        browser, "white box against transfer", "adversarial mIoU over percent of the images", "Matches (3)",
         "over_images/white_box/deeplabv3plus_regnetx_002", "over_images/transfer/fpn_mobilenetv2",
         "share of pixels that are fooled", "steps/fooled", "steps/stage_two_share",
     )  # fmt: skip
