@@ -12,6 +12,7 @@ __getattr__, __dir__ = lazy_names(
         "AttackModule": "lightning_attack.predict",
         "SegmentationDataModule": "lightning_attack.data",
         "SegmentationTask": "lightning_attack.training",
+        "show": "lightning_attack.report.notebook",
     },
 )
 moved.install()

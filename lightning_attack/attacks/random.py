@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
+from math import prod
 
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.ahead import DrawnAhead, Kind
 from lightning_attack.attacks.to_device import to_device
+
+MANY = 2**16
+"""As many numbers for one image are worth drawing ahead."""
 
 
 def image_seeds(seed: int, indices: Tensor | Sequence[int]) -> list[int]:
@@ -27,8 +32,9 @@ class Draws:
     """Random numbers of one attack on one batch: a stream of its own for each image and each purpose.
 
     Numbers are drawn on the CPU in float32 and then moved, so that they are the same on every device and for every
-    floating type. A stream goes on where it stopped: the second draw of a purpose differs from the first, and using
-    one more purpose leaves the others as they were.
+    floating type. For a device with memory of its own, many numbers are drawn ahead, see `DrawnAhead`. A stream goes on
+    where it stopped: the second draw of a purpose differs from the first, and using one more purpose leaves the others
+    as they were.
 
     Args:
         seeds: one integer per image.
@@ -46,9 +52,12 @@ class Draws:
     ) -> None:
         self.seeds, self.device, self.partners = list(seeds), device, partners
         self._generators: dict[str, list[torch.Generator]] = {}
+        self._ahead: dict[str, DrawnAhead] = {}
 
     def select(self, rows: Sequence[int]) -> Draws:
         """The streams of some of the images, which go on where they stand."""
+        for ahead in self._ahead.values():
+            ahead.settle()
         partners = None if self.partners is None else self.partners[list(rows)]
         chosen = Draws([self.seeds[row] for row in rows], self.device, partners)
         chosen._generators = {purpose: [streams[row] for row in rows] for purpose, streams in self._generators.items()}
@@ -56,18 +65,27 @@ class Draws:
 
     def uniform(self, purpose: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers in [low, high), shape (B, *shape), float32, on the device."""
-        return self._each(purpose, lambda generator: torch.rand(tuple(shape), generator=generator)) * (high - low) + low
+        return self._each(purpose, "uniform", tuple(shape)) * (high - low) + low
 
     def uniform_on_host(self, purpose: str) -> list[float]:
         """One number in [0, 1) per image, for decisions that Python takes: nothing waits for the device."""
+        if purpose in self._ahead:
+            self._ahead[purpose].settle()
         return [float(torch.rand((), generator=generator)) for generator in self._streams(purpose)]
 
     def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers, shape (B, *shape), float32, on the device."""
-        return self._each(purpose, lambda generator: torch.randn(tuple(shape), generator=generator))
+        return self._each(purpose, "normal", tuple(shape))
 
-    def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        return to_device(torch.stack([draw(generator) for generator in self._streams(purpose)]), self.device)
+    def _each(self, purpose: str, kind: Kind, shape: tuple[int, ...]) -> Tensor:
+        streams = self._streams(purpose)
+        if prod(shape) >= MANY and torch.device(self.device).type not in ("cpu", "mps"):
+            ahead = self._ahead.setdefault(purpose, DrawnAhead(streams))
+            return to_device(ahead.take(kind, shape), self.device)
+        if purpose in self._ahead:
+            self._ahead[purpose].settle()
+        draw = torch.rand if kind == "uniform" else torch.randn
+        return to_device(torch.stack([draw(shape, generator=stream) for stream in streams]), self.device)
 
     def _streams(self, purpose: str) -> list[torch.Generator]:
         if purpose not in self._generators:

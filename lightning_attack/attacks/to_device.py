@@ -22,4 +22,5 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """
     if torch.device(device).type in ("cpu", "mps"):
         return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+    pinned = values if values.is_pinned() else values.pin_memory()
+    return pinned.to(device, non_blocking=True)

@@ -17,7 +17,7 @@ from lightning_attack.data.adversarial_files import Gallery, MissingError
 from lightning_attack.data.adversarial_survey import AdversarialSurvey
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
-from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size
+from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size, unpacked
 from lightning_attack.data.survey import Progress, Survey, survey_all
 from lightning_attack.data.transforms import Fit
 
@@ -163,6 +163,7 @@ class SegmentationDataModule(LightningDataModule):
             partners=partners,
             adversaries=adversaries,
             survey=survey,
+            packed=self._on_cuda,
         )
         return Subset(tensors, indices)
 
@@ -234,7 +235,7 @@ class SegmentationDataModule(LightningDataModule):
     def first_to_learn(self) -> Tensor:
         """The image of the first photo to learn from, (3, H, W), as a step of training gets it."""
         with torch.random.fork_rng(devices=[]):
-            image: Tensor = self.train_dataloader().dataset[0]["image"]
+            image: Tensor = unpacked(self.train_dataloader().dataset[0])["image"]
         return image
 
     def predict_dataloader(self) -> DataLoader[Item]:
@@ -253,17 +254,26 @@ class SegmentationDataModule(LightningDataModule):
         train = _given(self.train, "train", "fit")
         if len(train) < self.batch_size:
             raise DataError(f"data.train has {len(train)} photos, fewer than data.batch_size={self.batch_size}")
-        return self._loader(SceneTensors(train, self.fit, augment=self.augment), shuffle=True, drop_last=True)
+        scenes = SceneTensors(train, self.fit, augment=self.augment, packed=self._on_cuda)
+        return self._loader(scenes, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Item]:
         val = _given(self.val, "val", "fit, validate and test")
         processes = 1 if self.trainer is None else self.trainer.world_size
         if len(val) < processes:  # the others would wait for a process without a photo
             raise DataError(f"data.val has {len(val)} photos for {processes} processes; use fewer devices")
-        scenes = SceneTensors(val, self.fit)
-        return self._shared(scenes)
+        return self._shared(SceneTensors(val, self.fit, packed=self._on_cuda))
 
     test_dataloader = val_dataloader
+
+    @property
+    def _on_cuda(self) -> bool:
+        """Whether batches go to a GPU: they leave the workers packed, in pinned memory, and are unpacked there."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Images as float32 in [0, 1] and masks as int64, on the device."""
+        return unpacked(batch) if isinstance(batch, dict) else batch
 
     def _shared(self, scenes: Dataset[Item]) -> DataLoader[Item]:
         """Batches of the photos of this process."""
@@ -273,13 +283,14 @@ class SegmentationDataModule(LightningDataModule):
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         workers = self.num_workers
         if workers is None:
-            workers = int(self.trainer is not None and self.trainer.strategy.root_device.type == "cuda")
+            workers = int(self._on_cuda)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=collate,
+            pin_memory=self._on_cuda,
             **options,
         )
 

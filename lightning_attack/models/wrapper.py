@@ -50,9 +50,13 @@ class SegmentationModel(nn.Module):
         std: standard deviation of each colour, divided by; above 0.
         stride: height and width of the network's input are padded to multiples of it; 1 = no padding.
         name: name in tables and folders; the default is the network's class in snake_case.
+        weights: file with trained weights of the network, a checkpoint of any of the usual forms: weights below
+            `state_dict` or another key, names that begin with `module.`, `model.` or the like; None: as it is.
+        weights_key: key in the file under which the weights are, such as `state_dict_ema`; None: the usual ones.
 
     Raises:
-        ModelError: an argument is out of range, or the output is not logits of `num_classes` classes.
+        ModelError: an argument is out of range, the weights do not fit, or the output is not logits of `num_classes`
+            classes.
 
     Example:
         >>> identity = SegmentationModel(nn.Identity(), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), stride=4)
@@ -89,12 +93,20 @@ class SegmentationModel(nn.Module):
         std: Sequence[float] = (1.0, 1.0, 1.0),
         stride: int = 1,
         name: str | None = None,
+        weights: str | None = None,
+        weights_key: str | None = None,
     ) -> None:
         super().__init__()
+        if weights is None and weights_key is not None:
+            raise ModelError(f"weights_key='{weights_key}' chooses among the weights of a file: give weights too")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ModelError(f"mean={list(mean)}, std={list(std)}: give three numbers each, std above 0")
         if stride < 1:
             raise ModelError(f"stride={stride}: must be 1 or more")
+        if weights is not None:
+            from lightning_attack.models.weights import load_weights, weights_path  # it imports this module
+
+            load_weights(network, weights_path(weights), key=weights_key)
         self.network = network
         self.num_classes = 2 if num_classes == 1 and self._one_is_binary else num_classes
         self.stride = stride

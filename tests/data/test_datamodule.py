@@ -312,3 +312,31 @@ def test_size_has_two_numbers(size, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_size_may_be_a_list(mode):
     assert fitted(scene(9, 7), [5, 6], mode)[1].shape == (5, 6)  # as YAML gives it
+
+
+def test_batches_for_a_gpu_are_packed_and_unpacked_to_the_same_numbers():
+    def module():
+        made = SegmentationDataModule(
+            SyntheticScenes(5, size=32), train=SyntheticScenes(4), val=SyntheticScenes(4), batch_size=2
+        )
+        made.set_partners(3)
+        return made
+
+    plain, gpu = module(), module()
+    gpu.trainer = SimpleNamespace(
+        world_size=1, strategy=SimpleNamespace(root_device=torch.device("cuda", 0)), training=False
+    )
+    loader = gpu.predict_dataloader()
+    assert (loader.num_workers, loader.pin_memory) == (1, True)
+    for packed, expected in zip(loader, plain.predict_dataloader(), strict=True):
+        assert {key: packed[key].dtype for key in ("image", "mask", "partners")} == dict.fromkeys(
+            ("image", "mask", "partners"), torch.uint8
+        )
+        found = gpu.on_after_batch_transfer(packed, 0)
+        assert found.keys() == expected.keys()
+        for key, values in expected.items():
+            same = torch.equal(found[key], values) if isinstance(values, torch.Tensor) else found[key] == values
+            assert same, key
+            assert not isinstance(values, torch.Tensor) or found[key].dtype == values.dtype
+    assert next(iter(gpu.val_dataloader()))["image"].dtype == torch.uint8
+    assert gpu.first_to_learn().dtype == torch.float32

@@ -340,3 +340,23 @@ def test_files_of_torch_are_told_apart(tmp_path):
             assert said is None if found == wanted else reader in said
     with pytest.raises(ModelError, match="it is a folder: name the file in it"):
         weights_path(str(tmp_path))
+
+
+@pytest.mark.parametrize("key", [None, "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.network."])
+def test_weights_of_a_network_of_one_s_own(key, prefix, tmp_path):
+    trained, images = tiny(seed=1).eval(), torch.rand(1, 3, 8, 8)
+    state = {prefix + name: values for name, values in trained.state_dict().items()}
+    torch.save({key: state} if key else state, tmp_path / "mine.pt")
+    model = SegmentationModel(tiny(), mean=(0.5,) * 3, weights=str(tmp_path / "mine.pt")).eval()
+    assert torch.equal(model(images), trained(images - 0.5))
+
+
+def test_weights_of_a_network_of_one_s_own_that_do_not_fit(tmp_path):
+    torch.save({"ema": tiny(seed=1).state_dict(), "state_dict": tiny(classes=4).state_dict()}, tmp_path / "mine.pt")
+    file = str(tmp_path / "mine.pt")
+    with pytest.raises(ModelError, match=re.escape(file)):
+        SegmentationModel(tiny(), weights=file)
+    SegmentationModel(tiny(), weights=file, weights_key="ema")
+    with pytest.raises(ModelError, match="weights_key='ema' chooses among the weights of a file: give weights too"):
+        SegmentationModel(tiny(), weights_key="ema")

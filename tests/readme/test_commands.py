@@ -120,8 +120,11 @@ def _untrained(weights, *_, **__):
     [pytest.param(page, block, id=f"{page}-{number}") for number, (page, block) in enumerate(blocks("python"))],
 )
 def test_python_examples(page, block, desk):
+    if 'show("results")' in block:
+        make_run(desk / "results" / "pgd" / "version_0")
+    before = _summaries(desk)
     exec(compile(block, page, "exec"), {"__name__": "example"})
-    assert not any(summary["warnings"] for summary in _summaries(desk))
+    assert not any(summary["warnings"] for summary in _summaries(desk) if summary not in before)
 
 
 def _summaries(folder):

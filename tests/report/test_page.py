@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+import lightning_attack
 from lightning_attack.cli.main import main
 from lightning_attack.report import Run, RunsError, page, read_run
 from lightning_attack.report.pictures import gallery, titles
@@ -309,3 +310,14 @@ def _png(width):
     content = io.BytesIO()
     Image.new("RGB", (width, 8)).save(content, "png")
     return content.getvalue()
+
+
+def test_a_notebook_shows_runs(runs):
+    shown = lightning_attack.show(runs[0].folder.parent, images=1, draws=100)
+    row = next(row for row in runs[0].summary["targets"] if not row["white_box"])
+    for text in (repr(shown), shown._repr_html_()):
+        assert f"{100 * row['adversarial_miou']:.2f}" in text
+        assert row["target"] in text
+    page_part = shown._repr_html_()
+    assert page_part.count("<img ") == len(titles(runs[0]))
+    assert "<script" not in page_part

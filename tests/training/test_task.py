@@ -140,6 +140,18 @@ def test_validation_logs_each_class(tmp_path):
     assert figures["val/miou"] == pytest.approx(sum(ious.values()) / len(ious), abs=1e-6)
 
 
+def test_figures_are_logged_on_the_device_of_the_module(monkeypatch):
+    """NCCL reduces tensors of CUDA only, and the metric gives its figures on the CPU."""
+    task, logged = SegmentationTask(network()), {}
+    monkeypatch.setattr(SegmentationTask, "trainer", None)
+    task.scores.update(torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
+    monkeypatch.setattr(SegmentationTask, "device", torch.device("meta"))
+    monkeypatch.setattr(task, "log", lambda name, value, **settings: logged.update({name: (value, settings)}))
+    task.on_validation_epoch_end()
+    assert {"val/miou", "val/accuracy", "val/iou/0"} <= logged.keys()
+    assert all(value.device.type == "meta" and settings["sync_dist"] for value, settings in logged.values())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
