@@ -52,7 +52,13 @@ def _parser() -> ArgumentParser:
     )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for name, text in KINDS.items():
-        one = kinds.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        one = kinds.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            usage=f"{program()} figure {name} RUN ... --output FILE ... [OPTION ...]",
+            allow_abbrev=False,
+        )
         one.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
         one.add_argument(
             "--output", nargs="+", required=True, metavar="FILE", help="one or more of *.pdf, *.svg, *.png, *.jpg"

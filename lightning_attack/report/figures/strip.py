@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lightning_attack.common.labels import IGNORE_INDEX, class_colour
-from lightning_attack.report.figures.style import GREY, add_legend, fitted, height_of
+from lightning_attack.report.figures.style import GREY, add_legend, breaks_well, fitted, height_of, width_of
 from lightning_attack.report.row_names import row_names
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
@@ -121,7 +121,7 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
     line = 1.2 * size / 72
     labels = any(one.label for one in shown.lines)
     if columns is None:
-        columns = max(1, int(width / NARROWEST))
+        columns = max(1, int(width / max(NARROWEST, GAP + width_of(ADVERSARIAL, size))))
         columns -= columns % 2 if columns > 2 else 0  # both predictions of a network stay together
     columns = min(columns, len(order))
     parts = [order[start : start + columns] for start in range(0, len(order), columns)]
@@ -130,22 +130,18 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
                for number, _ in shown.legend]  # fmt: skip
     legend = add_legend(figure, handles, [named(name) for _, name in shown.legend], size, "lower") if handles else None
     below = height_of(figure, legend) + 0.08 if legend else 0
-    height = 0.0
-    left = 0.0
-    wide = 0.0
-    for lines in (1, 2, 3) if labels else (0,):  # of the label of a row
-        left = lines * line + 0.06 * bool(lines)
-        wide = (width - left - GAP * (columns - 1)) / columns
-        most = [fitted(named(one.label), _tall(one, wide), size).count("\n") + 1 for one in shown.lines if one.label]
-        if not most or max(most) <= lines:
-            break
+    left = _margin(shown, width, columns, size, named)
+    wide = (width - left - GAP * (columns - 1)) / columns
+    over = line + 0.03 if labels and not left else 0.0  # the names of runs stand over their panels, not beside them
     # From the top down, in inches.
+    height = 0.0
     places: list[tuple[Line, list[Panel], float, bool]] = []
     for number, one in enumerate(shown.lines):
         for part in parts:
             headed = number == 0 or len(parts) > 1
             if headed:
                 height += _head(part, shown, wide, size, named) + (0.04 if number else 0)
+            height += over if part is parts[0] else 0
             places.append((one, part, height, headed))
             height += _tall(one, wide) + GAP
         if labels and one.label == shown.lines[-1].label:  # the last run of an image
@@ -154,28 +150,40 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
     figure.set_figheight(total)
     for one, part, top, headed in places:
         tall = _tall(one, wide)
+        first = part is parts[0]
         for column, panel in enumerate(part):
             corner = (left + column * (wide + GAP)) / width, 1 - (top + tall) / total
             axes = figure.add_axes((*corner, wide / width, tall / total))
             axes.imshow(one.panels[panel], aspect="auto")
             axes.set_axis_off()
-        if headed:
-            for text, start, end, above, ruled in _headings(part, shown, wide, size, named):
-                middle = (left + (start + end) / 2) / width
-                bottom = 1 - (top - above - 0.03) / total
-                for above_it, words in enumerate(
-                    reversed(text.split("\n"))
-                ):  # on baselines, whatever letters there are
-                    baseline = bottom + (above_it * line + 0.24 * size / 72) / total
-                    figure.text(middle, baseline, words, ha="center", va="baseline", fontsize=size)
-                if ruled:
-                    ends = [(left + start + 0.05) / width, (left + end - 0.05) / width]
-                    figure.add_artist(Line2D(ends, [bottom - 0.01 / total] * 2, color=GREY, linewidth=0.6))
-        if one.label and part is parts[0]:
+        for text, start, end, above, ruled in _headings(part, shown, wide, size, named) if headed else ():
+            middle = (left + (start + end) / 2) / width
+            bottom = 1 - (top - above - 0.03 - over * first) / total
+            for number, words in enumerate(reversed(text.split("\n"))):  # on baselines, whatever letters there are
+                baseline = bottom + (number * line + 0.24 * size / 72) / total
+                figure.text(middle, baseline, words, ha="center", va="baseline", fontsize=size)
+            if ruled:
+                ends = [(left + start + 0.05) / width, (left + end - 0.05) / width]
+                figure.add_artist(Line2D(ends, [bottom - 0.01 / total] * 2, color=GREY, linewidth=0.6))
+        if first and over:
+            figure.text(0, 1 - (top - 0.03) / total, named(one.label), ha="left", va="bottom", fontsize=size)
+        elif first and one.label:
             text = fitted(named(one.label), tall, size)
             place = (left - 0.04) / width, 1 - (top + tall / 2) / total
             figure.text(*place, text, rotation=90, ha="right", va="center", fontsize=size, linespacing=1.1)
     return figure
+
+
+def _margin(shown: Pictures, width: float, columns: int, size: float, named: Callable[[str], str]) -> float:
+    """Inches at the left for the names of runs, in one or two lines beside their panels; 0 if they are too long."""
+    labelled = [one for one in shown.lines if one.label]
+    for lines in (1, 2) if labelled else ():
+        left = lines * 1.2 * size / 72 + 0.06
+        wide = (width - left - GAP * (columns - 1)) / columns
+        texts = [(named(one.label), _tall(one, wide)) for one in labelled]
+        if all(breaks_well(*text, size) and fitted(*text, size).count("\n") < lines for text in texts):
+            return left
+    return 0.0
 
 
 def _headings(
