@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import isfinite
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -66,7 +67,7 @@ def photos_of_run(trainer: Trainer) -> tuple[float, int]:
     loader = trainer.predict_dataloaders
     batches = float(trainer.num_predict_batches[0]) if trainer.num_predict_batches else 0.0
     todo = batches * (batch_size(trainer) or 1) * trainer.world_size
-    datamodule = getattr(trainer, "datamodule", None)
+    datamodule: Any = getattr(trainer, "datamodule", None)
     if not hasattr(datamodule, "indices"):
         try:
             return min(todo, len(loader.dataset)), 0  # type: ignore[union-attr]

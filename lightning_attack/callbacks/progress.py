@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -28,7 +27,7 @@ class AttackProgress(ProgressBar):
         every: seconds between the lines where there is no terminal.
     """
 
-    clock: ClassVar[Callable[[], float]] = time.monotonic
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, every: float = 30.0) -> None:
         super().__init__()

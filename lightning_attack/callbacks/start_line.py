@@ -14,11 +14,15 @@ from lightning_attack.runs.settings import as_json, flat
 
 def start_line(trainer: Trainer, module: AttackModule, folder: str | None) -> str:
     """One line: `pgd (eps 8/255) attacks fpn, targets: unet; 16 photos in batches of 8 on cpu; folder: results/...`."""
+    place = f"; folder: {folder}" if folder else ""
+    return f"{network_words(module)}; {photo_words(trainer)} on {device_words(trainer)}{place}"
+
+
+def network_words(module: AttackModule) -> str:
+    """`pgd (eps 8/255) attacks fpn, targets: unet`."""
     attack = module.attack.name + (f" ({budget})" if (budget := budget_words(module.attack.settings())) else "")
     targets = [name for name in module.target_names if name != module.source_name]
-    networks = f"{attack} attacks {module.source_name}" + (f", targets: {', '.join(targets)}" if targets else "")
-    place = f"; folder: {folder}" if folder else ""
-    return f"{networks}; {photo_words(trainer)} on {device_words(trainer)}{place}"
+    return f"{attack} attacks {module.source_name}" + (f", targets: {', '.join(targets)}" if targets else "")
 
 
 def going_on(trainer: Trainer) -> str | None:

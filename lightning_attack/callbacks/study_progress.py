@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
@@ -30,7 +30,7 @@ class StudyProgress(Callback):
         every: seconds between the lines where there is no terminal.
     """
 
-    clock: ClassVar[Callable[[], float]] = time.monotonic
+    clock = staticmethod(time.monotonic)
 
     def __init__(
         self, names: Sequence[str], costs: Sequence[float], folder: str = "", shown: bool = True, every: float = 30.0

@@ -29,7 +29,13 @@ def lines_of(capsys):
 
 
 def test_progress_without_a_terminal_is_lines(tmp_path, capsys):
-    run(tmp_path, NoAttack(), {"other": model(1)}, callbacks=[AttackProgress(every=0), RunFolder(str(tmp_path))], bar=True)
+    run(
+        tmp_path,
+        NoAttack(),
+        {"other": model(1)},
+        callbacks=[AttackProgress(every=0), RunFolder(str(tmp_path))],
+        bar=True,
+    )
     first, *lines = lines_of(capsys)
     assert first == (
         "no_attack attacks source, targets: other; 5 photos in batches of 2 on cpu; "
