@@ -65,7 +65,7 @@ class StudyProgress(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
         if not self._introduced:
-            self._introduced = True
+            self._introduced, self._began = True, self.clock()  # cells that were done already took no time worth it
             self._say(self._first_line(trainer))
         self._pace, self._last = Pace(*photos_of_run(trainer), self.clock), self.clock()
         if said := going_on(trainer):
@@ -89,8 +89,10 @@ class StudyProgress(Callback):
         self._done, self._current, self._pace = self._done + self.costs[self._cell], 0.0, None
         self._bar.update(self._task, completed=self._done)
         if not self._console.is_terminal:
-            outlook = self._outlook() if self._cell + 1 < len(self.names) else "all done"
-            self._say(f"{self._where()}: {duration(seconds)}; {outlook}")
+            took = duration(seconds) if self.costs[self._cell] else "done already"
+            last = self._cell + 1 == len(self.names)
+            outlook = "; all done" if last else f"; {self._outlook()}" if self._introduced else ""
+            self._say(f"{self._where()}: {took}{outlook}")
 
     def stopped(self, command: str) -> None:
         """A signal has ended the study in the current cell; `command` goes on with it."""

@@ -7,15 +7,15 @@ from math import ceil
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lightning_attack.callbacks.timing import Timed
 from lightning_attack.common.durations import duration
 
 _NOTE = (
     "Times are estimates. Of each source one batch of the cheapest attack was timed, after another to warm up; other "
-    "attacks are taken to need as much time for each backward pass (those marked ? were timed themselves). Nothing was "
-    "written."
+    "attacks are taken to need as much time for each backward pass (those marked ? were timed themselves). Each cell "
+    "takes a few seconds more to start. Nothing was written."
 )
 
 
@@ -76,8 +76,8 @@ def show_costs(names: Sequence[str], images: int, costs: Sequence[Cost], seconds
         costs: of the cells.
         seconds: that each will take.
     """
-    table = Table("cell", title=f"{len(names)} cells, {images} images each")
-    for heading in ("backward passes per image", "backward passes", "time"):
+    table = Table(Column("cell", overflow="fold"), title=f"{len(names)} cells, {images} images each")
+    for heading in ("passes per image", "backward passes", "time"):
         table.add_column(heading, justify="right")
     for name, cost, time in zip(names, costs, seconds, strict=True):
         one = cost.passes
