@@ -5,4 +5,5 @@
 set -euo pipefail
 exec python -m torch.distributed.run --nnodes="$NODES" --nproc-per-node="$DEVICES" \
     --rdzv-backend=c10d --rdzv-endpoint="$HEAD" --rdzv-id=attack \
-    main.py predict -c configs/cluster/ddp.yaml --trainer.num_nodes="$NODES" --trainer.devices="$DEVICES" "$@"
+    -m lightning_attack predict -c configs/cluster/ddp.yaml \
+    --trainer.num_nodes="$NODES" --trainer.devices="$DEVICES" "$@"

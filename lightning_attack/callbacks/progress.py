@@ -1,8 +1,9 @@
-"""`AttackProgress`: a progress bar that shows what the attack is doing."""
+"""`AttackProgress`: what a run is, how far it is, and what the attack is doing."""
 
 from __future__ import annotations
 
 import time
+from math import isfinite
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -10,17 +11,23 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lightning_attack.callbacks.pace import Pace, photos_of_run
+from lightning_attack.callbacks.start_line import going_on, start_line
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.predict.output import AttackOutput
 
 
 class AttackProgress(ProgressBar):
-    """Show the batches done, the time left, and the current step of the attack or of the scoring.
+    """Say what the run is; then show the batches done, the time left, and the current step of the attack.
 
-    On a terminal it is a bar, in a log file a line every `every` seconds.
+    On a terminal it is a bar, in a log file a line every `every` seconds: photos done, speed, and time left. Of several
+    processes the first counts its own photos, times their number.
 
     Args:
         every: seconds between the lines where there is no terminal.
     """
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, every: float = 30.0) -> None:
         super().__init__()
@@ -28,6 +35,8 @@ class AttackProgress(ProgressBar):
         self._enabled = True
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
+        self._pace: Pace | None = None
+        self._introduced = False
         self._last = 0.0
 
     def enable(self) -> None:
@@ -43,27 +52,40 @@ class AttackProgress(ProgressBar):
         if self._enabled:
             self._console.print(*args, **kwargs)
 
+    def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._introduced = False
+
     def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        folder = trainer.log_dir  # broadcasts from the first process: all of them must ask
         if not self._enabled:
             return
-        self._last = time.monotonic()
+        self._introduce(trainer, pl_module, folder)
         if self._console.is_terminal:
             columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True)
-            self._bar.add_task("starting", total=trainer.num_predict_batches[0])
+            batches = trainer.num_predict_batches[0]
+            self._bar.add_task("starting", total=batches if isfinite(batches) else None)
             self._bar.start()
+        else:
+            self._pace, self._last = Pace(*photos_of_run(trainer), self.clock), self.clock()
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: AttackModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1)
-        elif self._enabled and time.monotonic() - self._last > self.every:
-            self._last = time.monotonic()
-            self.print(f"attacked batch {batch_idx + 1} of {trainer.num_predict_batches[0]}")
+        elif self._pace:
+            self._pace.add((len(outputs) + len(outputs.skipped)) * trainer.world_size)
+            self._line()
 
     def on_predict_end(self, trainer: Trainer, pl_module: AttackModule) -> None:
         self._stop()
+
+    def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        folder = trainer.log_dir
+        if self._enabled and not self._introduced:  # no photo is left, so that nothing has started
+            self._introduce(trainer, pl_module, folder)
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
         self._stop()
@@ -72,8 +94,25 @@ class AttackProgress(ProgressBar):
         """Show what `AttackModule` is doing, see `StatusListener`."""
         if self._bar:
             self._bar.update(self._bar.task_ids[0], description=status)
+        elif self._pace:
+            self._line(f"; now: {status}")  # a batch may take an hour
+
+    def _introduce(self, trainer: Trainer, module: AttackModule, folder: str | None) -> None:
+        self._introduced = True
+        for line in (start_line(trainer, module, folder), going_on(trainer)):
+            if line:
+                self._say(line)
+
+    def _line(self, more: str = "") -> None:
+        if self.clock() - self._last > self.every:
+            self._last = self.clock()
+            self._say(f"{self._pace}{more}")
+
+    def _say(self, line: str) -> None:
+        self.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _stop(self) -> None:
+        self._pace = None
         if self._bar:
             self._bar.stop()
             self._bar = None

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_attack.callbacks.run_logger import RunLogger, is_default
 from lightning_attack.common.atomic import check_folder
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.commands import one_line
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import FolderLock, lock_process
 from lightning_attack.runs.names import event_files, run_title
@@ -64,6 +65,8 @@ class RunFolder(Callback):
             raise ValueError(f"run_name='{run_name}': must be the name of a folder, without '/' or '..'")
         self.results, self.run_name, self.fresh = results, run_name, fresh
         self.settings, self.command = dict(settings or {}), tuple(command)
+        self.folder: Path | None = None
+        """The folder of the last run, once it is set up."""
         self._run: OpenRun | FolderLock | None = None  # in the first process the folder, in others only a lock in it
         self._logger: RunLogger | None = None
         self._old_events: list[Path] = []
@@ -102,7 +105,7 @@ class RunFolder(Callback):
         place, finished, problem = trainer.strategy.broadcast(answer)
         if problem:
             raise problem
-        folder = Path(place)
+        self.folder = folder = Path(place)
         self._old_events = event_files(folder) if trainer.is_global_zero else []
         if not trainer.is_global_zero:
             self._run = lock_process(folder, trainer.global_rank)
@@ -138,6 +141,20 @@ class RunFolder(Callback):
         elif self._run:
             self._run.release()
         self._run = None
+
+    def how_to_go_on(self, trainer: Trainer) -> str:
+        """How a run that was stopped goes on in its folder: the command, or what a script or a scheduler has to say."""
+        folder = self.folder or Path(self.results)
+        options = [] if self.run_name else [f"--results={folder.parent}", f"--run_name={folder.name}"]
+        options += ["--fresh=false"] if self.fresh else []
+        if not self.command:
+            return f"RunFolder({str(folder.parent)!r}, {folder.name!r}) goes on"
+        if not options:
+            return f"the same command goes on: {one_line(self.command)}"
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if trainer.world_size > 1 and environment is not None and environment.creates_processes_externally:
+            return f"to go on, start it again with {one_line(options)}"
+        return f"to go on: {one_line([*self.command, *options])}"
 
     def _open(self, trainer: Trainer, module: AttackModule) -> OpenRun:
         title = run_title(module.attack.name, module.source.name)

@@ -114,8 +114,8 @@ class TransferMetrics(WritingCallback):
         log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
         # With a RunFolder the records lie in it, wherever the tables go: it looks for them.
-        owned = any(isinstance(callback, RunFolder) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        self._home = Path(log_dir or ".") if owned else self._folder
+        self._owner = next((one for one in trainer.callbacks if isinstance(one, RunFolder)), None)  # type: ignore[attr-defined]
+        self._home = Path(log_dir or ".") if self._owner else self._folder
         self._parts = ["all"]
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         self._labels_predicted = dataset is not None and dataset.classes is None
@@ -240,13 +240,13 @@ class TransferMetrics(WritingCallback):
             for name, value, step in scalars(self.summary, records):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
-            self._show()
+            self._show(trainer)
         else:
             for doubt in doubts:
                 if doubt.message not in self._said:
                     rank_zero_warn(doubt.message)
 
-    def _show(self) -> None:
+    def _show(self, trainer: Trainer) -> None:
         console = Console()
         console.print(self._table())
         if self._labels_predicted:
@@ -264,7 +264,9 @@ class TransferMetrics(WritingCallback):
         for image in self.summary.get("failed", ()):
             console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
         if "partial" in self.summary:
-            console.print(f"Partial: {self.summary['missing']} images are missing; the same command goes on")
+            rest = f"; {self._owner.how_to_go_on(trainer)}" if self._owner else ""
+            partial = f"Partial: {self.summary['missing']} images are missing{rest}"
+            console.print(partial, soft_wrap=True, markup=False, highlight=False)
         console.print(f"Results: {self._folder}", soft_wrap=True)
 
     def _table(self) -> Table:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 
 # Imported so that configurations may use the bare names of their classes.
 from lightning_attack import __version__, attacks, callbacks, models, training  # noqa: F401
@@ -23,6 +24,7 @@ from lightning_attack.common.errors import UserError
 from lightning_attack.common.user_code import error_of_user_code
 from lightning_attack.data import SegmentationDataModule
 from lightning_attack.models.resume import read_checkpoint
+from lightning_attack.predict.device import why_no_gpu
 
 
 class CommandCLI(LightningCLI):
@@ -88,7 +90,11 @@ class CommandCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         processes.register()
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        chosen = self._get(self.config, "trainer").accelerator
+        if chosen == "auto" and trainer.strategy.root_device.type == "cpu" and (reason := why_no_gpu()):
+            rank_zero_warn(f"the NVIDIA GPU of this machine is not used, the CPU computes: {reason}")
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Meet the other processes before the first one reads all photos, which may take long."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -14,6 +16,7 @@ from lightning_attack import callbacks
 from lightning_attack.attacks import check_given
 from lightning_attack.attacks.doubts import doubts
 from lightning_attack.cli.base import CommandCLI
+from lightning_attack.cli.dry_run import in_words, time_batch
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.named import names
 from lightning_attack.common.configs import CONFIGS, attack_names
@@ -24,6 +27,7 @@ from lightning_attack.predict.default_targets import other_classes, unfit
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.plausibility import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.runs.commands import one_line
+from lightning_attack.runs.names import record_files
 
 
 def run(words: list[str]) -> int:
@@ -50,14 +54,14 @@ class AttackCLI(CommandCLI):
             "--run_name",
             type=str | None,
             default=None,
-            help="Name of this run's folder; an interrupted run goes on.",
+            help="Folder of this run, which can go on.",
         )
         parser.add_argument("--fresh", type=bool, default=False, help="Start over: a folder of that name is renamed.")
         parser.add_argument(
             "--on_error",
             type=Literal["raise", "skip"],
             default="raise",
-            help="What becomes of an image that cannot be used: an error, or it is left out (exit code 3).",
+            help="An image that cannot be used: an error, or left out (exit code 3).",
         )
         parser.add_argument(
             "--curve",
@@ -73,6 +77,14 @@ class AttackCLI(CommandCLI):
             default=False,
             help="Doubtful results are errors.",
         )
+        parser.add_argument(
+            "--dry_run",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="Time a batch, say how long the run takes.",
+        )
         for part in ("model", "data"):
             parser.link_arguments("on_error", f"{part}.on_error")
         parser.add_lightning_class_args(callbacks.ImageWriter, "image_writer")
@@ -83,7 +95,12 @@ class AttackCLI(CommandCLI):
     def __init__(self, words: Sequence[str]) -> None:
         self.named = {key for key in ("model.source", "model.targets", "data.dataset") if names(words, key)}
         self.left_out: dict[str, str] = {}
-        super().__init__(words)
+        super().__init__(["--dry_run" + word[9:] if word[:9] == "--dry-run" else word for word in words])
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether a batch is timed, and nothing written."""
+        return bool(self._get(self.config, "dry_run"))
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
@@ -197,7 +214,14 @@ class AttackCLI(CommandCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Attack; nothing is kept in memory, the callbacks have written it."""
-        self.trainer.predict(return_predictions=False, **kwargs)
+        if self.dry_run:
+            self.show_estimate()
+            return
+        try:
+            self.trainer.predict(return_predictions=False, **kwargs)
+        except BaseException:
+            self.say_what_is_done()
+            raise
         if self.stop.signal:
             self.exit_code = 128 + self.stop.signal
             return
@@ -205,6 +229,21 @@ class AttackCLI(CommandCLI):
             refuse([Doubt(**doubt) for doubt in self._metrics().summary.get("warnings", ())])
         if any(getattr(callback, "incomplete", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             self.exit_code = 3
+
+    def show_estimate(self) -> None:
+        """Time a batch, and say how long the run will take."""
+        estimate = time_batch(self.trainer, self.model, self.datamodule)
+        if self.trainer.is_global_zero:
+            folder = Path(self._get(self.config, "results")) / (self._get(self.config, "run_name") or "")
+            done = 0 if self._get(self.config, "fresh") else len(record_files(folder))
+            print(in_words(estimate, self.trainer, self.model, len(self.datamodule.indices()), done))
+
+    def say_what_is_done(self) -> None:
+        """After an error: how the photos that are done are kept."""
+        folder = self.run_folder.folder
+        if self.trainer.is_global_zero and folder is not None and (done := len(record_files(folder))):
+            are = "photo is" if done == 1 else "photos are"
+            print(f"{done} {are} done in '{folder}'; {self.run_folder.how_to_go_on(self.trainer)}", file=sys.stderr)
 
     def _metrics(self) -> callbacks.TransferMetrics:
         return next(one for one in self.trainer.callbacks if isinstance(one, callbacks.TransferMetrics))  # type: ignore[attr-defined]

@@ -10,16 +10,18 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from rich.console import Console
-from rich.table import Table
 
 from lightning_attack.attacks import Attack
 from lightning_attack.callbacks.study_progress import StudyProgress
+from lightning_attack.callbacks.timing import Timed
+from lightning_attack.cli.dry_run import time_batch
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.mistake import either
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.predict import AttackCLI
-from lightning_attack.cli.program import program
+from lightning_attack.cli.program import program, program_words
+from lightning_attack.cli.study_costs import Cost, estimate, show_costs
 from lightning_attack.cli.yaml_files import check_yaml, read_study
 from lightning_attack.common.errors import UserError
 from lightning_attack.data import SegmentationDataModule, SegmentationDataset
@@ -27,6 +29,9 @@ from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.passes import backward_passes
+from lightning_attack.report.screen import print_tables
+from lightning_attack.runs.commands import one_line
+from lightning_attack.runs.names import record_files
 from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
 
 
@@ -45,7 +50,12 @@ def run(words: list[str]) -> int:
         default=None,
         help="As --strict of predict: what looks wrong with the networks or their clean result is an error.",
     )
-    parser.add_argument("--dry-run", action="store_true", help="Show the cells and what they cost, and run nothing.")
+    parser.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="Show the cells and what they cost by a timed batch of each source, and write nothing.",
+    )
     given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
         raise UsageError(
@@ -62,10 +72,15 @@ def run(words: list[str]) -> int:
         passes = _passes(found, plan)
     except StudyError as error:
         raise UsageError(f"{given.file}: {error}") from error
+    folder = Path(given.results) / (given.name or Path(given.file).stem)
+    done = [len(record_files(folder / cell.name)) for cell in found]
+    cost = [Cost(one, max(images - finished, 0)) for one, finished in zip(passes, done, strict=True)]
     if given.dry_run:
-        _show(found, images, passes)
+        seconds = time_cells(plan, found, cost, folder)
+        if _is_first():
+            show_costs([cell.name for cell in found], images, cost, seconds)
         return 0
-    return run_cells(plan, found, passes, Path(given.results) / (given.name or Path(given.file).stem))
+    return run_cells(plan, found, cost, folder, [*program_words(), *words])
 
 
 def _parser(description: str = "") -> Parser:
@@ -95,34 +110,67 @@ def read(file: Path) -> Study:
     return Study(**content)
 
 
-def run_cells(plan: Study, found: list[Cell], passes: Sequence[float | None], folder: Path) -> int:
+def run_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Path, command: Sequence[str]) -> int:
     """Run cells, each in its own folder below `folder`; returns the exit code.
 
     A cell goes on where it was stopped; of one that is done no image is attacked again. A signal ends the study as it
     ends a run. If images were left out of a cell (exit code 3), the next ones are run all the same.
+
+    Args:
+        plan: the study.
+        found: its cells.
+        costs: what is to be done in each.
+        folder: of the study.
+        command: the words that started it.
     """
     code, shared = 0, Shared()
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
-    costs = [1.0 + (20.0 if one is None else one) for one in passes]  # scoring costs something too
-    with StudyProgress([cell.name for cell in found], costs, first) as progress:
+    first = _is_first()
+    work = [cost.work for cost in costs]
+    with StudyProgress([cell.name for cell in found], work, str(folder), first) as progress:
         for number, cell in enumerate(found):
             progress.begin(number)
             begin = time.monotonic()
             try:
-                words = [*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}"]
-                others = () if plan.targets else {*plan.networks} - {cell.source}
-                done = CellCLI(words, shared, progress, others)
+                done = _run_cell(plan, cell, folder, shared, progress)
             except KeyboardInterrupt:  # between two runs, which take signals themselves
+                progress.stopped(one_line(command))
                 return 130
-            except (UserError, OSError) as error:
-                raise UsageError(f"cell '{cell.name}': {error}") from error
             if done.exit_code not in (0, 3):
+                progress.stopped(one_line(command))
                 return done.exit_code
             code = max(code, done.exit_code)
             progress.end(time.monotonic() - begin)
     if first:
-        Console().print(f"Results: {folder}; compare them: {program()} report {folder} --output DIR", soft_wrap=True)
+        print_tables([folder / cell.name for cell in found])
+        report = one_line([*program_words(), "report", str(folder), "--output", "report"])
+        Console().print(f"Results: {folder}; compare them: {report}", soft_wrap=True, markup=False, highlight=False)
     return code
+
+
+def time_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Path) -> list[float]:
+    """Seconds that each cell will take, by a few batches that are timed; nothing is written."""
+    shared, progress = Shared(), StudyProgress([], [], shown=False)
+
+    def time_cell(place: int) -> tuple[Timed, int]:
+        done = _run_cell(plan, found[place], folder, shared, progress, "--dry_run=true")
+        assert done.timed is not None
+        return done.timed, done.trainer.world_size
+
+    return estimate(costs, [cell.source for cell in found], time_cell)
+
+
+def _is_first() -> bool:
+    """Whether this process speaks for the others of its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def _run_cell(plan: Study, cell: Cell, folder: Path, shared: Shared, progress: StudyProgress, *more: str) -> CellCLI:
+    words = [*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}", *more]
+    others = () if plan.targets else {*plan.networks} - {cell.source}
+    try:
+        return CellCLI(words, shared, progress, others)
+    except (UserError, OSError) as error:
+        raise UsageError(f"cell '{cell.name}': {error}") from error
 
 
 class Shared:
@@ -165,6 +213,7 @@ class CellCLI(AttackCLI):
 
     def __init__(self, words: list[str], shared: Shared, progress: StudyProgress, others: Collection[str] = ()) -> None:
         self._shared, self._progress, self._others = shared, progress, others
+        self.timed: Timed | None = None
         quiet = ["--trainer.enable_progress_bar=false", "--transfer_metrics.table=false"]
         super().__init__([*words, *quiet])
 
@@ -183,6 +232,12 @@ class CellCLI(AttackCLI):
         super().instantiate_classes()
         for name, network in self.model.networks.items():
             network.name = name  # in all tables they are called as in the study
+
+    def show_estimate(self) -> None:
+        self.timed = time_batch(self.trainer, self.model, self.datamodule)
+
+    def say_what_is_done(self) -> None:
+        """The study says how it goes on."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
@@ -220,15 +275,3 @@ def _passes(found: Sequence[Cell], plan: Study) -> list[float | None]:
 def _said(error: Exception) -> str:
     """What is wrong, in two lines."""
     return str(error) if isinstance(error, UsageError) else explain(str(error), (), PARTS)
-
-
-def _show(found: Sequence[Cell], images: int, passes: Sequence[float | None]) -> None:
-    table = Table("cell", title=f"{len(found)} cells, {images} images each")
-    table.add_column("backward passes per image", justify="right")
-    table.add_column("backward passes", justify="right")
-    for cell, one in zip(found, passes, strict=True):
-        table.add_row(cell.name, *(("?", "?") if one is None else (f"{one:g}", f"{one * images:,.0f}")))
-    known = sum(one * images for one in passes if one is not None)
-    table.add_section()
-    table.add_row("all", "", f"{known:,.0f}" + ("" if None not in passes else " and more"))
-    Console().print(table)

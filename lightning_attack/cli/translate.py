@@ -72,6 +72,14 @@ _RULES = (
     ),
     _Rule(
         "",
+        r"NVIDIA driver on your system is too old \(found version (\d+?)0?(\d)0\)",
+        lambda match: (
+            f"the NVIDIA driver is too old for this torch: it knows CUDA {match[1]}.{match[2]}\nupdate the driver, or "
+            "install a torch for that CUDA (pytorch.org has a list); --trainer.accelerator=cpu runs without a GPU"
+        ),
+    ),
+    _Rule(
+        "",
         r"No supported gpu backend found|`(?:CUDA|MPS)Accelerator` can not run",
         lambda _: "there is no GPU that torch can use\n--trainer.accelerator=cpu or auto runs without one",
     ),
@@ -109,6 +117,9 @@ def translated(error: BaseException) -> str | None:
         "'results' cannot be used; choose a place where you may write (Permission denied)"
         >>> translated(ValueError("Tried to step 3 times. The specified number of total steps is 2")).splitlines()[0]
         "the checkpoint's learning rate ends after 2 steps, so training cannot go on to step 3"
+        >>> old = "The NVIDIA driver on your system is too old (found version 11040). Please update"
+        >>> translated(RuntimeError(old)).splitlines()[0]
+        'the NVIDIA driver is too old for this torch: it knows CUDA 11.4'
         >>> translated(ZeroDivisionError("division by zero"))
     """
     if isinstance(error, UserError):

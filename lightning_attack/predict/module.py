@@ -156,6 +156,11 @@ class AttackModule(LightningModule):
         return dict(zip(self.white_box, self.scored, strict=True))
 
     @property
+    def largest_batch(self) -> int | None:
+        """Most images that are attacked at once: one with `exact`, what fitted once memory ran out; None: any."""
+        return self._attempts.largest
+
+    @property
     def partners_seed(self) -> int | None:
         """Seed by which the data chooses `partners`, the images that the attack mixes in; None if it mixes none."""
         return self.seed if self.attack.mixes else None
