@@ -11,6 +11,7 @@ import torch
 from lightning_attack.common.errors import UserError
 
 Precision = Literal["float32", "bf16"]
+Kind = Literal["eager", "fused", "compiled"]
 
 
 class EngineError(UserError, ValueError):
