@@ -33,7 +33,7 @@ def exact_on(device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             stack.enter_context(_deterministic())
             stack.enter_context(fixed_order("CUDA"))
-            stack.enter_context(_Resizing())
+            stack.enter_context(_OneOperator())
         yield
 
 
@@ -74,14 +74,18 @@ def _deterministic() -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
-class _Resizing(TorchFunctionMode):
-    """Keeps `F.interpolate` at its operators: told to be deterministic it would take many lookups in their place."""
+class _OneOperator(TorchFunctionMode):
+    """Keeps resizing and padding at their operators, which `fixed_order` replaces.
+
+    Told to be deterministic, torch would write them out as lookups, which take several times the memory.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.interpolate:
-            return func(*args, **kwargs or {})
+        kwargs = kwargs or {}
+        if func not in (F.interpolate, F.pad) or (args[0] if args else kwargs["input"]).ndim != 4:
+            return func(*args, **kwargs)
         torch.use_deterministic_algorithms(False)
         try:
-            return func(*args, **kwargs or {})
+            return func(*args, **kwargs)
         finally:
             torch.use_deterministic_algorithms(True)

@@ -6,18 +6,20 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_attack.attacks import IterativeAttack, Linf, RandomAffine, pgd, transegpgd_mi_di_ti
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.engine import EngineError, check_exact, exact_on, float32_precision
 from lightning_attack.engine.fixed_order import OPERATORS, fixed_order
-from lightning_attack.models import SegmentationModel, TrainedModel
+from lightning_attack.models import SegmentationModel, TrainedModel, freeze
 from lightning_attack.predict.module import AttackModule
 from tests.engine.recorder import pretend_card
 from tests.engine.refused import REFUSED, refused
+from tests.engine.test_cuda import program
 from tests.engine.test_networks import EMBEDDED
-from tests.fake_cuda import FakeCuda
+from tests.fake_cuda import pretended
 
 CUDA = torch.device("cuda")
 
@@ -145,7 +147,7 @@ def test_no_step_is_left_that_torch_refuses(name, engine, attack, monkeypatch):
 
 def test_a_network_that_was_recorded_runs_step_by_step_with_exact(monkeypatch):
     recorder = pretend_card(monkeypatch)
-    shared = SegmentationModel(torch.nn.Conv2d(3, 2, 1))
+    shared = SegmentationModel(nn.Conv2d(3, 2, 1))
     replayed = []
     for exact in (False, True):
         module = AttackModule(shared, pgd(steps=2), engine="fused", exact=exact)
@@ -198,20 +200,31 @@ def test_what_cannot_be_exact(monkeypatch):
         torch.autograd.grad(F.grid_sample(images, grid, "bicubic", align_corners=False).sum(), images)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_resizing_on_cuda_stays_one_operator(exact):
-    """Told to be deterministic, torch itself would write it out as lookups."""
+class ManyOperators(nn.Module):
+    """A network with most of what `fixed_order` replaces."""
 
-    class Names(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            names.append(func.overloadpacket.__name__)
-            return func(*args, **kwargs or {})
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
 
-    names, usual = [], torch.use_deterministic_algorithms
-    usual(not exact)
-    try:
-        with exact_on(CUDA if exact else torch.device("cpu")), FakeCuda(lambda tensor: False), Names():
-            F.interpolate(torch.empty(1, 2, 4, 4, device="cuda"), size=(7, 9), mode="bilinear")
-    finally:
-        usual(False)
-    assert any("upsample_bilinear2d" in name for name in names) == exact
+    def forward(self, x):
+        x, places = F.max_pool2d(self.first(x).relu(), 2, return_indices=True)
+        x = F.interpolate(F.adaptive_avg_pool2d(x, (3, 5)), size=(8, 16), mode="bicubic")
+        x = F.pad(F.pad(x, (1, 1, 1, 1), mode="reflect"), (0, 0, 2, 1), mode="replicate")
+        x = F.max_unpool2d(F.interpolate(x, size=(8, 16), mode="bilinear", antialias=True), places, 2)
+        x = F.grid_sample(x, torch.linspace(-1, 1, 256, device=x.device).view(1, 8, 16, 2), align_corners=False)
+        return F.interpolate(self.last(x), size=(16, 32), mode="bilinear")
+
+
+def test_graphs_for_cuda_are_the_same_with_exact():
+    """Told to be deterministic, torch itself would write resizing and padding out as lookups, and refuse unpooling."""
+    network, found = freeze(SegmentationModel(ManyOperators())), []
+    for device in (torch.device("cpu"), CUDA):
+        with pretended(network), exact_on(device):
+            halves = program(network, torch.empty(1, 3, 16, 32)).halves()
+        graphs = halves.forward.graph, halves.resized.graph, halves.back.graph
+        found.append([str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"])
+    assert found[0] == found[1]
+    names = {name.split(".")[1] for name in found[0] if name.startswith("aten.")}
+    absent = {"_upsample_bicubic2d_aa_backward", "adaptive_max_pool2d_backward", "cudnn_grid_sampler_backward"}
+    assert set(OPERATORS) - names == absent
