@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from lightning_attack.engine.fixed_order import WAYS_OUT, fixed_order
-from lightning_attack.engine.support import EngineError, Kind
+from lightning_attack.engine.support import NOT_EXACT, EngineError, Kind, missing
 from lightning_attack.engine.tf32 import full_float32
 
 
@@ -31,6 +30,9 @@ def exact_on(device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(full_float32())
         if device.type == "cuda":
+            # Imported late: it needs parts of torch that it may lack, see `missing`.
+            from lightning_attack.engine.fixed_order import fixed_order
+
             stack.enter_context(_deterministic())
             stack.enter_context(fixed_order("CUDA"))
             stack.enter_context(_OneOperator())
@@ -43,13 +45,15 @@ def check_exact(kind: Kind | None, device: torch.device) -> None:
     cuBLAS adds in a fixed order if its environment says so when it is first used; a choice of the user's stays.
 
     Raises:
-        EngineError: nobody knows in which order what `torch.compile` makes for CUDA adds.
+        EngineError: nobody knows in which order what `torch.compile` makes for CUDA adds; or torch lacks a part.
 
     Example:
         >>> check_exact("compiled", torch.device("cpu"))
     """
     if device.type != "cuda":
         return
+    if missing():
+        raise EngineError(f"exact=true: {missing()}; {NOT_EXACT}")
     if kind == "compiled":
         raise EngineError("exact=true: engine=compiled adds in no fixed order on CUDA; choose fused or eager")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -68,7 +72,7 @@ def _deterministic() -> Iterator[None]:
         reason, told, _ = str(error).partition(", but you set 'torch.use_deterministic_algorithms(True)'")
         if not told:
             raise
-        raise EngineError(f"exact=true: {reason}, so results would change from run to run; {WAYS_OUT}") from error
+        raise EngineError(f"exact=true: {reason}, so results would change from run to run; {NOT_EXACT}") from error
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warns)
         torch.backends.cudnn.benchmark = benchmark

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_attack.engine.support import EngineError
+from lightning_attack.engine.internals import ADAPTIVE_AVERAGE, SMOOTH_BICUBIC, SMOOTH_BILINEAR
+from lightning_attack.engine.support import NOT_EXACT, EngineError
 
 aten = torch.ops.aten
-
-WAYS_OUT = "set exact to false, or run on a CPU"
 
 Operator = Callable[..., Tensor]
 Scales = Sequence[float | None]
@@ -55,8 +54,7 @@ def fixed_order(device: str) -> Iterator[None]:
             users, library = _USERS.pop(device)
             if users > 1:
                 _USERS[device] = users - 1, library
-            else:
-                library._destroy()
+            del library  # with the last reference torch's own come back
 
 
 def resize_backward(operator: Operator) -> Operator:
@@ -94,8 +92,8 @@ def pool_backward(gradient: Tensor, images: Tensor) -> Tensor:
     return _separable(
         gradient,
         images.shape,
-        lambda unit: aten._adaptive_avg_pool2d(unit, [height, images.shape[-2]]),
-        lambda unit: aten._adaptive_avg_pool2d(unit, [images.shape[-1], width]),
+        lambda unit: ADAPTIVE_AVERAGE(unit, [height, images.shape[-2]]),
+        lambda unit: ADAPTIVE_AVERAGE(unit, [images.shape[-1], width]),
     )
 
 
@@ -158,7 +156,7 @@ def grid_sample_backward(
         EngineError: bicubic interpolation (2).
     """
     if interpolation not in (0, 1):
-        raise EngineError(f"exact=true: bicubic grid_sample has no deterministic gradient; {WAYS_OUT}")
+        raise EngineError(f"exact=true: bicubic grid_sample has no deterministic gradient; {NOT_EXACT}")
     kind = _wide(gradient.dtype)
     gradient_of, values = gradient.to(kind), images.to(kind)
     batch, channels, height, width = images.shape
@@ -245,8 +243,8 @@ def _like(result: Tensor, other: Tensor) -> Tensor:
 OPERATORS: dict[str, Callable[..., Any]] = {
     "upsample_bilinear2d_backward": resize_backward(aten.upsample_bilinear2d),
     "upsample_bicubic2d_backward": resize_backward(aten.upsample_bicubic2d),
-    "_upsample_bilinear2d_aa_backward": resize_backward(aten._upsample_bilinear2d_aa),
-    "_upsample_bicubic2d_aa_backward": resize_backward(aten._upsample_bicubic2d_aa),
+    "_upsample_bilinear2d_aa_backward": resize_backward(SMOOTH_BILINEAR),
+    "_upsample_bicubic2d_aa_backward": resize_backward(SMOOTH_BICUBIC),
     "_adaptive_avg_pool2d_backward": pool_backward,
     "reflection_pad2d_backward": pad_backward(aten.reflection_pad2d),
     "replication_pad2d_backward": pad_backward(aten.replication_pad2d),
