@@ -19,7 +19,7 @@ from lightning_attack.engine.tf32 import full_float32
 def exact_on(device: torch.device) -> Iterator[None]:
     """Inside the `with` block, float32 is float32, and CUDA computes everything in a fixed order.
 
-    Other devices compute in a fixed order anyway; nothing changes there. All settings are as before afterwards.
+    On other devices nothing changes. All settings are as before afterwards.
 
     Args:
         device: where networks are.

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.engine import EngineError, check_exact, exact_on, float32_precision
 from lightning_attack.engine.fixed_order import OPERATORS, fixed_order
 from lightning_attack.models import SegmentationModel, TrainedModel, freeze
+from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.module import AttackModule
 from tests.engine.recorder import pretend_card
 from tests.engine.refused import REFUSED, refused
@@ -166,6 +168,22 @@ def settings():
         any(line.startswith("CUDA: ") and "fixed_order.py" in line for line in table),
         float32_precision()["convolutions"],
     )
+
+
+def test_on_a_cpu_nothing_changes(monkeypatch):
+    batch = {"image": noise(2, 3, 65, 90).sigmoid().float(), "index": torch.tensor([0, 1])}
+    found = []
+    for _ in range(2):
+        module = AttackModule(TrainedModel("embedded:scenes_fpn"), pgd(steps=2), engine="eager", exact=True)
+        found.append(module.predict_step(batch, 0).adversarial)
+        monkeypatch.setattr("lightning_attack.predict.module.exact_on", lambda device: nullcontext())
+    assert torch.equal(*found)
+
+
+def test_the_summary_says_what_exact_computed_in(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    found = [device_facts(CUDA, exact)["float32"]["convolutions"] for exact in (False, True)]
+    assert found == ["tf32", "ieee"]
 
 
 @pytest.mark.parametrize("warns", [False, True])
