@@ -230,7 +230,7 @@ class TransferMetrics(WritingCallback):
             **({"data": datamodule.facts()} if datamodule and hasattr(datamodule, "facts") else {}),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "units": UNITS,
-            "device": device_facts(trainer.strategy.root_device),
+            "device": device_facts(trainer.strategy.root_device, pl_module.exact),
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"lightning_attack": __version__, "python": platform.python_version()}
             | {name: version(name) for name in _PACKAGES},
