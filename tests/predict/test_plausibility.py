@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
+from torchvision.transforms import Normalize
 
 from lightning_attack.attacks import NoAttack
 from lightning_attack.callbacks import TransferMetrics
@@ -197,3 +198,19 @@ def test_spelling_is_no_other_order(known, raises):
         return check_class_order("net", model, data)
     with pytest.raises(ModelError, match=r"'net\[1\]'"):
         check_class_order("net", model, data)
+
+
+def test_normalised_twice():
+    """Mean and std outside, and a network that normalises itself: as a module, as buffers, as another wrapper."""
+
+    class Buffers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("pixel_mean", torch.full((3, 1, 1), 0.45))
+            self.register_buffer("pixel_std", torch.full((3, 1, 1), 0.22))
+
+    for inside in (nn.Sequential(Normalize([0.5] * 3, [0.25] * 3)), Buffers(), good()):
+        twice = SegmentationModel(inside, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        (doubt,) = doubts_about_network("net", twice)
+        assert doubt.kind == "normalisation" and "'net' seems to normalise images twice" in doubt.message
+        assert not doubts_about_network("net", SegmentationModel(inside))
