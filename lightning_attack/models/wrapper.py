@@ -193,7 +193,7 @@ class SegmentationModel(nn.Module):
             warnings.warn(
                 f"network '{self.name}' returned logits of {logits.shape[-2]} x {logits.shape[-1]} for an input of "
                 f"{x.shape[-2]} x {x.shape[-1]}: are its convolutions without padding, so that it cuts a border off? "
-                "The logits are stretched, which moves them; wrap it in a network that pads them (F.pad) by what is cut",
+                "The logits are stretched, which moves them; a network around it can pad them (F.pad) by what is cut",
                 stacklevel=2,
             )
         return F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
@@ -215,7 +215,7 @@ class SegmentationModel(nn.Module):
         if found.device != x.device:
             raise ModelError(
                 f"network '{self.name}' returned logits on the device {found.device} for an image on {x.device}\n"
-                "take .cpu(), .cuda() or .to(...) out of its forward: results stay on the device of the image"
+                "take moves to a device, such as .cpu(), out of its forward: results stay on the device of the image"
             )
         logits = as_logits(found, self._has_classes_last(output, found, x), self._one_is_binary)
         if self.num_classes is None:

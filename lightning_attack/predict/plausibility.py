@@ -104,8 +104,8 @@ def doubts_about_network(name: str, network: SegmentationModel) -> list[Doubt]:
         changes = any(mean) or any(value != 1 for value in std)
         if changes and (inner := _inner_normalisation(part.network)) is not None:
             found.append(
-                Doubt(name, "normalisation", f"'{part_name}' seems to normalise images twice: by its mean and std {given}, "
-                      f"and again inside, by those of {inner}. Leave mean and std out if the network normalises itself")
+                Doubt(name, "normalisation", f"'{part_name}' seems to normalise images twice: by its mean and std "
+                      f"{given}, and again inside, by those of {inner}. Leave mean and std out if it does so itself")
             )  # fmt: skip
     for module in network.modules():
         if isinstance(module, SegmentationModel) and has_initial_weights(module):
@@ -127,8 +127,9 @@ def _inner_normalisation(network: nn.Module) -> str | None:
     Example:
         >>> class Normalized(nn.Sequential):
         ...     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-        >>> _inner_normalisation(nn.Sequential(Normalized(), nn.Conv2d(3, 8, 1))), _inner_normalisation(nn.Conv2d(3, 8, 1))
-        ('Normalized', None)
+        >>> _inner_normalisation(nn.Sequential(Normalized(), nn.Conv2d(3, 8, 1)))
+        'Normalized'
+        >>> _inner_normalisation(nn.Conv2d(3, 8, 1))
     """
     for module in network.modules():
         for names in _PAIRS:

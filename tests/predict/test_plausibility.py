@@ -212,5 +212,6 @@ def test_normalised_twice():
     for inside in (nn.Sequential(Normalize([0.5] * 3, [0.25] * 3)), Buffers(), good()):
         twice = SegmentationModel(inside, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
         (doubt,) = doubts_about_network("net", twice)
-        assert doubt.kind == "normalisation" and "'net' seems to normalise images twice" in doubt.message
+        assert doubt.kind == "normalisation"
+        assert "'net' seems to normalise images twice" in doubt.message
         assert not doubts_about_network("net", SegmentationModel(inside))
