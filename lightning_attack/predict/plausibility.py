@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.pixels import LEVELS
 from lightning_attack.metrics.agreement import agreement, other_order
+from lightning_attack.metrics.orientation import other_orientation
 from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.initial import has_initial_weights
@@ -38,7 +39,7 @@ class Doubt(NamedTuple):
     Attributes:
         network: name of the network; empty where it is about all, or about the data.
         kind: `near_chance`, `class_order`, `never_predicted`, `probabilities`, `not_repeatable`, `normalisation`,
-            `random_weights` or `labels`.
+            `random_weights`, `orientation` or `labels`.
         message: what looks wrong and what to check, in a sentence or two.
     """
 
@@ -242,6 +243,28 @@ def doubts_about_predictions(
             )
             start = f"'{name}': " if labels_predicted else f"the clean mIoU of '{name}' is {figures}: "
             found.append(Doubt(name, "near_chance", start + advice))
+    return found
+
+
+def doubts_about_orientation(
+    labels: Sequence[np.ndarray], predictions: Mapping[str, Sequence[np.ndarray]]
+) -> list[Doubt]:
+    """Whether networks agree better with masks that are turned or mirrored.
+
+    Args:
+        labels: of each image the classes, (H, W).
+        predictions: by the name of each network what it predicts for each clean image, (H, W).
+    """
+    found = []
+    for name, seen in predictions.items():
+        if (other := other_orientation(labels, seen)) is not None:
+            turn, own, better = other
+            found.append(
+                Doubt(name, "orientation", f"masks and photos seem to lie differently: '{name}' agrees with "
+                      f"{100 * own:.0f} % of the labelled pixels of the first {len(labels)} images, and with "
+                      f"{100 * better:.0f} % if masks are {turn}. Were they saved as (width, height), or is one of the "
+                      "two turned as an EXIF orientation says and the other not?")
+            )  # fmt: skip
     return found
 
 

@@ -215,3 +215,33 @@ def test_normalised_twice():
         assert doubt.kind == "normalisation"
         assert "'net' seems to normalise images twice" in doubt.message
         assert not doubts_about_network("net", SegmentationModel(inside))
+
+
+class Turned(SegmentationDataset):
+    """Scenes whose masks lie otherwise than their photos."""
+
+    classes = NAMES
+
+    def __init__(self, turn):
+        self.turn, self.scenes = turn, scenes()
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        scene = self.scenes[index]
+        return Scene(scene.image, np.ascontiguousarray(self.turn(scene.mask)), scene.name)
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        (np.transpose, "rows and columns exchanged"),
+        (lambda mask: mask[:, ::-1], "mirrored left to right"),
+        (lambda mask: np.rot90(mask, 3), "turned by 90 degrees"),
+    ],
+)
+def test_masks_that_lie_otherwise(tmp_path, turn, says):
+    with pytest.warns(UserWarning, match=f"masks and photos seem to lie differently: 'fpn.* if masks are .*{says}"):
+        found, _ = attacked(good(), Turned(turn), tmp_path)
+    assert "orientation" in [kind for _, kind in found]
