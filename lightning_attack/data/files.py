@@ -66,7 +66,9 @@ def read_mask(path: Path) -> np.ndarray:
         DataError: the file is missing, no image, truncated, or a colour image.
     """
     mask = open_mask(path)
-    return grey(mask.values, path, mask.mode)
+    if mask.values.ndim == 3:
+        raise colours_refused(path, mask.mode)
+    return mask.values
 
 
 def open_mask(path: Path) -> MaskFile:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from lightning_attack.data import Cityscapes, DataError, ImageFolder, SegmentationDataModule, VOCSegmentation
 from lightning_attack.data.files import read_mask, read_photo
+from lightning_attack.data.mask_values import MaskReader
 from lightning_attack.data.palettes import BUILT_IN, colour_map
 from lightning_attack.data.survey import Survey
 from tests.data.trees import LAYOUTS, cityscapes, values
@@ -435,7 +436,7 @@ def test_masks_in_other_forms(tmp_path):
     for name, pixels, mode in (("rgb", three, None), ("la", np.dstack([values, 0 * values + 255]), "LA")):
         file = tmp_path / f"{name}.png"
         Image.fromarray(pixels, mode).save(file)
-        assert read_mask(file).tolist() == values.tolist()
+        assert MaskReader("abc")(file).tolist() == values.tolist()
     three[0, 0, 0] = 1
     Image.fromarray(three).save(tmp_path / "rgb.png")
     Image.fromarray(np.dstack([values, values]), "LA").save(tmp_path / "la.png")
@@ -450,4 +451,4 @@ def test_masks_in_other_forms(tmp_path):
         ("32.tif", r"up to 255000; classes are 0..254, .* instances"),
     ):
         with pytest.raises(DataError, match=says):
-            read_mask(tmp_path / name)
+            MaskReader("abc")(tmp_path / name)
