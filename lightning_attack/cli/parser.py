@@ -140,7 +140,9 @@ def _value(option: str, value: str) -> str:
     if kind and not (kind == "attack" and _is_attack_class(value)):
         found = find_attack(value) if kind == "attack" else find_config(value)
         value = value if found is None else str(found)
-    if (kind == "file" or Path(value).suffix in (".yaml", ".yml")) and Path(value).is_file():
+    # A configuration may also be written out, `-c "{...}"`, which is too long for a path.
+    named = not value.startswith("{") if kind == "file" else Path(value).suffix in (".yaml", ".yml")
+    if named and Path(value).is_file():
         root = check_yaml(Path(value))
         if kind == "file" and not isinstance(root, yaml.MappingNode):
             raise UsageError(
