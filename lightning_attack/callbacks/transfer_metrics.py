@@ -30,6 +30,7 @@ from lightning_attack.predict.plausibility import (
     Doubt,
     as_plain,
     doubts_about_classes,
+    doubts_about_orientation,
     doubts_about_predictions,
     refuse,
 )
@@ -121,6 +122,8 @@ class TransferMetrics(WritingCallback):
         self._labels_predicted = dataset is not None and dataset.classes is None
         self._said: set[str] = set()
         self._first: list[Record] | None = [] if trainer.is_global_zero else None
+        self._first_maps: list[tuple[np.ndarray, np.ndarray]] = []
+        self._turned: list[Doubt] = []
         self._raise_or_warn([*pl_module.doubts, *([LABELS_PREDICTED] if self._labels_predicted else [])])
         if pl_module.target_labels is not None:
             self._parts.append("wanted")
@@ -148,7 +151,7 @@ class TransferMetrics(WritingCallback):
             self._labels_predicted = True
             self._raise_or_warn([LABELS_PREDICTED])
         records, (labels, preds) = image_records(pl_module, outputs, self._parts), label_maps(pl_module, outputs)
-        self._look_at_first(records, trainer, pl_module)
+        self._look_at_first(records, labels, preds[:, 0], trainer, pl_module)
         # Last, so that an image has its record after its PNG, whatever the order of the callbacks.
         self.writer(trainer).submit_last(self._write_records, records, labels, preds, pl_module.target_names)
 
@@ -158,17 +161,30 @@ class TransferMetrics(WritingCallback):
         for record, mask, predicted in zip(records, labels, preds, strict=True):
             write_record(self._home, with_flips(record, mask, predicted, targets))
 
-    def _look_at_first(self, records: Sequence[Record], trainer: Trainer, module: AttackModule) -> None:
+    def _look_at_first(
+        self,
+        records: Sequence[Record],
+        labels: np.ndarray,
+        clean_preds: np.ndarray,
+        trainer: Trainer,
+        module: AttackModule,
+    ) -> None:
         """After the first images of the first process: before hours are spent on the others."""
         if self._first is None:
             return
         self._first += records
+        self._first_maps += zip(labels, clean_preds, strict=True)
         if len(self._first) >= FIRST:
             clean = self._clean(self._first, module).sum(0)
             by_name = dict(zip(module.white_box, clean, strict=True))
             images, self._first = len(self._first), None
+            first_labels, seen = zip(*self._first_maps, strict=True)
+            self._first_maps.clear()
+            seen_by = {name: [maps[row] for maps in seen] for row, name in enumerate(module.target_names)}
+            self._turned = [] if self._labels_predicted else doubts_about_orientation(first_labels, seen_by)
             self._raise_or_warn(
-                doubts_about_predictions(by_name, _classes(trainer, module), self._labels_predicted, images)
+                self._turned
+                + doubts_about_predictions(by_name, _classes(trainer, module), self._labels_predicted, images)
             )
 
     def _clean(self, records: Sequence[Record], module: AttackModule) -> np.ndarray:
@@ -188,7 +204,7 @@ class TransferMetrics(WritingCallback):
         """All doubts, once all images were seen."""
         clean, classes = self._clean(records, module), _classes(trainer, module)
         by_name = dict(zip(module.white_box, clean.sum(0), strict=True))
-        found = [*module.doubts, *doubts_about_predictions(by_name, classes, self._labels_predicted)]
+        found = [*module.doubts, *self._turned, *doubts_about_predictions(by_name, classes, self._labels_predicted)]
         return found if self._labels_predicted else [*found, *doubts_about_classes(clean, classes)]
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:

@@ -173,7 +173,8 @@ def _wrong_value(mistake: Mistake) -> str | None:
     given = value[1] if value and len(value[1]) < 60 and not value[1].startswith("NestedArg(") else ""
     inner = re.search(r"Errors:\s+- (?!Expected)(.+?)\n\s+- Expected a <class 'NoneType'>", mistake.message, re.DOTALL)
     if inner and not given:  # of a part of it, explained already
-        return re.sub(r"\n +", "\n", f"{mistake.key}.{inner[1]}")
+        joint = "." if re.match(r"[\w.]+: ", inner[1]) else ": "  # of a setting inside it, or of the whole
+        return re.sub(r"\n +", "\n", f"{mistake.key}{joint}{inner[1]}".removeprefix(joint))
     kinds = re.findall(r"Expected an? (\S.*?)(?= - |$)", match[1])
     said = match[1]
     if kinds and len(kinds) == match[1].count(" - ") + 1:

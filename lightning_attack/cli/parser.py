@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from lightning_attack.cli.internals import option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
 from lightning_attack.cli.untyped import check_arguments
-from lightning_attack.cli.yaml_files import TEXT, check_yaml, network_names, preset_paths
+from lightning_attack.cli.yaml_files import TEXT, at, check_yaml, class_names, listed_names, network_names, preset_paths
 from lightning_attack.common.configs import find_attack, find_config
 from lightning_attack.models.functions import accept_functions
 
@@ -139,9 +140,27 @@ def _value(option: str, value: str) -> str:
     if kind and not (kind == "attack" and _is_attack_class(value)):
         found = find_attack(value) if kind == "attack" else find_config(value)
         value = value if found is None else str(found)
-    if Path(value).suffix in (".yaml", ".yml") and Path(value).is_file():
-        check_yaml(Path(value))
-    return value
+    # A configuration may also be written out, `-c "{...}"`, which is too long for a path.
+    named = not value.startswith("{") if kind == "file" else Path(value).suffix in (".yaml", ".yml")
+    if named and Path(value).is_file():
+        root = check_yaml(Path(value))
+        if kind == "file" and not isinstance(root, yaml.MappingNode):
+            raise UsageError(
+                f"'{value}' {'has no settings' if root is None else 'is no file of settings'}: expected lines such as\n"
+                "model: {seed: 3}"
+            )
+    return _as_texts(value) if re.fullmatch(r"--classes|--data\..+\.classes", option) else value
+
+
+def _as_texts(value: str) -> str:
+    """A list of names in which YAML would take `yes` and `1` for a truth value and a number, with these as text."""
+    try:
+        root = yaml.compose(value, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return value  # the parser says what is wrong
+    if not isinstance(root, yaml.SequenceNode):
+        return value
+    return _rewritten(value, [(name, name.value) for name in listed_names(root) if name.tag != TEXT])
 
 
 def _is_attack_class(name: str) -> bool:
@@ -158,19 +177,18 @@ def _as_meant(content: str) -> str:
         root = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         return content  # the parser says what is wrong
-    changes = [(name, name.value) for name in network_names(_at(root, ("model", "targets"))) if name.tag != TEXT]
-    attack = _at(root, ("model", "attack"))
+    texts = [*network_names(at(root, ("model", "targets"))), *class_names(root)]
+    changes = [(name, name.value) for name in texts if name.tag != TEXT]
+    attack = at(root, ("model", "attack"))
     if isinstance(attack, yaml.ScalarNode) and (value := _value("--model.attack", attack.value)) != attack.value:
         changes.append((attack, value))
     changes += preset_paths(root)
-    for node, value in sorted(changes, key=lambda change: -change[0].start_mark.index):
+    return _rewritten(content, changes)
+
+
+def _rewritten(content: str, changes: Iterable[tuple[yaml.Node, str]]) -> str:
+    """The text with some of its nodes replaced; those to which several aliases lead, once."""
+    once = {node.start_mark.index: (node, value) for node, value in changes}
+    for _, (node, value) in sorted(once.items(), reverse=True):
         content = f"{content[: node.start_mark.index]}{json.dumps(value)}{content[node.end_mark.index :]}"
     return content
-
-
-def _at(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
-    """The node at a nested key; None where there is none."""
-    for key in keys:
-        inner = node.value if isinstance(node, yaml.MappingNode) else ()
-        node = next((value for name, value in inner if name.value == key), None)
-    return node

@@ -6,7 +6,7 @@ that its file shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,20 @@ def network_names(networks: yaml.Node | None) -> list[yaml.ScalarNode]:
     return [key for key, _ in _keys(networks)] if isinstance(networks, yaml.MappingNode) else []
 
 
+def listed_names(names: yaml.Node) -> list[yaml.ScalarNode]:
+    """The plain values of a list."""
+    values = names.value if isinstance(names, yaml.SequenceNode) else ()
+    return [name for name in values if isinstance(name, yaml.ScalarNode)]
+
+
+def class_names(root: yaml.Node | None) -> list[yaml.ScalarNode]:
+    """The names of classes in the settings of data sets."""
+    data = at(root, ("data",))
+    sets = [value for _, value in _keys(data)] if isinstance(data, yaml.MappingNode) else []
+    lists = [at(one, keys) for one in sets for keys in (("classes",), ("init_args", "classes"))]
+    return [name for one in lists if one is not None for name in listed_names(one)]
+
+
 def preset_paths(root: yaml.Node | None) -> list[tuple[yaml.ScalarNode, str]]:
     """Each `class_path` that is the name of a preset, such as `pgd`, with the path by which it can be imported."""
     presets = {*attack_names()}
@@ -91,13 +105,23 @@ def read_study(file: Path) -> Any:
     content = root.value if isinstance(root, yaml.MappingNode) else ()
     for key, value in content:
         names = network_names(value) if key.value == "networks" else []
-        if key.value in ("sources", "targets") and isinstance(value, yaml.SequenceNode):
-            names = [name for name in value.value if isinstance(name, yaml.ScalarNode)]
+        if key.value in ("sources", "targets"):
+            names = listed_names(value)
         for name in names:
             name.tag = TEXT
+    for name in class_names(root):
+        name.tag = TEXT
     for preset, path in preset_paths(root):
         preset.value = path
     return None if root is None else yaml.SafeLoader("").construct_document(root)
+
+
+def at(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
+    """The node at a nested key; None where there is none."""
+    for key in keys:
+        inner = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((value for name, value in inner if name.value == key), None)
+    return node
 
 
 _Entry = tuple[yaml.ScalarNode, yaml.Node]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError
 from lightning_attack.data.deep_photos import read_deep
 from lightning_attack.data.listing import existing
@@ -19,6 +20,9 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".j
 _ORIENTATION = 0x0112
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """By what Pillow multiplies grey values of 2 and 4 bits, so that the largest becomes 255."""
+
+_DEEP = ("I", "I;16", "I;16B", "F")
+"""Pillow's names for grey values of 16 and 32 bits."""
 
 
 class MaskFile(NamedTuple):
@@ -75,6 +79,15 @@ def open_mask(path: Path) -> MaskFile:
     """
     with _opened(path, "mask") as image:
         mode, raw = image.mode, _raw_mode(image)
+        if image.format == "JPEG":
+            raise DataError(
+                f"mask '{path}' is a JPEG, whose compression changes numbers and colours along every edge; save masks "
+                "as PNG, from the original labels"
+            )
+        if mode in _DEEP:
+            raise _deep_refused(image, path)
+        if mode == "LA":
+            return MaskFile(_upright(np.array(_opaque(image, path)), image), None, "L")
         if mode not in ("L", "P", "1", "RGB", "RGBA") or ";16" in raw:
             raise colours_refused(path, f"{mode} of 16 bits" if ";16" in raw and mode[0] != "I" else mode)
         if mode in ("L", "1") and re.search(r";\d?I", raw):
@@ -87,9 +100,47 @@ def open_mask(path: Path) -> MaskFile:
         palette = _palette(image) if mode == "P" else None
         if mode == "RGBA":
             if values[..., 3].min() < 255:
-                raise DataError(f"mask '{path}' has transparent pixels; save it without an alpha channel")
+                raise _transparent(path)
             values = np.ascontiguousarray(values[..., :3])
         return MaskFile(_upright(values, image), palette, mode)
+
+
+def _deep_refused(image: Image.Image, path: Path) -> DataError:
+    """The error for a mask of 16 or 32 bits, which may hold class numbers or something else."""
+    most = float(np.array(image).max())
+    return DataError(
+        f"mask '{path}' has mode {image.mode}, numbers of more than 8 bits, up to {most:g}; "
+        + (
+            "if these are classes, save it with 8: Image.fromarray(values.astype('uint8'))"
+            if most <= IGNORE_INDEX
+            else "classes are 0..254, and 255 = ignored. Does it hold instances (class * 1000 + number), or depths?"
+        )
+    )
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    """A grey image without its alpha channel, which hides nothing."""
+    grey, alpha = image.split()
+    if alpha.getextrema()[0] != 255:
+        raise _transparent(path)
+    return grey
+
+
+def _transparent(path: Path) -> DataError:
+    return DataError(f"mask '{path}' has transparent pixels; save it without an alpha channel")
+
+
+def grey(values: np.ndarray, path: Path, mode: str) -> np.ndarray:
+    """Class numbers (H, W) where no colours are expected: an image with three equal channels is a grey one.
+
+    Raises:
+        DataError: its channels differ.
+    """
+    if values.ndim == 2:
+        return values
+    if (values != values[..., :1]).any():
+        raise colours_refused(path, mode)
+    return np.ascontiguousarray(values[..., 0])
 
 
 def colours_refused(path: Path, mode: str) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -39,7 +40,7 @@ class ImageFolder(SegmentationDataset):
             given, 65535, and photos that are suspiciously dark by it are refused.
 
     Raises:
-        DataError: no photos, two photos of one name, a missing mask, masks without classes.
+        DataError: no photos, two photos of one name, a missing mask, masks without classes, a class named twice.
         ValueError: a setting is out of range, or two of them exclude each other.
     """
 
@@ -64,6 +65,8 @@ class ImageFolder(SegmentationDataset):
             raise DataError(
                 "ImageFolder with masks needs classes: the names of the classes in the order of their numbers"
             )
+        if twice := sorted(name for name, count in Counter(classes or ()).items() if count > 1):
+            raise DataError(f"classes names '{twice[0]}' twice; tables tell classes apart by their names")
         if white_level is not None and not 1 <= white_level <= 65535:
             raise ValueError(f"white_level={white_level}: must be 1..65535, such as 4095 for 12 bits")
         self.root, self.masks, self.white_level = root, masks, white_level
@@ -88,6 +91,7 @@ class ImageFolder(SegmentationDataset):
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(photos)} photos have no mask; the first is '{self._mask(missing[0])}'"
+                f"{self._found_instead(missing[0])}"
             )
 
     def __len__(self) -> int:
@@ -113,6 +117,16 @@ class ImageFolder(SegmentationDataset):
 
     def _name(self, photo: Path) -> str:
         return normalised(photo.relative_to(self.root).with_suffix("").as_posix())
+
+    def _found_instead(self, name: str) -> str:
+        """The file that begins like the mask that is missing, with the setting that names it."""
+        wanted = self._mask(name)
+        stem = wanted.name.removesuffix(".png")
+        for path in sorted(wanted.parent.glob("*")) if wanted.parent.is_dir() else ():
+            rest = normalised(path.name).removeprefix(stem)
+            if stem and rest != normalised(path.name) and not rest[:1].isalnum():
+                return f"\nthere is '{path.name}': mask_suffix={rest} names such files"
+        return ""
 
     def _mask(self, name: str) -> Path:
         path = PurePosixPath(name)

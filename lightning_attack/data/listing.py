@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from lightning_attack.data.base import DataError
 from lightning_attack.data.notices import warn
 
 _OF_PROGRAMS = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
@@ -29,6 +30,9 @@ def find_files(
         wanted: whether a file is one of the data set, by its path.
         expected: which files are, for the warning.
         without: a folder inside `root` that is left out, if it lies there.
+
+    Raises:
+        DataError: the name of a wanted file is no text in UTF-8.
     """
     found: list[Path] = []
     passed_over: Counter[str] = Counter()
@@ -46,7 +50,7 @@ def find_files(
                 continue
             # A folder with the name of a photo is listed: reading it says what is wrong with it.
             if wanted(path):
-                found.append(path)
+                found.append(_readable(path))
             elif entry.is_dir(follow_symlinks=False):
                 enter(path)
             elif entry.is_dir():
@@ -72,6 +76,17 @@ def find_files(
             + (f", as are {len(twice) - 1} other links" if len(twice) > 1 else "")
         )
     return sorted(found)
+
+
+def _readable(path: Path) -> Path:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the name of {str(path)!r} is not in UTF-8, so that tables and files cannot show it; rename it "
+            "(`convmv -f latin1 -t utf8 --notest -r FOLDER` renames all files of a folder)"
+        ) from error
+    return path
 
 
 def has_suffix(suffixes: Collection[str]) -> Callable[[Path], bool]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError, values_in
-from lightning_attack.data.files import colours_refused, open_mask
+from lightning_attack.data.files import grey, open_mask
 from lightning_attack.data.palette_masks import PaletteMasks
 from lightning_attack.data.palettes import Palette, colour_map
 
@@ -81,9 +81,7 @@ class MaskReader:
         mask = open_mask(path)
         if self._colours is not None:
             return self._colours(_as_colours(mask.values, mask.palette), path)
-        if mask.values.ndim == 3:
-            raise colours_refused(path, mask.mode)
-        values = mask.values
+        values = grey(mask.values, path, mask.mode)
         if mask.palette is not None and not self._by_index:
             if self._table is None:
                 values = self._palettes.any(mask, path, self.count)

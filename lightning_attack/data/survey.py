@@ -69,6 +69,11 @@ class Survey:
                 f"and 255? 255 is read as 'ignored', so '{classes[1]}' would occur nowhere. ImageFolder reads them "
                 "with label_map: {0: 0, 255: 1} (if 255 does mean ignored, with ignore_index: 255)"
             )
+        if len(seen) == 1 < min(len(classes), self._masks):
+            warn(
+                f"{key}: every labelled pixel in the masks of {self._masks} photos is class {seen[0]}, "
+                f"'{classes[seen[0]]}', of {len(classes)}; were the masks emptied, or read with the wrong settings?"
+            )
         if 0 not in seen and len(seen) > 1:
             warn(
                 f"{key}: no mask of {self._masks} holds class 0, '{classes[0]}', but others up to {seen[-1]}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -18,6 +19,10 @@ _STARTS = {
     b"\xfd7zXZ": "an xz archive; unpack it first",
     b"BZh": "a bzip2 archive; unpack it first",
     b"\x89HDF": "an HDF5 file, as Keras writes them; convert it to a PyTorch state dict",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"%PDF": "a PDF document",
+    b"{": "JSON text, often the error of a download; download the file again",
     b"\x93NUMPY": "a NumPy array; weights are a PyTorch state dict or safetensors",
 }
 
@@ -55,6 +60,10 @@ def foreign_kind(path: Path, wanted: Wanted = "weights") -> str | None:
             return kind
     if start.startswith(b"PK"):
         return _kind_of_zip(path, wanted)
+    if path.suffix == ".onnx" or (start.startswith(b"\x08") and (b"pytorch" in start or b"onnx" in start)):
+        return "an ONNX model, which is not read here; export the network with torch.export instead (.pt2)"
+    if re.fullmatch(rb"[A-Z][\x20-\x7e\s]{3,400}", start):
+        return f"a text, '{' '.join(start.decode('ascii').split())[:60]}', and no weights; download the file again"
     if tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             if "pickle" not in archive.getnames():  # in those of torch before 1.6 it is

@@ -72,6 +72,18 @@ def fits(small: Sequence[int], size: Sequence[int], slack: int = 1) -> bool:
     return abs(small[0] / size[0] - small[1] / size[1]) <= slack / min(*size)
 
 
+def is_cut(small: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a map of h x w looks like one of H x W without its border: smaller, but not by a stride of 2 or more.
+
+    Up to 3 rows and columns count as rounding.
+
+    Example:
+        >>> is_cut((56, 88), (64, 96)), is_cut((32, 48), (64, 96)), is_cut((512, 512), (513, 513))
+        (True, False, False)
+    """
+    return all(length / 2 + 2 < side < length - 3 for side, length in zip(small, size, strict=True))
+
+
 def classes_are_last(shape: Sequence[int], size: Sequence[int]) -> bool | None:
     """Whether (B, a, b, c) is (B, h, w, classes) rather than (B, classes, h, w), for images of `size`.
 

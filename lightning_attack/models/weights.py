@@ -81,7 +81,8 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
     Args:
         path: the file.
-        key: the key of the file's dictionary under which the weights are, such as `state_dict_ema`; None: the usual.
+        key: the key of the file's dictionary under which the weights are, such as `state_dict_ema`, or several with
+            dots between them (`net.state_dict`); None: the usual.
 
     Raises:
         ModelError: the file is not readable, holds pickled objects, no state dict, or none under `key`.
@@ -114,14 +115,33 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
-        raise ModelError(f"'{path}' holds no state dict (a mapping from names to tensors); it holds {_held(content)}")
+        inside = _states(content)
+        raise ModelError(
+            f"'{path}' holds no state dict (a mapping from names to tensors); it holds {_held(content)}"
+            + f"\nweights_key takes one of its parts: {', '.join(inside)}" * bool(inside and key is None)
+        )
     return dict(state)
 
 
 def _at_key(path: Path, content: Any, key: str) -> Any:
-    if not isinstance(content, Mapping) or key not in content:
-        raise ModelError(f"'{path}' has no weights_key '{key}'; it holds {_held(content)}")
-    return content[key]
+    if isinstance(content, Mapping) and key in content:
+        return content[key]
+    first, dot, rest = key.partition(".")
+    if dot and isinstance(content, Mapping) and first in content:
+        return _at_key(path, content[first], rest)
+    raise ModelError(f"'{path}' has no weights_key '{key}'; it holds {_held(content)}")
+
+
+def _states(content: Any, depth: int = 2) -> list[str]:
+    """The keys, with dots between them, under which a file has mappings of tensors."""
+    found = []
+    for name, part in content.items() if isinstance(content, Mapping) and depth else ():
+        if isinstance(part, Mapping) and part:
+            if all(isinstance(value, Tensor) for value in part.values()):
+                found.append(str(name))
+            else:
+                found += [f"{name}.{inner}" for inner in _states(part, depth - 1)]
+    return found
 
 
 def _held(content: Any, most: int = 8) -> str:

@@ -17,7 +17,7 @@ from lightning_attack.common.errors import UserError
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.chunks import in_chunks
 from lightning_attack.models.initial import Initial
-from lightning_attack.models.outputs import alike, as_logits, classes_are_last, described, fits, main_output
+from lightning_attack.models.outputs import alike, as_logits, classes_are_last, described, fits, is_cut, main_output
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -84,6 +84,7 @@ class SegmentationModel(nn.Module):
     _batch: tuple[int, int] | None = None
     """The least and the most images that the network takes at a time; None: any number."""
     _slow_is_said = False
+    _cut_is_said = False
 
     def __init__(
         self,
@@ -199,6 +200,14 @@ class SegmentationModel(nn.Module):
                 "height and width may be exchanged, or it was traced for another size; export it again, or set "
                 "data.size and model.probe_size to that"
             )
+        if not torch.compiler.is_compiling() and not self._cut_is_said and is_cut(logits.shape[-2:], x.shape[-2:]):
+            self._cut_is_said = True
+            warnings.warn(
+                f"network '{self.name}' returned logits of {logits.shape[-2]} x {logits.shape[-1]} for an input of "
+                f"{x.shape[-2]} x {x.shape[-1]}: are its convolutions without padding, so that it cuts a border off? "
+                "The logits are stretched, which moves them; a network around it can pad them (F.pad) by what is cut",
+                stacklevel=2,
+            )
         return F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
     def _logits(self, output: object, x: Tensor) -> Tensor:
@@ -214,6 +223,11 @@ class SegmentationModel(nn.Module):
                 f"network '{self.name}' returned {described(found)} for an input of shape {tuple(x.shape)}; "
                 "expected logits of shape (B, classes, h, w)\n"
                 "alone, as 'out' or 'logits' of a dictionary or object, or first in a tuple; a binary one (B, 1, h, w)"
+            )
+        if found.device != x.device:
+            raise ModelError(
+                f"network '{self.name}' returned logits on the device {found.device} for an image on {x.device}\n"
+                "take moves to a device, such as .cpu(), out of its forward: results stay on the device of the image"
             )
         logits = as_logits(found, self._has_classes_last(output, found, x), self._one_is_binary)
         if self.num_classes is None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.probe import probe, probe_pair
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
-from lightning_attack.predict.plausibility import Doubt, doubts_about_network, watch_outputs
+from lightning_attack.predict.plausibility import Doubt, doubts_about_network, doubts_about_repeats, watch_outputs
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def identify_networks(
         found = run(target, name)
         if found.shape != logits.shape:
             raise ModelError(
-                f"target '{name}' has {found.shape[1]} classes, source '{source.name}' has {logits.shape[1]}; all "
-                "networks must have the classes of the data"
+                f"target '{name}' has {found.shape[1]} classes, source '{source.name}' has {logits.shape[1]}; "
+                f"{class_advice(logits.shape[1], found.shape[1])}"
             )
         same = torch.equal(found, logits)
         if name == source.name and not same:
@@ -91,6 +92,7 @@ def identify_networks(
         source_name = source_name or (name if same else "")
         if not same:
             probe_pair(target, name, probe_size, found)
+            doubts[name] += doubts_about_repeats(name, found, probe(target, name, probe_size))
         scored.append(source if same else target)
     if not source_name:
         source_name, scored, white_box = source.name, [source, *scored], {source.name: True} | white_box

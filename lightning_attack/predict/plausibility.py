@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.pixels import LEVELS
 from lightning_attack.metrics.agreement import agreement, other_order
+from lightning_attack.metrics.orientation import other_orientation
 from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.initial import has_initial_weights
@@ -37,7 +39,7 @@ class Doubt(NamedTuple):
     Attributes:
         network: name of the network; empty where it is about all, or about the data.
         kind: `near_chance`, `class_order`, `never_predicted`, `probabilities`, `not_repeatable`, `normalisation`,
-            `random_weights` or `labels`.
+            `random_weights`, `orientation` or `labels`.
         message: what looks wrong and what to check, in a sentence or two.
     """
 
@@ -76,12 +78,12 @@ def refuse(doubts: Sequence[Doubt]) -> None:
 
 
 def doubts_about_network(name: str, network: SegmentationModel) -> list[Doubt]:
-    """What looks wrong with a network as it was built: random weights, and a normalisation for pixels of 0 to 255.
+    """What looks wrong with a network as it was built: random weights, and a normalisation for pixels of 0 to 255
+    or one that is done twice.
 
     Of a network of one's own, whether its weights were loaded cannot be known.
 
     Example:
-        >>> from torch import nn
         >>> network = SegmentationModel(nn.Identity(), mean=(124, 116, 104), std=(58, 57, 57))
         >>> [(doubt.kind, doubt.message[:60]) for doubt in doubts_about_network("net", network)]
         [('normalisation', "mean and std of 'net' are for pixels of 0 to 255 ([124, 116,")]
@@ -100,6 +102,12 @@ def doubts_about_network(name: str, network: SegmentationModel) -> list[Doubt]:
                 Doubt(name, "normalisation", f"std of '{part_name}' is so small {given} that normalised images exceed "
                       "pixels of 0 to 255: was it divided by 255 twice?")
             )  # fmt: skip
+        changes = any(mean) or any(value != 1 for value in std)
+        if changes and (inner := _inner_normalisation(part.network)) is not None:
+            found.append(
+                Doubt(name, "normalisation", f"'{part_name}' seems to normalise images twice: by its mean and std "
+                      f"{given}, and again inside, by those of {inner}. Leave mean and std out if it does so itself")
+            )  # fmt: skip
     for module in network.modules():
         if isinstance(module, SegmentationModel) and has_initial_weights(module):
             inside = "" if module is network else f" (in it, {module.name})"
@@ -110,13 +118,41 @@ def doubts_about_network(name: str, network: SegmentationModel) -> list[Doubt]:
     return found
 
 
+_PAIRS = (("mean", "std"), ("pixel_mean", "pixel_std"), ("image_mean", "image_std"))
+"""Names under which modules keep what they normalise with: torchvision and kornia, Detectron2, and detectors."""
+
+
+def _inner_normalisation(network: nn.Module) -> str | None:
+    """The class of a module inside a network that has a mean and a std of three colours itself; None: there is none.
+
+    Example:
+        >>> class Normalized(nn.Sequential):
+        ...     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+        >>> _inner_normalisation(nn.Sequential(Normalized(), nn.Conv2d(3, 8, 1)))
+        'Normalized'
+        >>> _inner_normalisation(nn.Conv2d(3, 8, 1))
+    """
+    for module in network.modules():
+        for names in _PAIRS:
+            mean, std = (_three(getattr(module, name, None)) for name in names)
+            if mean is not None and std is not None and (any(mean) or any(value != 1 for value in std)):
+                return type(module).__name__
+    return None
+
+
+def _three(values: object) -> list[float] | None:
+    """Three numbers, one per colour, of a list or a tensor; None: it holds something else."""
+    found = values.flatten().tolist() if isinstance(values, Tensor) and values.numel() == 3 else values
+    if isinstance(found, list | tuple) and len(found) == 3 and all(isinstance(value, int | float) for value in found):
+        return [float(value) for value in found]
+    return None
+
+
 @contextmanager
 def watch_outputs(name: str, network: SegmentationModel) -> Iterator[list[Doubt]]:
     """While the network is run on the probe image, look for probabilities among what it and its members return.
 
     Example:
-        >>> import torch
-        >>> from torch import nn
         >>> network = SegmentationModel(nn.Softmax(1))
         >>> with watch_outputs("net", network) as found:
         ...     _ = network(torch.rand(1, 3, 4, 4))
@@ -152,6 +188,20 @@ def doubts_about_outputs(name: str, part: str, logits: Tensor) -> list[Doubt]:
             "probabilities",
             f"the outputs of '{part}' lie in [0, 1]{what}: they look like probabilities after a {kind}. Attacks expect "
             "logits; on probabilities, gradients fade and losses mean something else. Take it out of the forward",
+        )
+    ]
+
+
+def doubts_about_repeats(name: str, logits: Tensor, again: Tensor) -> list[Doubt]:
+    """Whether a network gives one image other logits in a second pass."""
+    if torch.allclose(logits, again, rtol=_CLOSE, atol=_CLOSE):
+        return []
+    return [
+        Doubt(
+            name,
+            "not_repeatable",
+            f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
+            "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance",
         )
     ]
 
@@ -193,6 +243,28 @@ def doubts_about_predictions(
             )
             start = f"'{name}': " if labels_predicted else f"the clean mIoU of '{name}' is {figures}: "
             found.append(Doubt(name, "near_chance", start + advice))
+    return found
+
+
+def doubts_about_orientation(
+    labels: Sequence[np.ndarray], predictions: Mapping[str, Sequence[np.ndarray]]
+) -> list[Doubt]:
+    """Whether networks agree better with masks that are turned or mirrored.
+
+    Args:
+        labels: of each image the classes, (H, W).
+        predictions: by the name of each network what it predicts for each clean image, (H, W).
+    """
+    found = []
+    for name, seen in predictions.items():
+        if (other := other_orientation(labels, seen)) is not None:
+            turn, own, better = other
+            found.append(
+                Doubt(name, "orientation", f"masks and photos seem to lie differently: '{name}' agrees with "
+                      f"{100 * own:.0f} % of the labelled pixels of the first {len(labels)} images, and with "
+                      f"{100 * better:.0f} % if masks are {turn}. Were they saved as (width, height), or is one of the "
+                      "two turned as an EXIF orientation says and the other not?")
+            )  # fmt: skip
     return found
 
 

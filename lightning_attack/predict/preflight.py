@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_attack.models.probe import noise, probe
 from lightning_attack.models.wrapper import ModelError, without_engines
-from lightning_attack.predict.plausibility import Doubt, doubts_about_outputs
-
-_CLOSE = 1e-3
+from lightning_attack.predict.plausibility import Doubt, doubts_about_outputs, doubts_about_repeats
 
 
 def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[Doubt]:
@@ -59,19 +57,5 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
             f"the gradient of '{name}' with respect to the image is zero everywhere\n"
             "something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that"
         )
-    return _suspicions(name, logits.detach(), probe(source, name, size))
-
-
-def _suspicions(name: str, logits: Tensor, again: Tensor) -> list[Doubt]:
-    """What is suspicious about a network, from its logits of one image in two passes."""
-    found = doubts_about_outputs(name, name, logits)
-    if not torch.allclose(logits, again, rtol=_CLOSE, atol=_CLOSE):
-        found.append(
-            Doubt(
-                name,
-                "not_repeatable",
-                f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
-                "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance",
-            )
-        )
-    return found
+    logits = logits.detach()
+    return doubts_about_outputs(name, name, logits) + doubts_about_repeats(name, logits, probe(source, name, size))

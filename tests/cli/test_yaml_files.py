@@ -110,3 +110,30 @@ def test_a_preset_under_an_alias_is_named_once(predict, tmp_path):
 def test_an_alias_to_itself_ends(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a {class_path: pgd, inner: *a}\n")
     assert len(preset_paths(check_yaml(tmp_path / "a.yaml"))) == 1
+
+
+def test_names_of_classes_are_text(predict, tmp_path, capsys):
+    """In files, in studies and on the command line: `yes`, `no`, `1` and `null` are names."""
+    part = "{class_path: ImageFolder, init_args: {root: nowhere, classes: &names [yes, 1, null, a]}}"
+    (tmp_path / "run.yaml").write_text(
+        f"data:\n  dataset: {part}\n  val: {part.replace('&names [yes, 1, null, a]', '*names')}\n"
+    )
+    assert read_study(tmp_path / "run.yaml")["data"]["dataset"]["init_args"]["classes"] == ["yes", "1", "null", "a"]
+    for words in (
+        ["-c", tmp_path / "run.yaml"],
+        ["--data.dataset=ImageFolder", "--data.dataset.root=nowhere", "--data.dataset.classes=[yes, 1, null, a]"],
+    ):
+        assert predict(*words) == 2
+        assert capsys.readouterr().err == "error: no folder 'nowhere'\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"# all of it is a comment\n", "has no settings"), (b"- a\n", "is no file of settings"),
+     (b"hello", "is no file of"), (b"\xff\xd8\xff\xe0", "is not a text file in UTF-8")],
+)  # fmt: skip
+def test_files_without_settings(predict, tmp_path, capsys, content, says):
+    for name in ("run.yaml", "run.txt"):
+        (tmp_path / name).write_bytes(content)
+        assert predict("-c", tmp_path / name) == 2
+        assert f"'{tmp_path / name}' {says}" in capsys.readouterr().err

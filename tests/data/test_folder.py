@@ -209,3 +209,17 @@ def test_no_damage_of_a_photo_gives_another_error(tmp_path):
                 refused += str(path) in str(error)
         assert refused > 0
         path.unlink()
+
+
+def test_names_and_masks_that_do_not_fit(tree):
+    """Found while the folder is listed: masks under other names, names that are no text, a class named twice."""
+    (tree / "masks" / "b.png").rename(tree / "masks" / "b_labels.tif")
+    with pytest.raises(
+        DataError, match=r"1 of 2 photos have no mask; .*\nthere is 'b_labels.tif': mask_suffix=_labels.t"
+    ):
+        folder(tree)
+    with pytest.raises(DataError, match="classes names 'a' twice"):
+        folder(tree, classes=["a", "b", "a"])
+    (tree / "photos" / "b.png").rename(tree / "photos" / "b\udcff.png")
+    with pytest.raises(DataError, match=r"the name of '.*\\udcff.png' is not in UTF-8"):
+        folder(tree)

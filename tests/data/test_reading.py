@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from lightning_attack.data import Cityscapes, DataError, ImageFolder, SegmentationDataModule, VOCSegmentation
 from lightning_attack.data.files import read_mask, read_photo
+from lightning_attack.data.mask_values import MaskReader
 from lightning_attack.data.palettes import BUILT_IN, colour_map
 from lightning_attack.data.survey import Survey
 from tests.data.trees import LAYOUTS, cityscapes, values
@@ -426,3 +427,28 @@ def test_a_palette_by_the_command_line(tmp_path):
         data = parser.instantiate(parser.parse_args([*base, f"--data.{more}"])).data
         assert len(data) == 1
     assert colour_map({"#ff0000": 0}, CLASSES).classes == {(255, 0, 0): 0}
+
+
+def test_masks_in_other_forms(tmp_path):
+    """Grey in three channels or with an opaque alpha is grey; what would change classes or cannot hold them is not."""
+    values = np.array([[0, 1], [2, 255]], np.uint8)
+    three = np.repeat(values[..., None], 3, 2)
+    for name, pixels, mode in (("rgb", three, None), ("la", np.dstack([values, 0 * values + 255]), "LA")):
+        file = tmp_path / f"{name}.png"
+        Image.fromarray(pixels, mode).save(file)
+        assert MaskReader("abc")(file).tolist() == values.tolist()
+    three[0, 0, 0] = 1
+    Image.fromarray(three).save(tmp_path / "rgb.png")
+    Image.fromarray(np.dstack([values, values]), "LA").save(tmp_path / "la.png")
+    Image.fromarray(values).save(tmp_path / "a.jpg")
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "16.png")
+    Image.fromarray(values.astype(np.int32) * 1000).save(tmp_path / "32.tif")
+    for name, says in (
+        ("rgb.png", "not colours"),
+        ("la.png", "transparent pixels"),
+        ("a.jpg", "is a JPEG, whose compression changes numbers"),
+        ("16.png", r"up to 255; if these are classes, save it with 8"),
+        ("32.tif", r"up to 255000; classes are 0..254, .* instances"),
+    ):
+        with pytest.raises(DataError, match=says):
+            MaskReader("abc")(tmp_path / name)

@@ -234,6 +234,10 @@ def test_unknown_embedded_weights():
         (b"", "an empty file"),
         (b"\x1f\x8b\x08\x00" + b"x" * 20, "a gzip archive"),
         (b"\x93NUMPY\x01\x00", "a NumPy array"),
+        (b"\x89PNG\r\n\x1a\n", r"a picture \(PNG\)"),
+        (b'{"message": "Not Found"}', "JSON text, often the error of a download"),
+        (b"Entry not found", "a text, 'Entry not found', and no weights; download the file again"),
+        (b"\x08\x07\x12\x07pytorch\x1a\x05", "an ONNX model, which is not read here"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt"])
@@ -360,3 +364,16 @@ def test_weights_of_a_network_of_one_s_own_that_do_not_fit(tmp_path):
     SegmentationModel(tiny(), weights=file, weights_key="ema")
     with pytest.raises(ModelError, match="weights_key='ema' chooses among the weights of a file: give weights too"):
         SegmentationModel(tiny(), weights_key="ema")
+
+
+def test_weights_deeper_in_a_file(tmp_path):
+    """The message names the keys under which there are weights, and each of them works as `weights_key`."""
+    network, other = tiny(), tiny(seed=1)
+    torch.save({"net": {"weights": network.state_dict()}, "teacher": other.state_dict(), "epoch": 3}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"weights_key takes one of its parts: net.weights, teacher$"):
+        load_weights(tiny(), tmp_path / "w.pt")
+    for key, saved in (("net.weights", network), ("teacher", other)):
+        load_weights(loaded := tiny(seed=2), tmp_path / "w.pt", key=key)
+        assert_same(loaded, saved)
+    with pytest.raises(ModelError, match=r"has no weights_key 'bias'; it holds 'weights' \(OrderedDict\)"):
+        load_weights(tiny(), tmp_path / "w.pt", key="net.bias")

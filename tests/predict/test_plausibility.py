@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
+from torchvision.transforms import Normalize
 
 from lightning_attack.attacks import NoAttack
 from lightning_attack.callbacks import TransferMetrics
@@ -197,3 +198,50 @@ def test_spelling_is_no_other_order(known, raises):
         return check_class_order("net", model, data)
     with pytest.raises(ModelError, match=r"'net\[1\]'"):
         check_class_order("net", model, data)
+
+
+def test_normalised_twice():
+    """Mean and std outside, and a network that normalises itself: as a module, as buffers, as another wrapper."""
+
+    class Buffers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("pixel_mean", torch.full((3, 1, 1), 0.45))
+            self.register_buffer("pixel_std", torch.full((3, 1, 1), 0.22))
+
+    for inside in (nn.Sequential(Normalize([0.5] * 3, [0.25] * 3)), Buffers(), good()):
+        twice = SegmentationModel(inside, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        (doubt,) = doubts_about_network("net", twice)
+        assert doubt.kind == "normalisation"
+        assert "'net' seems to normalise images twice" in doubt.message
+        assert not doubts_about_network("net", SegmentationModel(inside))
+
+
+class Turned(SegmentationDataset):
+    """Scenes whose masks lie otherwise than their photos."""
+
+    classes = NAMES
+
+    def __init__(self, turn):
+        self.turn, self.scenes = turn, scenes()
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        scene = self.scenes[index]
+        return Scene(scene.image, np.ascontiguousarray(self.turn(scene.mask)), scene.name)
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        (np.transpose, "rows and columns exchanged"),
+        (lambda mask: mask[:, ::-1], "mirrored left to right"),
+        (lambda mask: np.rot90(mask, 3), "turned by 90 degrees"),
+    ],
+)
+def test_masks_that_lie_otherwise(tmp_path, turn, says):
+    with pytest.warns(UserWarning, match=f"masks and photos seem to lie differently: 'fpn.* if masks are .*{says}"):
+        found, _ = attacked(good(), Turned(turn), tmp_path)
+    assert "orientation" in [kind for _, kind in found]

@@ -85,3 +85,25 @@ def test_nothing_is_said_of_good_networks(name):
     network = TrainedModel(f"embedded:{name}").eval().requires_grad_(False)
     assert check_attackable(network, name, (64, 64)) == []
     assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_a_random_target_is_named():
+    """Not only the source: a target with dropout in its forward differs by chance between clean and adversarial."""
+    target = Around(lambda inner, images: nn.functional.dropout(inner(images), training=True))
+    module = AttackModule(nn.Conv2d(3, 4, 1), fgsm(), targets={"theirs": target})
+    assert [(doubt.network, doubt.kind) for doubt in module.doubts] == [("theirs", "not_repeatable")]
+
+
+def test_logits_elsewhere_and_without_their_border():
+    with pytest.raises(ModelError, match=r"on the device meta for an image on cpu\ntake moves to a device"):
+        AttackModule(Around(lambda inner, images: inner(images).to("meta")), fgsm())
+    with pytest.warns(UserWarning, match="56 x 56 for an input of 64 x 64: are its convolutions without padding"):
+        AttackModule(Around(lambda inner, images: inner(images)[..., 4:-4, 4:-4]), fgsm())
+
+
+def test_advice_where_classes_differ_in_number():
+    """What can be done: one more class is left out, many are grouped; both by a ClassMap."""
+    with pytest.raises(ModelError, match=r"has 5 classes, .* has 4; is one more of its classes void, .* ClassMap"):
+        AttackModule(nn.Conv2d(3, 4, 1), fgsm(), targets={"theirs": nn.Conv2d(3, 5, 1)})
+    with pytest.raises(ModelError, match=r"has 150 classes, .* has 4; .* by the groups of ClassMap"):
+        AttackModule(nn.Conv2d(3, 4, 1), fgsm(), targets={"theirs": nn.Conv2d(3, 150, 1)})
