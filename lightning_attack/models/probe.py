@@ -66,7 +66,7 @@ def _in_other_batches(network: nn.Module, image: Tensor) -> Tensor | None:
     return None
 
 
-def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], logits: Tensor) -> None:
+def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], logits: Tensor) -> bool:
     """Limit a network to one image at a time if a second image makes it fail, or changes the logits of the first.
 
     Args:
@@ -74,26 +74,32 @@ def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], log
         name: for messages.
         size: as for `probe`.
         logits: what `probe` returned.
+
+    Returns:
+        Whether the network gives the same image other logits another time.
     """
-    if network.has_limited_batches or vars(network).get("_takes_pairs"):  # known from another run
-        return
+    known = vars(network)
+    if network.has_limited_batches or "_takes_pairs" in known:  # from another run
+        return bool(known.get("_is_random"))
     image = noise(size)
     with torch.no_grad(), without_engines(network):
         try:
             beside_another = network(torch.cat([image, image.flip(-1) ** 2]))[:1]
         except Exception:  # whatever its code raises
             network.limit_batch(1, 1)
-            return
+            return False
         # Random numbers are another matter: the same image has other logits then.
-        if _close(beside_another, logits) or not _close(network(image), logits):
-            vars(network)["_takes_pairs"] = True
-            return
+        same = _close(beside_another, logits)
+        if same or not _close(network(image), logits):
+            known["_takes_pairs"], known["_is_random"] = True, not same
+            return not same
     network.limit_batch(1, 1)
     warnings.warn(
         f"network '{name}' gives an image other logits beside another image (a normalisation over the batch, or a "
         "program traced with one image?): it is shown one image at a time",
         stacklevel=2,
     )
+    return False
 
 
 def _close(first: Tensor, second: Tensor) -> bool:

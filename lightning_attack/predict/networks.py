@@ -12,7 +12,7 @@ from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.probe import probe, probe_pair
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
-from lightning_attack.predict.plausibility import Doubt, doubts_about_network, doubts_about_repeats, watch_outputs
+from lightning_attack.predict.plausibility import Doubt, doubts_about_network, not_repeatable, watch_outputs
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,8 @@ def identify_networks(
             raise ModelError(f"source and a target are both named '{name}' but differ; rename one (name: ...)")
         white_box[name] = same or any(torch.equal(found, member) for member in members)
         source_name = source_name or (name if same else "")
-        if not same:
-            probe_pair(target, name, probe_size, found)
-            doubts[name] += doubts_about_repeats(name, found, probe(target, name, probe_size))
+        if not same and probe_pair(target, name, probe_size, found):
+            doubts[name].append(not_repeatable(name))
         scored.append(source if same else target)
     if not source_name:
         source_name, scored, white_box = source.name, [source, *scored], {source.name: True} | white_box

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
@@ -153,6 +152,7 @@ def watch_outputs(name: str, network: SegmentationModel) -> Iterator[list[Doubt]
     """While the network is run on the probe image, look for probabilities among what it and its members return.
 
     Example:
+        >>> import torch
         >>> network = SegmentationModel(nn.Softmax(1))
         >>> with watch_outputs("net", network) as found:
         ...     _ = network(torch.rand(1, 3, 4, 4))
@@ -192,18 +192,14 @@ def doubts_about_outputs(name: str, part: str, logits: Tensor) -> list[Doubt]:
     ]
 
 
-def doubts_about_repeats(name: str, logits: Tensor, again: Tensor) -> list[Doubt]:
-    """Whether a network gives one image other logits in a second pass."""
-    if torch.allclose(logits, again, rtol=_CLOSE, atol=_CLOSE):
-        return []
-    return [
-        Doubt(
-            name,
-            "not_repeatable",
-            f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
-            "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance",
-        )
-    ]
+def not_repeatable(name: str) -> Doubt:
+    """The doubt about a network that gives one image other logits in a second pass."""
+    return Doubt(
+        name,
+        "not_repeatable",
+        f"'{name}' gives another result for the same image the second time (dropout or a random view in its "
+        "forward?): the run cannot be repeated, and clean and adversarial figures differ by chance",
+    )
 
 
 def doubts_about_predictions(

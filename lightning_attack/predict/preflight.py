@@ -7,7 +7,9 @@ from torch import nn
 
 from lightning_attack.models.probe import noise, probe
 from lightning_attack.models.wrapper import ModelError, without_engines
-from lightning_attack.predict.plausibility import Doubt, doubts_about_outputs, doubts_about_repeats
+from lightning_attack.predict.plausibility import Doubt, doubts_about_outputs, not_repeatable
+
+_CLOSE = 1e-3
 
 
 def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> list[Doubt]:
@@ -58,4 +60,6 @@ def check_attackable(source: nn.Module, name: str, size: tuple[int, int]) -> lis
             "something in it rounds or thresholds (such as a conversion to 8 bits); attacks need a network without that"
         )
     logits = logits.detach()
-    return doubts_about_outputs(name, name, logits) + doubts_about_repeats(name, logits, probe(source, name, size))
+    again = probe(source, name, size)
+    repeats = torch.allclose(logits, again, rtol=_CLOSE, atol=_CLOSE)
+    return doubts_about_outputs(name, name, logits) + ([] if repeats else [not_repeatable(name)])
