@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import yaml
@@ -84,7 +85,16 @@ def test_shares_and_going_on(run_study, tmp_path, capfd):
     assert len(records) == 2 * 3
     capfd.readouterr()
     assert run_study() == 0
-    assert "cell 4 of 4, one_segformer" in capfd.readouterr().err
+    out, err = capfd.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith(("study:", "cell"))]
+    assert lines[0].startswith("study: 4 cells of 3 photos in batches of 2 on cpu; folder: ")
+    assert lines[0].endswith("s; 2 of them are done, going on")
+    assert re.fullmatch(r"cell 1 of 4, none_fpn: .+ s; about .+ left for the study", lines[1])
+    assert lines[2].startswith("cell 2 of 4, none_segformer: done already; about ")
+    assert lines[4] == "cell 4 of 4, one_segformer: done already; all done"
+    assert "3 images" in out
+    assert re.search(r"│ clean +│ +[\d.]+ │ +[\d.]+ │", out)
+    assert out.endswith(f"compare them: python main.py report {tmp_path / 's'} --output report\n")
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == NAMES
     assert {path: path.stat().st_mtime_ns for path in records} == records, "finished images are not attacked again"
     report = json.loads((tmp_path / "s" / "one_fpn" / "transfer.json").read_text())
@@ -98,10 +108,11 @@ def test_a_dry_run_makes_nothing(run_study, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "vmi_fpn_eps4-255_seed1" in printed
     assert printed.split("all")[-1].split("│")[2].strip() == "90", "2 cells x 3 photos x 3 (1 + 4) passes"
+    assert re.search(r"all +│ +│ +90 │ about [\d.]+ s ", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
-def test_a_signal_ends_the_study(run_study, monkeypatch):
+def test_a_signal_ends_the_study(run_study, monkeypatch, tmp_path, capsys):
     ran = []
 
     class Stopped:
@@ -113,6 +124,9 @@ def test_a_signal_ends_the_study(run_study, monkeypatch):
     monkeypatch.setattr(command, "CellCLI", Stopped)
     assert run_study() == 143
     assert len(ran) == 1
+    said = capsys.readouterr().err
+    assert "stopped in cell 1 of 4, none_fpn; 0 done before it. To go on: python main.py study -c " in said
+    assert said.rstrip().endswith(f"s.yaml --results={tmp_path}")
 
 
 @pytest.mark.parametrize(
