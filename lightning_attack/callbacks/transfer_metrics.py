@@ -215,7 +215,7 @@ class TransferMetrics(WritingCallback):
                 "scoring": sum(record.scoring for record in records),
             },
             "peak_memory_mb_per_image": _megabytes([record.memory for record in records]),
-            "device": device_facts(trainer.strategy.root_device),
+            "device": device_facts(trainer.strategy.root_device, pl_module.exact),
             "settings": {"attack": pl_module.attack.settings(), "quantize": pl_module.quantize, "seed": pl_module.seed},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         }

@@ -4,9 +4,10 @@
 """
 
 from lightning_attack.engine.cross_entropy import cross_entropy
+from lightning_attack.engine.exact import check_exact, exact_on
 from lightning_attack.engine.memory import keep_freed_memory, out_of_memory
-from lightning_attack.engine.prepare import Kind, PreparedNetwork, StatusCallback, ignore_status, prepare
-from lightning_attack.engine.support import EngineError, Precision, check_precision
+from lightning_attack.engine.prepare import PreparedNetwork, StatusCallback, ignore_status, prepare
+from lightning_attack.engine.support import EngineError, Kind, Precision, check_precision
 from lightning_attack.engine.tf32 import float32_precision, full_float32
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "Precision",
     "PreparedNetwork",
     "StatusCallback",
+    "check_exact",
     "check_precision",
     "cross_entropy",
+    "exact_on",
     "float32_precision",
     "full_float32",
     "ignore_status",

@@ -12,10 +12,10 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = [
-    "ATTENTION", "BATCH_NORMS", "BATCH_NORMS_WITH_MODE", "CONVOLUTION", "CONVOLUTION_SUM",
-    "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED", "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP",
-    "PACK_CONVOLUTION", "PACK_CONVOLUTION_TRANSPOSED", "PACK_LINEAR", "TO_COPY", "UNSAFE_VIEW", "FakeTensorMode",
-    "OpOverload", "cpu_has_bfloat16", "make_fx",
+    "ADAPTIVE_AVERAGE", "ATTENTION", "BATCH_NORMS", "BATCH_NORMS_WITH_MODE", "CONVOLUTION", "CONVOLUTION_SUM",
+    "CONVOLUTION_SUM_IN_PLACE", "CONVOLUTION_TRANSPOSED", "IN_PLACE_GRADIENTS", "LINEAR", "LOOKUP", "PACK_CONVOLUTION",
+    "PACK_CONVOLUTION_TRANSPOSED", "PACK_LINEAR", "SMOOTH_BICUBIC", "SMOOTH_BILINEAR", "TO_COPY", "UNSAFE_VIEW",
+    "FakeTensorMode", "OpOverload", "cpu_has_bfloat16", "make_fx",
 ]  # fmt: skip
 
 _aten, _mkldnn = torch.ops.aten, torch.ops.mkldnn
@@ -44,6 +44,8 @@ ATTENTION = (
     _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_cudnn_attention.default,
 )  # fmt: skip
 LOOKUP = _aten._unsafe_index.Tensor
+ADAPTIVE_AVERAGE = _aten._adaptive_avg_pool2d.default
+SMOOTH_BILINEAR, SMOOTH_BICUBIC = _aten._upsample_bilinear2d_aa.default, _aten._upsample_bicubic2d_aa.default
 TO_COPY = _aten._to_copy.default
 UNSAFE_VIEW = _aten._unsafe_view.default
 IN_PLACE_GRADIENTS: dict[Any, Any] = {

@@ -7,14 +7,14 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_attack.engine.graphs import BUILDING, UnsupportedError
 from lightning_attack.engine.memory import out_of_memory
-from lightning_attack.engine.support import Precision, check_precision, missing
+from lightning_attack.engine.support import Kind, Precision, check_precision, missing
 from lightning_attack.engine.tf32 import float32_precision, full_float32
 from lightning_attack.engine.watch import Watch
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["eager", "fused", "compiled"]
 AnyProgram = Callable[[Tensor], Tensor]
 """`Program`, `RecordedProgram` or `CompiledProgram`: images of one shape to logits."""
 StatusCallback = Callable[[str], None]
@@ -118,6 +117,7 @@ class PreparedNetwork(nn.Module):
         patience: number of batches in which the network itself runs images of a shape before that shape is rewritten;
             see `batch`. Where rewriting costs little (`fused` on the CPU) that is done at once, and so is it with
             bfloat16, in which the network itself does not compute.
+        records: whether passes may be recorded as CUDA graphs.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class PreparedNetwork(nn.Module):
             raise ValueError("kind='eager' runs the network as it is; precision='bf16' needs another kind")
         self.network, self.kind, self.precision = network, kind, precision
         self.training = network.training
-        self.on_status, self.patience = on_status, 0
+        self.on_status, self.patience, self.records = on_status, 0, True
         self._reported: set[str] = set()
         self._watch = Watch(network)
         self._reset()
@@ -294,7 +294,7 @@ class PreparedNetwork(nn.Module):
 
     def _record(self, program: AnyProgram, images: Tensor) -> None:
         """Record the passes of a program that can be recorded; those of the shapes before the last few are dropped."""
-        if not hasattr(program, "record"):
+        if not self.records or not hasattr(program, "record"):
             return
         try:
             program.record(images)

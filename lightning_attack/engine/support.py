@@ -11,6 +11,10 @@ import torch
 from lightning_attack.common.errors import UserError
 
 Precision = Literal["float32", "bf16"]
+Kind = Literal["eager", "fused", "compiled"]
+
+NOT_EXACT = "set exact to false, or run on a CPU"
+"""What to do where `exact` cannot be had on a GPU."""
 
 
 class EngineError(UserError, ValueError):

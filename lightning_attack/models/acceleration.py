@@ -37,7 +37,8 @@ class FastNetworks:
             On CUDA `fused` for all.
         precision: precision of forward and backward passes inside `attacking()`; all others (scoring) are float32.
         on_status: see `engine.prepare`.
-        at_once: use the engine from the first batch on, so that an image does not depend on the ones before it.
+        exact: use the engine from the first batch on, so that an image does not depend on the ones before it; and
+            record nothing, for a recorded pass need not take the same algorithms as one that is not.
 
     Raises:
         ValueError: there is no such engine or precision, or they do not go together.
@@ -49,7 +50,7 @@ class FastNetworks:
         engine: Kind | None,
         precision: Precision,
         on_status: StatusCallback = ignore_status,
-        at_once: bool = False,
+        exact: bool = False,
     ) -> None:
         if engine == "eager" and precision != "float32":
             raise ValueError(
@@ -58,9 +59,9 @@ class FastNetworks:
         self._parts = []
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
             prepared, attacking = (
-                _prepared(part, engine or "fused", kind, on_status) for kind in ("float32", precision)
+                _prepared(part, engine or "fused", kind, exact, on_status) for kind in ("float32", precision)
             )
-            attacking.patience = 0 if at_once else 1
+            attacking.patience, attacking.records = 0 if exact else 1, not exact
             scoring = _Scoring(part, prepared)
             self._parts.append((part, scoring, attacking))
             part.fast = scoring
@@ -120,11 +121,11 @@ def weak_callback(on_status: StatusCallback) -> StatusCallback:
 
 
 def _prepared(
-    part: SegmentationModel, engine: Kind, precision: Precision, on_status: StatusCallback
+    part: SegmentationModel, engine: Kind, precision: Precision, exact: bool, on_status: StatusCallback
 ) -> PreparedNetwork:
     """The network with an engine, kept with the network itself: runs that share a network rewrite it once."""
     known = part.__dict__.setdefault("_prepared", {})
-    key = engine, precision, part.training
+    key = engine, precision, exact, part.training
     if key not in known:
         known[key] = prepare(_Whole(part), kind=engine, precision=precision)
     known[key].on_status = on_status

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine import float32_precision
+from lightning_attack.engine import float32_precision, full_float32
 
 
 def clock(images: Tensor) -> float:
@@ -22,8 +22,10 @@ def clock(images: Tensor) -> float:
     return time.perf_counter()
 
 
-def device_facts(device: torch.device) -> dict[str, Any]:
+def device_facts(device: torch.device, exact: bool = False) -> dict[str, Any]:
     """What a run was computed on: `type`, `name`, and on CUDA what `float32` was: `ieee` or `tf32`.
+
+    With `exact` that is `ieee` whatever torch is told, see `exact_on`.
 
     Example:
         >>> device_facts(torch.device("cpu"))["type"]
@@ -31,7 +33,8 @@ def device_facts(device: torch.device) -> dict[str, Any]:
     """
     if device.type != "cuda":
         return {"type": device.type, "name": platform.processor() or platform.machine()}
-    return {"type": "cuda", "name": torch.cuda.get_device_name(device), "float32": float32_precision()}
+    with full_float32() if exact else nullcontext():
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "float32": float32_precision()}
 
 
 class PeakMemory:

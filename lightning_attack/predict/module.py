@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
-from lightning_attack.engine import Kind, Precision, check_precision
+from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import fingerprint
@@ -79,7 +80,7 @@ class AttackModule(LightningModule):
             Its `attack` tells whether the photo is attacked or each window on its own.
         exact: show the networks one image at a time, so that results are the same to the last bit whatever the batch
             size; networks compute in another order for another batch size, and sign steps amplify that rounding. On
-            CUDA they are scored in full float32, without TF32.
+            CUDA it takes algorithms that add in a fixed order, and full float32 without TF32.
         engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`.
         precision: what the attack's passes compute in, unless with `eager`: `float32` or `bf16`.
         curve_every: score the images after every so many steps of the attack too, see `StepCurve`; `auto`: about ten
@@ -210,6 +211,8 @@ class AttackModule(LightningModule):
                 "use 32-true or bf16-mixed"
             )
         check_precision(self.precision, self.trainer.strategy.root_device)
+        if self.exact:
+            check_exact(self.engine, self.trainer.strategy.root_device)
         datamodule = getattr(self.trainer, "datamodule", None)
         self.check_classes(getattr(datamodule, "classes", None))
         if datamodule is not None and hasattr(datamodule, "set_partners"):
@@ -242,7 +245,8 @@ class AttackModule(LightningModule):
         if "image" in given:
             if trainer is not None:
                 self._positions.check_unique(given)
-            outputs = self._attempts(given, self._attack_batch, skipped)
+            with self._exactly():
+                outputs = self._attempts(given, self._attack_batch, skipped)
         output = merge(outputs) if outputs else AttackOutput.empty(self.target_names, ())
         output.skipped = skipped
         return output
@@ -254,10 +258,17 @@ class AttackModule(LightningModule):
         except RuntimeError:  # never attached to one
             return None
 
+    def _exactly(self) -> AbstractContextManager[None]:
+        """Inside the `with` block, results are computed as `exact` says."""
+        if not self.exact:
+            return nullcontext()
+        check_exact(self.engine, self.device)
+        return exact_on(self.device)
+
     def _attack_batch(self, batch: Batch) -> AttackOutput:
         """Clean predictions, attack, scores."""
         attack = attack_of_batch(self.attack, batch.get("adversarial"), given_eps(batch))
-        score = Scorer(self.networks, self.source_name, batch["name"], self.on_error, self.exact)
+        score = Scorer(self.networks, self.source_name, batch["name"], self.on_error)
         clean = self._predict_clean(batch, attack, score)
         attacked = self._attack(batch, attack, clean)
         return self._score(batch, clean, attacked, score)
@@ -283,7 +294,7 @@ class AttackModule(LightningModule):
         if self.clean_cache is None or "digest" not in batch:
             return predict()
         autocast = torch.is_autocast_enabled(self.device.type)
-        network = self.networks[name], self.engine, repr(self.windows), autocast
+        network = self.networks[name], self.engine, repr(self.windows), autocast, self.exact
         classes = self.clean_cache.classes(network, batch["digest"], predict, lambda row: name in score.failed[row])
         return classes.to(self.device)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine import full_float32, out_of_memory
+from lightning_attack.engine import out_of_memory
 from lightning_attack.predict.recovery import OnError, finite, refuse
 
 
@@ -20,7 +19,6 @@ class Scorer:
         source: name of the source, whose failures are always errors.
         images: names of the images.
         on_error: whether a target that fails is an error (`raise`), or its classes are zeros and it is in `failed`.
-        exact: compute in full float32 on CUDA, where torch may allow TF32.
 
     Attributes:
         failed: for each image the targets that failed on it, by name, with the reason.
@@ -38,10 +36,8 @@ class Scorer:
         source: str,
         images: Sequence[str],
         on_error: OnError = "raise",
-        exact: bool = False,
     ) -> None:
         self._networks, self._source, self._names, self._on_error = networks, source, list(images), on_error
-        self._precisely = full_float32 if exact else nullcontext
         self.failed: list[dict[str, str]] = [{} for _ in self._names]
 
     def __call__(self, name: str, images: Tensor, keep: list[Tensor] | None = None) -> Tensor:
@@ -58,7 +54,7 @@ class Scorer:
         """
         reason = f"'{name}' gives NaN or infinite logits"
         try:
-            with torch.no_grad(), self._precisely():
+            with torch.no_grad():
                 logits = self._networks[name](images)
                 values, classes = logits.max(1)
             bad = ~finite(values)

@@ -33,6 +33,7 @@ from lightning_attack.attacks import (
     transegpgd_mi_di_ti,
 )
 from lightning_attack.common.windows import Windows
+from lightning_attack.engine.fixed_order import OPERATORS
 from lightning_attack.models import Ensemble, SegmentationModel, TrainedModel
 from lightning_attack.models.wrapper import with_windows
 from lightning_attack.predict.cost import PeakMemory, count_passes
@@ -120,6 +121,7 @@ def run(attack, model, images, labels, pretend):
             adversarial = attack(
                 model, images, labels, [1, 2], log=lambda *at: log.append(at), region=region, **settings
             )
+    assert device.refused <= set(OPERATORS), "not exact to the last bit on CUDA"
     assert [step for step, _ in log] == list(range(getattr(attack, "attack", attack).steps))
     return adversarial.host, Counter(device.waits)
 
@@ -211,6 +213,37 @@ def test_a_predict_step_waits_no_more_for_more_steps(monkeypatch):
         found.append(Counter(device.waits))
     assert found[0]
     assert found[0] == found[1]
+
+
+WAYS = [
+    {"windows": Windows(8)},
+    {"target_labels": 2},
+    {"windows": Windows(8, attack="image")},
+    {"curve_every": 1},
+    {"exact": True},
+]
+"""Ways to attack, which take turns from preset to preset."""
+
+
+@pytest.mark.parametrize(("number", "function"), [*enumerate(PRESETS)])
+def test_a_predict_step_of_every_preset_on_a_device(number, function, monkeypatch):
+    """An ensemble, a target, a region, and one of the ways to attack: the same as on the host."""
+    monkeypatch.setattr("lightning_attack.predict.module.clock", lambda images: 0.0)
+    monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
+    monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
+    images, labels = scene(2, 8, 12, dtype=torch.float32)
+    region = torch.ones_like(labels, dtype=torch.bool)
+    region[:, :2] = False
+    batch = {"image": images, "mask": labels, "index": torch.arange(2), "region": region}
+    way = WAYS[number % len(WAYS)]
+    module = AttackModule(ensemble("loss"), preset(function)(2), {"other": network()}, engine="eager", **way)
+    expected = module.predict_step(batch, 0)
+    assert not torch.equal(expected.adversarial, images)
+    with PretendedDevice() as device:
+        found = module.to(DEVICE).predict_step({name: values.to(DEVICE) for name, values in batch.items()}, 0)
+    assert torch.equal(found.adversarial.host, expected.adversarial)
+    assert torch.equal(found.preds["other"]["adversarial"].host, expected.preds["other"]["adversarial"])
+    assert device.refused <= set(OPERATORS), "not exact to the last bit on CUDA"
 
 
 def test_until_fooled_waits_once_a_step():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from lightning_attack.engine.fixed_order import OPERATORS
 from lightning_attack.engine.folding import fold
 from lightning_attack.engine.graphs import UnsupportedError, calls
 from lightning_attack.engine.internals import BATCH_NORMS
@@ -17,6 +18,7 @@ from lightning_attack.engine.trace import trace_forward
 from lightning_attack.models import ExportedModel, SegmentationModel, TrainedModel, freeze
 from tests.engine.compare import apart, both, exact, noise
 from tests.engine.recorder import FakeRecorder
+from tests.engine.refused import REFUSED
 from tests.engine.test_networks import EMBEDDED, ENCODERS, ZOO
 from tests.fake_cuda import CUDA, FakeCuda, OnTheHost, aten, pretended
 
@@ -66,6 +68,9 @@ def test_graphs_of_cuda(name, monkeypatch):
         halves = made.halves()
     graphs = [halves.forward.graph, halves.resized.graph, halves.back.graph]
     assert not [node for graph in graphs for node in graph.nodes if "batch_norm" in str(node.target)]
+    calls_of = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
+    names = {node.target.overloadpacket.__name__ for node in calls_of if hasattr(node.target, "overloadpacket")}
+    assert names & REFUSED <= set(OPERATORS), "not exact to the last bit on CUDA"
     with OnTheHost():
         found, its = both(made, images)
     assert apart(found, expected) < 1e-5

@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,15 @@ from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models import Ensemble, ExportedModel, SegmentationModel, TrainedModel, export_model, freeze
 from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.models.wrapper import with_windows
+from lightning_attack.predict.cost import clock
+from lightning_attack.predict.module import AttackModule
 from tests.benchmarks.networks import NETWORKS, _calibrated
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
     "info": 40, "hazards:ensemble": 60, "hazards:windows": 60, "hazards:attention": 60, "pt2": 60,
     "engine:unet-resnet18": 80, "engine:fpn-mobilenet_v2": 60, "engine:deeplabv3plus-resnet50": 80,
-    "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 90, "determinism": 60,
+    "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 90, "determinism": 90,
     "whole:ddp": 60, "whole:fit": 60, "whole:bf16": 40, "whole:compiled": 110,
 }  # fmt: skip
 """Parts in the order in which they are run, and the most seconds that each may take."""
@@ -332,6 +335,38 @@ class Part:
                     title: round(float((a != b).float().mean()), 5) for title, (a, b) in pairs.items()
                 }
                 self.save(share_of_values_that_differ=rows)
+        torch.backends.cudnn.deterministic = False
+        self.exact(images, labels)
+
+    def exact(self, images: Tensor, labels: Tensor) -> None:
+        """With `exact`, nothing may differ; and what it costs."""
+        views, found = [attacks.InputDiversity(), attacks.RandomAffine()], {}
+        for name, engine in product(("deeplabv3plus", "fpn", "segformer"), ("eager", "fused")):
+            source = TrainedModel(f"embedded:scenes_{name}")
+
+            def run(size: int, source: nn.Module = source, exact: bool = True, engine: Any = engine) -> Tensor:
+                attack = attacks.pgd(steps=2 if self.options.tiny else 10, input_transforms=views)
+                module = AttackModule(source, attack, engine=engine, exact=exact).to(self.device)
+                batches = [
+                    {"image": images[n : n + size], "mask": labels[n : n + size], "index": torch.arange(n, n + size)}
+                    for n in range(0, 4, size)
+                ]
+                outputs = [module.predict_step(batch, number) for number, batch in enumerate(batches)]
+                return torch.cat([output.adversarial for output in outputs])
+
+            one = run(4)
+            for title, other in {"two runs": run(4), "batches of 4 and 1": run(1)}.items():
+                if not torch.equal(one, other):
+                    share = float((one != other).float().mean())
+                    self.fault(f"exact, {name}, {engine}, {title}: {share:.2g} of the values differ")
+            if engine == "eager":
+                times = []
+                for exact in (True, False):
+                    begin = clock(images)
+                    run(1, exact=exact)
+                    times.append(clock(images) - begin)
+                found[name] = {"seconds": round(times[0], 3), "without exact": round(times[1], 3)}
+                self.save(exact=found)
 
     def whole(self, what: str) -> None:
         """A whole run, and how busy the GPU is meanwhile."""

@@ -156,14 +156,15 @@ def test_scoring_on_cuda_is_eager_in_channels_last(make, engine, layouts):
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_exact_scores_in_full_float32(exact):
+def test_exact_is_in_full_float32(exact):
     module, seen = AttackModule(network(), pgd(steps=1), engine="eager", exact=exact), []
     usual = float32_precision()
-    module.source.register_forward_pre_hook(lambda *_: seen.append((torch.is_grad_enabled(), float32_precision())))
+    module.source.register_forward_pre_hook(lambda *_: seen.append(float32_precision()))
     module.predict_step(BATCH, 0)
     assert len(seen) == (6 if exact else 3)
     full = {"convolutions": "ieee", "matrix_products": "ieee"}
-    assert all(found == (full if exact and not attacks else usual) for attacks, found in seen)
+    assert all(found == (full if exact else usual) for found in seen)
+    assert float32_precision() == usual
 
 
 def test_bfloat16_on_a_device_without_it_ends_the_run_at_once(monkeypatch):
