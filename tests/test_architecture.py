@@ -33,7 +33,7 @@ FLOORS = {
         {"predict", "runs", "metrics", "pictures", "common"},
         {"torch", "numpy", "lightning", "rich", "PIL"},
     ),
-    "report": ({"runs", "metrics.iou", "common"}, {"numpy", "plotly", "jinja2", "rich", "PIL"}),
+    "report": ({"runs", "metrics.iou", "common"}, {"numpy", "plotly", "jinja2", "matplotlib", "rich", "PIL"}),
     "study": ({"runs", "common"}, {"yaml"}),
     "cli": (
         {"attacks", "callbacks", "common", "data", "engine", "metrics", "models", "pictures", "predict", "report",

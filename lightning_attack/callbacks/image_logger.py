@@ -29,8 +29,8 @@ from lightning_attack.runs.panels import (
     write_strip,
 )
 
-COLUMNS = 4
-"""Panels in a row, where TensorBoard shows them."""
+COLUMNS = 2
+"""Panels in a row, where TensorBoard shows them: it makes all pictures as narrow as a hand."""
 AT_HAND = 32
 """Strips that are kept in memory until TensorBoard is shown them; more, a few MB each, are read again."""
 
@@ -42,7 +42,7 @@ class ImageLogger(WritingCallback):
     clean and for the adversarial image (see `panel_order`). Classes have PASCAL VOC's colours, ignored pixels are
     white, and the difference is grey where nothing changed. The strips lie below `panels`, so that a resumed run shows
     those of its first part;
-    TensorBoard shows them as `images/<name>` in rows of four, with headings and the names of the classes that occur.
+    TensorBoard shows them as `images/<name>` in rows of two, with headings and the names of the classes that occur.
 
     Args:
         count: number of images; 0 = none.
@@ -70,11 +70,12 @@ class ImageLogger(WritingCallback):
     ) -> None:
         for row, index in enumerate(outputs.index.tolist()):
             if index < self.count if self._first is None else index in self._first:
-                file, name = panel_path(self._folder, index), outputs.name[row]
+                file = panel_path(self._folder, index)
                 pixels = self._strip(pl_module, outputs, row).permute(1, 2, 0).numpy()
+                strip = Strip(outputs.name[row], pixels, self.magnify)
                 if len(self._strips) < AT_HAND:
-                    self._strips[file] = Strip(name, pixels)
-                self.writer(trainer).submit(write_strip, file, name, pixels)
+                    self._strips[file] = strip
+                self.writer(trainer).submit(write_strip, file, strip)
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")

@@ -30,8 +30,9 @@ def scalars(summary: Mapping[str, Any], records: Sequence[Record]) -> Iterator[t
 
     and with a curve of the run (`step_curve`) `curve/miou/<target>` over the number of steps.
     `over_images/white_box/<target>`, `over_images/transfer/<target>` (adversarial images) and
-    `over_images/clean/<target>` are the mIoU over the first n images, at step n. Where such a curve ends flat, more
-    images would change the result little.
+    `over_images/clean/<target>` are the mIoU over the first images; the step is their number in percent of all, so that
+    runs of few and of many images share a chart. Where such a curve ends flat, more images would change the result
+    little.
 
     Args:
         summary: the content of `transfer.json`.
@@ -62,7 +63,7 @@ def scalars(summary: Mapping[str, Any], records: Sequence[Record]) -> Iterator[t
 
 
 def _over_images(records: Sequence[Record], number: int, names: tuple[str, str]) -> Iterator[tuple[str, float, int]]:
-    """MIoU of a network over the first n images, clean and adversarial, for growing n."""
+    """MIoU of a network over the first images, clean and adversarial, and how many percent of all these are."""
     ends = {-(-len(records) * point // POINTS) for point in range(1, POINTS + 1)}
     total = np.zeros(1, np.int64)
     for count, record in enumerate(records, 1):
@@ -70,4 +71,4 @@ def _over_images(records: Sequence[Record], number: int, names: tuple[str, str])
         for name, counts in zip(names, total, strict=True) if count in ends else ():
             value = float(miou(class_counts(counts)))
             if math.isfinite(value):  # without a label there is none
-                yield name, value, count
+                yield name, value, round(100 * count / len(records))

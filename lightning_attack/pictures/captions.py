@@ -12,11 +12,14 @@ from PIL.ImageFont import FreeTypeFont
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.pictures.panels import class_colours
 
-LINE, GAP, BLACK, WHITE = 16, 6, (0, 0, 0), (255, 255, 255)
+LINE, PANEL, GAP, BLACK, WHITE = 16, 128, 6, (0, 0, 0), (255, 255, 255)
+"""Pixels: height of a line of text, width of panels above which text grows with them, and what is between panels."""
 
 
 def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Sequence[tuple[int, str]]) -> np.ndarray:
     """Arrange the panels of a strip in rows, with a title over each and a legend below; (h, w, 3) uint8.
+
+    Viewers show the picture in one width: so that text can be read in it, it grows with the panels.
 
     Args:
         strip: panels of one width side by side, (H, panels x W, 3) uint8; their pixels are not changed.
@@ -35,23 +38,26 @@ def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Se
     if width * len(titles) != strip.shape[1]:
         raise ValueError(f"a strip {strip.shape[1]} wide has no {len(titles)} panels of one width")
     columns = min(columns, len(titles))
-    rows, above = -(-len(titles) // columns), LINE * (1 + max(title.count("\n") for title in titles))
+    scale = max(1.0, width / PANEL)
+    text_line = round(LINE * scale)
+    rows, above = -(-len(titles) // columns), text_line * (1 + max(title.count("\n") for title in titles))
     size = columns * (width + GAP) - GAP, rows * (above + height + GAP)
-    entries, below = _lines(legend, size[0])
+    entries, below = _lines(legend, size[0], scale)
     picture = Image.new("RGB", (size[0], size[1] + below), WHITE)
     draw = ImageDraw.Draw(picture)
     for number, title in enumerate(titles):
         left, bottom = number % columns * (width + GAP), number // columns * (above + height + GAP) + above
         for line, words in enumerate(reversed(title.split("\n"))):
-            text, font = _fitting(words, width)
-            draw.text((left + width / 2, bottom - (line + 0.5) * LINE), text, BLACK, font, anchor="mm")
+            text, font = _fitting(words, width, scale)
+            draw.text((left + width / 2, bottom - (line + 0.5) * text_line), text, BLACK, font, anchor="mm")
         panel = strip[:, number * width : (number + 1) * width]
         picture.paste(Image.fromarray(np.ascontiguousarray(panel)), (left, bottom))
     colours = class_colours().numpy()
     for (left, line), (number, name) in zip(entries, legend, strict=True):
-        top = size[1] + line * LINE
-        draw.rectangle((left, top + 2, left + 11, top + 13), tuple(colours[number].tolist()), BLACK)
-        draw.text((left + 16, top + LINE / 2), name, BLACK, _font(11), anchor="lm")
+        top = size[1] + line * text_line
+        box = (left, top + 2 * scale, left + 11 * scale, top + 13 * scale)
+        draw.rectangle(box, tuple(colours[number].tolist()), BLACK)
+        draw.text((left + 16 * scale, top + text_line / 2), name, BLACK, _font(11 * scale), anchor="lm")
     return np.array(picture)
 
 
@@ -81,24 +87,25 @@ def _font(size: float) -> FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _fitting(title: str, width: int) -> tuple[str, FreeTypeFont | ImageFont.ImageFont]:
+def _fitting(title: str, width: int, scale: float) -> tuple[str, FreeTypeFont | ImageFont.ImageFont]:
     """The title, shortened if need be, and a font in which it fits into a width."""
     for size in (12, 11, 10, 9):
-        if _font(size).getlength(title) <= width:
-            return title, _font(size)
-    while len(title) > 1 and _font(9).getlength(title + "…") > width:
+        if _font(size * scale).getlength(title) <= width:
+            return title, _font(size * scale)
+    smallest = _font(9 * scale)
+    while len(title) > 1 and smallest.getlength(title + "…") > width:
         title = title[:-1]
-    return title + "…", _font(9)
+    return title + "…", smallest
 
 
-def _lines(legend: Sequence[tuple[int, str]], width: int) -> tuple[list[tuple[int, int]], int]:
+def _lines(legend: Sequence[tuple[int, str]], width: int, scale: float) -> tuple[list[tuple[int, int]], int]:
     """Left end and line of each entry of a legend, and the height of all."""
     places: list[tuple[int, int]] = []
     left = line = 0
     for _, name in legend:
-        taken = 16 + round(_font(11).getlength(name)) + 12
+        taken = round(28 * scale + _font(11 * scale).getlength(name))
         if left and left + taken > width:
             left, line = 0, line + 1
         places.append((left, line))
         left += taken
-    return places, (line + 1) * LINE if places else 0
+    return places, (line + 1) * round(LINE * scale) if places else 0

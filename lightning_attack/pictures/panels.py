@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_attack.common.labels import class_colour
 from lightning_attack.pictures.bytes import to_bytes
 
 
@@ -30,15 +31,10 @@ def side_by_side(photos: Sequence[Tensor], labels: Sequence[Tensor], width: int)
 
 
 def class_colours() -> Tensor:
-    """PASCAL VOC's color of each of 256 classes, (256, 3) uint8, made of the bits of its number.
+    """PASCAL VOC's color of each of 256 classes, (256, 3) uint8, see `common.labels.class_colour`.
 
     Example:
         >>> class_colours()[[0, 1, 2, 255]].tolist()
         [[0, 0, 0], [128, 0, 0], [0, 128, 0], [255, 255, 255]]
     """
-    numbers, colours = torch.arange(256), torch.zeros(256, 3, dtype=torch.int64)
-    for bit in range(8):
-        for colour in range(3):
-            colours[:, colour] |= ((numbers >> (3 * bit + colour)) & 1) << (7 - bit)
-    colours[255] = 255
-    return colours.to(torch.uint8)
+    return torch.tensor([class_colour(number) for number in range(256)], dtype=torch.uint8)

@@ -15,7 +15,7 @@ from lightning_attack.runs.summary import CONDITIONS
 
 CLEAN, ADVERSARIAL = CONDITIONS
 DIFFERENCE, LABELS = "difference", "labels"
-_NAME = "name"
+_NAME, _MAGNIFY = "name", "magnify"
 
 
 class StripError(ValueError):
@@ -48,10 +48,12 @@ class Strip:
     Attributes:
         name: of the image.
         pixels: (H, panels x W, 3) uint8.
+        magnify: factor of the difference; None where an older version wrote the strip.
     """
 
     name: str
     pixels: np.ndarray
+    magnify: float | None = None
 
 
 def panel_order(networks: Mapping[str, bool]) -> tuple[Panel, ...]:
@@ -84,12 +86,14 @@ def with_classes(pixels: np.ndarray, networks: Mapping[str, bool]) -> np.ndarray
     return pixels[:, pixels.shape[1] // len(order) * photos :]
 
 
-def write_strip(path: Path, name: str, pixels: np.ndarray) -> None:
-    """Write a strip (H, panels x W, 3) uint8 as PNG; the image's name, which may have folders in it, goes inside."""
+def write_strip(path: Path, strip: Strip) -> None:
+    """Write a strip as PNG; the image's name, which may have folders in it, goes inside."""
     info = PngInfo()
-    info.add_text(_NAME, name)
+    info.add_text(_NAME, strip.name)
+    if strip.magnify is not None:
+        info.add_text(_MAGNIFY, f"{strip.magnify:g}")
     with atomic_write(path) as unfinished:
-        Image.fromarray(pixels).save(unfinished, format="png", compress_level=1, pnginfo=info)
+        Image.fromarray(strip.pixels).save(unfinished, format="png", compress_level=1, pnginfo=info)
 
 
 def read_strip(path: Path) -> Strip:
@@ -101,16 +105,17 @@ def read_strip(path: Path) -> Strip:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     write_strip(Path(folder) / "a.png", "town/a", np.zeros((2, 12, 3), np.uint8))
+        ...     write_strip(Path(folder) / "a.png", Strip("town/a", np.zeros((2, 12, 3), np.uint8), magnify=10))
         ...     strip = read_strip(Path(folder) / "a.png")
-        >>> strip.name, strip.pixels.shape, len(cut(strip.pixels, {"net": True}))
-        ('town/a', (2, 12, 3), 6)
+        >>> strip.name, strip.magnify, strip.pixels.shape, len(cut(strip.pixels, {"net": True}))
+        ('town/a', 10.0, (2, 12, 3), 6)
     """
     try:
         with Image.open(path) as picture:
-            name = getattr(picture, "text", {}).get(_NAME, path.stem)
-            return Strip(name, np.array(picture.convert("RGB")))
-    except OSError as error:
+            texts = getattr(picture, "text", {})
+            magnify = float(texts[_MAGNIFY]) if _MAGNIFY in texts else None
+            return Strip(texts.get(_NAME, path.stem), np.array(picture.convert("RGB")), magnify)
+    except (OSError, ValueError) as error:
         raise StripError(f"'{path}' cannot be read ({error})") from error
 
 

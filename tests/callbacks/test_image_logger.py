@@ -31,10 +31,10 @@ def test_tensorboard_images(finished):
         panels = np.split(strip, 8, axis=1)
         assert panels[0].shape == (24, 24, 3)  # shrunk from 32
         for number, panel in enumerate(panels):
-            top, left = 32 + number // 4 * (32 + 24 + 6), number % 4 * (24 + 6)
+            top, left = 32 + number // 2 * (32 + 24 + 6), number % 2 * (24 + 6)
             assert np.array_equal(picture[top : top + 24, left : left + 24], panel)
             assert (picture[top - 16 : top, left : left + 24] < 128).any()  # a heading
-        legend = {tuple(colour) for colour in picture[2 * (32 + 24 + 6) :].reshape(-1, 3)}
+        legend = {tuple(colour) for colour in picture[4 * (32 + 24 + 6) :].reshape(-1, 3)}
         occurs = {tuple(colour) for panel in panels[3:] for colour in panel.reshape(-1, 3)}
         colours = {tuple(colour) for colour in class_colours()[1:7].tolist()}  # (greys are those of letters, too)
         assert legend & colours == occurs & colours

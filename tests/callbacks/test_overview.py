@@ -100,7 +100,7 @@ def test_tensorboard_shows_a_run(browser, tensorboard):
     browser.get(f"{tensorboard}#custom_scalars")
     browser.refresh()
     shows(
-        browser, "white box against transfer", "adversarial mIoU over the first n images", "Matches (3)",
+        browser, "white box against transfer", "adversarial mIoU over percent of the images", "Matches (3)",
         "over_images/white_box/deeplabv3plus_regnetx_002", "over_images/transfer/fpn_mobilenetv2",
         "share of pixels that are fooled", "steps/fooled", "steps/stage_two_share",
     )  # fmt: skip
@@ -108,8 +108,8 @@ def test_tensorboard_shows_a_run(browser, tensorboard):
     browser.get(f"{tensorboard}#images")
     browser.refresh()
     shows(browser, "images/scene_000000", "images/scene_000001")
-    # Four panels of 64 in a row, three rows with two lines of heading, two lines of legend.
-    expected = {(4 * 64 + 3 * 6, 3 * (32 + 64 + 6) + 2 * 16)}
+    # Two panels of 64 in a row, five rows with two lines of heading, four lines of legend.
+    expected = {(2 * 64 + 6, 5 * (32 + 64 + 6) + 4 * 16)}
     wait_until(lambda: sizes(browser) == expected)
     assert sizes(browser) == expected
     screenshot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")

@@ -23,6 +23,8 @@ LIGHT = [
     ["-c", "x.yaml"],
     ["report", "--help"],
     ["report", "no", "--output=o"],
+    ["figure", "--help"],
+    ["figure", "matrix", "no", "--output=o.pdf"],
 ]
 
 

@@ -106,11 +106,10 @@ def test_no_command_is_left_out():
         "python tests/benchmarks/": "tests/benchmarks/test_benchmarks.py",
         "python -m tests.readme.strength_table": "tests/benchmarks/test_benchmarks.py",
         "python -m tests.readme.presets_table": "tests/test_shared.py",
-        "python -m tests.readme.pictures": "tests/readme/test_commands.py",
         "python -m pdoc": "tests/readme/test_reference.py", "python -m pydoc": "tests/readme/test_reference.py",
         "python -m pytest": "tests/readme/test_commands.py",
     }  # fmt: skip
-    ours = tuple(f"lightning-attack {word} " for word in ("predict", "fit", "export", "report", "study"))
+    ours = tuple(f"lightning-attack {word} " for word in ("predict", "fit", "export", "report", "figure", "study"))
     assert all(line.startswith((*ours, *elsewhere)) for line in COMMANDS), COMMANDS
     for file in elsewhere.values():
         assert (ROOT / file).is_file(), file

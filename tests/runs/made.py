@@ -1,9 +1,13 @@
 """Folders of runs as `predict` leaves them, from confusion matrices that a test makes up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
+from lightning_attack.common.labels import class_colour
+from lightning_attack.runs.names import panel_path
+from lightning_attack.runs.panels import Strip, write_strip
 from lightning_attack.runs.records import Record, write_record
 from lightning_attack.runs.summary import Scored, summarize
 
@@ -26,11 +30,12 @@ def matrices(images, networks=3, classes=3, seed=0, lost=0.3, spread=0.1):
 
 def make_run(
     folder, attack="pgd", counts=None, source="net_a", white_box=NETWORKS, classes=CLASSES, names=None, digests=None,
-    eps=8 / 255, seed=0, failed=(), networks="weights", **more,
+    eps=8 / 255, seed=0, failed=(), networks="weights", steps=20, curve_steps=(), strips=(), **more,
 ):  # fmt: skip
     """Write a run of 24 images into a folder; `failed` are pairs of image and network, `more` goes into the table.
 
-    `networks` stands for the weights of all networks; None is a run that kept no `settings.json`.
+    `networks` stands for the weights of all networks; None is a run that kept no `settings.json`. After each of the
+    `curve_steps` but the last, half of the images are still clean. The images at the places `strips` have panels.
     """
     counts = matrices(24) if counts is None else counts
     names = names or [f"photo{number}" for number in range(len(counts))]
@@ -42,13 +47,18 @@ def make_run(
         kept = count.copy()
         kept[[list(white_box).index(network) for network in bad]] = 0
         size = {"linf": 8.0, "l2": 1.0, "psnr": 33.0}
-        records.append(
-            Record(index, name, kept[:, None], size, {"forward": 2, "backward": 1}, 0.1, digest=digest, failed=bad)
-        )
-        write_record(folder, records[-1])
-    _, report = summarize(records, Scored(attack, source, dict(white_box), classes, ("all",)))
+        passes = {"forward": 1 + steps, "backward": steps}
+        record = Record(index, name, kept[:, None], size, passes, 0.1, digest=digest, failed=bad)
+        if curve_steps:
+            points = [kept[:, (index + place) % 2] for place in range(len(curve_steps) - 1)]
+            record = replace(record, curve=np.stack([*points, kept[:, 1]], 1))
+        records.append(record)
+        write_record(folder, record)
+        if index in strips:
+            write_strip(panel_path(folder, index), make_strip(name, len(white_box)))
+    _, report = summarize(records, Scored(attack, source, dict(white_box), classes, ("all",), tuple(curve_steps)))
     report["settings"] = {
-        "attack": {"class": "IterativeAttack", "name": attack, "norm": {"class": "Linf", "eps": eps}, "steps": 20},
+        "attack": {"class": "IterativeAttack", "name": attack, "norm": {"class": "Linf", "eps": eps}, "steps": steps},
         "quantize": True,
         "seed": seed,
     }
@@ -58,6 +68,18 @@ def make_run(
         settings = {"model": model, "trainer": {"precision": "32-true"}}
         (folder / "settings.json").write_text(json.dumps(settings))
     return folder
+
+
+def make_strip(name, networks, height=12, width=16):
+    """Grey photos 10, 20, 30, and label maps whose class is 0 above and 1 below; each prediction has a column of 2."""
+    photos = [np.full((height, width, 3), grey, np.uint8) for grey in (10, 20, 30)]
+    maps = []
+    for number in range(1 + 2 * networks):
+        labels = np.zeros((height, width), np.uint8)
+        labels[height // 2 :] = 1
+        labels[:, :number] = 2
+        maps.append(np.array([class_colour(label) for label in range(3)], np.uint8)[labels])
+    return Strip(name, np.concatenate([*photos, *maps], 1), magnify=10)
 
 
 def edit(folder, change):

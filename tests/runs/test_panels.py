@@ -6,6 +6,7 @@ import pytest
 from lightning_attack.runs.panels import (
     LABELS,
     Panel,
+    Strip,
     StripError,
     cut,
     panel_order,
@@ -20,9 +21,9 @@ NETWORKS = {"other": False, "source": True}
 def test_a_strip_comes_back_panel_by_panel(tmp_path):
     order = panel_order(NETWORKS)
     panels = {panel: np.full((2, 3, 3), 10 * place, np.uint8) for place, panel in enumerate(order)}
-    write_strip(tmp_path / "a.png", "town/a", np.concatenate(list(panels.values()), 1))
+    write_strip(tmp_path / "a.png", Strip("town/a", np.concatenate(list(panels.values()), 1)))
     strip = read_strip(tmp_path / "a.png")
-    assert strip.name == "town/a"
+    assert (strip.name, strip.magnify) == ("town/a", None)
     found = cut(strip.pixels, NETWORKS)
     assert list(found) == list(order)
     assert all(np.array_equal(found[panel], pixels) for panel, pixels in panels.items())

@@ -1,0 +1,226 @@
+"""What figures show of runs: their names, mIoU with intervals, and lines through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lightning_attack.report.facts import backward_passes, radius
+from lightning_attack.report.groups import Group
+from lightning_attack.report.intervals import Interval, mean_interval
+from lightning_attack.report.row_names import line_names, norm_balls, row_names, short_number, siblings
+from lightning_attack.report.sheet import Entry
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.folder import Run
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a line: mIoU as shares in [0, 1]."""
+
+    x: float
+    miou: Interval
+
+
+@dataclass
+class Facet:
+    """A panel of a figure of curves: a target attacked from a source.
+
+    Attributes:
+        source: the attacked network.
+        target: the scored one.
+        white_box: whether it was attacked itself.
+        clean: its mIoU on the clean images.
+        lines: by label.
+    """
+
+    source: str
+    target: str
+    white_box: bool
+    clean: Interval
+    lines: dict[str, list[Point]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the horizontal axis of curves shows.
+
+    Attributes:
+        title: with its unit.
+        from_clean: whether the clean images are its point 0.
+        notes: on runs that have no place on it.
+    """
+
+    title: str
+    from_clean: bool
+    notes: tuple[str, ...] = ()
+
+
+def entries(group: Group, mean: bool) -> list[Entry]:
+    """The runs, with `mean` those that differ in nothing but their seed as one, with their names in reports."""
+    families = [
+        family
+        for source in dict.fromkeys(run.source for run in group.runs)
+        for family in _families([run for run in group.runs if run.source == source], mean)
+    ]
+    names = row_names([family[0] for family in families], without=["seed"] if mean else [])
+    return [Entry(family, _label(family, name)) for family, name in zip(families, names, strict=True)]
+
+
+def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
+    """The mIoU of a target on the adversarial images; of several seeds the mean."""
+    images = entry.images(target, group)
+    return mean_interval([run.confusions(target, images)[:, 1] for run in entry.runs], draws)
+
+
+def clean(entry: Entry, target: str, group: Group, draws: int) -> Interval:
+    """The mIoU of a target on the clean images."""
+    return mean_interval([entry.first.confusions(target, entry.images(target, group))[:, 0]], draws)
+
+
+def over_steps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
+    """The mIoU after some of the steps of each run.
+
+    Raises:
+        RunsError: a run kept no such curve.
+    """
+    without = [f"'{run.folder}'" for run in group.runs if "step_curve" not in run.summary]
+    if without:
+        few = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
+        raise RunsError(f"no mIoU over the steps in {few}\npredict --curve=steps keeps it; leave out other runs")
+
+    def points(entry: Entry, target: str) -> list[Point]:
+        curves = [run.summary["step_curve"]["steps"] for run in entry.runs]
+        images = entry.images(target, group)
+        found = []
+        for place, step in enumerate(curves[0]):
+            samples = [_curve(run, target, images)[:, place] for run in entry.runs]
+            found.append(Point(step, mean_interval(samples, draws)))
+        return found
+
+    found = entries(group, mean)
+    for entry in found:
+        if len({tuple(run.summary["step_curve"]["steps"]) for run in entry.runs}) > 1:
+            raise RunsError(f"the seeds of {entry.label} kept the mIoU after different steps; leave out --mean")
+    return Axis("steps", False), _facets(group, targets, found, points, draws)
+
+
+def over_eps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
+    """The mIoU over the radius, through runs that differ in it (and the size of steps) only.
+
+    Raises:
+        RunsError: all have one radius, or some have one in another norm, several or none.
+    """
+    bounded = [run for run in group.runs if norm_balls(run)]
+    odd = next((run for run in bounded if radius(run) is None), None)
+    if odd:
+        raise RunsError(f"'{odd.folder}' has more than one radius and no place on the axis; leave it out")
+    radii = {run.folder: found for run in bounded if (found := radius(run))}
+    if len(norms := sorted({norm for norm, _ in radii.values()})) > 1:
+        raise RunsError(f"the runs have radii in several norms ({', '.join(norms)})\ngive the runs of one")
+    levels = norms == ["Linf"]
+    values = {folder: 255 * eps if levels else eps for folder, (_, eps) in radii.items()}
+    shown = {short_number(eps, levels) for _, eps in radii.values()}
+    title = "ε (L∞, in 1/255)" if levels else "ε (Euclidean length, L2)"
+    axis = Axis(title, True, _left_out(group, values, "radius"))
+    return axis, _through(group, targets, values, shown, ("eps", "predict --model.attack.eps=4/255"), mean, draws)
+
+
+def over_passes(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
+    """The mIoU over the backward passes of the source for each image, through runs that differ in their steps only.
+
+    Raises:
+        RunsError: all have as many passes.
+    """
+    values = {run.folder: passes for run in group.runs if (passes := backward_passes(run))}
+    shown = {f"{passes:g} passes" for passes in values.values()}
+    axis = Axis("backward passes per image", False, _left_out(group, values, "backward passes"))
+    return axis, _through(group, targets, values, shown, ("steps", "predict --model.attack.steps=40"), mean, draws)
+
+
+def _through(
+    group: Group,
+    targets: Sequence[str],
+    values: Mapping[Path, float],
+    shown: set[str],
+    setting: tuple[str, str],
+    mean: bool,
+    draws: int,
+) -> list[Facet]:
+    """Lines through the runs that differ in a setting (and the size of steps that goes with it) only."""
+    if len(shown) < 2:
+        has = f"all have {shown.pop()}" if shown else "none has any"
+        raise RunsError(f"a curve takes runs of two or more values: {has}\n`{setting[1]}` makes a run with another")
+    runs = [run for run in group.runs if run.folder in values]
+    without = (setting[0], "step_size", *["seed"] * mean)
+    names = line_names(runs, without)
+    places: dict[tuple[str, str, float], list[Run]] = {}
+    for run, name in zip(runs, names, strict=True):
+        places.setdefault((name, run.source, values[run.folder]), []).append(run)
+    seeds_of: dict[str, set[int]] = {}
+    for (name, _, _), alike in places.items():
+        seeds_of.setdefault(name, set()).add(len(alike))
+    chosen = []
+    for (name, _, _), alike in sorted(places.items(), key=lambda item: item[0][2]):
+        seeds = {run.summary["settings"]["seed"] for run in alike}
+        if len(alike) > (len(seeds) if mean else 1):
+            folders = " and ".join(f"'{run.folder}'" for run in alike[:2])
+            raise RunsError(
+                f"{folders} are the same point of the line '{name}'\nleave one out, or give --mean for seeds"
+            )
+        counts = sorted(seeds_of[name])
+        several = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        label = name if counts == [1] else f"{name} (mean of {several} seeds)"
+        chosen.append((Entry(tuple(alike), label), name))
+    order = list(dict.fromkeys(names))
+    chosen.sort(key=lambda pair: order.index(pair[1]))  # a stable sort: the points of a line stay in their order
+    lines = [entry for entry, _ in chosen]
+
+    def points(entry: Entry, target: str) -> list[Point]:
+        return [Point(values[entry.first.folder], adversarial(entry, target, group, draws))]
+
+    return _facets(group, targets, lines, points, draws)
+
+
+def _left_out(group: Group, values: Mapping[Path, float], what: str) -> tuple[str, ...]:
+    return tuple(f"'{run.folder}' has no {what} and is left out" for run in group.runs if run.folder not in values)
+
+
+def _facets(
+    group: Group,
+    targets: Sequence[str],
+    chosen: Sequence[Entry],
+    points: Callable[[Entry, str], list[Point]],
+    draws: int,
+) -> list[Facet]:
+    """A facet for each source and target; targets that are no white box come first."""
+    facets: dict[tuple[str, str], Facet] = {}
+    for entry in chosen:
+        for target in targets:
+            if not entry.images(target, group):
+                continue
+            place = entry.first.source, target
+            if place not in facets:
+                facets[place] = Facet(*place, entry.first.targets[target], clean(entry, target, group, draws))
+            facets[place].lines.setdefault(entry.label, []).extend(points(entry, target))
+    return sorted(facets.values(), key=lambda facet: facet.white_box)
+
+
+def _label(family: Sequence[Run], name: str) -> str:
+    return name if len(family) == 1 else f"{name} (mean of {len(family)} seeds)"
+
+
+def _families(runs: Sequence[Run], mean: bool) -> list[tuple[Run, ...]]:
+    return siblings(runs) if mean else [(run,) for run in runs]
+
+
+def _curve(run: Run, target: str, images: Sequence[str]) -> np.ndarray:
+    """Confusion matrices (images, points, C, C) of a target along a run's curve."""
+    number = list(run.targets).index(target)
+    curves = [run.records[run.images[key]].curve for key in images]
+    if any(curve is None for curve in curves):
+        raise RunsError(f"the records of '{run.folder}' have no curve, but its summary has one; run it again")
+    return np.stack([curve[number] for curve in curves if curve is not None])

@@ -1,0 +1,230 @@
+"""`lightning-attack figure`: what is drawn is what the runs hold, and what they do not hold is an error."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_attack.cli.main import main
+from lightning_attack.common.labels import class_colour
+from lightning_attack.report import collect
+from lightning_attack.report.figures import curves, entries, matrix, strip
+from lightning_attack.report.figures.display import Display
+from lightning_attack.report.groups import group_runs
+from lightning_attack.report.intervals import miou_interval
+from lightning_attack.runs.panels import Panel, cut, panel_order, read_strip
+from tests.runs.made import NETWORKS, edit, make_run, matrices
+
+ONTO_B = {"net_a": False, "net_b": True, "net_c": False}
+CURVE = (5, 10, 20)
+PLAIN = Display({})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Runs in folders by what they differ in."""
+    folder = tmp_path_factory.mktemp("study")
+    for eps in (2, 4, 8):
+        make_run(folder / "eps" / f"pgd_{eps}", counts=matrices(24, lost=eps / 20), eps=eps / 255)
+    make_run(folder / "eps" / "segpgd_8", "segpgd", matrices(24, lost=0.6))
+    for steps in (10, 40):
+        make_run(folder / "passes" / f"{steps}", counts=matrices(24, lost=steps / 100), steps=steps)
+    for attack in ("pgd", "segpgd"):
+        counts = matrices(24, lost=0.2 if attack == "pgd" else 0.4)
+        make_run(folder / "kept" / f"{attack}_a", attack, counts, curve_steps=CURVE, strips=(0, 3))
+    for seed in (1, 2):
+        make_run(folder / "seeds" / str(seed), counts=matrices(24, lost=seed / 5), seed=seed, curve_steps=CURVE)
+    make_run(folder / "other" / "pgd_b", "pgd", matrices(24, lost=0.3), "net_b", ONTO_B)
+    return folder
+
+
+def group(*folders):
+    (found,), _ = group_runs(collect(folders)[0])
+    return found
+
+
+def drawn(axes):
+    """The lines of a panel by color: x, and y in percent; the clean line is grey and dashed."""
+    return {line.get_color(): np.array(line.get_data()).T for line in axes.lines}
+
+
+def test_curves_go_through_the_figures_of_the_runs(study):
+    found = group(study / "eps")
+    axis, facets = entries.over_eps(found, found.targets, mean=False, draws=200)
+    assert axis.title == "ε (L∞, in 1/255)"
+    assert [(facet.target, facet.white_box) for facet in facets] == [
+        ("net_b", False), ("net_c", False), ("net_a", True)
+    ]  # fmt: skip
+    figure = curves.draw_curves(axis, facets, 6.875, 7, None, PLAIN)
+    rows = {(run.folder.name, row["target"]): row for run in found.runs for row in run.summary["targets"]}
+    for axes, facet in zip(figure.axes, facets, strict=True):
+        name = lambda folder, column: 100 * rows[folder, facet.target][column]  # noqa: B023, E731
+        lines = drawn(axes)
+        start = (0, name("pgd_8", "clean_miou"))
+        expected = [start, *((eps, name(f"pgd_{eps}", "adversarial_miou")) for eps in (2, 4, 8))]
+        np.testing.assert_allclose(lines[curves.COLOURS[0]], expected)
+        expected = [start, (8, name("segpgd_8", "adversarial_miou"))]
+        np.testing.assert_allclose(lines[curves.COLOURS[1]], expected)
+        np.testing.assert_allclose(lines[curves.CLEAN][:, 1], start[1])
+        assert axes.get_ylim()[0] == axes.get_xlim()[0] == 0
+        run = next(run for run in found.runs if run.folder.name == "pgd_4")
+        interval = miou_interval(run.confusions(facet.target)[:, 1], 200)
+        assert facet.lines["pgd"][1].miou == interval
+        band = axes.collections[0].get_paths()[0].vertices
+        ends = [100 * interval.low, 100 * interval.high]
+        np.testing.assert_allclose(np.unique(band[band[:, 0] == 4][:, 1]), ends)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["pgd", "segpgd", "clean images"]
+
+
+def test_curves_over_steps_and_passes(study):
+    found = group(study / "kept")
+    _, facets = entries.over_steps(found, ("net_c", "net_b"), mean=False, draws=100)
+    assert [facet.target for facet in facets] == ["net_c", "net_b"]
+    for facet in facets:
+        for run in found.runs:
+            points = facet.lines[run.attack]
+            assert tuple(point.x for point in points) == CURVE
+            assert [point.miou.value for point in points] == pytest.approx(
+                run.summary["step_curve"]["targets"][facet.target]
+            )
+            final = miou_interval(run.confusions(facet.target)[:, 1], 100)
+            assert (points[-1].miou.low, points[-1].miou.high) == (final.low, final.high)
+    found = group(study / "passes")
+    _, facets = entries.over_passes(found, found.targets, mean=False, draws=100)
+    for facet in facets:
+        expected = [(row["adversarial_miou"], steps) for run, steps in zip(found.runs, (10, 40), strict=True)
+                    for row in run.summary["targets"] if row["target"] == facet.target]  # fmt: skip
+        assert [(point.miou.value, point.x) for point in facet.lines["pgd"]] == expected
+
+
+def test_seeds_are_lines_or_with_mean_one(study):
+    found = group(study / "seeds")
+    _, facets = entries.over_steps(found, ("net_b",), mean=False, draws=100)
+    assert set(facets[0].lines) == {"pgd seed=1", "pgd seed=2"}
+    ends = [points[-1].miou.value for points in facets[0].lines.values()]
+    _, facets = entries.over_steps(found, ("net_b",), mean=True, draws=100)
+    ((label, points),) = facets[0].lines.items()
+    assert label == "pgd (mean of 2 seeds)"
+    assert points[-1].miou.value == pytest.approx(sum(ends) / 2)
+
+
+def test_a_matrix_has_sources_in_rows(study):
+    found = group(study / "kept", study / "other")
+    clean, matrices_ = matrix.matrices(found, found.targets, mean=False, draws=100)
+    assert list(matrices_) == ["pgd", "segpgd"]
+    figure = matrix.draw_matrices(clean, matrices_, 6.875, 7, None, PLAIN)
+    places = {(round(x), round(y)): text for text in figure.axes[0].texts for x, y in [text.get_position()]
+              if re.fullmatch(r"\d+\.\d", text.get_text())}  # fmt: skip
+    shown = {place: text.get_text() for place, text in places.items()}
+    rows = {run.source: {row["target"]: row for row in run.summary["targets"]} for run in found.runs
+            if run.attack == "pgd"}  # fmt: skip
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["clean", "net_a", "net_b"]
+    for column, target in enumerate(found.targets):
+        assert shown[column, -1] == f"{100 * rows['net_a'][target]['clean_miou']:.1f}"
+        for row, source in enumerate(("net_a", "net_b")):
+            assert shown[column, row] == f"{100 * rows[source][target]['adversarial_miou']:.1f}"
+    boxes = [(round(box.get_x() + 0.5), round(box.get_y() + 0.5)) for box in figure.axes[0].patches]
+    assert boxes == [(0, 0), (1, 1)]
+
+
+def test_a_strip_shows_the_panels_that_are_asked_for(study):
+    runs = collect([study / "kept"])[0]
+    shown = strip.pictures(runs, ["photo3"], ["labels", "net_b", "clean"])
+    assert [line.label for line in shown.lines] == ["pgd", "segpgd"]
+    assert shown.captions["difference"] == "difference ×\u00a010"
+    assert shown.captions["labels"] == "ground truth"
+    order = [Panel("labels"), Panel("clean", "net_b"), Panel("adversarial", "net_b"), Panel("clean")]
+    stored = cut(read_strip(next((runs[0].folder / "panels").glob("*3.png"))).pixels, NETWORKS)
+    figure = strip.draw_strip(shown, 3.25, 7, None, Display({"sky": "Himmel"}))
+    assert len(figure.axes) == 2 * 4
+    for axes, panel in zip(figure.axes[:4], order, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), stored[panel])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Himmel", "road", "tree"]
+    colours = [
+        tuple(round(255 * part) for part in patch.get_facecolor()[:3]) for patch in figure.legends[0].get_patches()
+    ]
+    assert colours == [class_colour(number) for number in range(3)]
+    every = strip.pictures(runs[:1], None, None)
+    assert every.images == ("photo0", "photo3")
+    assert list(every.lines[0].panels) == list(panel_order(NETWORKS))
+    assert every.lines[0].label == ""
+
+
+def test_files_have_the_width_and_the_labels(study, tmp_path, capsys):
+    files = [tmp_path / f"curves{suffix}" for suffix in (".pdf", ".svg", ".png")]
+    words = ["figure", "steps", str(study / "kept"), "--draws=100", "--names", "pgd=P$G$D <&>", "net_c=Netz C"]
+    assert main([*words, "--width=column", "--output", *map(str, files)]) == 0
+    pdf, svg = files[0].read_bytes(), files[1].read_text()
+    assert re.findall(rb"/MediaBox \[ 0 0 (\d+) ", pdf) == [b"234"]  # 3.25 inches of 72 points; one page
+    assert b"/FontFile2" in pdf
+    assert b"/Subtype /Type3" not in pdf
+    for label in ("P$G$D &lt;&amp;&gt;", "segpgd", "Netz C", "net_b", "clean images", "adversarial mIoU (%)", "steps"):
+        assert f">{label}</text>" in svg, label
+    assert Image.open(files[2]).width == 975
+    assert main([*words, "--width=column", f"--output={tmp_path / 'again.pdf'}"]) == 0
+    assert (tmp_path / "again.pdf").read_bytes() == pdf
+    strips = [tmp_path / "new" / f"strip{suffix}" for suffix in (".jpg", ".pdf")]
+    assert main(["figure", "strip", str(study / "kept" / "pgd_a"), "--dpi=100", "--output", *map(str, strips)]) == 0
+    assert Image.open(strips[0]).size[0] == 687
+    assert {path.name for path in tmp_path.iterdir()} == {"again.pdf", "new", *(path.name for path in files)}
+    assert "Note: the strip shows photo0, photo3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["steps", "eps"], ["no mIoU over the steps in", "predict --curve=steps keeps it"]),
+        (["eps", "kept"], ["all have 8/255", "predict --model.attack.eps=4/255"]),
+        (["passes", "kept"], ["all have 20 passes", "predict --model.attack.steps=40"]),
+        (["passes", "passes", "passes_too"], ["passes_too/again' are the same point", "leave one out"]),
+        (["strip", "eps"], ["keeps no pictures", "predict --image_logger.count=8"]),
+        (["strip", "kept", "--images", "photo1"], ["no picture of 'photo1', but of photo0, photo3", "--image_logger"]),
+        (["strip", "kept", "--panels", "clear"], ["there is no 'clear'", "clean, adversarial, difference"]),
+        (["strip", "kept", "other"], ["have other sources, targets or classes", "runs of one source"]),
+        (["matrix", "kept", "fewer"], ["one figure cannot show these runs", "6 and 24 images", "one table"]),
+        (["matrix", "kept", "--targets", "net_d"], ["no network 'net_d'", "known: net_a, net_b, net_c"]),
+        (["matrix", "kept", "--names", "net_d=D"], ["is called 'net_d'", "known: pgd, segpgd, net_a"]),
+        (["matrix", "kept", "--width=wide"], ["give column (3.25 in), page (6.875 in), or 1 to 40 inches"]),
+        (["matrix", "kept", "--font=Nowhere"], ["--font=Nowhere: matplotlib finds no such font", "installed"]),
+        (["matrix", "kept", "--output=a.gif"], ["--output=a.gif", "allowed: .pdf, .svg, .png, .jpg"]),
+        (["matrix", "kept", "--output=kept/pgd_a/a.pdf"], ["lies in the run"]),
+        (["matrix", "none"], ["there is no folder 'none'"]),
+        (["kept"], ["no kind of figure 'kept'", "known: eps, matrix, passes, steps, strip", "matrix kept"]),
+        (["steps", "kept", "--images", "a"], ["there is no option 'images'"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_an_error(words, says, study, tmp_path, monkeypatch, capsys):
+    for place in study.iterdir():
+        (tmp_path / place.name).symlink_to(place)
+    if "fewer" in words:
+        make_run(tmp_path / "fewer" / "run", counts=matrices(6))
+    if "passes_too" in words:
+        make_run(tmp_path / "passes_too" / "again", counts=matrices(24), steps=10)
+    monkeypatch.chdir(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    assert main(["figure", *words[:1], "--output=a.pdf", *words[1:]]) == 2
+    printed = capsys.readouterr().err
+    assert all(one in printed for one in says), printed
+    assert printed.count("\n") <= 3
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_radii_over_seeds_and_runs_without_a_radius(study, tmp_path):
+    for seed in (5, 6):
+        for eps in (2, 4):
+            counts = matrices(24, lost=(seed + eps) / 20)
+            make_run(tmp_path / f"{seed} {eps}", counts=counts, seed=seed, eps=eps / 255)
+    edit(make_run(tmp_path / "none", "no_attack"), lambda summary: summary["settings"]["attack"].pop("norm"))
+    found = group(tmp_path)
+    axis, facets = entries.over_eps(found, ("net_b",), mean=True, draws=100)
+    assert [note.rpartition("/")[2] for note in axis.notes] == ["none' has no radius and is left out"]
+    ((label, points),) = facets[0].lines.items()
+    assert label == "pgd (mean of 2 seeds)"
+    for point in points:
+        both = [row["adversarial_miou"] for run in found.runs for row in run.summary["targets"]
+                if row["target"] == "net_b" and run.folder.name.endswith(f" {point.x:.0f}")]  # fmt: skip
+        assert point.miou.value == pytest.approx(sum(both) / 2)
+    _, facets = entries.over_eps(found, ("net_b",), mean=False, draws=100)
+    assert list(facets[0].lines) == ["pgd seed=5", "pgd seed=6"]
