@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks.errors import AttackError
-from lightning_attack.attacks.norms import from_levels
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.common.pixels import LEVELS
+from lightning_attack.common.pixels import LEVELS, from_levels
 
 Model = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] -> logits (B, C, H, W). Usually an `nn.Module`."""

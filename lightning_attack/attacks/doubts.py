@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Linf, Norm
-
-_LEVEL = 1 / 255
+from lightning_attack.common.pixels import LEVELS
 
 
 def doubts(attack: Attack, quantize: bool) -> list[str]:
@@ -44,7 +43,7 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
         return
     in_levels = isinstance(norm, Linf)
     eps = _shown(norm.eps, in_levels)
-    if in_levels and quantize and norm.eps < _LEVEL / 2:
+    if in_levels and quantize and norm.eps * LEVELS < 0.5:
         yield (
             f"{attack.name}: eps={eps} is less than half a level of 8-bit images, so rounding takes the whole "
             "perturbation away; raise eps, or set model.quantize=false"
@@ -66,4 +65,4 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
 
 
 def _shown(length: float, in_levels: bool) -> str:
-    return f"{length / _LEVEL:.4g}/255" if in_levels else f"{length:.4g}"
+    return f"{length * LEVELS:.4g}/{LEVELS}" if in_levels else f"{length:.4g}"

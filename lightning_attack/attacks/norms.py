@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.random import Draws
-from lightning_attack.common.pixels import LEVELS, Pixels, parse_pixels
+from lightning_attack.common.pixels import LEVELS, Pixels, from_levels, parse_pixels
 
 
 class Norm(ABC):
@@ -164,22 +164,6 @@ def make_norm(norm: str | Norm, eps: Pixels) -> Norm:
     if norm not in known:
         raise ValueError(f"norm='{norm}': must be one of {', '.join(known)}")
     return known[norm](eps)
-
-
-def from_levels(levels: Tensor) -> Tensor:
-    """8-bit levels 0..255 as values in [0, 1]: k/255, rounded once, on every device.
-
-    CUDA divides by a number of the host as if multiplying by the rounded 1/255, which misses every second value by a
-    bit; by a tensor of the device it divides.
-
-    Args:
-        levels: whole numbers, floating, of any shape.
-
-    Example:
-        >>> from_levels(torch.tensor([0.0, 51.0, 255.0]))
-        tensor([0.0000, 0.2000, 1.0000])
-    """
-    return levels / levels.new_full((), LEVELS)
 
 
 def _per_image(values: Tensor) -> Tensor:

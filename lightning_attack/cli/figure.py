@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from typing import NoReturn
 
-from lightning_attack.cli.errors import UsageError, explain
-from lightning_attack.cli.internals import option_names
+from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.mistake import known
+from lightning_attack.cli.plain_parser import PlainParser
 from lightning_attack.cli.program import program
+from lightning_attack.report.intervals import DRAWS
 
 KINDS = {
     "strip": "pictures: clean, adversarial, difference, ground truth and predictions of chosen images",
@@ -38,13 +38,8 @@ def run(words: list[str]) -> int:
     return 0
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(explain(message, option_names(self), {}))
-
-
-def _parser() -> ArgumentParser:
-    parser = _Parser(
+def _parser() -> PlainParser:
+    parser = PlainParser(
         prog=f"{program()} figure",
         description="Draw finished runs for a paper, as PDF, SVG, PNG or JPEG.",
         epilog=f"`{program()} figure KIND --help` shows the options of each.",
@@ -92,7 +87,7 @@ def _scores(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--draws",
         type=int,
-        default=2000,
+        default=DRAWS,
         metavar="N",
         help="how often images are drawn for the intervals (default: %(default)s)",
     )

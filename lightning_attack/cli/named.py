@@ -1,8 +1,9 @@
-"""`names`: did the user say something about a setting, on the command line or in a file of their own?"""
+"""`named`: did the user say something about a setting, on the command line or in a file of their own?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -10,32 +11,37 @@ import yaml
 from lightning_attack.common.configs import find_config
 
 
-def names(words: Sequence[str], key: str) -> bool:
-    """Whether the words of a command line, or the files that they name, set a key or a part of it.
+def named(words: Sequence[str], keys: Iterable[str]) -> set[str]:
+    """Which keys the words of a command line, or the files that they name, set as a whole or in part.
 
     Args:
         words: of the command line.
-        key: of two words, such as `model.targets`.
+        keys: each of two words, such as `model.targets`.
 
     Example:
-        >>> names(["predict", "--model.targets.a.name=b"], "model.targets"), names(["predict"], "model.targets")
-        (True, False)
-        >>> names(["predict", "-c", "{model: {targets: {}}}"], "model.targets")
-        True
+        >>> named(["predict", "--model.targets.a.name=b"], ["model.targets"]), named(["predict"], ["model.targets"])
+        ({'model.targets'}, set())
+        >>> named(["predict", "-c", "{model: {targets: {}}}"], ["model.source", "model.targets"])
+        {'model.targets'}
     """
+    content = cache(_content)  # each file is read once, whatever the number of keys
+    given = list(_options(words))
+    return {key for key in keys if any(_sets(option, value, key, content) for option, value in given)}
+
+
+def _sets(option: str, value: str, key: str, content_of: Callable[[str], object]) -> bool:
+    """Whether an option with this value sets a key or a part of it."""
     part, _, last = key.partition(".")
-    for option, value in _options(words):
-        if option == f"--{key}" or option.startswith((f"--{key}.", f"--{key}+")):
-            return True
-        if option == f"--{part}" and _has(_content(value), last):
-            return True
-        if option in ("-c", "--config"):
-            content = _content(value)
-            inner = content.get(part) if isinstance(content, dict) else None
-            inner = _content(inner) if isinstance(inner, str) else inner
-            if _has(content, key) or _has(inner, last):
-                return True
-    return False
+    if option == f"--{key}" or option.startswith((f"--{key}.", f"--{key}+")):
+        return True
+    if option == f"--{part}":
+        return _has(content_of(value), last)
+    if option not in ("-c", "--config"):
+        return False
+    content = content_of(value)
+    inner = content.get(part) if isinstance(content, dict) else None
+    inner = content_of(inner) if isinstance(inner, str) else inner
+    return _has(content, key) or _has(inner, last)
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:

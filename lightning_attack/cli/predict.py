@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +17,9 @@ from lightning_attack.attacks.doubts import doubts
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.cli.dry_run import in_words, time_batch
 from lightning_attack.cli.errors import UsageError
-from lightning_attack.cli.named import names
+from lightning_attack.cli.named import named
 from lightning_attack.common.configs import CONFIGS, attack_names
+from lightning_attack.common.imports import imported
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.models.wrapper import ModelError
@@ -93,7 +93,7 @@ class AttackCLI(CommandCLI):
         parser.link_arguments("strict", "transfer_metrics.strict")
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.named = {key for key in ("model.source", "model.targets", "data.dataset") if names(words, key)}
+        self.named = named(words, ("model.source", "model.targets", "data.dataset"))
         self.left_out: dict[str, str] = {}
         super().__init__(["--dry_run" + word[9:] if word[:9] == "--dry-run" else word for word in words])
 
@@ -139,8 +139,7 @@ class AttackCLI(CommandCLI):
         if dataset is None:
             return None
         given = (dataset.get("init_args") or {}).get("classes")
-        module, _, name = dataset.class_path.rpartition(".")
-        found = given or getattr(getattr(import_module(module), name, None), "classes", None)
+        found = given or getattr(imported(dataset.class_path), "classes", None)
         return tuple(found) if isinstance(found, list | tuple) else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:

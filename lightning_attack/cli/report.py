@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
-from typing import NoReturn
-
-from lightning_attack.cli.errors import UsageError, explain
-from lightning_attack.cli.internals import option_names
+from lightning_attack.cli.plain_parser import PlainParser
 from lightning_attack.cli.program import program
 from lightning_attack.report.command import DRAWS, report
 
@@ -17,13 +13,8 @@ def run(words: list[str]) -> int:
     return 0
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(explain(message, option_names(self), {}))
-
-
-def _parser() -> ArgumentParser:
-    parser = _Parser(
+def _parser() -> PlainParser:
+    parser = PlainParser(
         prog=f"{program()} report",
         description="Compare finished runs: print tables, and write report.csv, .md, .tex, .html and differences.csv.",
         allow_abbrev=False,

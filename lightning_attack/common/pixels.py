@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 LEVELS = 255
 """Steps between black and white in 8-bit images: pixels of [0, 1] images on their grid are multiples of 1/255."""
 
 Pixels = float | str
 """A size in pixels of [0, 1] images: `0.03`, `"8/255"`."""
+
+Values = TypeVar("Values")
+
+
+def from_levels(levels: Values) -> Values:
+    """8-bit levels 0..255 as values in [0, 1]: k/255, rounded once, on every device.
+
+    CUDA divides by a number of the host as if multiplying by the rounded 1/255, which misses every second value by a
+    bit; by a tensor of the device it divides.
+
+    Args:
+        levels: a floating tensor of whole numbers, of any shape.
+
+    Example:
+        >>> import torch
+        >>> from_levels(torch.tensor([0.0, 51.0, 255.0]))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    tensor: Any = levels  # this room knows no torch
+    return tensor / tensor.new_full((), LEVELS)  # type: ignore[no-any-return]
 
 
 def parse_pixels(value: Pixels, name: str = "eps") -> float:

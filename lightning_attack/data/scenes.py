@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+from lightning_attack.common.pixels import from_levels
 from lightning_attack.data.adversarial import Adversaries
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, check_mask_size
@@ -199,12 +200,7 @@ def unpacked(item: Item) -> Item:
     for key in ("image", "partners", "mask", "target_mask"):
         if key in item and item[key].dtype == torch.uint8:
             values = item[key]
-            if key in ("mask", "target_mask"):
-                item[key] = values.long()
-            else:
-                # By a tensor: CUDA divides by a number as by multiplying with the rounded 1/255.
-                levels = values.to(torch.float32)
-                item[key] = levels / levels.new_full((), 255)
+            item[key] = values.long() if "mask" in key else from_levels(values.to(torch.float32))
     return item
 
 

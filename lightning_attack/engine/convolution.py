@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from lightning_attack.engine.content import content
 from lightning_attack.engine.depthwise import dilated_depthwise
 from lightning_attack.engine.graphs import (
     add_constant,
@@ -104,8 +105,7 @@ class Packed:
 
     def _once(self, weight: Tensor, use: object, make: Callable[..., Tensor], *settings: Any) -> Tensor:
         # By content: each shape of images has a graph of its own, with the same numbers in other tensors.
-        values: Any = weight.contiguous().view(-1).view(torch.uint8).numpy()
-        key = (hashlib.blake2b(values, digest_size=16).digest(), weight.shape, weight.dtype, use)
+        key = (hashlib.blake2b(content(weight), digest_size=16).digest(), weight.shape, weight.dtype, use)
         if key not in self._packed:
             self._packed[key] = make(weight, *settings)
         return self._packed[key]

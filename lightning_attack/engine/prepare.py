@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_attack.engine.acceptance import check_gradient, check_logits
 from lightning_attack.engine.graphs import BUILDING, UnsupportedError
 from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.support import Kind, Precision, check_precision, missing
@@ -42,17 +43,6 @@ SHAPES = 16
 
 RECORDED = 4
 """Number of image shapes whose passes stay recorded on CUDA, each with the memory that a pass takes."""
-
-TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
-"""Largest difference between the first logits of each shape and those of the network itself, relative to their norm."""
-
-TF32_TOLERANCE = 3e-2
-"""The same for compiled programs where TF32 is allowed. Other programs are compared in full float32."""
-
-GRADIENT_TOLERANCE = 0.1
-"""Largest difference between the first gradients, relative to their norm. Rounding moves values across the kinks of
-ReLU; a gradient made of memory that was overwritten has nothing in common with the right one. In bfloat16, gradients of
-untrained networks have little in common with the exact ones either: they must be finite."""
 
 
 def prepare(
@@ -254,7 +244,7 @@ class PreparedNetwork(nn.Module):
         if key not in self._programs:
             with self._exactly(images):
                 made = self._built(images)
-                self._check_logits(made, images)
+                check_logits(self.network, made, images, self.precision, _in_tf32(images))
                 self._programs[key] = made
         program = self._programs[key]
         self._programs.move_to_end(key)
@@ -262,7 +252,7 @@ class PreparedNetwork(nn.Module):
             # On the CPU, `fused` has run for long; there a second gradient would only cost time.
             if program is not None and self._costly(images):
                 with self._exactly(images):
-                    self._check_gradient(program, images)
+                    check_gradient(self.network, program, images, self.precision, _in_tf32(images))
                 self._record(program, images)
             self._accepted.add(key)
 
@@ -305,30 +295,6 @@ class PreparedNetwork(nn.Module):
         recorded = [one for one in self._programs.values() if getattr(one, "recording", None) is not None]
         for one in recorded[:-RECORDED]:
             one.recording = None  # type: ignore[union-attr]
-
-    def _check_logits(self, program: AnyProgram, images: Tensor) -> None:
-        """Raise an error if logits are not the network's; those of a network with random numbers may not be."""
-        with torch.no_grad():
-            expected, found = self.network(images), program(images)
-        finite = expected.isfinite()
-        if not torch.equal(found.isfinite(), finite):
-            # The library's ReLU after a convolution makes 0 of NaN: a broken network would look sound.
-            raise UnsupportedError("its logits would be finite elsewhere than those of the network")
-        error, norm = (found - expected).norm(), expected.norm()  # the norm of a dead network's is 0
-        tolerance = max(TOLERANCE[self.precision], TF32_TOLERANCE if _in_tf32(images) else 0)
-        if finite.all() and not error <= tolerance * norm:
-            raise UnsupportedError(f"its logits would differ by {float(error / norm):.1g} of their norm")
-
-    def _check_gradient(self, program: AnyProgram, images: Tensor) -> None:
-        """Raise an error if a gradient is not the network's, alone and while that of a second pass is pending."""
-        images = images.detach()
-        (expected,) = _gradients(self.network, images)
-        tolerance = GRADIENT_TOLERANCE * (3 if _in_tf32(images) else 1)
-        for found in (*_gradients(program, images), _gradients(program, images, images.flip(-1))[0]):
-            error, norm = (found - expected).norm(), expected.norm()
-            right = error <= tolerance * norm if self.precision == "float32" else error.isfinite()
-            if norm.isfinite() and not right:
-                raise UnsupportedError(f"its gradients would differ by {float(error / norm):.1g} of their norm")
 
     def _give_up(self, images: Tensor, error: Exception) -> None:
         """Run the network itself from now on; but raise where memory is short, since the network itself needs more."""
@@ -383,14 +349,6 @@ def _key(images: Tensor) -> tuple[tuple[int, ...], torch.device]:
 def _first_line(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0]
     return first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}"
-
-
-def _gradients(network: AnyProgram, *images: Tensor) -> list[Tensor]:
-    """Gradients of several images of a network; all forward passes come before the first backward pass."""
-    with torch.enable_grad():
-        given = [one.clone().requires_grad_() for one in images]
-        results = [network(one).square().mean() for one in given]
-        return [torch.autograd.grad(result, one)[0] for result, one in zip(results, given, strict=True)]
 
 
 def _name(network: nn.Module) -> str:

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
+
+from lightning_attack.engine.content import content
 
 
 class Watch:
@@ -87,7 +88,7 @@ def _digest(network: nn.Module) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in _tensors(network):
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(content(tensor))
     return digest.digest()
 
 

@@ -93,12 +93,17 @@ def _from_config(path: Path) -> SegmentationModel:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "network")
     try:
-        try:
-            parsed = parser.parse_object({"network": {**network, "init_args": arguments}})
-        except ArgumentError as error:
-            if not accept_functions(str(error)):
-                raise
-            parsed = parser.parse_object({"network": {**network, "init_args": arguments}})
+        parsed = _parsed(parser, {"network": {**network, "init_args": arguments}})
         return as_segmentation_model(parser.instantiate(parsed).network)
     except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise ModelError(f"model.network of '{path}' cannot be built: {error}") from error
+
+
+def _parsed(parser: ArgumentParser, config: dict[str, Any]) -> Any:
+    """Parse, again as long as the parser refuses a function that only lacks its annotation."""
+    while True:
+        try:
+            return parser.parse_object(config)
+        except ArgumentError as error:
+            if not accept_functions(str(error)):
+                raise

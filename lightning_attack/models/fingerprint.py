@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import torch
 from torch import nn
+
+from lightning_attack.engine.content import content
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -24,7 +25,7 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(f"{name} {type(module).__name__} {settings | {'training': False}}".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(content(tensor))
     return digest.hexdigest()
 
 

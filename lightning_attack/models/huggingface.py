@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_attack.common.pixels import LEVELS
+from lightning_attack.engine.autocast import full_precision
 from lightning_attack.models.file_kinds import foreign_kind
 from lightning_attack.models.hub import MissingFileError, hub_file
 from lightning_attack.models.wrapper import ModelError, SegmentationModel
@@ -118,7 +119,7 @@ def log_scores(classes: Tensor, masks: Tensor) -> Tensor:
         tensor([-1000.6932, -1001.2040])
     """
     dtype = torch.promote_types(masks.dtype, torch.float32)
-    with torch.autocast(masks.device.type, enabled=False):  # a product of half precision would lose small scores
+    with full_precision(masks):  # a product of half precision would lose small scores
         log_class = classes.to(dtype).log_softmax(-1)[..., :-1]
         log_mask = F.logsigmoid(masks.to(dtype))
         # With the largest factor of either side taken out, the sum is a product of matrices: a twentieth of the time of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from lightning_attack.models.file_kinds import foreign_kind
+from lightning_attack.models.weights import mismatch, unsafe_object
 from lightning_attack.models.wrapper import ModelError
 
 _VERSION = "pytorch-lightning_version"
-_SHOWN = 3
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
@@ -38,12 +38,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if kind := foreign_kind(path):
         raise ModelError(f"ckpt_path: '{path}' is {kind}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        unsafe = unsafe_object(error)
         raise ModelError(
             f"ckpt_path: '{path}' "
-            + (f"holds a pickled object ({unsafe[1]}), which could run code when it is loaded" if unsafe else _NONE)
+            + (f"holds a pickled object ({unsafe}), which could run code when it is loaded" if unsafe else _NONE)
             + "\ngive a .ckpt file that `fit` of this program wrote"
         ) from error
     except Exception as error:  # damaged files make torch's readers raise whatever they stumble over
@@ -68,13 +68,8 @@ def check_checkpoint(path: Path, module: nn.Module, learns: bool) -> None:
     found, wanted = content["state_dict"], module.state_dict()
     missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or foreign:
-        parts = [
-            f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-            for kind, names in (("tensors missing", missing), ("foreign tensors", foreign))
-            if names
-        ]
         raise ModelError(
-            f"ckpt_path: '{path}' is a checkpoint of another network: {'; '.join(parts)}\n"
+            f"ckpt_path: '{path}' is a checkpoint of another network: {mismatch(missing, foreign)}\n"
             "give model.network the settings that it was trained with; they stand in the config.yaml of its run"
         )
     for name, tensor in wanted.items():
@@ -92,8 +87,3 @@ def check_checkpoint(path: Path, module: nn.Module, learns: bool) -> None:
 
 def _plain(path: Path, what: str, option: str) -> ModelError:
     return ModelError(f"ckpt_path: '{path}' {what}\nweights go to the network itself: --model.network={option}={path}")
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"

@@ -94,8 +94,9 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        unsafe = f" ({found})" if (found := unsafe_object(error)) else ""
         raise ModelError(
-            f"'{path}' is no weights file, or holds pickled Python objects{_unsafe(error)}, which could run code when "
+            f"'{path}' is no weights file, or holds pickled Python objects{unsafe}, which could run code when "
             "they are loaded; it is refused. Save the weights alone: torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # damaged files make torch's readers raise whatever they stumble over
@@ -152,10 +153,24 @@ def _held(content: Any, most: int = 8) -> str:
     return ", ".join(shown) + (f" and {len(content) - most} more keys" if len(content) > most else "") or "nothing"
 
 
-def _unsafe(error: Exception) -> str:
-    """The first object that torch would not unpickle, if its message names it."""
+def unsafe_object(error: pickle.UnpicklingError) -> str:
+    """The first object that torch would not unpickle; empty if its message does not name it."""
     match = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f" ({match[1]})" if match else ""
+    return match[1] if match else ""
+
+
+def mismatch(missing: Sequence[str], foreign: Sequence[str]) -> str:
+    """Which tensors a file lacks and which it has beside a network's, for a message.
+
+    Example:
+        >>> mismatch(["head.weight"], ["a", "b", "c", "d"])
+        '1 tensors missing (head.weight); 4 foreign tensors (a, b, c, ...)'
+    """
+    return "; ".join(
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in (("tensors missing", missing), ("foreign tensors", foreign))
+        if names
+    )
 
 
 def read_recipe(path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
@@ -228,13 +243,7 @@ def load_weights(
         foreign = []
     if missing or foreign:
         raise ModelError(
-            f"'{path}' is a checkpoint of another network: "
-            + "; ".join(
-                f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                for kind, names in (("tensors missing", missing), ("foreign tensors", foreign))
-                if names
-            )
-            + _hint(missing, foreign, aux)
+            f"'{path}' is a checkpoint of another network: {mismatch(missing, foreign)}{_hint(missing, foreign, aux)}"
         )
     differing = [name for name in state if state[name].shape != wanted[name].shape]
     if differing:

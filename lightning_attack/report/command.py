@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lightning_attack.common.atomic import atomic_write, check_folder
+from lightning_attack.report.checks import check_draws, check_outside_runs
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import counted, doubts
 from lightning_attack.report.groups import group_runs
@@ -26,9 +27,6 @@ from lightning_attack.report.tables import (
     table_csv,
 )
 from lightning_attack.runs.errors import RunsError
-from lightning_attack.runs.names import is_run
-
-FEWEST_DRAWS = 100
 
 
 def report(
@@ -86,14 +84,11 @@ def report(
 
 
 def _check(folder: Path, draws: int) -> None:
-    if draws < FEWEST_DRAWS:
-        raise RunsError(f"--draws={draws}: give {FEWEST_DRAWS} or more; 2000 are enough for 95 % intervals")
+    check_draws(draws)
     if folder.exists() and not folder.is_dir():
         raise RunsError(f"--output={folder} is a file; give a folder")
     check_folder(folder)
-    for place in (folder.absolute(), *folder.absolute().parents):
-        if is_run(place):
-            raise RunsError(f"--output={folder} lies in the run '{place}', which stays as it is; choose another folder")
+    check_outside_runs(folder, folder)
 
 
 def _title(number: int, tables: int, images: int) -> str:

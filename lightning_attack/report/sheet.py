@@ -186,12 +186,23 @@ def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
     places: dict[tuple[str, str], list[Entry]] = {}
     for source in dict.fromkeys(run.source for run in group.runs):
         own = [run for run in group.runs if run.source == source]
-        families = siblings(own) if mean else [(run,) for run in own]
-        names = row_names([family[0] for family in families], without=["seed"] if mean else [])
-        for family, label in zip(families, names, strict=True):
-            name = label if len(family) == 1 else f"{label} (mean of {len(family)} seeds)"
-            places.setdefault((source, budget(family[0])), []).append(Entry(family, name))
+        for entry in named_entries(siblings(own) if mean else [(run,) for run in own], mean):
+            places.setdefault((source, budget(entry.first)), []).append(entry)
     return places
+
+
+def named_entries(families: Sequence[tuple[Run, ...]], mean: bool) -> list[Entry]:
+    """Runs, each or, with `mean`, those that differ in nothing but their seed as one, under names that tell them apart.
+
+    Args:
+        families: the runs of each.
+        mean: whether seeds have no place in names.
+    """
+    names = row_names([family[0] for family in families], without=["seed"] if mean else [])
+    return [
+        Entry(family, name if len(family) == 1 else f"{name} (mean of {len(family)} seeds)")
+        for family, name in zip(families, names, strict=True)
+    ]
 
 
 def _is_named(entry: Entry, name: str) -> bool:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_attack.attacks.precision import full_precision
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.to_device import to_device
+from lightning_attack.engine.autocast import full_precision
 
 GradientFunction = Callable[[Tensor], Tensor]
 """A point x (B, 3, H, W) -> the gradient of each image's loss there, (B, 3, H, W)."""

@@ -13,9 +13,9 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, views
 from lightning_attack.attacks.objectives.base import Moment, Objective
-from lightning_attack.attacks.precision import full_precision
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.engine.autocast import full_precision
 
 
 def loss_members(model: Model) -> list[tuple[Model, float]]:

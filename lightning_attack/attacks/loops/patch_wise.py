@@ -14,8 +14,8 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack, Step
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
-from lightning_attack.attacks.precision import full_precision
 from lightning_attack.common.pixels import Pixels, parse_pixels
+from lightning_attack.engine.autocast import full_precision
 
 
 class PatchWise(IterativeAttack):

@@ -13,6 +13,7 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.image import AxesImage
 
 from lightning_attack.common.atomic import atomic_write, check_folder
+from lightning_attack.report.checks import check_draws, check_outside_runs
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import doubts
 from lightning_attack.report.figures import entries
@@ -26,14 +27,13 @@ from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.row_names import short_folders
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
-from lightning_attack.runs.names import is_run
 
 Kind = Literal["strip", "steps", "eps", "passes", "matrix"]
 CURVES = {"steps": entries.over_steps, "eps": entries.over_eps, "passes": entries.over_passes}
 SUFFIXES = (".pdf", ".svg", ".png", ".jpg")
 WITHOUT_DATE = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """What is said to writers so that the same runs give the same file."""
-WIDEST, FEWEST_DRAWS = 40.0, 100
+WIDEST = 40.0
 
 
 def figure(
@@ -124,11 +124,7 @@ def _files(output: Sequence[str]) -> list[Path]:
         if path.is_dir():
             raise RunsError(f"--output={path} is a folder; give a file")
         check_folder(path.parent)
-        for place in path.absolute().parents:
-            if is_run(place):
-                raise RunsError(
-                    f"--output={path} lies in the run '{place}', which stays as it is; choose another folder"
-                )
+        check_outside_runs(path, path.parent)
     return files
 
 
@@ -150,8 +146,7 @@ def _check(columns: int | None, font: str, font_size: float, dpi: int, draws: in
         raise RunsError(f"--font_size={font_size:g}: give 4 to 40 points")
     if not 30 <= dpi <= 2400:
         raise RunsError(f"--dpi={dpi}: give 30 to 2400 pixels an inch")
-    if draws < FEWEST_DRAWS:
-        raise RunsError(f"--draws={draws}: give {FEWEST_DRAWS} or more; 2000 are enough for 95 % intervals")
+    check_draws(draws)
     try:
         findfont(FontProperties(family=[font]), fallback_to_default=False)
     except ValueError as error:

@@ -11,8 +11,8 @@ import numpy as np
 from lightning_attack.report.facts import backward_passes, radius
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import Interval, mean_interval
-from lightning_attack.report.row_names import line_names, norm_balls, row_names, short_number, siblings
-from lightning_attack.report.sheet import Entry
+from lightning_attack.report.row_names import line_names, norm_balls, short_number, siblings
+from lightning_attack.report.sheet import Entry, named_entries
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
 
@@ -66,8 +66,7 @@ def entries(group: Group, mean: bool) -> list[Entry]:
         for source in dict.fromkeys(run.source for run in group.runs)
         for family in _families([run for run in group.runs if run.source == source], mean)
     ]
-    names = row_names([family[0] for family in families], without=["seed"] if mean else [])
-    return [Entry(family, _label(family, name)) for family, name in zip(families, names, strict=True)]
+    return named_entries(families, mean)  # at once, so that an attack has one name on all sources
 
 
 def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
@@ -207,10 +206,6 @@ def _facets(
                 facets[place] = Facet(*place, entry.first.targets[target], clean(entry, target, group, draws))
             facets[place].lines.setdefault(entry.label, []).extend(points(entry, target))
     return sorted(facets.values(), key=lambda facet: facet.white_box)
-
-
-def _label(family: Sequence[Run], name: str) -> str:
-    return name if len(family) == 1 else f"{name} (mean of {len(family)} seeds)"
 
 
 def _families(runs: Sequence[Run], mean: bool) -> list[tuple[Run, ...]]:

@@ -1,4 +1,4 @@
-"""`full_precision`: arithmetic of the attack itself, which autocast would round."""
+"""`full_precision`: arithmetic that autocast must not round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def full_precision(values: Tensor) -> AbstractContextManager[object]:
     """Context in which products are computed in the type of their factors, whatever autocast is on for the network.
 
-    `trainer.precision=bf16-mixed` is for the passes of the networks. In the attack's own convolutions and matrix
+    `trainer.precision=bf16-mixed` is for the passes of the networks. In an attack's own convolutions and matrix
     products it would round the direction of the step to 8 bits.
 
     Args:

@@ -1,0 +1,16 @@
+"""`PlainParser`: parser of the commands that read runs, which need neither torch nor Lightning."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import NoReturn
+
+from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.internals import option_names
+
+
+class PlainParser(ArgumentParser):
+    """As `ArgumentParser`; mistakes are explained as those of other commands are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(explain(message, option_names(self), {}))
