@@ -37,6 +37,7 @@ class AttackProgress(ProgressBar):
         self._bar: Progress | None = None
         self._pace: Pace | None = None
         self._introduced = False
+        self._folder: str | None = None
         self._last = 0.0
 
     def enable(self) -> None:
@@ -55,12 +56,13 @@ class AttackProgress(ProgressBar):
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._introduced = False
+        # Broadcasts from the first process: all of them must ask, and not in a teardown that a signal may have started.
+        self._folder = trainer.log_dir
 
     def on_predict_start(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        folder = trainer.log_dir  # broadcasts from the first process: all of them must ask
         if not self._enabled:
             return
-        self._introduce(trainer, pl_module, folder)
+        self._introduce(trainer, pl_module)
         if self._console.is_terminal:
             columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True)
@@ -83,9 +85,8 @@ class AttackProgress(ProgressBar):
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        folder = trainer.log_dir
         if self._enabled and not self._introduced:  # no photo is left, so that nothing has started
-            self._introduce(trainer, pl_module, folder)
+            self._introduce(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
         self._stop()
@@ -97,9 +98,9 @@ class AttackProgress(ProgressBar):
         elif self._pace:
             self._line(f"; now: {status}")  # a batch may take an hour
 
-    def _introduce(self, trainer: Trainer, module: AttackModule, folder: str | None) -> None:
+    def _introduce(self, trainer: Trainer, module: AttackModule) -> None:
         self._introduced = True
-        for line in (start_line(trainer, module, folder), going_on(trainer)):
+        for line in (start_line(trainer, module, self._folder), going_on(trainer)):
             if line:
                 self._say(line)
 

@@ -115,7 +115,7 @@ def test_files_beside_the_user_come_first(tmp_path, monkeypatch):
     assert with_paths(words) == ["-c", there[0], f"--config={there[1]}", f"{attack}={there[2]}"]
     (tmp_path / "configs" / "attacks").mkdir(parents=True)
     for file in ("ensemble.yaml", "default.yaml", "attacks/pgd.yaml"):
-        (tmp_path / "configs" / file).touch()
+        (tmp_path / "configs" / file).write_text("model: {seed: 3}")
     assert with_paths(words) == words
     # A name is the package's attack, whatever lies here; the name of a class is that class.
     assert with_paths(["--model.attack=pgd"]) == [f"--model.attack={there[2]}"]
