@@ -42,6 +42,8 @@ class AttackCLI(CommandCLI):
     default_files = (str(CONFIGS / "default.yaml"),)
     nobody_named = "targets of the default configuration that do not fit are left out (--model.targets names your own)"
     """What is said before the names of targets that do not fit and that nobody asked for."""
+    optional_may_fail = True
+    """Whether a target that nobody asked for is left out too if it cannot be run at all."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -125,7 +127,8 @@ class AttackCLI(CommandCLI):
         try:
             return module()
         except ModelError:
-            self.left_out |= unfit(settings["source"], optional, settings.get("probe_size") or (64, 64))
+            size = settings.get("probe_size") or (64, 64)
+            self.left_out |= unfit(settings["source"], optional, size, self.optional_may_fail)
             return module()
 
     def optional_targets(self) -> set[str]:

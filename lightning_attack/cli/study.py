@@ -209,6 +209,7 @@ class CellCLI(AttackCLI):
         others: networks that are scored only because the study does not say which ones are.
     """
 
+    optional_may_fail = False
     nobody_named = "networks that do not fit to the source are no targets of it (`targets` names those to score)"
 
     def __init__(self, words: list[str], shared: Shared, progress: StudyProgress, others: Collection[str] = ()) -> None:

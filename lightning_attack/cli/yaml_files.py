@@ -6,6 +6,7 @@ that its file shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lightning_attack.cli.errors import UsageError
 from lightning_attack.common.configs import attack_names
 
 _MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 TEXT = "tag:yaml.org,2002:str"
 """YAML's tag of strings."""
 
@@ -25,7 +27,8 @@ def check_yaml(file: Path) -> yaml.Node | None:
 
     Raises:
         UsageError: it is not text, not YAML, or a mapping in it has a key twice, or as a whole and in parts (`attack`
-            and `attack.eps`); with file, lines, and both values.
+            and `attack.eps`), or a value is a number in a form that YAML takes for another one (`010` for 8, `1:30`
+            for 90); with file, lines and values.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -54,6 +57,13 @@ def check_yaml(file: Path) -> yaml.Node | None:
             f"'{whole.value}' and '{part.value}' stand side by side in '{file}', lines {whole.start_mark.line + 1} and "
             f"{part.start_mark.line + 1}, and one would replace the other\n"
             f"write '{part.value.removeprefix(whole.value + '.')}' inside '{whole.value}' (of a class, below init_args)"
+        )
+    for key, value in _other_numbers(root):
+        name, number = key.value, yaml.SafeLoader("").construct_document(value)
+        kind = "a number to the base 60" if ":" in value.value else "an octal number"
+        raise UsageError(
+            f"'{name}: {value.value}' in '{file}', line {value.start_mark.line + 1}, is {number} to YAML ({kind})\n"
+            f"write {name}: {number} for this number, or {name}: '{value.value}' for text"
         )
     for first, second in _twice(root):
         lines = first[0].start_mark.line + 1, second[0].start_mark.line + 1
@@ -155,6 +165,16 @@ def _twice(root: yaml.Node | None) -> Iterator[tuple[_Entry, _Entry]]:
             if (key.tag, key.value) in known:
                 yield known[key.tag, key.value], (key, value)
             known[key.tag, key.value] = key, value
+
+
+def _other_numbers(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
+    """Entries with a number that YAML 1.1 reads to the base 8 or 60, which hardly anybody means."""
+    for mapping in _mappings(root):
+        for key, value in _keys(mapping):
+            if not isinstance(value, yaml.ScalarNode) or value.style or value.tag not in _NUMBERS:
+                continue
+            if re.fullmatch(r"[-+]?(0[0-9_]+|[^:]+:.+)", value.value):
+                yield key, value
 
 
 def _in_parts(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:

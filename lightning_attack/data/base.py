@@ -79,10 +79,15 @@ def values_in(mask: np.ndarray) -> np.ndarray:
 def check_mask_size(mask: np.ndarray, image: np.ndarray, name: str) -> None:
     """Raise `DataError` if a mask does not have the size of its photo."""
     if mask.shape != image.shape[:2]:
+        turned = mask.shape == image.shape[1::-1]
         raise DataError(
             f"mask of '{name}' is {mask.shape[0]}x{mask.shape[1]}, but its photo is {image.shape[0]}x{image.shape[1]} "
             "(height x width); both must have the same size"
-            + (", and one is not turned by the EXIF orientation of the other" * (mask.shape == image.shape[1::-1]))
+            + (
+                ", and one is not turned by the EXIF orientation of the other"
+                if turned
+                else "; resize one of the two, masks by nearest neighbour (Pillow: mask.resize(size, Image.NEAREST))"
+            )
         )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from lightning_attack.common.file_starts import kind_of_start
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError
 from lightning_attack.data.deep_photos import read_deep
@@ -160,7 +161,13 @@ def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{kind} '{path}' cannot be read ({error})") from error
+        found = _kind_of(path) if isinstance(error, UnidentifiedImageError) else None
+        raise DataError(f"{kind} '{path}' cannot be read{f': it is {found}' if found else f' ({error})'}") from error
+
+
+def _kind_of(path: Path) -> str | None:
+    with path.open("rb") as file:
+        return kind_of_start(file.read(512))
 
 
 def _palette(image: Image.Image) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ def export_model(
         of logits on them; 0.0 unless rounding differs) and `torch` (the version).
 
     Raises:
-        ModelError: unknown suffix, existing file, class names that are not as many as the classes, or a network that
-            cannot be exported.
+        ModelError: unknown suffix, existing file, class names that are not as many as the classes or stand twice, or a
+            network that cannot be exported.
     """
     file = Path(path)
     _check_target(file, overwrite)
@@ -120,6 +121,8 @@ def _check_target(file: Path, overwrite: bool) -> None:
 def _about(model: SegmentationModel, classes: Sequence[str] | None) -> dict[str, Any]:
     if classes is not None and len(classes) != model.num_classes:
         raise ModelError(f"{len(classes)} class names for network '{model.name}' with {model.num_classes} classes")
+    if twice := next((name for name, count in Counter(classes or ()).items() if count > 1), None):
+        raise ModelError(f"classes names '{twice}' twice; tables tell classes apart by their names")
     return {
         "name": model.name,
         "num_classes": model.num_classes,

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import Literal
 
-_STARTS = {
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself; `git lfs pull` fetches it",
-    b"<!doctype": "an HTML page, not the file: open the address in a browser, the site may ask for a confirmation",
-    b"<html": "an HTML page, not the file: open the address in a browser, the site may ask for a confirmation",
-    b"<?xml": "an XML document, often the error of a storage service; download the file again",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"7z\xbc\xaf": "a 7-Zip archive; unpack it first",
-    b"Rar!": "a RAR archive; unpack it first",
-    b"\xfd7zXZ": "an xz archive; unpack it first",
-    b"BZh": "a bzip2 archive; unpack it first",
-    b"\x89HDF": "an HDF5 file, as Keras writes them; convert it to a PyTorch state dict",
-    b"\x89PNG": "a picture (PNG)",
-    b"\xff\xd8\xff": "a picture (JPEG)",
-    b"%PDF": "a PDF document",
-    b"{": "JSON text, often the error of a download; download the file again",
-    b"\x93NUMPY": "a NumPy array; weights are a PyTorch state dict or safetensors",
-}
-
+from lightning_attack.common.file_starts import kind_of_start
 
 Wanted = Literal["weights", "program", "script"]
 _OURS: dict[Wanted, str] = {
@@ -52,18 +34,12 @@ def foreign_kind(path: Path, wanted: Wanted = "weights") -> str | None:
     """
     with path.open("rb") as file:
         start = file.read(512)
-    if not start:
-        return "an empty file; download it again"
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for beginning, kind in _STARTS.items():
-        if start.startswith(beginning) or text.startswith(beginning.lower()):
-            return kind
+    if kind := kind_of_start(start):
+        return kind
     if start.startswith(b"PK"):
         return _kind_of_zip(path, wanted)
     if path.suffix == ".onnx" or (start.startswith(b"\x08") and (b"pytorch" in start or b"onnx" in start)):
         return "an ONNX model, which is not read here; export the network with torch.export instead (.pt2)"
-    if re.fullmatch(rb"[A-Z][\x20-\x7e\s]{3,400}", start):
-        return f"a text, '{' '.join(start.decode('ascii').split())[:60]}', and no weights; download the file again"
     if tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             if "pickle" not in archive.getnames():  # in those of torch before 1.6 it is

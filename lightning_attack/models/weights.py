@@ -280,7 +280,11 @@ def _hint(missing: Sequence[str], foreign: Sequence[str], aux: str | None) -> st
     if heads := _heads(foreign):
         return f"; the file has an auxiliary head ({_counted(heads)}){f': {aux}=true' if aux else ''}"
     groups = _groups(foreign)
-    return f"; the file has {_counted(groups)}" if len(foreign) > 3 and len(groups) < 5 else ""
+    hint = f"; the file has {_counted(groups)}" if len(foreign) > 3 and len(groups) < 5 else ""
+    if foreign and not missing and len(groups) <= 2:
+        without = " and ".join(f"not name.startswith('{group}.')" for group in groups)
+        hint += f"; the network is complete without them: save {{name: w for name, w in state.items() if {without}}}"
+    return hint
 
 
 def _prefixes() -> list[str]:

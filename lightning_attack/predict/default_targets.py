@@ -10,16 +10,19 @@ from lightning_attack.models.probe import probe
 from lightning_attack.models.wrapper import ModelError, as_segmentation_model
 
 
-def unfit(source: nn.Module, targets: Mapping[str, nn.Module], size: tuple[int, int]) -> dict[str, str]:
-    """Targets that fail, or differ from the source in their number of classes, each with the reason.
+def unfit(
+    source: nn.Module, targets: Mapping[str, nn.Module], size: tuple[int, int], may_fail: bool = True
+) -> dict[str, str]:
+    """Targets that differ from the source in their number of classes, or fail, each with the reason.
 
     Args:
         source: the attacked network.
         targets: networks by name.
         size: height and width of the image of noise on which all are run.
+        may_fail: whether a target that cannot be run is one of those that do not fit; else it is an error.
 
     Raises:
-        ModelError: the source fails.
+        ModelError: the source fails, or a target that may not.
 
     Example:
         >>> unfit(nn.Conv2d(3, 2, 1), {"two": nn.Conv2d(3, 2, 1), "three": nn.Conv2d(3, 3, 1)}, (4, 4))
@@ -32,6 +35,8 @@ def unfit(source: nn.Module, targets: Mapping[str, nn.Module], size: tuple[int, 
         try:
             own = probe(as_segmentation_model(target), name, size).shape[1]
         except ModelError as error:
+            if not may_fail:
+                raise
             found[name] = str(error)
             continue
         if own != count:

@@ -106,7 +106,10 @@ class SegmentationTask(LightningModule):
         self.network = as_segmentation_model(network)
         classes = self.network.num_classes
         if classes is None:
-            raise ModelError(f"network '{self.network.name}' needs num_classes for training")
+            raise ModelError(
+                f"network '{self.network.name}' needs num_classes for training: wrap it as "
+                "{class_path: SegmentationModel, init_args: {network: ..., num_classes: 21}}"
+            )
         if class_weights is not None and len(class_weights) != classes:
             raise ValueError(f"class_weights has {len(class_weights)} numbers, the network {classes} classes")
         weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)

@@ -22,6 +22,8 @@ data: {dataset: {class_path: SyntheticScenes, init_args: {count: 1}}}
         ("a: {b: 1, c: 2, b: x}\n", "'b' stands twice in 'FILE', line 1\nthe values are '1' and 'x'"),
         ("a:\n- b: 1\n  c: [2]\n  b: [3]\n", "'b' stands twice in 'FILE', lines 2 and 4\nthe values are '1' and '[3]'"),
         ("\ufeffa: 1\n'a': 2\n", "'a' stands twice in 'FILE', lines 1 and 2"),
+        ("a:\n  seed: 010\n", "'seed: 010' in 'FILE', line 2, is 8 to YAML (an octal number)\nwrite seed: 8 for this"),
+        ("a: 1:30\n", "'a: 1:30' in 'FILE', line 1, is 90 to YAML (a number to the base 60)"),
         ("a: [1\nb: 2\n", "'FILE', line 2 is not YAML"),
         ("a:\n\tb: 1\n", "'FILE', line 2 is not YAML"),
     ],
@@ -36,7 +38,14 @@ def test_what_is_wrong_and_where(text, says, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a: 1\nA: 2\n", "1: a\n'1': b\n", "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n", "- a: 1\n- a: 2\n"],
+    [
+        "",
+        "a: 0\nb: 0.5\nc: '010'\nd: 0x1f\ne: [010]\nf: 10:x\n",
+        "a: 1\nA: 2\n",
+        "1: a\n'1': b\n",
+        "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n",
+        "- a: 1\n- a: 2\n",
+    ],
 )
 def test_what_is_right(text, tmp_path):
     (tmp_path / "a.yaml").write_text(text)

@@ -173,7 +173,7 @@ BROKEN = [
     (break_mask_truncated, "mask '.*masks/b.png' cannot be read"),
     (break_photo_truncated, "photo '.*photos/b.png' cannot be read"),
     (break_photo_garbage, "photo '.*photos/b.png' cannot be read"),
-    (break_photo_empty, "photo '.*photos/b.png' cannot be read"),
+    (break_photo_empty, "photo '.*photos/b.png' cannot be read: it is an empty file; download it again"),
     (break_photo_size, r"photo '.*photos/b.png' cannot be read \(Image size \(3600000000 pixels\) exceeds limit"),
     (break_photo_folder, "photo '.*photos/b.png' cannot be read"),
 ]

@@ -197,6 +197,8 @@ def test_target_is_checked(tmp_path, name):
     path = str(tmp_path / name)
     with pytest.raises(ModelError, match="3 class names for network 'net' with 4 classes"):
         export_model(model, path, classes=NAMES[:3])
+    with pytest.raises(ModelError, match=f"classes names '{NAMES[0]}' twice"):
+        export_model(model, path, classes=[NAMES[0], *NAMES[:3]])
     (tmp_path / name).write_text("something dear")
     with pytest.raises(ModelError, match=re.escape(f"'{path}' exists; choose another name or delete it")):
         export_model(model, path)
