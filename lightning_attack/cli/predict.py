@@ -253,7 +253,7 @@ class AttackCLI(CommandCLI):
     def _data_settings(self) -> dict[str, Any]:
         """What the data of a run is, for a run that goes on; not how it is read."""
         data = self._get(self.config, "data").as_dict()
-        others = ("batch_size", "num_workers", "train", "val", "on_error")
+        others = ("batch_size", "num_workers", "train", "val", "on_error", "check")
         return {key: value for key, value in data.items() if key not in others}
 
 

@@ -11,12 +11,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_attack.common.labels import IGNORE_INDEX, class_advice
-from lightning_attack.data.adversarial import Adversaries, BudgetError, parse_eps, together
-from lightning_attack.data.adversarial_files import Gallery, MissingError
+from lightning_attack.common.labels import class_advice
+from lightning_attack.data.adversarial import Adversaries, parse_eps
+from lightning_attack.data.adversarial_files import Gallery
 from lightning_attack.data.adversarial_survey import AdversarialSurvey
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
+from lightning_attack.data.in_threads import in_threads
+from lightning_attack.data.photo_check import SAMPLE, CheckAhead, PhotoCheck, When, spread, when_to_check
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size, unpacked
 from lightning_attack.data.survey import Progress, Survey, survey_all
 from lightning_attack.data.transforms import Fit
@@ -47,12 +49,13 @@ class SegmentationDataModule(LightningDataModule):
             `model.target_labels: masks`.
         region_masks: folder of masks `<name>.png`: the attack may change a photo where its mask is above 0; scores are
             then reported inside and outside too.
-        adversarial_root: adversarial images that were made elsewhere, for the attacks `NoAttack` and `Given`: a folder
+        adversarial_root: adversarial images that were made elsewhere, for the attacks `NoAttack` and `Given`; a folder
             of files with the names of the photos, or one file with all of them, see `Gallery` and `Adversaries`.
         adversarial_eps: largest change of a value in these, of [0, 1] pixels, such as `8/255`; None: any.
         augment: random scale, crop, flip and colours of `train`, in place of `size` and `fit`.
-        on_error: what happens to photos to attack that cannot be used: an error (`raise`), or batches name them under
-            `skipped` (`skip`).
+        on_error: photos that cannot be used are an error (`raise`), or batches name them as `skipped` (`skip`).
+        check: read each photo once to find those that cannot be used: `before`, `ahead` or `none`; `ahead` of the
+            attack while it goes on (64 of them before), `none` of them; None: `before` for up to 2,000 photos.
 
     Raises:
         ValueError: an argument is out of range.
@@ -76,6 +79,7 @@ class SegmentationDataModule(LightningDataModule):
         adversarial_eps: float | str | None = None,
         augment: Augment | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        check: When | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or (num_workers is not None and num_workers < 0):
@@ -100,6 +104,9 @@ class SegmentationDataModule(LightningDataModule):
         self.on_error = on_error
         self._finished: frozenset[int] = frozenset()
         self._partners_seed: int | None = None
+        self._check_when = check
+        when_to_check(check, 0, False)  # an error here, not at the first run
+        self._ahead: CheckAhead | None = None
         # A run that goes on may have fewer photos left than processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -163,7 +170,9 @@ class SegmentationDataModule(LightningDataModule):
         own, scenes = {*self.indices()}, self.scenes().dataset
         chosen = [index for index in indices if index in own]
         lenient = Lenient(Subset(scenes, chosen), chosen)
-        return {index: lenient[number].get("digest") for number, index in enumerate(chosen)}
+        threads = None if _given(self.dataset, "dataset", "predict").concurrent else 1
+        read = in_threads(lambda number: lenient[number].get("digest"), len(chosen), threads)
+        return dict(zip(chosen, read, strict=True))
 
     def scenes(self, survey: Survey | None = None, adversarial_survey: AdversarialSurvey | None = None) -> Subset[Item]:
         """The photos to attack as tensors; each keeps its position in the data set as its `index`."""
@@ -188,7 +197,9 @@ class SegmentationDataModule(LightningDataModule):
         return Subset(tensors, indices)
 
     def check(self, num_classes: int | None = None) -> None:
-        """Read every photo to be attacked once, so that a broken one is found before the run and not in its middle.
+        """Read the photos to be attacked once, so that a broken one is found before the run and not in its middle.
+
+        With `check = "ahead"` only some, spread over the data set, are read now, and all while the first are attacked.
 
         Args:
             num_classes: number of classes of the networks, for the wanted classes; None = these are not checked.
@@ -198,33 +209,30 @@ class SegmentationDataModule(LightningDataModule):
                 instead), photos of a batch differ in size, or a wanted class is unknown to the networks.
         """
         indices = self.indices()
-        survey = Survey()
+        when = self._when_to_check(len(indices))
+        if when == "none":
+            return
+        chosen = indices if when == "before" else [indices[number] for number in spread(len(indices), SAMPLE)]
+        check, scenes = self._photo_check(chosen, num_classes)
+        check.all(scenes.__getitem__, len(chosen))
+
+    def _when_to_check(self, photos: int) -> When:
+        return when_to_check(self._check_when, photos, self._gallery is not None)
+
+    def _photo_check(self, indices: list[int], num_classes: int | None) -> tuple[PhotoCheck, Dataset[Item]]:
+        survey, dataset = Survey(), _given(self.dataset, "dataset", "predict")
         pairs = None if self._gallery is None else AdversarialSurvey(self._gallery.root)
-        scenes, sizes = self._scenes(indices, survey, pairs), set()
-        unpaired: list[MissingError | BudgetError] = []
-        for number in range(len(indices)):
-            try:
-                item = scenes[number]
-            except (MissingError, BudgetError) as error:  # collected, for one message that counts them
-                unpaired.append(error)
-                continue
-            if "error" in item:
-                continue
-            sizes.add(tuple(item["image"].shape[-2:]))
-            if num_classes is not None and "target_mask" in item:
-                wanted = item["target_mask"][item["target_mask"] != IGNORE_INDEX]
-                if wanted.numel() and int(wanted.max()) >= num_classes:
-                    raise DataError(
-                        f"mask '{self.target_masks}/{item['name']}.png' wants the class {int(wanted.max())}, but the "
-                        f"networks have the classes 0..{num_classes - 1} (and {IGNORE_INDEX} = none wanted)"
-                    )
-        if pairs is not None:
-            pairs.finish()  # before the budget: what is in another order exceeds it too
-        if unpaired and self._gallery is not None:
-            raise together(unpaired, self._gallery, len(indices))
-        survey.finish(_given(self.dataset, "dataset", "predict"), "data.dataset")
-        if self.batch_size > 1:
-            one_size(sizes)
+        check = PhotoCheck(dataset, survey, num_classes, self.target_masks, self.batch_size, self._gallery, pairs)
+        return check, self._scenes(indices, survey, pairs)
+
+    def _check_ahead(self, indices: list[int]) -> CheckAhead | None:
+        """The check of this process' part of photos that are not all read before the run."""
+        dataset = _given(self.dataset, "dataset", "predict")
+        if self._when_to_check(len(indices)) != "ahead" or dataset.drawn or self.trainer is None:
+            return None
+        mine = indices[self.trainer.global_rank :: self.trainer.world_size]  # as `Share` deals them out
+        check, scenes = self._photo_check(mine, getattr(self.trainer.lightning_module, "num_classes", None))
+        return CheckAhead(check, scenes.__getitem__, len(mine))
 
     def check_training(self, num_classes: int, learns: bool = True, progress: Progress = None) -> None:
         """Read every photo to learn from and for validation once, with the same care as `check` does.
@@ -259,7 +267,9 @@ class SegmentationDataModule(LightningDataModule):
         return image
 
     def predict_dataloader(self) -> DataLoader[Item]:
-        return self._shared(self._scenes([index for index in self.indices() if index not in self._finished]))
+        waiting = [index for index in self.indices() if index not in self._finished]
+        self._ahead = self._check_ahead(waiting)
+        return self._shared(self._scenes(waiting))
 
     def _scenes(
         self,
@@ -290,6 +300,17 @@ class SegmentationDataModule(LightningDataModule):
     def _on_cuda(self) -> bool:
         """Whether batches go to a GPU: they leave the workers packed, in pinned memory, and are unpacked there."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The batch as it is, unless a photo that comes later was found to be broken."""
+        if self._ahead is not None:
+            self._ahead.raise_found()
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Images as float32 in [0, 1] and masks as int64, on the device."""

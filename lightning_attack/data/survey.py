@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 import numpy as np
 
@@ -15,7 +16,10 @@ Progress = Callable[[str, int, int], None] | None
 
 
 class Survey:
-    """Sees every scene of a run once, and says at the end what is wrong with all of them together."""
+    """Sees every scene of a run once, and says at the end what is wrong with all of them together.
+
+    Several threads may show it scenes at once: what it keeps does not depend on their order.
+    """
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
@@ -23,18 +27,21 @@ class Survey:
         self._labels = np.zeros(256, bool)
         self._masks = 0
         self._solid = False
+        self._lock = Lock()
 
     def see(self, scene: Scene, index: int) -> None:
         """Take note of a scene as it was read, and of its position in the data set."""
-        first = self._positions.setdefault(scene.name, index)
-        if first != index:
-            self._repeated.append((scene.name, first, index))
-        if scene.mask is None:
-            return
-        self._masks += 1
-        self._labels[values_in(np.asarray(scene.mask, np.uint8))] = True
-        if not self._solid and not self._labels[1:IGNORE_INDEX].any():
-            self._solid = _has_solid(scene.mask)
+        values = None if scene.mask is None else values_in(np.asarray(scene.mask, np.uint8))
+        with self._lock:
+            other = self._positions.setdefault(scene.name, index)
+            if other != index:
+                self._repeated.append((scene.name, min(other, index), max(other, index)))
+            if values is None or scene.mask is None:
+                return
+            self._masks += 1
+            self._labels[values] = True
+            if not self._solid and not self._labels[1:IGNORE_INDEX].any():
+                self._solid = _has_solid(scene.mask)
 
     def finish(self, dataset: SegmentationDataset, key: str) -> None:
         """Say what all masks show together.
@@ -47,7 +54,7 @@ class Survey:
             DataError: names occur twice, masks are of another form than they are read as.
         """
         if self._repeated:
-            name, first, second = self._repeated[0]
+            name, first, second = min(self._repeated, key=lambda one: one[1:])
             more = f" (and {len(self._repeated) - 1} more share names)" if len(self._repeated) > 1 else ""
             raise DataError(
                 f"{key}: photos {first} and {second} are both named '{name}'{more}; adversarial images are saved under "
