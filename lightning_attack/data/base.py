@@ -66,6 +66,13 @@ class SegmentationDataset(Dataset[Scene], ABC):
     def __getitem__(self, index: int) -> Scene:
         """Read or draw scene `index`. Raises `DataError` where it cannot."""
 
+    def pixels(self, index: int) -> int | None:
+        """Number of pixels of photo `index`, told without reading it whole; None where that is not possible.
+
+        Photos of their own sizes are dealt out to the processes of a run by it.
+        """
+        return None
+
     def check_labels(self) -> None:
         """Raise `DataError` if the masks, all of which were read now, cannot be what this data set takes them for."""
 

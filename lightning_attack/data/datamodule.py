@@ -226,13 +226,12 @@ class SegmentationDataModule(LightningDataModule):
         return check, self._scenes(indices, survey, pairs)
 
     def _check_ahead(self, indices: list[int]) -> CheckAhead | None:
-        """The check of this process' part of photos that are not all read before the run."""
+        """The check of this process' photos where not all are read before the run."""
         dataset = _given(self.dataset, "dataset", "predict")
-        if self._when_to_check(len(indices)) != "ahead" or dataset.drawn or self.trainer is None:
+        if self._when_to_check(len(self.indices())) != "ahead" or dataset.drawn or self.trainer is None:
             return None
-        mine = indices[self.trainer.global_rank :: self.trainer.world_size]  # as `Share` deals them out
-        check, scenes = self._photo_check(mine, getattr(self.trainer.lightning_module, "num_classes", None))
-        return CheckAhead(check, scenes.__getitem__, len(mine))
+        check, scenes = self._photo_check(indices, getattr(self.trainer.lightning_module, "num_classes", None))
+        return CheckAhead(check, scenes.__getitem__, len(indices))
 
     def check_training(self, num_classes: int, learns: bool = True, progress: Progress = None) -> None:
         """Read every photo to learn from and for validation once, with the same care as `check` does.
@@ -268,8 +267,23 @@ class SegmentationDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Item]:
         waiting = [index for index in self.indices() if index not in self._finished]
-        self._ahead = self._check_ahead(waiting)
-        return self._shared(self._scenes(waiting))
+        loader = self._shared(self._scenes(waiting), self._costs(waiting))
+        self._ahead = self._check_ahead([waiting[number] for number in loader.sampler])
+        return loader
+
+    def _costs(self, indices: list[int]) -> list[int] | None:
+        """What photos cost in comparison with each other; None where all cost the same, or it is not known."""
+        dataset = _given(self.dataset, "dataset", "predict")
+        if self.fit.size is not None or self.batch_size > 1 or self._processes == 1 or not indices:
+            return None
+        if dataset.pixels(indices[0]) is None:
+            return None
+        threads = None if dataset.concurrent else 1
+        return [*in_threads(lambda number: dataset.pixels(indices[number]) or 0, len(indices), threads)]
+
+    @property
+    def _processes(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
 
     def _scenes(
         self,
@@ -289,9 +303,8 @@ class SegmentationDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Item]:
         val = _given(self.val, "val", "fit, validate and test")
-        processes = 1 if self.trainer is None else self.trainer.world_size
-        if len(val) < processes:  # the others would wait for a process without a photo
-            raise DataError(f"data.val has {len(val)} photos for {processes} processes; use fewer devices")
+        if len(val) < self._processes:  # the others would wait for a process without a photo
+            raise DataError(f"data.val has {len(val)} photos for {self._processes} processes; use fewer devices")
         return self._shared(SceneTensors(val, self.fit, packed=self._on_cuda))
 
     test_dataloader = val_dataloader
@@ -316,10 +329,9 @@ class SegmentationDataModule(LightningDataModule):
         """Images as float32 in [0, 1] and masks as int64, on the device."""
         return unpacked(batch) if isinstance(batch, dict) else batch
 
-    def _shared(self, scenes: Dataset[Item]) -> DataLoader[Item]:
+    def _shared(self, scenes: Dataset[Item], costs: list[int] | None = None) -> DataLoader[Item]:
         """Batches of the photos of this process."""
-        several = self.trainer is not None and self.trainer.world_size > 1
-        return self._loader(scenes, sampler=Share(scenes, shuffle=False) if several else None)
+        return self._loader(scenes, sampler=Share(scenes, costs, shuffle=False) if self._processes > 1 else None)
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         workers = self.num_workers

@@ -152,6 +152,23 @@ def colours_refused(path: Path, mode: str) -> DataError:
     )
 
 
+def count_pixels(path: Path) -> int:
+    """Number of pixels of an image file by its first bytes; 0 for one that cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (4, 3)).save(f"{folder}/a.png")
+        ...     count_pixels(Path(folder) / "a.png")
+        12
+    """
+    try:
+        with _opened(path, "photo") as image:
+            return image.width * image.height
+    except DataError:
+        return 0
+
+
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
     """An image file, with every error of its reading as a `DataError` that names it."""

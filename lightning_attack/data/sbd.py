@@ -100,6 +100,10 @@ class TrainAug(SegmentationDataset):
         dataset, position = self._scenes[index]
         return dataset[position]
 
+    def pixels(self, index: int) -> int | None:
+        dataset, position = self._scenes[index]
+        return dataset.pixels(position)
+
 
 def read_mat(path: Path) -> np.ndarray:
     """The segmentation in one of SBD's `cls/*.mat` files, (H, W) uint8.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePath
@@ -178,13 +179,40 @@ class Share(DistributedSampler[Item]):
 
     Lightning's own sampler for validation repeats scenes until all processes have equally many, and its own sampler for
     predict needs at least one scene for each.
+
+    Args:
+        dataset: the scenes of all processes.
+        costs: what each scene costs, such as its pixels. Scenes are then dealt out by falling cost, each to the process
+            that has the least so far, so that no two processes differ by more than one scene costs.
+        settings: of `DistributedSampler`.
+
+    Example:
+        >>> [list(Share(range(5), num_replicas=2, rank=rank, costs=[1, 9, 2, 4, 3])) for rank in range(2)]
+        [[1, 0], [3, 4, 2]]
     """
 
+    def __init__(self, dataset: Dataset[Item], costs: Sequence[float] | None = None, **settings: Any) -> None:
+        super().__init__(dataset, **settings)
+        self.mine: Sequence[int] = range(self.rank, len(dataset), self.num_replicas)  # type: ignore[arg-type]
+        if costs is not None:
+            self.mine = _dealt(costs, self.num_replicas)[self.rank]
+
     def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+        return len(self.mine)
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+        return iter(self.mine)
+
+
+def _dealt(costs: Sequence[float], processes: int) -> list[list[int]]:
+    """The scenes of each process: the costliest first, each to the process with the least to do."""
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    waiting = [(0.0, rank) for rank in range(processes)]
+    for number in sorted(range(len(costs)), key=lambda number: -costs[number]):
+        load, rank = heapq.heappop(waiting)
+        shares[rank].append(number)
+        heapq.heappush(waiting, (load + costs[number], rank))
+    return shares
 
 
 def unpacked(item: Item) -> Item:

@@ -359,9 +359,13 @@ class AttackModule(LightningModule):
         images, adversarial = batch["image"], attacked.images
         seconds = -clock(images)
         preds: dict[str, dict[str, Tensor]] = {}
+        unchanged = torch.equal(adversarial, images)  # as after `NoAttack`: scored already
         for name in self.target_names:
             self._say(f"scoring {name}")
-            preds[name] = {"clean": clean.preds[name], "adversarial": score(name, adversarial)}
+            preds[name] = {
+                "clean": clean.preds[name],
+                "adversarial": clean.preds[name] if unchanged else score(name, adversarial),
+            }
         curve = None
         if attacked.watched is not None:
             self._say("scoring single steps")

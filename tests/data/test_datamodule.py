@@ -9,8 +9,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from lightning_attack.data import DataError, Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
+from lightning_attack.data import (
+    DataError,
+    ImageFolder,
+    Scene,
+    SegmentationDataModule,
+    SegmentationDataset,
+    SyntheticScenes,
+)
 from lightning_attack.data.scenes import Partners, Share
 from lightning_attack.data.transforms import Fit
 
@@ -201,6 +209,31 @@ def test_processes_share_the_photos_and_some_may_have_none(photos):
     assert sorted(index for share in shares for index in share) == list(range(photos))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert [len(Share(range(photos), num_replicas=4, rank=rank)) for rank in range(4)] == list(map(len, shares))
+
+
+@pytest.mark.parametrize("processes", [2, 4, 7])
+def test_photos_of_their_own_sizes_are_dealt_out_by_what_they_cost(processes):
+    costs = [int(value) for value in np.random.default_rng(0).lognormal(3, 1, 101)]
+    ranks = range(processes)
+    shares = [[*Share(range(101), costs, num_replicas=processes, rank=rank, shuffle=False)] for rank in ranks]
+    assert sorted(index for share in shares for index in share) == list(range(101))
+    loads = [sum(costs[index] for index in share) for share in shares]
+    assert max(loads) - min(loads) <= max(costs[share[-1]] for share in shares)  # the last ones are cheap
+    by_turns = [sum(costs[rank::processes]) for rank in ranks]
+    assert max(by_turns) - min(by_turns) > 5 * (max(loads) - min(loads))
+
+
+def test_pixels_are_known_where_photos_are_files(tmp_path):
+    for name, size in (("a", (4, 3)), ("b", (2, 2))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_text("damaged")
+    photos = ImageFolder(str(tmp_path))
+    assert [photos.pixels(index) for index in range(3)] == [12, 4, 0]
+    data = SegmentationDataModule(photos)
+    assert data._costs([0, 1]) is None  # one process
+    data.trainer = SimpleNamespace(world_size=2)
+    assert data._costs([0, 1]) == [12, 4]
+    assert SegmentationDataModule(photos, size=8)._costs([0, 1]) is None
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
