@@ -83,7 +83,7 @@ def _unknown_option(mistake: Mistake) -> str | None:
     what = f"there is no option '{wrong}'"
     if (elsewhere := meant.ELSEWHERE.get(wrong)) in mistake.options:
         return f"{what}\ndid you mean --{elsewhere}?"
-    before, _, last = wrong.rpartition(".")
+    before, _, last = wrong.replace("-", "_").rpartition(".")
     inner = [option for option in mistake.options if option.rpartition(".")[2] == last]
     if inner:  # the right name at the wrong place
         outermost = min(option.count(".") for option in inner)

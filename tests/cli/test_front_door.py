@@ -61,6 +61,7 @@ def test_what_needs_no_network_loads_no_torch():
         (["study", "configs/studies/scenes.yaml"], "for a configuration file: -c configs/studies/scenes.yaml"),
         (["predict", "--attack=pgd"], "there is no option 'attack'\ndid you mean --model.attack?"),
         (["predict", "--eps=8/255"], "did you mean --model.attack.eps?"),
+        (["predict", "--batch-size=4"], "did you mean --data.batch_size? Write --data.batch_size=4"),
         (["predict", "--root=photos"], "did you mean --data.dataset.root, --data.train.root or --data.val.root?"),
         (["predict", "--data.size=96,96"], "write several values in brackets: [96,96]"),
         (["predict", "--trainer.devicez=2"], "did you mean trainer.devices? --print_config shows all"),
