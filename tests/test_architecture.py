@@ -19,7 +19,7 @@ FLOORS = {
     "models": (
         {"engine", "common"},
         {"torch", "torchvision", "segmentation_models_pytorch", "timm", "transformers", "huggingface_hub",
-         "safetensors", "jsonargparse", "yaml", "numpy"},
+         "safetensors", "jsonargparse", "yaml", "numpy", "PIL"},
     ),
     "data": ({"common"}, {"torch", "torchvision", "numpy", "scipy", "PIL", "lightning"}),
     "pictures": ({"common"}, {"torch", "numpy", "PIL"}),

@@ -29,6 +29,7 @@ PARTS: dict[str, Sequence[Part]] = {
     "targets": _NETWORKS,
     "members": _NETWORKS,
     "network": _NETWORKS,
+    "defences": _kinds(models, models.Defence),
     "dataset": _DATASETS,
     "train": _DATASETS,
     "val": _DATASETS,

@@ -6,6 +6,18 @@
 from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.models.checkpoint import load_checkpoint
 from lightning_attack.models.class_map import ClassMap
+from lightning_attack.models.defences import (
+    JPEG,
+    BitDepth,
+    Defence,
+    DefendedView,
+    FlipAndScales,
+    GaussianFilter,
+    MedianFilter,
+    Purifier,
+    ResizeAndPad,
+)
+from lightning_attack.models.defended import Defended
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.export import export_checkpoint, export_model
 from lightning_attack.models.exported import ExportedModel
@@ -18,12 +30,22 @@ from lightning_attack.models.torchvision import TorchVisionModel
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze, with_windows
 
 __all__ = [
+    "JPEG",
+    "BitDepth",
     "ClassMap",
+    "Defence",
+    "Defended",
+    "DefendedView",
     "Ensemble",
     "ExportedModel",
     "FastNetworks",
+    "FlipAndScales",
+    "GaussianFilter",
     "HuggingFaceModel",
+    "MedianFilter",
     "ModelError",
+    "Purifier",
+    "ResizeAndPad",
     "SMPHub",
     "SMPModel",
     "SegmentationModel",

@@ -1,0 +1,150 @@
+"""Input defences against references of their own, and networks behind them as targets and as sources."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import nn
+
+from lightning_attack.attacks import NoAttack, pgd
+from lightning_attack.models import (
+    JPEG,
+    BitDepth,
+    Defended,
+    FlipAndScales,
+    GaussianFilter,
+    MedianFilter,
+    ModelError,
+    Purifier,
+    ResizeAndPad,
+    SegmentationModel,
+)
+from lightning_attack.models.fingerprint import fingerprint
+from lightning_attack.predict.module import AttackModule
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (20, 26, 3), np.uint8)
+IMAGE = torch.from_numpy(LEVELS).permute(2, 0, 1) / 255
+
+
+def view(defence, image=IMAGE, seed=0):
+    (one,) = defence.views(image, torch.Generator().manual_seed(seed))
+    return one
+
+
+@pytest.mark.parametrize("quality", [1, 50, 75, 95])
+def test_jpeg_is_that_of_libjpeg(quality):
+    file = io.BytesIO()
+    Image.fromarray(LEVELS).save(file, "JPEG", quality=quality)
+    expected = np.array(Image.open(file))
+    found = view(JPEG(quality)).image
+    assert np.array_equal((found * 255).numpy().transpose(1, 2, 0), expected)
+    assert torch.equal(found, torch.from_numpy(expected).permute(2, 0, 1) / 255)  # 8-bit levels are exact
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_median_is_that_of_scipy(size):
+    expected = ndimage.median_filter(IMAGE.numpy(), (1, size, size), mode="nearest")
+    assert np.array_equal(view(MedianFilter(size)).image.numpy(), expected)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
+def test_blur_is_that_of_scipy(sigma):
+    expected = ndimage.gaussian_filter(IMAGE.double().numpy(), (0, sigma, sigma), mode="nearest")
+    assert np.allclose(view(GaussianFilter(sigma), IMAGE.double()).image.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_bit_depth(bits):
+    found = view(BitDepth(bits)).image
+    assert len(found.unique()) <= 2**bits
+    assert (found - IMAGE).abs().max() <= 0.5 / (2**bits - 1) + 1e-6
+    assert bits < 8 or torch.allclose(found, IMAGE, atol=1e-7)
+
+
+def test_what_is_moved_is_moved_back():
+    ramp = torch.linspace(0, 1, 40).expand(3, 30, 40).contiguous()
+    for seed in range(5):
+        moved = view(ResizeAndPad(0.7), ramp, seed)
+        assert moved.image.shape == ramp.shape
+        back = moved.undo(moved.image[None])[0]
+        assert (back - ramp).abs().max() < 0.03, "up to the interpolation"
+    assert not torch.equal(view(ResizeAndPad(0.7), ramp, 1).image, view(ResizeAndPad(0.7), ramp, 2).image)
+    views = FlipAndScales([0.5, 1.5]).views(ramp, torch.Generator())
+    assert [one.image.shape[-2:] for one in views] == [(15, 20)] * 2 + [(45, 60)] * 2
+    assert all((one.undo(one.image[None])[0] - ramp).abs().max() < 0.03 for one in views)
+
+
+def test_probabilities_of_several_views_are_averaged():
+    network = nn.Conv2d(3, 4, 3, padding=1)
+    mirrored = network(IMAGE[None].flip(-1)).flip(-1)
+    expected = (network(IMAGE[None]).softmax(1) + mirrored.softmax(1)) / 2
+    found = Defended(network, [FlipAndScales([1.0])])(IMAGE[None])
+    assert torch.allclose(found.softmax(1), expected, atol=1e-6)
+
+
+def test_defences_come_one_after_another_and_do_not_know_the_batch():
+    network = nn.Conv2d(3, 4, 3, padding=1)
+    defended = Defended(network, [ResizeAndPad(0.5), JPEG(50)], seed=3)
+    images = torch.rand(3, 3, 16, 18)
+    together = defended(images)
+    alone = torch.cat([defended(image[None]) for image in images.flip(0)]).flip(0)
+    assert torch.equal(together, alone)
+    other = Defended(network, [ResizeAndPad(0.5), JPEG(50)], seed=4)
+    assert not torch.equal(other(images), together)
+    assert defended.name == "conv2d_resize_and_pad_jpeg"
+    exchanged = Defended(network, [JPEG(50), ResizeAndPad(0.5)], seed=3)
+    ways = [defended, other, exchanged, Defended(network, [ResizeAndPad(0.5), JPEG(51)], seed=3)]
+    assert len({*map(fingerprint, ways)}) == 4, "the settings are part of the network"
+
+
+def test_as_a_target_and_as_a_source():
+    network = SegmentationModel(nn.Conv2d(3, 4, 3, padding=1), name="net")
+    defended = Defended(network, [BitDepth(3)], name="bits")
+    batch = {"image": torch.rand(2, 3, 16, 16), "name": ["a", "b"], "index": torch.arange(2)}
+    output = AttackModule(network, pgd(steps=2), {"bits": defended}).predict_step(batch, 0)
+    assert output.preds.keys() == {"net", "bits"}
+    clean = torch.round(batch["image"] * 7) / 7
+    assert torch.equal(output.preds["bits"]["clean"], network(clean).argmax(1))
+    with pytest.raises(ModelError, match=r"'net' is behind defences, .* it can be a target"):
+        AttackModule(defended, pgd(steps=2), {"net": network})
+    AttackModule(defended, NoAttack(), {"net": network})
+    through = Defended(network, [BitDepth(3)], straight_through=True)
+    image = batch["image"][:1].requires_grad_()
+    (found,) = torch.autograd.grad(through(image).square().sum(), image)
+    rounded = (torch.round(image * 7) / 7).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(network(rounded).square().sum(), rounded)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_purifiers(tmp_path):
+    class Darker(nn.Module):
+        def forward(self, images):
+            return images * 2 - 0.5
+
+    image = IMAGE[None]
+    expected = (image * 2 - 0.5).clamp(0, 1)
+    assert torch.equal(view(Purifier(Darker())).image, expected[0])
+    torch.export.save(torch.export.export(Darker(), (image,)), tmp_path / "darker.pt2")
+    assert torch.equal(view(Purifier(str(tmp_path / "darker.pt2"))).image, expected[0])
+    with pytest.raises(ModelError, match=r"Purifier: returned \(1, 4, 20, 26\) for an image \(1, 3, 20, 26\)"):
+        view(Purifier(nn.Conv2d(3, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: JPEG(0), "quality=0 must be 1 to 100"),
+        (lambda: BitDepth(9), "bits=9 must be 1 to 8"),
+        (lambda: MedianFilter(2), "size=2 must be odd"),
+        (lambda: GaussianFilter(0.0), "sigma=0.0 must be above 0"),
+        (lambda: ResizeAndPad(1.2), "smallest=1.2 must be above 0 and at most 1"),
+        (lambda: FlipAndScales([]), "must be one or more numbers above 0"),
+        (lambda: Defended(nn.Identity(), []), "one or more defences, such as JPEG"),
+    ],
+)
+def test_settings_are_checked(make, says):
+    with pytest.raises(ModelError, match=says):
+        make()
