@@ -60,6 +60,7 @@ from lightning_attack.attacks.presets import PRESETS
 from lightning_attack.attacks.presets import __all__ as _presets
 from lightning_attack.attacks.random import Draws, image_seeds
 from lightning_attack.attacks.wrappers.base import Wrapper
+from lightning_attack.attacks.wrappers.function_attack import FunctionAttack
 from lightning_attack.attacks.wrappers.peer import Peer
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.attacks.wrappers.until_fooled import UntilFooled
@@ -85,6 +86,7 @@ __all__ = [
     "EnhancedSampling",
     "EroSeg",
     "FoolAllPixels",
+    "FunctionAttack",
     "Given",
     "GradientTransform",
     "InputDiversity",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.loops.gradient import check_labels
+from lightning_attack.attacks.wrappers.global_seed import global_seed
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import parse_pixels
 
@@ -88,7 +87,7 @@ class Peer(Attack):
             return image
         region = None if problem.region is None else problem.region[this]
         shown = _Adapter(problem.model, image, region)
-        with _seeded(problem.draws.seeds[number], image.device):
+        with global_seed(problem.draws.seeds[number], image.device):
             peer = _build(self._kind, self.attack, shown, self._settings)
             if problem.targeted:
                 peer.set_mode_targeted_by_label(quiet=True)
@@ -164,19 +163,3 @@ def _build(kind: type, attack: str, model: nn.Module, settings: Mapping[str, Any
 def _number(name: str, value: Any) -> Any:
     """Fractions such as `8/255` as numbers, everything else unchanged."""
     return parse_pixels(value, name) if isinstance(value, str) and "/" in value else value
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, Python and numpy for a `with` block: torchattacks uses all three."""
-    numpy = importlib.import_module("numpy")
-    states = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            numpy.random.seed(seed % 2**32)
-            yield
-        finally:
-            random.setstate(states[0])
-            numpy.random.set_state(states[1])
