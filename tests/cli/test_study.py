@@ -186,11 +186,13 @@ def test_cost_of_every_file(count, by):
     """Where the stand-in is no source for an attack, the cost is not known; nothing else stops a study."""
     unknown = set()
     for file in sorted((CONFIGS / "attacks").glob("*.yaml")):
-        if file.stem in ("sea", "alma_prox", "pgn", "dag"):  # hundreds of passes
+        if file.stem in ("sea", "alma_prox", "dag"):  # hundreds of passes
             continue
         parser = Parser()
         parser.add_subclass_arguments(Attack, "attack")
         attack = parser.instantiate(parser.parse_args([f"--attack={file}"])).attack
+        if isinstance(getattr(attack, "steps", None), int):
+            attack.steps = 2  # whether the cost can be known does not depend on it
         if backward_passes(attack, count, by) is None:
             unknown.add(file.stem)
     assert unknown == ({"svre"} if count == 1 else {"fspgd", "rp_pgd"} if by == "logits" else set())
