@@ -126,7 +126,7 @@ def test_files_beside_the_user_come_first(tmp_path, monkeypatch):
 
 def test_studies_take_names_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["study", "-c", "configs/studies/scenes.yaml", "--dry-run", "--cell=2/8"]) == 0
+    assert main(["study", "-c", "configs/studies/scenes.yaml", "--dry-run", "--cell=3/8"]) == 0
     assert "segpgd_deeplabv3plus" in capsys.readouterr().out
     networks = {"fpn": {"class_path": "TrainedModel"}}
     found = cells(Study(networks, ["pgd", "configs/attacks/segpgd.yaml"], ["fpn"]))
