@@ -16,7 +16,7 @@ _NAMED = 5
 
 
 def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Run], list[str]]:
-    """The runs in some folders, in the order of their study or sorted by folder, and what there is to say about those that were left out.
+    """The runs in some folders, in the order of their study or by name, and notes on those that were left out.
 
     Args:
         paths: folders of runs, or folders above them, at any depth.

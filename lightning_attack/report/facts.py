@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning_attack.report.groups import group_runs
@@ -48,6 +48,21 @@ def steps(run: Run) -> int | None:
 def backward_passes(run: Run) -> float | None:
     """Backward passes of the source for each image."""
     return run.summary.get("passes_per_image", {}).get("backward")
+
+
+def data_text(run: Run, called: Callable[[str], str] = str) -> str:
+    """The data set and split that were attacked, such as `PascalVOC (val)`; empty where the run does not say.
+
+    Example:
+        >>> from pathlib import Path
+        >>> data_text(Run(Path(), {"data": {"dataset": "PascalVOC", "split": "val"}}, ()))
+        'PascalVOC (val)'
+    """
+    data = run.summary.get("data")
+    if not isinstance(data, dict) or "dataset" not in data:
+        return ""
+    split = data.get("split")
+    return called(str(data["dataset"])) + (f" ({split})" if split else "")
 
 
 def gaps(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:

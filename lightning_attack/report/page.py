@@ -16,9 +16,11 @@ from plotly.offline import get_plotlyjs
 from lightning_attack.common.atomic import atomic_write
 from lightning_attack.report import charts, page_table
 from lightning_attack.report.facts import counted, gaps
+from lightning_attack.report.figures.display import Display
 from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.pictures import gallery
 from lightning_attack.report.row_names import row_names, short_folders
+from lightning_attack.report.sheet import Sheet
 from lightning_attack.runs.commands import read_commands
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
@@ -39,7 +41,13 @@ _TEMPLATES = Environment(
 )
 
 
-def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
+def write_page(
+    runs: Sequence[Run],
+    path: Path,
+    draws: int = DRAWS,
+    sheets: Sequence[Sheet] = (),
+    display: Display | None = None,
+) -> None:
     """Write a page with tables, charts, pictures and commands of runs.
 
     The file opens in a browser without any network: plotly, styles and pictures are inside, and its policy forbids
