@@ -64,8 +64,8 @@ def latex(sheets: Sequence[Sheet], display: Display, intervals: bool = False) ->
         intervals: whether figures have their intervals.
     """
     head = [
-        r"% In the head of the document: \usepackage{booktabs} and \usepackage{xcolor}; letters beyond ASCII need an engine",
-        r"% or a font that has their letters. At its end: \bibliographystyle{plain} and \bibliography{report}.",
+        r"% In the head of the document: \usepackage{booktabs} and \usepackage{xcolor}; names beyond ASCII need an",
+        r"% engine or a font that has their letters. At its end: \bibliographystyle{plain} and \bibliography{report}.",
         r"% Too wide? \small or \setlength{\tabcolsep}{3pt} after \centering, or table* for two columns.",
     ]
     labels = [LABEL if len(sheets) == 1 else f"{LABEL}-{number}" for number in range(1, len(sheets) + 1)]
