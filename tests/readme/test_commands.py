@@ -17,7 +17,7 @@ from torchvision.datasets import voc
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.models import TrainedModel
-from tests.readme.pages import COMMANDS, FILES, PAGES, ROOT, arguments, blocks, commands
+from tests.readme.pages import COMMANDS, FILES, NOTEBOOK, PAGES, ROOT, arguments, blocks, commands
 from tests.runs.made import make_run
 
 HELP = [line for line in commands("predict") if "help" in line or "--print_config" in line]
@@ -120,7 +120,11 @@ def _untrained(weights, *_, **__):
 
 @pytest.mark.parametrize(
     ("page", "block"),
-    [pytest.param(page, block, id=f"{page}-{number}") for number, (page, block) in enumerate(blocks("python"))],
+    [
+        pytest.param(page, block, id=f"{page}-{number}")
+        for number, (page, block) in enumerate(blocks("python"))
+        if page != NOTEBOOK
+    ],
 )
 def test_python_examples(page, block, desk):
     if 'show("results")' in block:
