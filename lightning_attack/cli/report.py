@@ -40,7 +40,7 @@ def _parser() -> PlainParser:
         nargs="+",
         default=[],
         metavar="NAME=TEXT",
-        help="what attacks, networks and data sets are called in report.tex and the page's first tables, such as pgd=PGD",
+        help="what attacks, networks and data sets are called in report.tex and the page's first tables: pgd=PGD",
     )
     flags = {
         "intervals": "give the figures in report.tex their 95 %% intervals",
