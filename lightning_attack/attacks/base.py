@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.papers import PAPERS
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.labels import IGNORE_INDEX
@@ -91,8 +92,21 @@ class Attack(ABC):
         name: name in tables and folders.
     """
 
+    _display_name: str | None = None
+    _papers: tuple[str, ...] = ()
+
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    def display_name(self) -> str:
+        """What papers call it, such as `TranSegPGD + MI-DI-TI`; where nothing else is said, its `name`."""
+        return self._display_name or self.name
+
+    @property
+    def citations(self) -> Mapping[str, str]:
+        """The papers that it comes from: BibTeX entries by their keys."""
+        return {key: PAPERS[key] for key in self._papers}
 
     @property
     def watchable(self) -> bool:

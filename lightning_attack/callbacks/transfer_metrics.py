@@ -222,6 +222,8 @@ class TransferMetrics(WritingCallback):
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
         self.rows, self.summary = summarize(records, scored)
+        self.summary["display_name"] = pl_module.attack.display_name
+        self.summary["citations"] = {**pl_module.attack.citations}
         self.summary["labels"] = PREDICTED if self._labels_predicted else MASKS
         if self._labels_predicted:
             for row in self.rows:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lightning_attack.cli.plain_parser import PlainParser
 from lightning_attack.cli.program import program
-from lightning_attack.report.command import DRAWS, report
+from lightning_attack.report.command import DRAWS, OUTPUT, report
 
 
 def run(words: list[str]) -> int:
-    """Run `report RUN... --output DIR`, see `report.command.report`; returns the exit code."""
+    """Run `report RUN...`, see `report.command.report`; returns the exit code."""
     report(**vars(_parser().parse_args(words[1:])))
     return 0
 
@@ -16,11 +16,13 @@ def run(words: list[str]) -> int:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog=f"{program()} report",
-        description="Compare finished runs: print tables, and write report.csv, .md, .tex, .html and differences.csv.",
+        description="Compare finished runs: print tables, and write report.{csv,md,tex,bib,html} and differences.csv.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders above them")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder of the report; not inside a run")
+    parser.add_argument(
+        "--output", metavar="DIR", default=OUTPUT, help="folder of the report; not inside a run (default: %(default)s)"
+    )
     parser.add_argument(
         "--baseline",
         metavar="NAME",
@@ -33,7 +35,15 @@ def _parser() -> PlainParser:
         metavar="N",
         help="how often images are drawn for the intervals (default: %(default)s)",
     )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        default=[],
+        metavar="NAME=TEXT",
+        help="what attacks, networks and data sets are called in report.tex and the page's first tables: pgd=PGD",
+    )
     flags = {
+        "intervals": "give the figures in report.tex their 95 %% intervals",
         "common": "compare runs of different images on those that all have",
         "partial": "report runs that were stopped too",
         "mean": "make one row of runs that differ in nothing but their seed: mean and standard deviation",

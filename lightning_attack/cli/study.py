@@ -32,6 +32,7 @@ from lightning_attack.predict.passes import backward_passes
 from lightning_attack.report.screen import print_tables
 from lightning_attack.runs.commands import one_line
 from lightning_attack.runs.names import record_files
+from lightning_attack.runs.order import write_order
 from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
 
 
@@ -65,7 +66,8 @@ def run(words: list[str]) -> int:
     if given.strict is not None:
         plan.strict = given.strict
     try:
-        found = share(cells(plan, Path(given.file).parent), given.cell)
+        every = cells(plan, Path(given.file).parent)
+        found = share(every, given.cell)
         for attack in {cell.attack for cell in found if isinstance(cell.attack, str)}:
             check_yaml(Path(attack))
         images = _images(plan)
@@ -80,7 +82,8 @@ def run(words: list[str]) -> int:
         if _is_first():
             show_costs([cell.name for cell in found], images, cost, seconds)
         return 0
-    return run_cells(plan, found, cost, folder, [*program_words(), *words])
+    order = [cell.name for cell in every]
+    return run_cells(plan, found, cost, folder, [*program_words(), *words], order)
 
 
 def _parser(description: str = "") -> Parser:
@@ -110,7 +113,14 @@ def read(file: Path) -> Study:
     return Study(**content)
 
 
-def run_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Path, command: Sequence[str]) -> int:
+def run_cells(
+    plan: Study,
+    found: list[Cell],
+    costs: Sequence[Cost],
+    folder: Path,
+    command: Sequence[str],
+    order: Sequence[str],
+) -> int:
     """Run cells, each in its own folder below `folder`; returns the exit code.
 
     A cell goes on where it was stopped; of one that is done no image is attacked again. A signal ends the study as it
@@ -122,6 +132,7 @@ def run_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Pat
         costs: what is to be done in each.
         folder: of the study.
         command: the words that started it.
+        order: the names of all cells, in which reports have them.
     """
     code, shared = 0, Shared()
     first = _is_first()
@@ -138,6 +149,8 @@ def run_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Pat
             if done.exit_code not in (0, 3):
                 progress.stopped(one_line(command))
                 return done.exit_code
+            if first and number == 0:
+                write_order(folder, order)
             code = max(code, done.exit_code)
             progress.end(time.monotonic() - begin)
     if first:

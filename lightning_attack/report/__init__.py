@@ -6,7 +6,7 @@
 from lightning_attack.report.collect import collect
 from lightning_attack.report.command import report
 from lightning_attack.report.intervals import Interval, difference_interval, miou_interval, paired_difference
-from lightning_attack.report.notebook import show
+from lightning_attack.report.notebook import ShownRuns, show
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, read_run
 
@@ -14,6 +14,7 @@ __all__ = [
     "Interval",
     "Run",
     "RunsError",
+    "ShownRuns",
     "collect",
     "difference_interval",
     "miou_interval",

@@ -11,46 +11,63 @@ from lightning_attack.report.facts import backward_passes, radius, steps
 from lightning_attack.report.row_names import line_names
 from lightning_attack.runs.folder import Run
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#444444")
+COLOURS = ("#1f77b4", "#d62728", "#26862b", "#7d55ad", "#b85c00", "#0e7f8f", "#8c564b", "#b83280", "#75751a", "#444444")
+"""All of a contrast of 4.5 or more to white."""
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
 FLIPS = {
     "distance": ("Flipped pixels by distance to an edge", "pixels to the nearest edge of a label"),
     "size": ("Flipped pixels by size of object", "share of the image that the object has"),
 }
-CLEAN, ADVERSARIAL = "#9ab8d6", "#c0392b"
+CLEAN, ADVERSARIAL = "#4f86b5", "#c0392b"
+TEXT, LINES = "#1a1a1a", "#666666"
+HEAT = ((0, "#ee8a5a"), (0.5, "#f7c6a9"), (1, "#fdf6f1"))
+"""Strong attacks stand out; `TEXT` has a contrast of 7 or more to all of these colors."""
 
 
-def heat_maps(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
-    """For each name of runs the adversarial mIoU of every target (columns) for every source (rows), in percent."""
-    clean = [_percent(row["clean_miou"]) for run in runs for row in run.summary["targets"]]
-    top = max((value for value in clean if value), default=100)
-    figures = []
-    for name in dict.fromkeys(names):
-        chosen = [run for run, own in zip(runs, names, strict=True) if own == name]
-        targets = list(dict.fromkeys(target for run in chosen for target in run.targets))
-        rows = [{row["target"]: row for row in run.summary["targets"]} for run in chosen]
-        cells = [[_percent(row.get(target, {}).get("adversarial_miou")) for target in targets] for row in rows]
-        words = [
-            ["" if value is None else f"{value:.1f}" + (" (white box)" if row[target]["white_box"] else "")
-             for target, value in zip(targets, values, strict=True)]
-            for row, values in zip(rows, cells, strict=True)
-        ]  # fmt: skip
-        heat = go.Heatmap(
-            x=[_escaped(target) for target in targets],
-            y=[_escaped(run.source) for run in chosen],
-            z=cells,
-            text=words,
-            texttemplate="%{text}",
-            hovertemplate="target %{x}<br>source %{y}<br>mIoU %{text}<extra></extra>",
-            colorscale="Viridis",
-            zmin=0,
-            zmax=top,
-            colorbar={"thickness": 12},
-        )
-        figure = _figure(name, "", "", height=180 + 50 * len(chosen))
-        figure.add_trace(heat).update_xaxes(type="category").update_yaxes(type="category", autorange="reversed")
-        figures.append(figure)
-    return figures
+def heat_map(runs: Sequence[Run], names: Sequence[str], title: str = "") -> go.Figure:
+    """The adversarial mIoU of every target (columns) in every run, in percent: attacks, and for each its sources.
+
+    The first row has the mIoU on the clean images.
+
+    Args:
+        runs: of one table.
+        names: what each is called; the runs of several sources may share a name.
+        title: of the picture.
+    """
+    order = list(dict.fromkeys(names))
+    ordered = sorted(zip(names, runs, strict=True), key=lambda pair: order.index(pair[0]))  # stable: runs keep theirs
+    targets = list(dict.fromkeys(target for run in runs for target in run.targets))
+    scores = [{row["target"]: row for row in run.summary["targets"]} for _, run in ordered]
+    clean = [next((_percent(one[target]["clean_miou"]) for one in scores if target in one), None) for target in targets]
+    cells = [clean, *([_percent(one.get(target, {}).get("adversarial_miou")) for target in targets] for one in scores)]
+    white_box = [[False] * len(targets), *([bool(one.get(target, {}).get("white_box")) for target in targets]
+                                           for one in scores)]  # fmt: skip
+    words = [
+        ["" if value is None else f"{value:.1f}" + " (white box)" * white for value, white in zip(*row, strict=True)]
+        for row in zip(cells, white_box, strict=True)
+    ]
+    several = len({run.source for run in runs}) > 1
+    labels = ["clean images", *(f"{name} on {run.source}" if several else name for name, run in ordered)]
+    heat = go.Heatmap(
+        x=[_escaped(target) for target in targets],
+        y=list(range(len(labels))),  # by number: two rows of one name stay two
+        z=cells,
+        text=words,
+        texttemplate="%{text}",
+        textfont={"color": TEXT},
+        customdata=[[_escaped(label)] * len(targets) for label in labels],
+        hovertemplate="%{customdata}<br>target %{x}<br>mIoU %{text}<extra></extra>",
+        colorscale=HEAT,
+        zmin=0,
+        zmax=max((value for value in clean if value), default=100),
+        xgap=2,
+        ygap=2,
+        colorbar={"thickness": 12},
+    )
+    figure = _figure(title, "", "", height=150 + 30 * len(labels))
+    figure.add_trace(heat).update_xaxes(type="category")
+    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": list(map(_escaped, labels))}
+    return figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, **ticks)
 
 
 def step_curves(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
@@ -62,6 +79,7 @@ def step_curves(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
             continue
         if run.source not in figures:
             figures[run.source] = _figure(f"source {run.source}", "steps", "mIoU (percent)")
+            _from_zero(figures[run.source], [one for one in runs if one.source == run.source], every=True)
         colour = COLOURS[list(dict.fromkeys(names)).index(name) % len(COLOURS)]
         for number, (target, values) in enumerate(curve["targets"].items()):
             dash = "dash" if run.targets.get(target) else "solid"
@@ -99,7 +117,7 @@ def class_bars(run: Run, target: str) -> go.Figure:
         iou = row[f"{name}_iou"]
         values = [_percent(value) for value in iou.values()]
         figure.add_trace(go.Bar(x=list(map(_escaped, iou)), y=values, name=name, marker={"color": colour}))
-    return figure.update_xaxes(type="category")
+    return figure.update_xaxes(type="category").update_yaxes(range=[0, 100])
 
 
 def flip_bars(run: Run) -> Iterator[go.Figure]:
@@ -136,6 +154,7 @@ def _against(runs: Sequence[Run], values: Sequence[float | None], title: str, se
             if not row["white_box"]:
                 points = lines.setdefault((name, run.source, row["target"]), [])
                 points.append((value, _percent(row["adversarial_miou"])))
+    _from_zero(figure, runs)
     attacks, targets = ([*dict.fromkeys(key[place] for key in lines)] for place in (0, 2))
     for (name, source, target), points in lines.items():
         colour = COLOURS[attacks.index(name) % len(COLOURS)]
@@ -153,10 +172,35 @@ def _against(runs: Sequence[Run], values: Sequence[float | None], title: str, se
     return _with_legend(figure)
 
 
+def _from_zero(figure: go.Figure, runs: Sequence[Run], every: bool = False) -> None:
+    """Let both axes begin at 0, and draw the mIoU of each target on the clean images as a line across.
+
+    Args:
+        figure: of curves.
+        runs: whose targets count.
+        every: those that are white boxes everywhere, too.
+    """
+    clean: dict[tuple[str, float], None] = {}
+    for row in (row for run in runs for row in run.summary["targets"] if every or not row["white_box"]):
+        if (value := _percent(row["clean_miou"])) is not None:
+            clean[row["target"], value] = None
+    values = [_percent(row["adversarial_miou"]) or 0 for run in runs for row in run.summary["targets"]]
+    for number, (target, value) in enumerate(sorted(clean, key=lambda one: one[1])):  # neighbors on different sides
+        words = {"text": _escaped(f"{target}, clean"), "textposition": ("start", "end")[number % 2], "padding": 1}
+        label = {**words, "font": {"size": 10, "color": LINES}, "yanchor": "bottom"}
+        line = {"color": LINES, "width": 1, "dash": "dot"}
+        across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value, "layer": "below"}
+        figure.add_shape(**across, line=line, label=label)
+    top = max([*values, *(value for _, value in clean)], default=100)
+    figure.update_yaxes(range=[0, 1.08 * top]).update_xaxes(rangemode="tozero")
+
+
 def _figure(title: str, x: str, y: str, height: int = 380) -> go.Figure:
     return go.Figure(
         layout={
             "template": "none",
+            "font": {"color": TEXT},
+            "modebar": {"color": LINES, "activecolor": TEXT},
             "title": {"text": _escaped(title), "font": {"size": 15}, "x": 0, "xref": "paper"},
             "xaxis": {"title": {"text": x}, "automargin": True},
             "yaxis": {"title": {"text": y}, "automargin": True},

@@ -10,12 +10,13 @@ from lightning_attack.report.facts import counted, missing
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, read_run
 from lightning_attack.runs.names import SUMMARY, is_run, was_replaced
+from lightning_attack.runs.order import in_order
 
 _NAMED = 5
 
 
 def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Run], list[str]]:
-    """The runs in some folders, sorted by folder, and what there is to say about those that were left out.
+    """The runs in some folders, in the order of their study or by name, and notes on those that were left out.
 
     Args:
         paths: folders of runs, or folders above them, at any depth.
@@ -43,7 +44,7 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
                 folders.setdefault(folder.resolve(), folder)
             else:
                 unfinished.append(folder)
-    runs = [read_run(folder) for folder in sorted(folders.values())]
+    runs = [read_run(folder) for folder in in_order(folders.values())]
     stopped = [f"'{run.folder}' ({missing(run)})" for run in runs if run.partial]
     stopped += [f"'{folder}' (no {SUMMARY})" for folder in unfinished]
     if stopped and not partial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +13,10 @@ from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.report.checks import check_draws, check_outside_runs
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import counted, doubts
+from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS
-from lightning_attack.report.latex import latex
+from lightning_attack.report.latex import bibtex, latex
 from lightning_attack.report.page import write_page
 from lightning_attack.report.row_names import short_folders
 from lightning_attack.report.sheet import check_baseline, compute
@@ -28,17 +30,21 @@ from lightning_attack.report.tables import (
 )
 from lightning_attack.runs.errors import RunsError
 
+OUTPUT = "report"
+
 
 def report(
     runs: list[str],
-    output: str,
+    output: str = OUTPUT,
     baseline: str | None = None,
     draws: int = DRAWS,
     common: bool = False,
     partial: bool = False,
     mean: bool = False,
+    names: Sequence[str] = (),
+    intervals: bool = False,
 ) -> None:
-    """Put runs side by side: print tables, and write `report.csv`, `.md`, `.tex`, `.html` and `differences.csv`.
+    """Put runs side by side: print tables, and write `report.csv`, `.md`, `.tex`, `.bib`, `.html`, `differences.csv`.
 
     Args:
         runs: Folders of runs, or folders above them.
@@ -48,10 +54,13 @@ def report(
         common: Compare runs of different images on those that all have.
         partial: Report runs that were stopped too.
         mean: Make one row of runs that differ in nothing but their seed: mean and standard deviation.
+        names: `NAME=TEXT`: what attacks, networks and data sets are called in `report.tex` and on the page.
+        intervals: Give the figures in `report.tex` their intervals.
     """
     folder = Path(output)
     _check(folder, draws)
     found, notes = collect(runs, partial)
+    display = Display.of(names, found)
     groups, reasons = group_runs(found, common)
     notes += [*reasons, *doubts(found, short_folders(found))]
     if baseline is not None:
@@ -63,9 +72,10 @@ def report(
         "report.csv": table_csv(sheets),
         "differences.csv": differences_csv(sheets),
         "report.md": markdown(sheets, titles, notes),
-        "report.tex": latex(sheets, titles),
+        "report.tex": latex(sheets, display, intervals),
+        "report.bib": bibtex(sheets),
     }
-    write_page(found, folder / "report.html", draws)  # first, for it reads pictures, which may be torn
+    write_page(found, folder / "report.html", draws, sheets, display)  # first, for it reads pictures, which may be torn
     for name, text in texts.items():
         with atomic_write(folder / name) as path:
             path.write_text(text, "utf-8", "backslashreplace")

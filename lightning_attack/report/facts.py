@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.row_names import norm_balls, short_number
 from lightning_attack.runs.folder import Run
 from lightning_attack.runs.summary import MASKS
+
+_PACKAGES = ("lightning_attack", "torch", "lightning")
 
 
 def radius(run: Run) -> tuple[str, float] | None:
@@ -48,6 +50,67 @@ def steps(run: Run) -> int | None:
 def backward_passes(run: Run) -> float | None:
     """Backward passes of the source for each image."""
     return run.summary.get("passes_per_image", {}).get("backward")
+
+
+def data_text(run: Run, called: Callable[[str], str] = str) -> str:
+    """The data set and split that were attacked, such as `PascalVOC (val)`; empty where the run does not say.
+
+    Example:
+        >>> from pathlib import Path
+        >>> data_text(Run(Path(), {"data": {"dataset": "PascalVOC", "split": "val"}}, ()))
+        'PascalVOC (val)'
+    """
+    data = run.summary.get("data")
+    if not isinstance(data, dict) or "dataset" not in data:
+        return ""
+    split = data.get("split")
+    return called(str(data["dataset"])) + (f" ({split})" if split else "")
+
+
+def provenance(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """What was attacked, when, by which versions and on which devices, as far as the runs say so.
+
+    Example:
+        >>> from pathlib import Path
+        >>> data = {"dataset": "PascalVOC", "split": "val", "photos": 1449, "chosen": 100, "size": [480, 480]}
+        >>> said = {"data": data, "date": "2026-11-28T12:00:00+00:00", "versions": {"torch": "2.14.1", "other": "1"}}
+        >>> dict(provenance([Run(Path(), said, ())]))["data"]
+        'PascalVOC (val), 100 of 1449 photos, 480 x 480 pixels'
+        >>> [*provenance([Run(Path(), said, ())])][1:]
+        [('made', '2026-11-28'), ('versions', 'torch 2.14.1')]
+    """
+    said = [run.summary for run in runs]
+    data = dict.fromkeys(text for run in runs if (text := _photos(run)))
+    days = sorted({str(one["date"])[:10] for one in said if "date" in one})
+    versions: dict[str, dict[str, None]] = {}
+    for one in said:
+        for package, version in (one.get("versions") or {}).items():
+            versions.setdefault(package, {})[str(version)] = None
+    shown = [f"{name} {' and '.join(versions[name])}" for name in _PACKAGES if name in versions]
+    devices = dict.fromkeys(_device(one["device"]) for one in said if "device" in one)
+    facts = {
+        "data": "; ".join(data),
+        "made": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])),
+        "versions": ", ".join(shown),
+        "device": "; ".join(devices),
+    }
+    yield from ((name, text) for name, text in facts.items() if text)
+
+
+def _photos(run: Run) -> str:
+    data, text = run.summary.get("data") or {}, data_text(run)
+    if not text:
+        return ""
+    photos, chosen, size = (data.get(key) for key in ("photos", "chosen", "size"))
+    if photos is not None:
+        text += f", {photos} photos" if chosen in (None, photos) else f", {chosen} of {photos} photos"
+    return text + (f", {' x '.join(map(str, size))} pixels" if isinstance(size, list) else "")
+
+
+def _device(device: Any) -> str:
+    if not isinstance(device, dict):
+        return str(device)
+    return ", ".join(dict.fromkeys(str(device[key]) for key in ("type", "name") if device.get(key)))
 
 
 def gaps(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:

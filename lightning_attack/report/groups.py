@@ -32,7 +32,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], list[str]]:
-    """Sort runs into groups, and say why there is more than one.
+    """Sort runs into groups, and say why there is more than one: once for each kind of reason.
 
     Args:
         runs: at least one.
@@ -42,19 +42,29 @@ def group_runs(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], 
         RunsError: with `common`, runs that have no image in common.
     """
     groups: list[list[Run]] = []
-    notes: list[str] = []
+    notes: dict[str, list[tuple[str, Run]]] = {}
     for run in runs:
         reasons = []
         for group in groups:
-            reason = next((text for other in group if (text := _why_apart(other, run, common))), "")
+            reason = next((found for other in group if (found := _why_apart(other, run, common))), None)
             if not reason:
                 group.append(run)
                 break
             reasons.append(reason)
         else:
             groups.append([run])
-            notes += reasons[:1]
-    return [_group(group) for group in groups], notes
+            for kind, text in reasons[:1]:
+                notes.setdefault(kind, []).append((text, run))
+    return [_group(group) for group in groups], [_note(alike) for alike in notes.values()]
+
+
+def _note(alike: list[tuple[str, Run]]) -> str:
+    """Why runs stand apart that do so for one kind of reason: the first in full, the others by their folders."""
+    (text, _), *others = alike
+    if not others:
+        return text
+    names = ", ".join(f"'{run.folder}'" for _, run in others[:3])
+    return f"{text}; likewise {names}" + (f" and {len(others) - 3} more" if len(others) > 3 else "")
 
 
 def _group(runs: list[Run]) -> Group:
@@ -66,23 +76,24 @@ def _group(runs: list[Run]) -> Group:
     return Group(tuple(runs), images, len({key for run in runs for key in run.images}))
 
 
-def _why_apart(run: Run, other: Run, common: bool) -> str:
-    """Why two runs cannot stand in one table; empty if they can."""
+def _why_apart(run: Run, other: Run, common: bool) -> tuple[str, str] | None:
+    """Why two runs cannot stand in one table, as a kind of reason and a sentence; None if they can."""
     names = f"'{run.folder}' and '{other.folder}' are in tables of their own:"
     if run.classes != other.classes:
         differing = sorted(set(run.classes) ^ set(other.classes))
         what = f"such as {differing[0]}" if differing else "in another order"
-        return f"{names} their classes differ ({len(run.classes)} and {len(other.classes)}, {what})"
+        return "classes", f"{names} their classes differ ({len(run.classes)} and {len(other.classes)}, {what})"
     for target in run.targets:
         if target in other.targets and not _same_network(run, other, target):
-            return f"{names} '{target}' is not the same network in both (weights, windows or precision differ)"
+            why = f"'{target}' is not the same network in both (weights, windows or precision differ)"
+            return "network", f"{names} {why}"
     if run.images.keys() != other.images.keys() and not common:
         shared = len(run.images.keys() & other.images.keys())
         counts = f"{len(run.images)} and {len(other.images)} images"
         if not shared:
-            return f"{names} of their {counts} none is the same"
-        return f"{names} of their {counts} {shared} are the same (--common compares them on these)"
-    return ""
+            return "other images", f"{names} of their {counts} none is the same"
+        return "images", f"{names} of their {counts} {shared} are the same (--common compares them on these)"
+    return None
 
 
 def _same_network(run: Run, other: Run, target: str) -> bool:

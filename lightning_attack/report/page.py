@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from plotly.offline import get_plotlyjs
 
 from lightning_attack.common.atomic import atomic_write
 from lightning_attack.report import charts, page_table
-from lightning_attack.report.facts import counted, gaps
+from lightning_attack.report.facts import counted, gaps, provenance
+from lightning_attack.report.figures.display import Display
+from lightning_attack.report.groups import Group, group_runs
 from lightning_attack.report.intervals import DRAWS
+from lightning_attack.report.overview import overviews
 from lightning_attack.report.pictures import gallery
 from lightning_attack.report.row_names import row_names, short_folders
+from lightning_attack.report.sheet import Sheet, compute
 from lightning_attack.runs.commands import read_commands
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
@@ -39,7 +43,13 @@ _TEMPLATES = Environment(
 )
 
 
-def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
+def write_page(
+    runs: Sequence[Run],
+    path: Path,
+    draws: int = DRAWS,
+    sheets: Sequence[Sheet] | None = None,
+    display: Display | None = None,
+) -> None:
     """Write a page with tables, charts, pictures and commands of runs.
 
     The file opens in a browser without any network: plotly, styles and pictures are inside, and its policy forbids
@@ -51,6 +61,8 @@ def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
         runs: one or more, in the order that they shall have.
         path: of the file; its folder is made.
         draws: of the bootstrap.
+        sheets: the tables of these runs; None = they are worked out.
+        display: names of attacks and networks in these tables; None = what the runs say.
 
     Raises:
         RunsError: no runs, or panels of a run cannot be used.
@@ -61,12 +73,21 @@ def write_page(runs: Sequence[Run], path: Path, draws: int = DRAWS) -> None:
     names, folders = row_names(runs), short_folders(runs)
     script, plotly = (_HERE / "page.js").read_text("utf-8"), get_plotlyjs()
     curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs)]
-    figures = {"heat": _as_json(charts.heat_maps(runs, names)), "curves": _as_json(curves)}
+    groups = group_runs(runs)[0]
+    named = {run.folder: name for run, name in zip(runs, names, strict=True)}
+    if sheets is None:
+        sheets = [compute(group, draws=draws) for group in groups]
+    figures = {"heat": _as_json(_heat_maps(groups, named)), "curves": _as_json(curves)}
+    tables = overviews(
+        sheets, display or Display({}), {run.folder: one for run, one in zip(runs, folders, strict=True)}
+    )
     # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.
     page = _TEMPLATES.get_template("page.html").render(
         policy=_policy(plotly, script),
         style=(_HERE / "page.css").read_text("utf-8"),
         summary=_summary(runs),
+        provenance=[*provenance(runs)],
+        overviews=tables,
         gaps=[*gaps(runs, folders)],
         choices=page_table.choices(runs),
         headings=page_table.HEADINGS,
@@ -98,11 +119,20 @@ def _summary(runs: Sequence[Run]) -> str:
     return ", ".join(counted(count, what) for count, what in counts) + "."
 
 
+def _heat_maps(groups: Sequence[Group], names: Mapping[Path, str]) -> Iterator[go.Figure]:
+    """One for the runs of each table."""
+    for number, group in enumerate(groups, 1):
+        title = f"Table {number}" if len(groups) > 1 else ""
+        yield charts.heat_map(group.runs, [names[run.folder] for run in group.runs], title)
+
+
 def _about_curves(runs: Sequence[Run], count: int) -> str:
     kept = sum("step_curve" in run.summary for run in runs)
     sentences = [f"{kept} of {len(runs)} runs kept the mIoU of their steps."]
     if count:
-        sentences.append("A curve is one target of one source, not a mean; white boxes are dashed or left out.")
+        sentences.append(
+            "A curve is one target of one source, not a mean; white boxes are dashed or left out. Dotted: clean images."
+        )
     sentences.append("Radius, steps and passes have a chart each where the runs differ in them.")
     return " ".join(sentences)
 

@@ -31,10 +31,11 @@ class TableRow:
 
 
 NUMBERS = (
-    "clean mIoU", "adversarial mIoU", "95 % interval", "drop", "clean accuracy", "adversarial accuracy", "eps", "steps",
+    "eps", "clean mIoU", "adversarial mIoU", "95 % interval", "drop", "clean accuracy", "adversarial accuracy", "steps",
     "backward passes", "images",
 )  # fmt: skip
-HEADINGS = ("attack", "source", "target", "white box", *NUMBERS, "run")
+HEADINGS = ("attack", "source", "target", "white box", "eps", "run", *NUMBERS[1:])
+"""What tells rows apart stands before the figures, so that it is in view."""
 FILTERS = ("attack", "source", "target")
 
 
@@ -53,7 +54,7 @@ def table_rows(runs: Sequence[Run], folders: Sequence[str], draws: int) -> list[
 
     Args:
         runs: one or more.
-        folders: what the last column calls each.
+        folders: what the column `run` calls each.
         draws: of the bootstrap.
     """
     return [
@@ -74,14 +75,14 @@ def _cells(run: Run, row: dict[str, Any], folder: str, draws: int) -> list[Table
         TableCell(row["source"]),
         TableCell(row["target"]),
         TableCell("yes" if row["white_box"] else "no"),
+        TableCell(radius_text(run) or MISSING, length and length[1]),
+        TableCell(folder),
         *scores[:2],
         _interval(run, row["target"], draws),
         *scores[2:],
-        TableCell(radius_text(run) or MISSING, length and length[1]),
         TableCell(str(steps(run) or MISSING), steps(run)),
         TableCell(MISSING if passes is None else f"{passes:.5g}", passes),
         TableCell(f"{count} ({missing} missing)" if missing else str(count), count),
-        TableCell(folder),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from lightning_attack.runs.folder import Run
 from lightning_attack.runs.settings import flat
 
 _MODEL = ("target_labels", "exact", "engine", "precision")
-_MANY = 4
+MANY = 4
+"""More settings than these are too many to read in a name."""
 NO_RADIUS = "no radius"
+Called = Callable[[Run], str]
+"""What the attack of a run is called."""
 
 
 def budget(run: Run) -> str:
@@ -45,7 +48,12 @@ def norm_balls(run: Run) -> set[tuple[str | None, Any]]:
     return {(norm.get("class"), norm.get("eps")) for norm in _norms(attack)}
 
 
-def row_names(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
+def own_name(run: Run) -> str:
+    """The name of a run's attack."""
+    return run.attack
+
+
+def row_names(runs: Sequence[Run], without: Collection[str] = (), called: Called = own_name) -> list[str]:
     """A name for each run: its attack, and the settings in which it differs from other runs of the same attack.
 
     Where these do not tell runs of the same source apart, or are too many to read, the name has the run's folder.
@@ -53,17 +61,18 @@ def row_names(runs: Sequence[Run], without: Collection[str] = ()) -> list[str]:
     Args:
         runs: to be told apart.
         without: settings that are not named, such as `seed`.
+        called: what the attacks are called.
     """
-    words = _differences(runs, without)
-    names = [_name(run, own) if len(own) <= _MANY else "" for run, own in zip(runs, words, strict=True)]
+    words = _differences(runs, without, called)
+    names = [_name(called(run), own) if len(own) <= MANY else "" for run, own in zip(runs, words, strict=True)]
     counts = Counter((name, run.source) for name, run in zip(names, runs, strict=True))
     return [
-        (name if name and counts[name, run.source] == 1 else f"{name or run.attack} [{place}]") + _ending(run)
+        (name if name and counts[name, run.source] == 1 else f"{name or called(run)} [{place}]") + ending(run)
         for name, run, place in zip(names, runs, short_folders(runs), strict=True)
     ]
 
 
-def line_names(runs: Sequence[Run], without: Collection[str]) -> list[str]:
+def line_names(runs: Sequence[Run], without: Collection[str], called: Called = own_name) -> list[str]:
     """Like `row_names`, but without folders: runs that differ only in the settings `without` share a name.
 
     Example:
@@ -72,7 +81,8 @@ def line_names(runs: Sequence[Run], without: Collection[str]) -> list[str]:
         >>> line_names([run(steps=10, gamma=0.1), run(steps=20, gamma=0.1), run(steps=20, gamma=0.5)], ["steps"])
         ['pgd gamma=0.1', 'pgd gamma=0.1', 'pgd gamma=0.5']
     """
-    return [_name(run, own) + _ending(run) for run, own in zip(runs, _differences(runs, without), strict=True)]
+    words = _differences(runs, without, called)
+    return [_name(called(run), own) + ending(run) for run, own in zip(runs, words, strict=True)]
 
 
 def short_folders(runs: Sequence[Run]) -> list[str]:
@@ -88,7 +98,7 @@ def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     for run in runs:
         for family in families:
             seeds = [one.summary["settings"]["seed"] for one in family]
-            alike = run.attack == family[0].attack and _settings(run, ["seed"]) == _settings(family[0], ["seed"])
+            alike = run.attack == family[0].attack and settings_of(run, ["seed"]) == settings_of(family[0], ["seed"])
             if alike and run.partial == family[0].partial and run.summary["settings"]["seed"] not in seeds:
                 family.append(run)
                 break
@@ -97,35 +107,37 @@ def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     return [tuple(family) for family in families]
 
 
-def _name(run: Run, words: Sequence[str]) -> str:
-    return " ".join([run.attack, *[", ".join(words)] * bool(words)])
+def _name(attack: str, words: Sequence[str]) -> str:
+    return " ".join([attack, *[", ".join(words)] * bool(words)])
 
 
-def _ending(run: Run) -> str:
+def ending(run: Run) -> str:
+    """What a name ends with if the run was stopped."""
     return " (partial)" if run.partial else ""
 
 
-def _differences(runs: Sequence[Run], without: Collection[str]) -> list[list[str]]:
+def _differences(runs: Sequence[Run], without: Collection[str], called: Called) -> list[list[str]]:
     """For each run the settings that are not the same in all runs of its attack, as short words."""
-    settings = [_settings(run, without) for run in runs]
+    settings = [settings_of(run, without) for run in runs]
     known = {}
-    for attack in {run.attack for run in runs}:
-        known[attack] = _differing([one for one, run in zip(settings, runs, strict=True) if run.attack == attack])
-    return [[*_words(known[run.attack], one)] for run, one in zip(runs, settings, strict=True)]
+    for attack in {called(run) for run in runs}:
+        known[attack] = differing([one for one, run in zip(settings, runs, strict=True) if called(run) == attack])
+    return [[*setting_words(known[called(run)], one)] for run, one in zip(runs, settings, strict=True)]
 
 
-def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The keys whose values are not the same in all, with a short name for each."""
     keys = list(dict.fromkeys(key for one in settings for key in one))
-    differing = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
-    parts = [key.removesuffix("class") for key in differing if key.endswith(".class")]
+    found = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+    parts = [key.removesuffix("class") for key in found if key.endswith(".class")]
     # What another kind of part is set to is not named: its class is.
-    differing = [key for key in differing if key.endswith(".class") or not key.startswith(tuple(parts))]
-    short = Counter(_last(key) for key in differing)
-    return {key: _last(key) if short[_last(key)] == 1 else ".".join(key.split(".")[-2:]) for key in differing}
+    found = [key for key in found if key.endswith(".class") or not key.startswith(tuple(parts))]
+    short = Counter(_last(key) for key in found)
+    return {key: _last(key) if short[_last(key)] == 1 else ".".join(key.split(".")[-2:]) for key in found}
 
 
-def _words(names: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[str]:
+def setting_words(names: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Settings as short words; `names` are those that count, by key, as `differing` has them."""
     for key, name in names.items():
         if key.endswith(".class"):
             yield from [str(settings[key])] if key in settings else []
@@ -138,7 +150,7 @@ def _last(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _settings(run: Run, without: Collection[str]) -> dict[str, Any]:
+def settings_of(run: Run, without: Collection[str] = ()) -> dict[str, Any]:
     """What sets a run apart from others of its source."""
     settings = dict(flat(run.summary["settings"]))
     model = run.settings.get("model", {})

@@ -18,7 +18,7 @@ from lightning_attack.report.intervals import (
     mean_interval,
     paired_difference,
 )
-from lightning_attack.report.row_names import budget, row_names, siblings
+from lightning_attack.report.row_names import Called, budget, own_name, row_names, siblings
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, common_images
 
@@ -191,14 +191,15 @@ def _entries(group: Group, mean: bool) -> dict[tuple[str, str], list[Entry]]:
     return places
 
 
-def named_entries(families: Sequence[tuple[Run, ...]], mean: bool) -> list[Entry]:
+def named_entries(families: Sequence[tuple[Run, ...]], mean: bool, called: Called = own_name) -> list[Entry]:
     """Runs, each or, with `mean`, those that differ in nothing but their seed as one, under names that tell them apart.
 
     Args:
         families: the runs of each.
         mean: whether seeds have no place in names.
+        called: what the attacks are called.
     """
-    names = row_names([family[0] for family in families], without=["seed"] if mean else [])
+    names = row_names([family[0] for family in families], ["seed"] if mean else [], called)
     return [
         Entry(family, name if len(family) == 1 else f"{name} (mean of {len(family)} seeds)")
         for family, name in zip(families, names, strict=True)

@@ -44,6 +44,17 @@ class Run:
         return str(self.summary["attack"])
 
     @property
+    def display_name(self) -> str:
+        """What the attack is called in papers; its name where the run does not say."""
+        return str(self.summary.get("display_name") or self.attack)
+
+    @property
+    def citations(self) -> dict[str, str]:
+        """BibTeX entries by their keys of the papers that the attack comes from; none where the run does not say."""
+        found = self.summary.get("citations")
+        return {str(key): str(entry) for key, entry in found.items()} if isinstance(found, dict) else {}
+
+    @property
     def source(self) -> str:
         """Name of the attacked network."""
         return str(self.summary["source"])

@@ -12,6 +12,7 @@ results/
     skipped/00000003.json       images that could not be used
     .lock, .lock.*, .stop       of a run that is under way
   my_run.old_0/                 what `--fresh` has replaced
+  my_study/study.json           the order of a study's runs, which lie beside it
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 SUMMARY, TABLE = "transfer.json", "transfer.csv"
 SETTINGS, COMMAND, CONFIG = "settings.json", "command.txt", "config.yaml"
+STUDY = "study.json"
 STOP = ".stop"
 LOCK = ".lock"
 HOLDER = f"{LOCK}.holder"

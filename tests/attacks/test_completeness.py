@@ -13,6 +13,8 @@ from torch import nn
 
 from lightning_attack import attacks
 from lightning_attack.attacks import PRESETS, SVRE
+from lightning_attack.attacks.papers import PAPERS
+from lightning_attack.attacks.presets.published import PUBLISHED
 from lightning_attack.cli import CONFIGS, PARTS
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
@@ -53,7 +55,7 @@ def test_every_preset_of_every_file_is_in_the_list():
     defined = {
         node.name
         for file in folder.glob("*.py")
-        if file.name != "settings.py"
+        if file.name not in ("settings.py", "published.py")
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     }
@@ -71,6 +73,7 @@ def test_every_preset_has_a_file_that_says_all_its_settings(preset):
         (keywords,) = typing.get_args(typing.get_type_hints(preset)["settings"])
         settings |= set(keywords.__annotations__)
     assert set(config["init_args"]) == settings - {"name"}
+    assert config["init_args"]["display_name"] == preset().display_name != preset.__name__, "see PUBLISHED"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -120,6 +123,21 @@ def test_rows_of_published_attacks_have_year_and_source():
         assert bool(year) == bool(source), preset.__name__
         for number in re.findall(r"\[(\d{4}\.\d{5})\]", source):
             assert number in inspect.getdoc(preset), f"{preset.__name__}: the row's source is not the docstring's"
+
+
+def test_citations_are_the_papers_of_the_rows():
+    assert {key for _, keys in PUBLISHED.values() for key in keys} == set(PAPERS)
+    for preset in PRESETS:
+        cited = preset().citations
+        numbers = re.findall(r"\[(\d{4}\.\d{5})\]", ROWS[preset.__name__][1])
+        assert set(re.findall(r"\d{4}\.\d{5}", "".join(cited.values()))) >= {*numbers}, preset.__name__
+        assert cited, preset.__name__
+    for key, entry in PAPERS.items():
+        year, braces = re.search(r"year = \{(\d{4})\}", entry)[1], entry.count("{") - entry.count("}")
+        assert year in key
+        assert braces == 0
+        assert "author = {" in entry
+        assert "title = {" in entry
 
 
 def test_the_table_of_figures_has_all_presets():

@@ -65,7 +65,10 @@ def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, 
     assert sum(seen) == 4 * 3 + 2 * 3 + 2 * 2 * 3 + 2 * 3 + 2 * 2 + 2 * 2
     monkeypatch.undo()
     folder = tmp_path / "s"
-    assert sorted(path.name for path in folder.iterdir()) == NAMES
+    assert sorted(path.name for path in folder.iterdir()) == [*NAMES, "study.json"]
+    assert json.loads((folder / "study.json").read_text()) == {"runs": NAMES}
+    summary = json.loads((folder / "one_fpn" / "transfer.json").read_text())
+    assert (summary["display_name"], [*summary["citations"]]) == ("FGSM", ["goodfellow2015fgsm"])
     rows = list(csv.DictReader((folder / "one_segformer" / "transfer.csv").open()))
     assert [(row["source"], row["target"], row["white_box"]) for row in rows] == [
         ("segformer", "segformer", "True"), ("segformer", "fpn", "False"),
@@ -80,7 +83,7 @@ def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, 
 
 def test_shares_and_going_on(run_study, tmp_path, capfd):
     assert run_study("--cell=2/2") == 0
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["none_segformer", "one_segformer"]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["none_segformer", "one_segformer", "study.json"]
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.record")}
     assert len(records) == 2 * 3
     capfd.readouterr()
@@ -95,7 +98,7 @@ def test_shares_and_going_on(run_study, tmp_path, capfd):
     assert "3 images" in out
     assert re.search(r"│ clean +│ +[\d.]+ │ +[\d.]+ │", out)
     assert out.endswith(f"compare them: python main.py report {tmp_path / 's'} --output report\n")
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == NAMES
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [*NAMES, "study.json"]
     assert {path: path.stat().st_mtime_ns for path in records} == records, "finished images are not attacked again"
     report = json.loads((tmp_path / "s" / "one_fpn" / "transfer.json").read_text())
     assert "partial" not in report
@@ -176,7 +179,7 @@ def test_images_that_cannot_be_used_are_left_out_and_the_next_cell_runs(run_stud
     (tmp_path / "theirs").mkdir()
     data = STUDY["data"] | {"adversarial_root": str(tmp_path / "theirs")}
     assert run_study("--name=t", data=data, attacks={"none": {"class_path": "NoAttack"}}, on_error="skip") == 3
-    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["none_fpn", "none_segformer"]
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["none_fpn", "none_segformer", "study.json"]
     assert run_study("--name=u", data=data, attacks={"none": {"class_path": "NoAttack"}}) == 2
 
 

@@ -28,6 +28,9 @@ def blocks(language):
     ]
 
 
+NOTEBOOK = "lightning_attack/report/notebook/README.md"
+"""Its blocks are cells, each of which needs those before it."""
+
 COMMANDS = list(dict.fromkeys(line for _, block in blocks("bash") for line in block.splitlines()))
 """Each line of each block of commands, once."""
 

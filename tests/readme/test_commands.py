@@ -17,8 +17,8 @@ from torchvision.datasets import voc
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.models import TrainedModel
-from tests.readme.pages import COMMANDS, FILES, PAGES, ROOT, arguments, blocks, commands
-from tests.runs.made import make_run
+from tests.readme.pages import COMMANDS, FILES, NOTEBOOK, PAGES, ROOT, arguments, blocks, commands
+from tests.runs.made import make_run, matrices
 
 HELP = [line for line in commands("predict") if "help" in line or "--print_config" in line]
 
@@ -122,7 +122,11 @@ def _untrained(weights, *_, **__):
 
 @pytest.mark.parametrize(
     ("page", "block"),
-    [pytest.param(page, block, id=f"{page}-{number}") for number, (page, block) in enumerate(blocks("python"))],
+    [
+        pytest.param(page, block, id=f"{page}-{number}")
+        for number, (page, block) in enumerate(blocks("python"))
+        if page != NOTEBOOK
+    ],
 )
 def test_python_examples(page, block, desk):
     if 'show("results")' in block:
@@ -161,10 +165,12 @@ def test_export_commands(command, desk):
 
 @pytest.mark.parametrize("command", commands("report"))
 def test_report_commands(command, desk):
-    make_run(desk / "results" / "pgd" / "version_0")
-    make_run(desk / "results" / "fgsm" / "version_0", "fgsm")
+    networks = {"deeplabv3plus_regnetx_002": True, "fpn_mobilenetv2": False}
+    more = {"white_box": networks, "counts": matrices(24, networks=2), "data": {"dataset": "SyntheticScenes"}}
+    for attack in ("pgd", "fgsm"):
+        make_run(desk / "results" / attack / "version_0", attack, source="deeplabv3plus_regnetx_002", **more)
     assert main(arguments(command)) == 0
-    for name in ("report.csv", "differences.csv", "report.md", "report.tex", "report.html"):
+    for name in ("report.csv", "differences.csv", "report.md", "report.tex", "report.bib", "report.html"):
         assert (desk / "report" / name).is_file()
         assert f"`{name}`" in PAGES["lightning_attack/report/README.md"]
 

@@ -3,7 +3,7 @@
 import json
 
 from lightning_attack.report import read_run
-from lightning_attack.report.charts import heat_maps, transfer_curves
+from lightning_attack.report.charts import heat_map, transfer_curves
 from lightning_attack.report.facts import radius_text
 from lightning_attack.report.row_names import row_names
 from tests.runs.made import NETWORKS, make_run
@@ -42,11 +42,21 @@ def test_lines_go_through_runs_that_differ_in_nothing_else(tmp_path):
     assert [radius_text(run) for run in runs[3:]] == ["8/255", "25.5/255"]
 
 
-def test_a_heat_map_has_the_runs_of_all_sources_that_differ_in_nothing_else(tmp_path):
+def test_the_heat_map_has_the_runs_of_all_sources(tmp_path):
     runs = [
         made(tmp_path / f"{source} {gamma}", source, white_box, gamma=gamma)
         for source, white_box in (("net_a", NETWORKS), ("net_b", ONTO_B))
         for gamma in (0.1, 0.5)
     ]
-    figures = {figure.layout.title.text: figure.data[0].y for figure in heat_maps(runs, row_names(runs))}
-    assert figures == {"pgd gamma=0.1": ("net_a", "net_b"), "pgd gamma=0.5": ("net_a", "net_b")}
+    figure = heat_map(runs, row_names(runs))
+    assert figure.layout.yaxis.ticktext == (
+        "clean images",
+        *(f"pgd gamma={gamma} on {source}" for gamma in (0.1, 0.5) for source in ("net_a", "net_b")),
+    )
+    ordered = [runs[place] for place in (0, 2, 1, 3)]
+    shown = [runs[0].summary["targets"], *(run.summary["targets"] for run in ordered)]
+    for line, words, rows in zip(figure.data[0].z, figure.data[0].text, shown, strict=True):
+        column = "clean_miou" if rows is shown[0] and line is figure.data[0].z[0] else "adversarial_miou"
+        assert [*line] == [round(100 * row[column], 4) for row in rows]
+        white = [row["white_box"] and column == "adversarial_miou" for row in rows]
+        assert ["white box" in word for word in words] == white

@@ -1,6 +1,7 @@
 """`lightning-attack figure`: what is drawn is what the runs hold, and what they do not hold is an error."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -165,6 +166,13 @@ def test_files_have_the_width_and_the_labels(study, tmp_path, capsys):
     assert Image.open(files[2]).width == 975
     assert main([*words, "--width=column", f"--output={tmp_path / 'again.pdf'}"]) == 0
     assert (tmp_path / "again.pdf").read_bytes() == pdf
+    named = tmp_path / "named.svg"
+    runs = [make_run(tmp_path / "runs" / one, one, strips=(0,), display_name=f"{one}-Paper") for one in ("a", "b")]
+    assert main(["figure", "strip", *map(str, runs), "--names", "b=B", f"--output={named}"]) == 0
+    assert "a-Paper" in named.read_text()
+    assert "b-Paper" not in named.read_text()
+    named.unlink()
+    shutil.rmtree(tmp_path / "runs")
     strips = [tmp_path / "new" / f"strip{suffix}" for suffix in (".jpg", ".pdf")]
     assert main(["figure", "strip", str(study / "kept" / "pgd_a"), "--dpi=100", "--output", *map(str, strips)]) == 0
     assert Image.open(strips[0]).size[0] == 687

@@ -36,6 +36,19 @@ def test_tables_hold_what_can_be_compared(tmp_path):
     assert group.targets == ("net_a", "net_b", "net_c", "net_d")
 
 
+def test_one_note_for_each_kind_of_reason(tmp_path):
+    runs = [read_run(make_run(tmp_path / "base"))]
+    runs += [read_run(make_run(tmp_path / f"fewer_{count}", counts=matrices(count))) for count in (9, 8, 7, 6, 5)]
+    runs.append(read_run(make_run(tmp_path / "classes", classes=("sky", "road", "bush"))))
+    groups, notes = group_runs(runs)
+    assert len(groups) == 7
+    first, second = notes
+    assert "of their 24 and 9 images 9 are the same" in first
+    assert first.endswith(f"; likewise {', '.join(repr(str(tmp_path / f'fewer_{n}')) for n in (8, 7, 6))} and 1 more")
+    assert "such as bush" in second
+    assert "likewise" not in second
+
+
 def test_networks_without_a_hash_are_known_by_their_clean_predictions(tmp_path):
     first = read_run(make_run(tmp_path / "first", networks=None))
     same = read_run(make_run(tmp_path / "same", counts=matrices(24, lost=0.6), networks=None))

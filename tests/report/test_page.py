@@ -87,7 +87,9 @@ def find(browser, runs, tmp_path_factory):
 
 
 def column(find, number):
-    return [row.find_elements("css selector", "td")[number].text for row in find("tbody tr") if row.is_displayed()]
+    return [
+        row.find_elements("css selector", "td")[number].text for row in find("#table tbody tr") if row.is_displayed()
+    ]
 
 
 def choose(find, name, text):
@@ -102,7 +104,11 @@ def drawn(browser, find, selector):
     """The figures of charts, each brought into view and waited for."""
     figures = []
     here = "const chart = document.querySelectorAll(arguments[0])[arguments[1]]; "
-    told = "return {title: chart.layout.title.text, x: chart.layout.xaxis.title.text, data: chart.data}"
+    told = (
+        "return {title: chart.layout.title.text, x: chart.layout.xaxis.title.text, data: chart.data,"
+        "y: chart.layout.yaxis.ticktext, shapes: chart.layout.shapes,"
+        "from: [chart._fullLayout.xaxis.range[0], chart._fullLayout.yaxis.range[0]]}"
+    )
     for place in range(len(find(selector))):
         browser.execute_script(here + "chart.scrollIntoView()", selector, place)
         assert find(f"{selector}:nth-child({place + 1}) .main-svg")
@@ -112,7 +118,7 @@ def drawn(browser, find, selector):
 
 def test_table_sorts_and_filters(browser, find, runs):
     rows = [row for run in runs for row in run.summary["targets"]]
-    headings = [heading.text for heading in find("thead button")]
+    headings = [heading.text for heading in find("#table thead button")]
     place = headings.index("adversarial mIoU")
     assert column(find, place) == [f"{100 * row['adversarial_miou']:.2f}" for row in rows]
     assert column(find, headings.index("steps")) == ["2"] * 3 + ["4"] * 3 + ["2"] * 3
@@ -120,8 +126,8 @@ def test_table_sorts_and_filters(browser, find, runs):
     assert column(find, headings.index("images")) == ["3"] * 9
     assert column(find, headings.index("run")) == [name for name in RUNS for _ in range(3)]
 
-    heading = find("thead th")[place]
-    button = find("thead button")[place]
+    heading = find("#table thead th")[place]
+    button = find("#table thead button")[place]
     button.click()
     in_order = sorted(row["adversarial_miou"] for row in rows)
     assert column(find, place) == [f"{100 * value:.2f}" for value in in_order]
@@ -129,7 +135,7 @@ def test_table_sorts_and_filters(browser, find, runs):
     button.send_keys("\n")  # by the keyboard too
     assert column(find, place) == [f"{100 * value:.2f}" for value in in_order[::-1]]
     assert heading.get_attribute("aria-sort") == "descending"
-    find("thead button")[0].click()
+    find("#table thead button")[0].click()
     assert column(find, 0) == ["pgd"] * 3 + ["transegpgd"] * 6
     assert heading.get_attribute("aria-sort") == "none"
 
@@ -148,16 +154,42 @@ def test_table_sorts_and_filters(browser, find, runs):
     assert quiet(browser)
 
 
+def test_overview_is_the_table_of_the_report(browser, find, runs):
+    script = """
+        const texts = (row, kind) => [...row.querySelectorAll(kind)].map((cell) => cell.textContent);
+        return [...document.querySelectorAll(".overview tr:has(td.run)")].map((row) => [
+            texts(row, "th")[0], texts(row, "td.run")[0], texts(row, "td.number"), texts(row, "td.white-box")]);
+    """
+    expected = []
+    for name, run in zip(("TranSegPGD, steps=2", "TranSegPGD, steps=4", "PGD"), runs, strict=True):
+        cells = {one["target"]: f"{100 * one['adversarial_miou']:.2f}" for one in run.summary["targets"]}
+        white = [cells[target] for target, white in run.targets.items() if white]
+        expected.append([name, run.folder.name, [*cells.values()], white])
+    assert browser.execute_script(script) == expected
+    assert [cell.text for cell in find(".overview .section")] == ["source deeplabv3plus_regnetx_002, L-inf 8/255"]
+    facts = find(".facts")[0].text
+    versions = runs[0].summary["versions"]
+    for text in ("SyntheticScenes, 3 photos", runs[0].summary["date"][:10], f"torch {versions['torch']}"):
+        assert text in facts
+
+
 def test_charts_show_the_figures(browser, find, runs):
-    heat = drawn(browser, find, "[data-charts=heat] > div")
-    assert [chart["title"] for chart in heat] == ["transegpgd steps=2", "transegpgd steps=4", "pgd"]
-    for chart, run in zip(heat, runs, strict=True):
-        values = [[100 * row["adversarial_miou"] for row in run.summary["targets"]]]
-        assert np.allclose(chart["data"][0]["z"], values, atol=1e-3)
+    (heat,) = drawn(browser, find, "[data-charts=heat] > div")
+    assert heat["y"] == ["clean images", "transegpgd steps=2", "transegpgd steps=4", "pgd"]
+    conditions = [("clean", runs[0]), *(("adversarial", run) for run in runs)]
+    values = [[100 * row[f"{name}_miou"] for row in run.summary["targets"]] for name, run in conditions]
+    assert np.allclose(heat["data"][0]["z"], values, atol=1e-3)
     curves = drawn(browser, find, "[data-charts=curves] > div")
     assert [chart["x"] for chart in curves] == ["steps", "steps", "backward passes per image"]  # one eps: no chart
     assert [line["y"] for line in curves[0]["data"]] == [[50, 25]] * 3
     transfer = [[row["adversarial_miou"] for row in run.summary["targets"] if not row["white_box"]] for run in runs]
+    clean = {row["target"]: 100 * row["clean_miou"] for row in runs[0].summary["targets"]}
+    for chart in curves:
+        assert chart["from"][0] <= 0 == chart["from"][1]
+        assert chart["from"][0] > -1
+        across = {shape["label"]["text"]: shape["y0"] for shape in chart["shapes"]}
+        shown = clean if chart is curves[0] else {name: clean[name] for name in list(clean)[1:]}
+        assert across == pytest.approx({f"{name}, clean": value for name, value in shown.items()}, abs=1e-3)
     for chart in curves[1:]:
         assert [line["x"] for line in chart["data"]] == [[2, 4], [2, 4], [2], [2]]
         points = [*zip(transfer[0], transfer[1], strict=True), (transfer[2][0],), (transfer[2][1],)]

@@ -18,9 +18,10 @@ from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import difference_interval, miou_interval
 from lightning_attack.report.sheet import compute
 from lightning_attack.report.tables import COLUMNS, console, console_differences
+from lightning_attack.runs.order import write_order
 from tests.runs.made import NETWORKS, make_run, matrices
 
-FILES = {"report.csv", "report.md", "report.tex", "report.html", "differences.csv"}
+FILES = {"report.csv", "report.md", "report.tex", "report.bib", "report.html", "differences.csv"}
 ONTO_B = {"net_a": False, "net_b": True, "net_c": False}
 
 
@@ -122,7 +123,7 @@ def test_odd_names(tmp_path, capsys, monkeypatch):
     assert r"0\udcff" in tables
     text = (tmp_path / "report" / "report.md").read_text()
     assert r"| &lt;b>\*a\*\|b&lt;/b> [red]c [" in text
-    for name in FILES - {"report.tex"}:  # which has a question mark for what is not ASCII
+    for name in FILES - {"report.tex", "report.bib"}:  # LaTeX has a question mark for what is not ASCII
         assert "udcff" in (tmp_path / "report" / name).read_text("utf-8"), name
 
 
@@ -132,15 +133,79 @@ def test_latex_has_the_marks_and_compiles(study, tmp_path):
     text = (tmp_path / "report" / "report.tex").read_text()
     assert len(re.findall(r"\\textbf\{\d\d\.\d\d\}", text)) == 3
     assert len(re.findall(r"\\textcolor\{gray\}\{\d\d\.\d\d\}", text)) == 7
+    compile_paper(tmp_path / "report")
+
+
+def compile_paper(folder):
+    """Compile the tables of a report, with what they cite, if there is a TeX; nothing may be undefined."""
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex to compile the table with")
     document = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\usepackage{xcolor}", r"\begin{document}",
-                r"\input{report}", r"\end{document}"]  # fmt: skip
-    (tmp_path / "report" / "paper.tex").write_text("\n".join(document))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path / "report", capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "report" / "paper.pdf").stat().st_size > 1000
+                r"\nocite{*}\input{report}", r"\bibliographystyle{plain}\bibliography{report}",
+                r"\end{document}"]  # fmt: skip
+    (folder / "paper.tex").write_text("\n".join(document))
+    for command in ("pdflatex", "bibtex", "pdflatex", "pdflatex"):
+        options = ["-interaction=nonstopmode", "-halt-on-error"] * (command == "pdflatex")
+        done = subprocess.run([command, *options, "paper"], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 or (command == "bibtex" and "@" not in (folder / "report.bib").read_text())
+    assert "undefined" not in done.stdout
+    assert (folder / "paper.pdf").stat().st_size > 1000
+
+
+def paper_run(folder, attack, name, **more):
+    """A run that says what papers call its attack."""
+    citations = {f"{attack}2020": f"@misc{{{attack}2020, title = {{A title}}, author = {{Doe, J.}}, year = {{2020}}}}"}
+    data = {"dataset": "PascalVOC", "split": "val"}
+    return make_run(folder, attack, display_name=name, citations=citations, data=data, **more)
+
+
+def body(folder):
+    """The lines of the only table in `report.tex`: before, in and after its rows."""
+    lines = (folder / "report.tex").read_text().splitlines()
+    return lines, [line.partition(" & ")[0] for line in lines if " & " in line]
+
+
+def test_latex_for_a_paper(tmp_path):
+    """Names of papers with citations, the order of the study, and what all rows have in common in the caption."""
+    study = tmp_path / "study"
+    for attack, name in (("pgd", "PGD"), ("a_mi", "A + MI")):
+        paper_run(study / f"{attack}_net_a_eps8", attack, name)
+    write_order(study, ["pgd_net_a_eps8", "a_mi_net_a_eps8"])
+    words = [
+        "report",
+        str(study),
+        "--draws=200",
+        f"--output={tmp_path}",
+        "--names",
+        "net_b=Netz & B",
+        "PascalVOC=VOC 2012",
+    ]
+    assert main(words) == 0
+    lines, rows = body(tmp_path)
+    assert rows == ["attack", "clean images", r"PGD~\cite{pgd2020}", r"A + MI~\cite{a_mi2020}"]
+    caption = next(line for line in lines if line.startswith(r"\caption"))
+    assert "VOC 2012 (val), 24 images, source net\\_a, $\\ell_\\infty \\le 8/255$." in caption
+    assert [line for line in lines if "label{" in line] == [r"\label{tab:transfer}\smallskip"]
+    assert r"attack & net\_a & Netz \& B & net\_c \\" in lines
+    assert not any("textit" in line or "scriptsize" in line for line in lines)
+    assert re.findall(r"@misc\{(\w+),", (tmp_path / "report.bib").read_text()) == ["a_mi2020", "pgd2020"]
+
+    paper_run(study / "pgd_net_a_eps4", "pgd", "PGD", eps=4 / 255)
+    paper_run(study / "pgd_net_a_eps4_40", "pgd", "PGD", eps=4 / 255, steps=40)
+    paper_run(study / "pgd_net_b", "pgd", "PGD", source="net_b", white_box=ONTO_B)
+    assert main([*words, "--intervals"]) == 0
+    lines, rows = body(tmp_path)
+    assert rows == [
+        "attack", "clean images", r"PGD~\cite{pgd2020}, steps=20", r"A + MI~\cite{a_mi2020}", "PGD, steps=20",
+        "PGD, steps=40", "PGD, steps=20",
+    ]  # fmt: skip
+    headings = [found[1] for line in lines if (found := re.search(r"textit\{(.*)\}\}", line))]
+    assert headings == [
+        r"source net\_a, $\ell_\infty \le 8/255$", r"source net\_a, $\ell_\infty \le 4/255$",
+        r"source Netz \& B, $\ell_\infty \le 8/255$",
+    ]  # fmt: skip
+    assert all(line.count("scriptsize") == 3 for line in lines if re.match(r"(PGD|A \+|clean)", line))
+    compile_paper(tmp_path)
 
 
 def test_common_images_partial_runs_and_failed_targets_are_said(tmp_path, capsys):
@@ -280,8 +345,8 @@ def test_report_of_real_runs(predict, tmp_path):
         (["run", "--output=report", "--comon"], "comon"),
         (["torn", "--output=report"], "00000000.png' cannot be read"),
         (["run", "strangers", "--output=report", "--common"], "no image in common"),
-        (["run"], "output"),
         (["--output=report"], "runs"),
+        (["run", "--names", "pdg=PGD"], "no attack, network, data set or class of the runs is called 'pdg'"),
     ],
 )
 def test_mistakes(words, says, tmp_path, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.objectives.base import CrossEntropy, Objective
 from lightning_attack.attacks.objectives.losses import JensenShannon
 from lightning_attack.attacks.objectives.masked import BalancedMaskedCrossEntropy, MaskedCrossEntropy
+from lightning_attack.attacks.presets.published import published
 from lightning_attack.attacks.presets.settings import Ball, Settings, build, check_known, make_ball
 from lightning_attack.attacks.wrappers.worst_case import By, WorstCase
 from lightning_attack.common.pixels import Pixels
@@ -76,7 +77,7 @@ def apgd(
         shares: their parts of the steps.
     """
     check_known("apgd", settings, Ball)
-    return APGD(
+    attack = APGD(
         objective or CrossEntropy(),
         make_ball(settings),
         settings.get("steps", 20),
@@ -85,6 +86,7 @@ def apgd(
         shares,
         name=settings.get("name") or "apgd",
     )
+    return published(attack, "apgd", settings.get("name"), settings.get("display_name"))
 
 
 def sea(
@@ -120,23 +122,37 @@ def sea(
         APGD(objective, make_ball(settings), steps, random_start, radii, shares, name=f"apgd_{loss}")
         for loss, objective in objectives.items()
     ]
-    return WorstCase(attacks, by, name=settings.get("name") or "sea")
+    worst = WorstCase(attacks, by, name=settings.get("name") or "sea")
+    return published(worst, "sea", settings.get("name"), settings.get("display_name"))
 
 
 def alma_prox(
-    *, steps: int = 500, threshold: float = 0.99, step_size: Pixels = 0.001, name: str | None = None
+    *,
+    steps: int = 500,
+    threshold: float = 0.99,
+    step_size: Pixels = 0.001,
+    name: str | None = None,
+    display_name: str | None = None,
 ) -> ALMAProx:
     """ALMA prox: the smallest L-inf change that fools 99 % of the pixels, see `ALMAProx`. It has no radius.
 
     Source: J. Rony, J.-C. Pesquet, I. Ben Ayed, CVPR 2023, arXiv 2206.07179. Score it with `model.quantize: false`:
     its changes may be smaller than half a level.
     """
-    return ALMAProx(steps, threshold, step_size, name=name or "alma_prox")
+    attack = ALMAProx(steps, threshold, step_size, name=name or "alma_prox")
+    return published(attack, "alma_prox", name, display_name)
 
 
-def dag(*, steps: int = 200, threshold: float = 0.99, step_size: Pixels = "0.5/255", name: str | None = None) -> DAG:
+def dag(
+    *,
+    steps: int = 200,
+    threshold: float = 0.99,
+    step_size: Pixels = "0.5/255",
+    name: str | None = None,
+    display_name: str | None = None,
+) -> DAG:
     """DAG: short steps on the pixels that are still correct until 99 % are fooled, see `DAG`. It has no radius.
 
     Source: C. Xie et al., ICCV 2017, arXiv 1703.08603.
     """
-    return DAG(steps, step_size, threshold, name=name or "dag")
+    return published(DAG(steps, step_size, threshold, name=name or "dag"), "dag", name, display_name)

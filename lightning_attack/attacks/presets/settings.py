@@ -10,6 +10,7 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.presets.published import published
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
@@ -22,6 +23,8 @@ class Ball(TypedDict, total=False):
         random_start: start at a random point of the ball instead of the clean image. Default: as the paper does.
         norm: `linf` (default), `l2`, or a `Norm`, which then brings its own radius.
         name: name in tables and folders. Default: the preset's.
+        display_name: name in papers: in LaTeX tables, figures and pages. Default: what its paper calls it; with a
+            `name` of its own, that.
     """
 
     eps: Pixels
@@ -29,6 +32,7 @@ class Ball(TypedDict, total=False):
     random_start: bool
     norm: str | Norm
     name: str | None
+    display_name: str | None
 
 
 class Settings(Ball, total=False):
@@ -79,7 +83,7 @@ def build(
     if step_size is None:
         usual = norm.eps / 10 if looks_ahead else 0.01
         step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
-    return kind(
+    attack = kind(
         objective=objective,
         norm=norm,
         steps=steps,
@@ -90,6 +94,7 @@ def build(
         name=values.get("name") or preset,
         **own,
     )
+    return published(attack, preset, values.get("name"), values.get("display_name"))
 
 
 def check_known(preset: str, settings: Ball, kind: type) -> None:

@@ -48,6 +48,7 @@ class PerWindow(Wrapper):
 
     def __init__(self, attack: Attack, windows: Windows) -> None:
         super().__init__(attack.name)
+        self._display_name, self._papers = attack._display_name, attack._papers
         if not isinstance(getattr(attack, "norm", None), Linf) and not isinstance(attack, NoAttack):
             raise ValueError(
                 f"{attack.name} cannot attack each window: it has no L-inf budget, and the perturbations of windows "

@@ -49,6 +49,7 @@ class UntilFooled(Wrapper):
 
     def __init__(self, attack: Attack) -> None:
         super().__init__(attack.name)
+        self._display_name, self._papers = attack._display_name, attack._papers
         if type(attack) is not IterativeAttack or attack.gradient_transforms or attack.mixes:
             raise ValueError(
                 f"{attack.name} cannot let images go: UntilFooled needs an attack on the common loop (IterativeAttack) "

@@ -65,6 +65,7 @@ class WorstCase(Wrapper):
 
     def __init__(self, attacks: Sequence[Attack], by: By = "accuracy", name: str = "worst_case") -> None:
         super().__init__(name)
+        self._papers = tuple(dict.fromkeys(key for attack in attacks for key in attack._papers))
         if not attacks:
             raise ValueError("attacks=[]: give one or more")
         if by not in get_args(By):

@@ -85,16 +85,18 @@ def figure(
     display = Display.of(names, found)
     with mpl.rc_context(rc(font, font_size)):
         if kind == "strip":
-            shown = pictures(found, images, panels)
+            shown = pictures(found, images, panels, display.attack)
             drawn = draw_strip(shown, inches, font_size, columns, display)
             notes.append(f"the strip shows {', '.join(shown.images)}")
         else:
             group = _group(found, common)
             chosen = _targets(group, targets)
             if kind == "matrix":
-                drawn = draw_matrices(*matrices(group, chosen, mean, draws), inches, font_size, columns, display)
+                drawn = draw_matrices(
+                    *matrices(group, chosen, mean, draws, display.attack), inches, font_size, columns, display
+                )
             else:
-                axis, facets = CURVES[kind](group, chosen, mean, draws)
+                axis, facets = CURVES[kind](group, chosen, mean, draws, display.attack)
                 notes += axis.notes
                 drawn = draw_curves(axis, facets, inches, font_size, columns, display)
         _write(drawn, files, dpi)

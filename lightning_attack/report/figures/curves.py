@@ -57,7 +57,7 @@ def draw_curves(
     figure.supylabel("adversarial mIoU (%)", fontsize=size)
     handles: list[Artist] = [Line2D([], [], **_look(number)) for number in range(len(labels))]
     handles.append(Line2D([], [], color=CLEAN, linestyle="--", linewidth=0.8))
-    legend = add_legend(figure, handles, [*map(named, labels), "clean images"], size)
+    legend = add_legend(figure, handles, [*labels, "clean images"], size)
     titles = max(axes.get_title().count("\n") for axes in grid.flat) + 1
     height = min(0.7 * width / columns, 1.5) + (2.2 + titles * 1.2) * size / 72
     figure.set_figheight(rows * height + 1.6 * size / 72 + height_of(figure, legend))

@@ -11,7 +11,7 @@ import numpy as np
 from lightning_attack.report.facts import backward_passes, radius
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import Interval, mean_interval
-from lightning_attack.report.row_names import line_names, norm_balls, short_number, siblings
+from lightning_attack.report.row_names import Called, line_names, norm_balls, own_name, short_number, siblings
 from lightning_attack.report.sheet import Entry, named_entries
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
@@ -59,14 +59,14 @@ class Axis:
     notes: tuple[str, ...] = ()
 
 
-def entries(group: Group, mean: bool) -> list[Entry]:
+def entries(group: Group, mean: bool, called: Called = own_name) -> list[Entry]:
     """The runs, with `mean` those that differ in nothing but their seed as one, with their names in reports."""
     families = [
         family
         for source in dict.fromkeys(run.source for run in group.runs)
         for family in _families([run for run in group.runs if run.source == source], mean)
     ]
-    return named_entries(families, mean)  # at once, so that an attack has one name on all sources
+    return named_entries(families, mean, called)  # at once, so that an attack has one name on all sources
 
 
 def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
@@ -80,7 +80,9 @@ def clean(entry: Entry, target: str, group: Group, draws: int) -> Interval:
     return mean_interval([entry.first.confusions(target, entry.images(target, group))[:, 0]], draws)
 
 
-def over_steps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
+def over_steps(
+    group: Group, targets: Sequence[str], mean: bool, draws: int, called: Called = own_name
+) -> tuple[Axis, list[Facet]]:
     """The mIoU after some of the steps of each run.
 
     Raises:
@@ -100,14 +102,16 @@ def over_steps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> 
             found.append(Point(step, mean_interval(samples, draws)))
         return found
 
-    found = entries(group, mean)
+    found = entries(group, mean, called)
     for entry in found:
         if len({tuple(run.summary["step_curve"]["steps"]) for run in entry.runs}) > 1:
             raise RunsError(f"the seeds of {entry.label} kept the mIoU after different steps; leave out --mean")
     return Axis("steps", False), _facets(group, targets, found, points, draws)
 
 
-def over_eps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
+def over_eps(
+    group: Group, targets: Sequence[str], mean: bool, draws: int, called: Called = own_name
+) -> tuple[Axis, list[Facet]]:
     """The mIoU over the radius, through runs that differ in it (and the size of steps) only.
 
     Raises:
@@ -125,10 +129,14 @@ def over_eps(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tu
     shown = {short_number(eps, levels) for _, eps in radii.values()}
     title = "ε (L∞, in 1/255)" if levels else "ε (Euclidean length, L2)"
     axis = Axis(title, True, _left_out(group, values, "radius"))
-    return axis, _through(group, targets, values, shown, ("eps", "predict --model.attack.eps=4/255"), mean, draws)
+    return axis, _through(
+        group, targets, values, shown, ("eps", "predict --model.attack.eps=4/255"), mean, draws, called
+    )
 
 
-def over_passes(group: Group, targets: Sequence[str], mean: bool, draws: int) -> tuple[Axis, list[Facet]]:
+def over_passes(
+    group: Group, targets: Sequence[str], mean: bool, draws: int, called: Called = own_name
+) -> tuple[Axis, list[Facet]]:
     """The mIoU over the backward passes of the source for each image, through runs that differ in their steps only.
 
     Raises:
@@ -137,7 +145,9 @@ def over_passes(group: Group, targets: Sequence[str], mean: bool, draws: int) ->
     values = {run.folder: passes for run in group.runs if (passes := backward_passes(run))}
     shown = {f"{passes:g} passes" for passes in values.values()}
     axis = Axis("backward passes per image", False, _left_out(group, values, "backward passes"))
-    return axis, _through(group, targets, values, shown, ("steps", "predict --model.attack.steps=40"), mean, draws)
+    return axis, _through(
+        group, targets, values, shown, ("steps", "predict --model.attack.steps=40"), mean, draws, called
+    )
 
 
 def _through(
@@ -148,6 +158,7 @@ def _through(
     setting: tuple[str, str],
     mean: bool,
     draws: int,
+    called: Called,
 ) -> list[Facet]:
     """Lines through the runs that differ in a setting (and the size of steps that goes with it) only."""
     if len(shown) < 2:
@@ -155,7 +166,7 @@ def _through(
         raise RunsError(f"a curve takes runs of two or more values: {has}\n`{setting[1]}` makes a run with another")
     runs = [run for run in group.runs if run.folder in values]
     without = (setting[0], "step_size", *["seed"] * mean)
-    names = line_names(runs, without)
+    names = line_names(runs, without, called)
     places: dict[tuple[str, str, float], list[Run]] = {}
     for run, name in zip(runs, names, strict=True):
         places.setdefault((name, run.source, values[run.folder]), []).append(run)

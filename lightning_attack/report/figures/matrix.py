@@ -17,6 +17,7 @@ from lightning_attack.report.figures.entries import adversarial, clean, entries
 from lightning_attack.report.figures.style import add_legend, breaks_well, fitted, height_of, in_a_row, width_of
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import Interval
+from lightning_attack.report.row_names import Called, own_name
 
 COLOUR_MAP = "cividis"
 """Of equal steps of lightness, also for color-blind readers."""
@@ -40,12 +41,12 @@ Matrix = Mapping[tuple[str, str], Cell]
 
 
 def matrices(
-    group: Group, targets: Sequence[str], mean: bool, draws: int
+    group: Group, targets: Sequence[str], mean: bool, draws: int, called: Called = own_name
 ) -> tuple[dict[str, Interval], dict[str, Matrix]]:
     """The mIoU of each target on the clean images, and by attack that of each source and target."""
     on_clean: dict[str, Interval] = {}
     found: dict[str, dict[tuple[str, str], Cell]] = {}
-    for entry in entries(group, mean):
+    for entry in entries(group, mean, called):
         for target in targets:
             if entry.images(target, group):
                 cell = Cell(adversarial(entry, target, group, draws), entry.first.targets[target])
@@ -76,7 +77,7 @@ def draw_matrices(
     names = [named(target) for target in targets]
     steep = not all(breaks_well(name, cell, size - 1) for name in names)
     headings = names if steep else [fitted(name, cell, size - 1) for name in names]
-    titles = [fitted(named(label), cell * len(targets), size) for label in found]
+    titles = [fitted(label, cell * len(targets), size) for label in found]
     for axes, title, matrix in zip(grid.flat, titles, found.values(), strict=False):
         axes.set_title(title)
         _matrix(axes, on_clean, matrix, sources, targets, top, cell, size)

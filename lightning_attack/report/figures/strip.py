@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from lightning_attack.common.labels import IGNORE_INDEX, class_colour
 from lightning_attack.report.figures.style import GREY, add_legend, breaks_well, fitted, height_of, width_of
-from lightning_attack.report.row_names import row_names
+from lightning_attack.report.row_names import Called, own_name, row_names
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
 from lightning_attack.runs.names import panel_files
@@ -66,13 +66,16 @@ class Pictures:
     images: tuple[str, ...]
 
 
-def pictures(runs: Sequence[Run], images: Sequence[str] | None, words: Sequence[str] | None) -> Pictures:
+def pictures(
+    runs: Sequence[Run], images: Sequence[str] | None, words: Sequence[str] | None, called: Called = own_name
+) -> Pictures:
     """The panels of some images in some runs.
 
     Args:
         runs: of the same networks and classes.
         images: their names, with or without folders; None = the first `IMAGES` that all runs have pictures of.
         words: which panels: of `WORDS`, and names of networks; None = all.
+        called: what the attacks are called.
 
     Raises:
         RunsError: there is no such picture, or the runs have other panels.
@@ -90,7 +93,7 @@ def pictures(runs: Sequence[Run], images: Sequence[str] | None, words: Sequence[
         raise RunsError("the runs have no image in common of which all keep pictures\ngive runs of the same images")
     chosen = known[:IMAGES] if images is None else [_known(name, known) for name in images]
     order = _chosen(first, words)
-    labels = row_names(runs) if len(runs) > 1 else [""]
+    labels = row_names(runs, called=called) if len(runs) > 1 else [""]
     lines, seen, magnified = [], set(), set()
     for name in chosen:
         for run, label, kept in zip(runs, labels, strips, strict=True):
@@ -166,9 +169,9 @@ def draw_strip(shown: Pictures, width: float, size: float, columns: int | None, 
                 ends = [(left + start + 0.05) / width, (left + end - 0.05) / width]
                 figure.add_artist(Line2D(ends, [bottom - 0.01 / total] * 2, color=GREY, linewidth=0.6))
         if first and over:
-            figure.text(0, 1 - (top - 0.03) / total, named(one.label), ha="left", va="bottom", fontsize=size)
+            figure.text(0, 1 - (top - 0.03) / total, one.label, ha="left", va="bottom", fontsize=size)
         elif first and one.label:
-            text = fitted(named(one.label), tall, size)
+            text = fitted(one.label, tall, size)
             place = (left - 0.04) / width, 1 - (top + tall / 2) / total
             figure.text(*place, text, rotation=90, ha="right", va="center", fontsize=size, linespacing=1.1)
     return figure
@@ -180,7 +183,7 @@ def _margin(shown: Pictures, width: float, columns: int, size: float, named: Cal
     for lines in (1, 2) if labelled else ():
         left = lines * 1.2 * size / 72 + 0.06
         wide = (width - left - GAP * (columns - 1)) / columns
-        texts = [(named(one.label), _tall(one, wide)) for one in labelled]
+        texts = [(one.label, _tall(one, wide)) for one in labelled]
         if all(breaks_well(*text, size) and fitted(*text, size).count("\n") < lines for text in texts):
             return left
     return 0.0
