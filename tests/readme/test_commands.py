@@ -206,7 +206,7 @@ def test_benchmark_commands(desk):
     study |= {"sources": ["segformer"], "attacks": ["pgd"]}
     (desk / "configs" / "benchmarks").mkdir(parents=True)
     (desk / "configs" / "benchmarks" / "scenes-1.yaml").write_text(yaml.safe_dump(study))
-    for command in commands("benchmark"):
+    for command in (line for line in COMMANDS if line.split()[1] == "benchmark"):
         assert main(arguments(command)) == 0
     assert "| theirs |" in (desk / "leaderboard.md").read_text()
 
