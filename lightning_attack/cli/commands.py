@@ -22,6 +22,7 @@ COMMANDS = {
     "export": Command("export", "write the network of a checkpoint to one file for predict"),
     "attacks": Command("attacks", "list the attacks: year, kind, cost, and what each does"),
     "study": Command("study", "run every attack of a file on every network in it"),
+    "benchmark": Command("benchmark", "run attacks on a fixed set of networks, defences and photos"),
     "report": Command("report", "compare finished runs: tables, intervals and a page"),
     "figure": Command("figure", "draw finished runs for a paper: pictures, curves, a matrix"),
 }

@@ -65,24 +65,43 @@ def run(words: list[str]) -> int:
     plan = read(Path(given.file))
     if given.strict is not None:
         plan.strict = given.strict
+    folder = Path(given.results) / (given.name or Path(given.file).stem)
+    return run_study(plan, Path(given.file), folder, words, given.cell, given.dry_run)
+
+
+def run_study(
+    plan: Study, file: Path, folder: Path, words: Sequence[str], cell: str | None = None, dry_run: bool = False
+) -> int:
+    """Run a study; returns the exit code.
+
+    Args:
+        plan: the study.
+        file: where it stands.
+        folder: of its runs.
+        words: of the command line.
+        cell: `k/n`, the share of its cells; None: all.
+        dry_run: time a batch of each source, and write nothing.
+
+    Raises:
+        UsageError: it cannot be run as it is written.
+    """
     try:
-        every = cells(plan, Path(given.file).parent)
-        found = share(every, given.cell)
-        for attack in {cell.attack for cell in found if isinstance(cell.attack, str)}:
+        every = cells(plan, file.parent)
+        found = share(every, cell)
+        for attack in {one.attack for one in found if isinstance(one.attack, str)}:
             check_yaml(Path(attack))
         images = _images(plan)
         passes = _passes(found, plan)
     except StudyError as error:
-        raise UsageError(f"{given.file}: {error}") from error
-    folder = Path(given.results) / (given.name or Path(given.file).stem)
-    done = [len(record_files(folder / cell.name)) for cell in found]
+        raise UsageError(f"{file}: {error}") from error
+    done = [len(record_files(folder / one.name)) for one in found]
     cost = [Cost(one, max(images - finished, 0)) for one, finished in zip(passes, done, strict=True)]
-    if given.dry_run:
+    if dry_run:
         seconds = time_cells(plan, found, cost, folder)
-        if _is_first():
-            show_costs([cell.name for cell in found], images, cost, seconds)
+        if is_first():
+            show_costs([one.name for one in found], images, cost, seconds)
         return 0
-    order = [cell.name for cell in every]
+    order = [one.name for one in every]
     return run_cells(plan, found, cost, folder, [*program_words(), *words], order)
 
 
@@ -135,7 +154,7 @@ def run_cells(
         order: the names of all cells, in which reports have them.
     """
     code, shared = 0, Shared()
-    first = _is_first()
+    first = is_first()
     work = [cost.work for cost in costs]
     with StudyProgress([cell.name for cell in found], work, str(folder), first) as progress:
         for number, cell in enumerate(found):
@@ -172,7 +191,7 @@ def time_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Pa
     return estimate(costs, [cell.source for cell in found], time_cell)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this process speaks for the others of its machine."""
     return int(os.environ.get("LOCAL_RANK", 0)) == 0
 

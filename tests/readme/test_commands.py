@@ -204,6 +204,19 @@ def test_study_commands(command, monkeypatch, tmp_path):
     assert len(list(tmp_path.glob("results/scenes/*/transfer.csv"))) == expected
 
 
+def test_benchmark_commands(desk):
+    """One after the other, as they stand there: the last compares what the first two have written."""
+    study = yaml.safe_load((ROOT / "configs" / "benchmarks" / "scenes-1.yaml").read_text())
+    study["data"]["dataset"]["init_args"] |= {"count": 1, "size": 32}
+    study["networks"] = {name: study["networks"][name] for name in ("fpn", "segformer", "fpn_jpeg")}
+    study |= {"sources": ["segformer"], "attacks": ["pgd"]}
+    (desk / "configs" / "benchmarks").mkdir(parents=True)
+    (desk / "configs" / "benchmarks" / "scenes-1.yaml").write_text(yaml.safe_dump(study))
+    for command in (line for line in COMMANDS if line.split()[1] == "benchmark"):
+        assert main(arguments(command)) == 0
+    assert "| theirs |" in (desk / "leaderboard.md").read_text()
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python -m pytest ")])
 def test_tests_are_where_the_commands_look(command):
     place = ROOT / shlex.split(command)[-1]

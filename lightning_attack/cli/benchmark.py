@@ -1,0 +1,81 @@
+"""The command `benchmark`: a fixed study, whose result is one file that can be compared with those of others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from lightning_attack.cli import study
+from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.parser import Parser, with_paths
+from lightning_attack.cli.program import program
+from lightning_attack.common.atomic import atomic_write, check_folder
+from lightning_attack.common.configs import find_config
+from lightning_attack.report.submission import Benchmark, leaderboard, read_submissions, submission
+from lightning_attack.study.plan import Study, StudyError, cells
+
+
+def run(words: list[str]) -> int:
+    """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
+    given = _parser().parse_args(with_paths(words[1:]))
+    if given.compare:
+        table = leaderboard(read_submissions([Path(file) for file in given.compare]))
+        _show(table, given.output)
+        return 0
+    file = Path(find_config(given.file) or given.file)
+    plan = study.read(file)
+    if given.attack:
+        plan.attacks = given.attack
+    name = given.name or file.stem
+    folder = Path(given.results) / name
+    output = Path(given.output or folder / "benchmark.json")
+    check_folder(output.parent)
+    try:
+        folders = [folder / cell.name for cell in cells(plan, file.parent)]
+    except StudyError as error:
+        raise UsageError(f"{file}: {error}") from error
+    code = study.run_study(plan, file, folder, words)
+    if code or not study.is_first():
+        return code
+    found = submission(_benchmark(plan, file), folders)
+    with atomic_write(output) as path:
+        path.write_text(json.dumps(found, indent=1), "utf-8")
+    _show(leaderboard({output.stem: found}))
+    Console().print(f"Result: {output}", soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=f"{program()} benchmark",
+        description="Run attacks on the networks, defences and photos of a benchmark, and write one file of figures.",
+        allow_abbrev=False,
+    )
+    default = "configs/benchmarks/scenes-1.yaml"
+    parser.add_argument("-c", "--config", dest="file", type=str, default=default, metavar="FILE", help="Its file.")
+    parser.add_argument("--attack", nargs="+", help="Attacks in place of those of the file: names or files.")
+    parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
+    parser.add_argument("--name", type=str | None, default=None, help="Folder of the runs; default: the file's name.")
+    parser.add_argument("--compare", nargs="+", metavar="JSON", help="Run nothing; one table of these results.")
+    parser.add_argument("--output", type=str | None, default=None, help="File of the result, or of the table.")
+    return parser
+
+
+def _benchmark(plan: Study, file: Path) -> Benchmark:
+    fixed = {
+        key: value for key, value in asdict(plan).items() if key not in ("attacks", "on_error", "strict", "trainer")
+    }
+    defended = {name for name, part in plan.networks.items() if str(part["class_path"]).endswith("Defended")}
+    return Benchmark(file.stem, fixed, frozenset(defended))
+
+
+def _show(table: str, output: str | None = None) -> None:
+    Console().print(Markdown(table))
+    if output is not None:
+        check_folder(Path(output).parent)
+        with atomic_write(Path(output)) as path:
+            path.write_text(table, "utf-8")

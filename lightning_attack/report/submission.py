@@ -1,0 +1,187 @@
+"""`submission`: the result of a benchmark as plain values to be stored; `leaderboard`: several of them as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lightning_attack.common.markdown import escape, table_row
+from lightning_attack.report.collect import collect
+from lightning_attack.report.groups import group_runs
+from lightning_attack.report.intervals import DRAWS, Interval
+from lightning_attack.report.sheet import Row, Score, compute
+from lightning_attack.report.tables import percent
+from lightning_attack.runs.errors import RunsError
+
+KINDS = ("plain", "defended", "white box")
+"""Kinds of targets: other networks, networks behind defences, and the attacked network itself."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a submission is a result of.
+
+    Attributes:
+        name: of the benchmark, with its number, such as `scenes-1`.
+        study: the content of its file but for the attacks.
+        defended: names of the networks behind defences.
+    """
+
+    name: str
+    study: Mapping[str, Any]
+    defended: frozenset[str]
+
+
+def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS) -> dict[str, Any]:
+    """The figures of a benchmark's finished runs, as plain values for a JSON file.
+
+    `benchmark` (its name), `check` (a hash of its file, of its networks and of its photos, by which results that do not
+    compare are known), `versions`, `images`, and for each of the `attacks`: `name`, `settings`, `backward_passes` per
+    image, `scores` (for each `source` and `target` the `kind` of target, and in [0, 1] `clean_miou`, `miou` with the
+    ends of its 95 % interval, `low` and `high`), and `means` of the mIoU over the scores of each kind.
+
+    Args:
+        benchmark: what was run.
+        folders: of its runs.
+        draws: of the bootstrap.
+
+    Raises:
+        RunsError: a run is missing or not finished, or the runs are of different photos or networks.
+    """
+    found, _ = collect([str(folder) for folder in folders])
+    groups, _ = group_runs(found)
+    if len(groups) != 1:
+        raise RunsError(f"the runs of '{benchmark.name}' are of different photos or networks; start it in a new folder")
+    sheet = compute(groups[0], draws=draws)
+    rows: dict[str, list[Row]] = {}
+    for row in (row for section in sheet.sections for row in section.rows):
+        rows.setdefault(row.entry.first.attack, []).append(row)
+    first = found[0].summary
+    networks = {name: mark for run in found for name, mark in run.settings["model"]["targets"].items()}
+    photos = sorted(record for record in found[0].images)
+    return {
+        "benchmark": benchmark.name,
+        "check": _digest(benchmark.study, networks, photos),
+        "versions": first.get("versions", {}),
+        "images": sheet.images,
+        "attacks": [_attack(name, own, benchmark) for name, own in rows.items()],
+    }
+
+
+def _attack(name: str, rows: Sequence[Row], benchmark: Benchmark) -> dict[str, Any]:
+    summary = rows[0].entry.first.summary
+    scores = [_score(row, cell, benchmark) for row in rows for cell in row.cells.values()]
+    return {
+        "name": name,
+        "settings": summary["settings"]["attack"],
+        "backward_passes": summary["passes_per_image"].get("backward"),
+        "scores": scores,
+        "means": {kind: _mean(scores, kind) for kind in KINDS},
+    }
+
+
+def _score(row: Row, cell: Score, benchmark: Benchmark) -> dict[str, Any]:
+    kind = "white box" if cell.white_box else "defended" if cell.target in benchmark.defended else "plain"
+    figures: Interval = cell.adversarial
+    return {
+        "source": row.entry.first.source,
+        "target": cell.target,
+        "kind": kind,
+        "clean_miou": cell.clean.value,
+        "miou": figures.value,
+        "low": figures.low,
+        "high": figures.high,
+    }
+
+
+def _mean(scores: Sequence[Mapping[str, Any]], kind: str) -> float | None:
+    own = [score["miou"] for score in scores if score["kind"] == kind]
+    return fmean(own) if own else None
+
+
+def _digest(*parts: object) -> str:
+    return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def read_submissions(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Submissions by the names of their files without suffix.
+
+    Raises:
+        RunsError: a file is no submission, two files have one name, or they are of different benchmarks.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        try:
+            content = json.loads(file.read_text("utf-8"))
+            for key in ("benchmark", "check", "images", "attacks"):
+                content[key]
+        except OSError as error:
+            raise RunsError(f"'{file}' cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunsError(f"'{file}' is no result of the command benchmark ({error})") from error
+        if file.stem in found:
+            raise RunsError(f"two files are named '{file.stem}'; rename one, for rows are told apart by it")
+        found[file.stem] = content
+    first, *others = found.items()
+    for name, other in others:
+        if (other["benchmark"], other["check"]) != (first[1]["benchmark"], first[1]["check"]):
+            raise RunsError(
+                f"'{first[0]}' and '{name}' do not compare: they are of {first[1]['benchmark']} ({first[1]['check']}) "
+                f"and {other['benchmark']} ({other['check']}), which differ in their file, networks or photos"
+            )
+    return found
+
+
+def leaderboard(submissions: Mapping[str, Mapping[str, Any]]) -> str:
+    """All attacks of some submissions as a Markdown table, the strongest transfer first.
+
+    An attack that stands in several submissions with equal settings and figures has one row.
+
+    Example:
+        >>> means = {"plain": 0.5, "defended": None, "white box": 0.125}
+        >>> attack = {"name": "mine", "settings": {}, "backward_passes": 10.0, "means": means, "scores": []}
+        >>> one = {"benchmark": "scenes-1", "images": 32, "attacks": [attack]}
+        >>> print(leaderboard({"a": one, "b": one}))
+        # scenes-1
+        <BLANKLINE>
+        mIoU in percent over 32 images, lower = stronger: means over sources and targets of a kind.
+        <BLANKLINE>
+        | attack | backward passes | plain | defended | white box | from |
+        |---|---|---|---|---|---|
+        | mine | 10 | 50.00 | - | 12.50 | a, b |
+        <BLANKLINE>
+    """
+    rows: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
+    for name, attack in _attacks(submissions):
+        key = json.dumps([attack["name"], attack["settings"], attack["means"]], sort_keys=True)
+        rows.setdefault(key, (attack, []))[1].append(name)
+    first = next(iter(submissions.values()))
+    lines = [
+        f"# {escape(first['benchmark'])}",
+        "",
+        f"mIoU in percent over {first['images']} images, lower = stronger: means over sources and targets of a kind.",
+        "",
+        table_row(["attack", "backward passes", *KINDS, "from"]),
+        "|---|---|---|---|---|---|",
+    ]
+    for attack, names in sorted(rows.values(), key=lambda row: _strength(row[0])):
+        passes = attack["backward_passes"]
+        figures = [percent(float("nan") if value is None else value) for value in map(attack["means"].get, KINDS)]
+        cells = ["-" if passes is None else f"{passes:g}", *figures]
+        lines.append(table_row([escape(attack["name"]), *cells, escape(", ".join(names))]))
+    return "\n".join([*lines, ""])
+
+
+def _attacks(submissions: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, one in submissions.items():
+        yield from ((name, attack) for attack in one["attacks"])
+
+
+def _strength(attack: Mapping[str, Any]) -> float:
+    plain = attack["means"].get("plain")
+    return float("inf") if plain is None else float(plain)

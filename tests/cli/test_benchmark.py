@@ -1,0 +1,68 @@
+"""The command `benchmark`: a fixed study with defended targets, its result, and several results side by side."""
+
+import json
+
+import pytest
+import yaml
+
+from lightning_attack.cli import CONFIGS, main
+
+THEIRS = """
+import torch
+
+def attack(model, images, labels):
+    images = images.clone().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(model(images), labels, ignore_index=255)
+    (gradient,) = torch.autograd.grad(loss, images)
+    return (images + 8 / 255 * gradient.sign()).clamp(0, 1).detach()
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The benchmark of the package with fewer networks and photos."""
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load((CONFIGS / "benchmarks" / "scenes-1.yaml").read_text())
+    names = ("fpn", "segformer", "fpn_resized")
+    content["networks"] = {name: content["networks"][name] for name in names}
+    content |= {"sources": ["segformer"], "attacks": ["fgsm"], "trainer": {"accelerator": "cpu"}}
+    content["data"]["dataset"]["init_args"] |= {"count": 3, "size": 64}
+    (tmp_path / "small-1.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "their_attack.py").write_text(THEIRS)
+    theirs = {"class_path": "FunctionAttack", "init_args": {"function": "their_attack.attack", "name": "theirs"}}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(theirs))
+    return tmp_path
+
+
+def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
+    assert main(["benchmark", "-c", "small-1.yaml", "--output=ours.json"]) == 0
+    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "theirs.yaml", "--results=theirs"]) == 0
+    ours, theirs = (json.loads((small / name).read_text())
+                    for name in ("ours.json", "theirs/small-1/benchmark.json"))  # fmt: skip
+    assert ours["check"] == theirs["check"]
+    assert ours["images"] == theirs["images"] == 3
+    (fgsm,), (own,) = ours["attacks"], theirs["attacks"]
+    assert (fgsm["name"], own["name"]) == ("fgsm", "theirs")
+    assert [(score["target"], score["kind"]) for score in fgsm["scores"]] == [
+        ("segformer", "white box"), ("fpn", "plain"), ("fpn_resized", "defended")
+    ]  # fmt: skip
+    for mine, other in zip(fgsm["scores"], own["scores"], strict=True):
+        assert mine["clean_miou"] == other["clean_miou"]
+        assert mine["miou"] == pytest.approx(other["miou"], abs=0.01), "it is the same attack"
+    assert fgsm["means"]["plain"] == fgsm["scores"][1]["miou"]
+    capsys.readouterr()
+    compare = ["benchmark", "--compare", "ours.json", "theirs/small-1/benchmark.json", "--output=board.md"]
+    assert main(compare) == 0
+    board = (small / "board.md").read_text().splitlines()
+    assert board[0] == "# small-1"
+    assert len([line for line in board if line.startswith(("| fgsm", "| theirs"))]) == 2
+    # Another number of photos is another benchmark.
+    theirs["check"] = "0"
+    (small / "other.json").write_text(json.dumps(theirs))
+    assert main(["benchmark", "--compare", "ours.json", "other.json"]) == 2
+    assert "'ours' and 'other' do not compare" in capsys.readouterr().err
+    (small / "none.json").write_text("{}")
+    assert main(["benchmark", "--compare", "none.json"]) == 2
+    assert "'none.json' is no result of the command benchmark" in capsys.readouterr().err
+    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "pdg"]) == 2
+    assert "there is no attack 'pdg'" in capsys.readouterr().err
