@@ -31,6 +31,7 @@ from lightning_attack.attacks import (
     tass,
     ti_fgsm,
     transegpgd,
+    transegpgd_best,
     transegpgd_di,
     transegpgd_mi,
     transegpgd_mi_di_ti,
@@ -39,6 +40,7 @@ from lightning_attack.attacks import (
     transegpgd_strong,
     transegpgd_ti,
     transegpgd_vmi,
+    transfer_best,
     tsallis_pgd,
     vmi_fgsm,
     vni_fgsm,
@@ -87,6 +89,11 @@ def one_step_of(objective):
             transegpgd_strong(**SHORT, prob=0.0),
             transegpgd_mi_di_ti(**SHORT, prob=0.0),
             transegpgd_strong(**SHORT),
+        ),
+        (
+            transegpgd_best(**SHORT, gamma=0.5, beta=0.5, temperature=3.0),
+            transfer_best(**SHORT),
+            transegpgd_best(**SHORT, temperature=3.0),
         ),
         (transegpgd(**SHORT, gamma=0.0, switch=Switch(None, None, False)), masked_pgd(**SHORT), segpgd(**SHORT)),
         # Half on T, half on F, and nothing is lost yet.

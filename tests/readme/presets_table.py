@@ -28,6 +28,8 @@ SPENT = {
     "pgn": {"samples": 2, "steps": 5},
     "admix": {"copies": 1, "steps": 4},
     "ssa": {"copies": 5, "steps": 4},
+    "transfer_best": {"steps": 20},
+    "transegpgd_best": {"steps": 20},
     "sea": {"steps": 6},
     "svre": {"inner_steps": 2, "steps": 5},  # on an ensemble of one
     "alma_prox": {"steps": 20, "step_size": 0.005},

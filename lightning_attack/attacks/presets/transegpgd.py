@@ -8,6 +8,7 @@ from typing import Unpack, cast
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Nesterov, TranslationInvariance
 from lightning_attack.attacks.gradient_transforms.sampling import VarianceTuning
+from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
 from lightning_attack.attacks.input_transforms.copies import ScaleCopies
 from lightning_attack.attacks.loops.iterative import IterativeAttack
@@ -21,8 +22,8 @@ from lightning_attack.attacks.objectives.transegpgd import (
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
 
 __all__ = [
-    "transegpgd", "transegpgd_di", "transegpgd_mi", "transegpgd_mi_di_ti", "transegpgd_ni", "transegpgd_si",
-    "transegpgd_strong", "transegpgd_ti", "transegpgd_vmi",
+    "transegpgd", "transegpgd_best", "transegpgd_di", "transegpgd_mi", "transegpgd_mi_di_ti", "transegpgd_ni",
+    "transegpgd_si", "transegpgd_strong", "transegpgd_ti", "transegpgd_vmi",
 ]  # fmt: skip
 
 
@@ -91,13 +92,14 @@ def _with(
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
     looks_ahead: bool = False,
+    defaults: Settings | None = None,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
     rest = dict(settings)
     stages = {key: rest.pop(key) for key in inspect.signature(_two_stages).parameters if key in rest}
     objective = _two_stages(**stages)  # type: ignore[arg-type]
-    defaults: Settings = {"random_start": True}
-    return build(preset, objective, cast(Settings, rest), defaults, inputs, gradients, looks_ahead=looks_ahead)
+    known: Settings = {"random_start": True, **(defaults or {})}
+    return build(preset, objective, cast(Settings, rest), known, inputs, gradients, looks_ahead=looks_ahead)
 
 
 def transegpgd_mi(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
@@ -173,3 +175,22 @@ def transegpgd_strong(
     """
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     return _with("transegpgd_strong", settings, [InputDiversity(scale, prob)], gradients)
+
+
+def transegpgd_best(
+    *,
+    decay: float = 1.0,
+    degrees: float = 10.0,
+    translate: float = 0.1,
+    scale: float = 0.35,
+    kernel_size: int = 5,
+    **settings: Unpack[TranSegPGDSettings],
+) -> IterativeAttack:
+    """TranSegPGD in the surroundings of `transfer_best`: MI, TI, turned, shifted and zoomed views, 10 steps.
+
+    A combination of this project. Other arguments are those of `transegpgd`.
+    """
+    gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    return _with(
+        "transegpgd_best", settings, [RandomAffine(degrees, translate, scale)], gradients, defaults={"steps": 10}
+    )
