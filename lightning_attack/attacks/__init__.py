@@ -26,9 +26,11 @@ from lightning_attack.attacks.gradient_transforms.sampling import (
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
+from lightning_attack.attacks.input_transforms.chain import RandomChain
 from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
@@ -36,6 +38,7 @@ from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.schedule import StepSchedule
 from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.norms import L2, Linf, Norm
 from lightning_attack.attacks.objectives.base import (
@@ -79,6 +82,7 @@ __all__ = [
     "AttackError",
     "BalancedMaskedCrossEntropy",
     "BlockShuffle",
+    "BlockStretch",
     "CosPGD",
     "CrossEntropy",
     "DynamicScaling",
@@ -107,6 +111,7 @@ __all__ = [
     "PerWindow",
     "PreGradient",
     "RandomAffine",
+    "RandomChain",
     "RandomCrop",
     "RandomFlip",
     "ScaleCopies",
@@ -134,6 +139,7 @@ __all__ = [
     "Problem",
     "Recorder",
     "StepLog",
+    "StepSchedule",
     "View",
     "Watch",
     "WeightedCrossEntropy",

@@ -2,18 +2,22 @@
 
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
+from lightning_attack.attacks.input_transforms.chain import RandomChain
 from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 
 __all__ = [
     "Admix",
     "BlockShuffle",
+    "BlockStretch",
     "DynamicScaling",
     "InputDiversity",
     "InputTransform",
     "LocalRegions",
     "RandomAffine",
+    "RandomChain",
     "RandomCrop",
     "RandomFlip",
     "ScaleCopies",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Momentum
 from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.schedule import StepSchedule
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.common.pixels import Pixels, parse_pixels
@@ -39,11 +40,16 @@ class Settings(Ball, total=False):
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
             Presets that take gradients one step ahead (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer
             steps these points lie far outside of the ball.
+        step_schedule: how the length of a step changes around `step_size`: `constant` (default), `cosine`, `linear` or
+            `dynamic`, see `StepSchedule`.
+        finish: `sign` ends at a corner of the L-inf ball, see `IterativeAttack`. Default: the last iterate.
         input_transforms: further techniques, applied before those that the preset's name stands for.
         gradient_transforms: likewise.
     """
 
     step_size: Pixels | None
+    step_schedule: StepSchedule
+    finish: Literal["sign"] | None
     input_transforms: Sequence[InputTransform] | None
     gradient_transforms: Sequence[GradientTransform] | None
 
@@ -79,6 +85,11 @@ def build(
     if step_size is None:
         usual = norm.eps / 10 if looks_ahead else 0.01
         step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
+    shape = {"step_schedule": values.get("step_schedule", "constant"), "finish": values.get("finish")}
+    if kind is IterativeAttack:
+        own = own | shape
+    elif shape != {"step_schedule": "constant", "finish": None}:
+        raise ValueError(f"{preset} has a loop of its own: step_schedule must be constant there, and finish null")
     return kind(
         objective=objective,
         norm=norm,

@@ -22,8 +22,8 @@ from lightning_attack.attacks.objectives.transegpgd import (
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
 
 __all__ = [
-    "transegpgd", "transegpgd_best", "transegpgd_di", "transegpgd_mi", "transegpgd_mi_di_ti", "transegpgd_ni",
-    "transegpgd_si", "transegpgd_strong", "transegpgd_ti", "transegpgd_vmi",
+    "transegpgd", "transegpgd_best", "transegpgd_di", "transegpgd_dynamic", "transegpgd_mi", "transegpgd_mi_di_ti",
+    "transegpgd_ni", "transegpgd_si", "transegpgd_strong", "transegpgd_ti", "transegpgd_vmi",
 ]  # fmt: skip
 
 
@@ -100,6 +100,15 @@ def _with(
     objective = _two_stages(**stages)  # type: ignore[arg-type]
     known: Settings = {"random_start": True, **(defaults or {})}
     return build(preset, objective, cast(Settings, rest), known, inputs, gradients, looks_ahead=looks_ahead)
+
+
+def transegpgd_dynamic(**settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
+    """TranSegPGD with steps of random length; the other arguments are those of `transegpgd`.
+
+    Source: one summary of arXiv 2312.02207 names a dynamic step size as a contribution of the paper, without a formula;
+    see `StepSchedule` for the readings. Each step of each image has a length drawn from U(0, 2) step_size.
+    """
+    return _with("transegpgd_dynamic", settings, defaults={"step_schedule": "dynamic"})
 
 
 def transegpgd_mi(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
