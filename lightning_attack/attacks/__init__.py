@@ -21,16 +21,25 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
+    ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
 from lightning_attack.attacks.input_transforms.chain import RandomChain
-from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.colour import RandomColour
+from lightning_attack.attacks.input_transforms.copies import (
+    Admix,
+    MixMask,
+    ScaleCopies,
+    SpectrumSimulation,
+    StraightThrough,
+)
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
+from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
@@ -52,6 +61,7 @@ from lightning_attack.attacks.objectives.base import (
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
+    BalancedCrossEntropy,
     BalancedMaskedCrossEntropy,
     EroSeg,
     MaskedCrossEntropy,
@@ -80,6 +90,7 @@ __all__ = [
     "Admix",
     "Attack",
     "AttackError",
+    "BalancedCrossEntropy",
     "BalancedMaskedCrossEntropy",
     "BlockShuffle",
     "BlockStretch",
@@ -87,6 +98,7 @@ __all__ = [
     "CrossEntropy",
     "DynamicScaling",
     "EnhancedSampling",
+    "ExpectedFlatness",
     "EroSeg",
     "FoolAllPixels",
     "Given",
@@ -112,9 +124,12 @@ __all__ = [
     "PreGradient",
     "RandomAffine",
     "RandomChain",
+    "RandomColour",
     "RandomCrop",
     "RandomFlip",
+    "MixMask",
     "ScaleCopies",
+    "StructureInvariance",
     "SegPGD",
     "SpectrumSimulation",
     "Staged",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +16,20 @@ from lightning_attack.attacks.random import Draws
 
 
 class RandomAffine(InputTransform):
-    """Show the image turned, shifted and zoomed, on black.
+    """Show the image turned, shifted and zoomed, on black or amid its mirror images.
 
         a point p of the image, in pixels from its centre, is shown at   z R(a) p + t
         a ~ U(-degrees, degrees),   z ~ U(1 - scale, 1 + scale),   t ~ U(-translate, translate) of each side
 
     Image and logits are sampled bilinearly. Pixels that leave the frame have no logits, nor have those at the image's
-    border whose logits would be mixed with the logits of the black.
+    border whose logits would be mixed with the logits of the surroundings.
 
     Args:
         degrees: largest angle, in [0, 180].
         translate: largest shift as a share of each side, in [0, 1].
         scale: largest relative change of size, in [0, 1).
         undo: whether the logits are moved back.
+        border: what surrounds the image: `black`, or `mirror`, its reflection, whose gradient counts too.
 
     Raises:
         ValueError: an argument is out of range.
@@ -43,25 +45,35 @@ class RandomAffine(InputTransform):
     spatial = True
     partial = True
 
-    def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1, undo: bool = True) -> None:
+    def __init__(
+        self,
+        degrees: float = 10.0,
+        translate: float = 0.1,
+        scale: float = 0.1,
+        undo: bool = True,
+        border: Literal["black", "mirror"] = "black",
+    ) -> None:
         if not 0 <= degrees <= 180:
             raise ValueError(f"degrees={degrees}: must be between 0 and 180")
         if not 0 <= translate <= 1:
             raise ValueError(f"translate={translate}: must be between 0 and 1")
         if not 0 <= scale < 1:
             raise ValueError(f"scale={scale}: must be 0 or more, below 1")
-        self.degrees, self.translate, self.scale, self.undo = degrees, translate, scale, undo
+        if border not in ("black", "mirror"):
+            raise ValueError(f"border='{border}': must be black or mirror")
+        self.degrees, self.translate, self.scale, self.undo, self.border = degrees, translate, scale, undo, border
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         height, width = images.shape[-2:]
         moves = self.moves(height, width, draws)
         to_image, to_view = [move.to_image() for move in moves], [move.to_view() for move in moves]
-        black = each(_sample, torch.ones_like(images[:, :1]), to_image) < 0.99
+        around = each(sample, torch.ones_like(images[:, :1]), to_image) < 0.99
 
         def undo(logits: Tensor) -> Tensor:
-            return each(_sample, logits.masked_fill(black, 0), to_view)
+            return each(sample, logits.masked_fill(around, 0), to_view)
 
-        yield View(each(_sample, images, to_image), undo if self.undo else unmoved)
+        show = partial(sample, mirrored=self.border == "mirror")
+        yield View(each(show, images, to_image), undo if self.undo else unmoved)
 
     def moves(self, height: int, width: int, draws: Draws) -> list[Move]:
         """How each image is moved."""
@@ -102,8 +114,8 @@ class Move(NamedTuple):
         return (cos, sin, -cos * self.right - sin * self.down), (-sin, cos, sin * self.right - cos * self.down)
 
 
-def _sample(batch: Tensor, matrix: Matrix) -> Tensor:
-    """For each pixel what lies where the matrix sends it, in pixels from the centre; 0 outside.
+def sample(batch: Tensor, matrix: Matrix, mirrored: bool = False) -> Tensor:
+    """For each pixel what lies where the matrix sends it, in pixels from the centre; outside 0 or mirror images.
 
     The grid is made by hand: autocast would round the one of `F.affine_grid`.
     """
@@ -113,4 +125,6 @@ def _sample(batch: Tensor, matrix: Matrix) -> Tensor:
     y = (torch.arange(height, dtype=kind, device=batch.device) - (height - 1) / 2)[:, None]
     right, down = (a * x + b * y + c for a, b, c in matrix)
     grid = torch.stack([right * (2 / width), down * (2 / height)], dim=-1).expand(len(batch), -1, -1, -1)
-    return F.grid_sample(batch.to(kind), grid, padding_mode="zeros", align_corners=False).to(batch.dtype)
+    return F.grid_sample(
+        batch.to(kind), grid, padding_mode="reflection" if mirrored else "zeros", align_corners=False
+    ).to(batch.dtype)

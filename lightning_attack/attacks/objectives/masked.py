@@ -47,6 +47,38 @@ class MaskedCrossEntropy(WeightedCrossEntropy):
         return prediction.unfooled.to(prediction.logits.dtype)
 
 
+class BalancedCrossEntropy(WeightedCrossEntropy):
+    """Cross-entropy in which the classes of small areas weigh more: aims at mIoU, in which all classes count alike.
+
+    A loss of this project, after the balance of SEA (see `BalancedMaskedCrossEntropy`), without its mask.
+
+        L_i = w_{y_i} CE_i,    w_c proportional to N_c^-power,    N_c = pixels of class c in the image's labels
+
+    The weights' mean over the image's labelled pixels is 1.
+
+    Args:
+        power: from 0, the plain cross-entropy, to 1, in which all classes of the image weigh the same.
+        temperature: of the cross-entropy, see `CrossEntropy`.
+
+    Raises:
+        ValueError: power is outside [0, 1], or temperature not above 0.
+
+    Example:
+        >>> prediction = Prediction(torch.zeros(1, 2, 1, 5), torch.tensor([[[0, 0, 0, 0, 1]]]))
+        >>> BalancedCrossEntropy(power=0.5).weights(prediction, Moment(0, 1))     # 1/2 and 1, whose mean was 0.6
+        tensor([[[0.8333, 0.8333, 0.8333, 0.8333, 1.6667]]])
+    """
+
+    def __init__(self, power: float = 0.5, temperature: float = 1.0) -> None:
+        super().__init__(temperature)
+        if not 0 <= power <= 1:
+            raise ValueError(f"power={power}: must be between 0 and 1")
+        self.power = power
+
+    def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
+        return balance(prediction, self.power)
+
+
 class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
     """As `MaskedCrossEntropy`, and each class counts the same, however few pixels it has: aims at mIoU.
 
@@ -150,6 +182,15 @@ class EroSeg(WeightedCrossEntropy):
         # No label is -1.
         in_background = prediction.labels == (-1 if self.background_class is None else self.background_class)
         return sensitive * two_weights(in_background, self.background, self.foreground, prediction.logits.dtype)
+
+
+def balance(prediction: Prediction, power: float) -> Tensor:
+    """Weights of the pixels by the areas of their classes in the image, (B, H, W), see `BalancedCrossEntropy`."""
+    counts = _pixels_of_classes(prediction)
+    of_classes = torch.where(counts > 0, counts.clamp_min(1) ** -power, 0)
+    mean = (of_classes * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(1)
+    of_classes = of_classes / mean.clamp_min(torch.finfo(counts.dtype).tiny)
+    return of_classes.gather(1, prediction.known_labels.flatten(1)).view_as(prediction.labels) * prediction.valid
 
 
 def _pixels_of_classes(prediction: Prediction) -> Tensor:

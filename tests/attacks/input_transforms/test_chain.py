@@ -33,7 +33,8 @@ def test_logits_go_back_through_the_whole_chain():
 
 def test_views_differ_from_step_to_step_and_belong_to_the_image():
     images, _ = scene(3, 12, 10)
-    chain, together, alone = RandomChain([RandomAffine(), BlockShuffle()], most=2, copies=2), Draws([1, 2, 3]), Draws([2])
+    chain = RandomChain([RandomAffine(), BlockShuffle()], most=2, copies=2)
+    together, alone = Draws([1, 2, 3]), Draws([2])
     seen = []
     for _ in range(3):
         views, single = list(chain(images, together)), list(chain(images[1:2], alone))
