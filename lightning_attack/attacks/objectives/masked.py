@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.objectives.balance import pixels_of_classes
 from lightning_attack.attacks.objectives.base import Moment, WeightedCrossEntropy, two_weights
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.to_device import to_device
@@ -65,18 +66,15 @@ class BalancedCrossEntropy(WeightedCrossEntropy):
 
     Example:
         >>> prediction = Prediction(torch.zeros(1, 2, 1, 5), torch.tensor([[[0, 0, 0, 0, 1]]]))
-        >>> BalancedCrossEntropy(power=0.5).weights(prediction, Moment(0, 1))     # 1/2 and 1, whose mean was 0.6
-        tensor([[[0.8333, 0.8333, 0.8333, 0.8333, 1.6667]]])
+        >>> BalancedCrossEntropy(power=0.5)(prediction, Moment(0, 1))     # log 2 times 5/6 and 5/3
+        tensor([[[0.5776, 0.5776, 0.5776, 0.5776, 1.1552]]])
     """
 
     def __init__(self, power: float = 0.5, temperature: float = 1.0) -> None:
-        super().__init__(temperature)
-        if not 0 <= power <= 1:
-            raise ValueError(f"power={power}: must be between 0 and 1")
-        self.power = power
+        super().__init__(temperature, power)
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
-        return balance(prediction, self.power)
+        return prediction.valid.to(prediction.logits.dtype)
 
 
 class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
@@ -115,7 +113,7 @@ class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         images, classes = prediction.logits.shape[:2]
         if self.class_pixels is None:
-            weights = _inverse(_pixels_of_classes(prediction))
+            weights = _inverse(pixels_of_classes(prediction))
         elif len(self.class_pixels) == classes:
             # In float64 on the host: float32 cannot count the pixels of a training set.
             of_classes = _inverse(torch.tensor(self.class_pixels, dtype=torch.float64)[None])
@@ -182,25 +180,6 @@ class EroSeg(WeightedCrossEntropy):
         # No label is -1.
         in_background = prediction.labels == (-1 if self.background_class is None else self.background_class)
         return sensitive * two_weights(in_background, self.background, self.foreground, prediction.logits.dtype)
-
-
-def balance(prediction: Prediction, power: float) -> Tensor:
-    """Weights of the pixels by the areas of their classes in the image, (B, H, W), see `BalancedCrossEntropy`."""
-    counts = _pixels_of_classes(prediction)
-    of_classes = torch.where(counts > 0, counts.clamp_min(1) ** -power, 0)
-    mean = (of_classes * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(1)
-    of_classes = of_classes / mean.clamp_min(torch.finfo(counts.dtype).tiny)
-    return of_classes.gather(1, prediction.known_labels.flatten(1)).view_as(prediction.labels) * prediction.valid
-
-
-def _pixels_of_classes(prediction: Prediction) -> Tensor:
-    """Number of labelled pixels of each image and class, (B, C), as floating numbers."""
-    images, classes = prediction.logits.shape[:2]
-    first = torch.arange(images, device=prediction.labels.device)[:, None] * classes
-    counts = torch.zeros(images * classes, dtype=torch.int64, device=prediction.labels.device)
-    # Flat, in integers: deterministic on every device. `bincount` would wait for the device.
-    counts.scatter_add_(0, (first + prediction.known_labels.flatten(1)).flatten(), prediction.valid.flatten().long())
-    return counts.view(images, classes).to(prediction.logits.dtype)
 
 
 def _inverse(counts: Tensor) -> Tensor:
