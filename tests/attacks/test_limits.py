@@ -91,9 +91,26 @@ def one_step_of(objective):
             transegpgd_strong(**SHORT),
         ),
         (
-            transegpgd_best(**SHORT, gamma=0.5, beta=0.5, temperature=3.0),
+            transegpgd_best(**SHORT, gamma=0.5, beta=0.5),
             transfer_best(**SHORT),
-            transegpgd_best(**SHORT, temperature=3.0),
+            transegpgd_best(**SHORT),
+        ),
+        (
+            transfer_best(
+                **SHORT,
+                temperature=1.0,
+                power=0.0,
+                grey=0.0,
+                contrast=0.0,
+                brightness=0.0,
+                degrees=0.0,
+                translate=0.0,
+                scale=0.0,
+                slant=0.0,
+                kernel_size=1,
+            ),
+            mi_fgsm(**SHORT, random_start=True),
+            transfer_best(**SHORT, power=0.0, kernel_size=1),
         ),
         (transegpgd(**SHORT, gamma=0.0, switch=Switch(None, None, False)), masked_pgd(**SHORT), segpgd(**SHORT)),
         # Half on T, half on F, and nothing is lost yet.

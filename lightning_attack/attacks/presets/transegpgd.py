@@ -10,6 +10,7 @@ from lightning_attack.attacks.gradient_transforms.base import GradientTransform,
 from lightning_attack.attacks.gradient_transforms.sampling import VarianceTuning
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
+from lightning_attack.attacks.input_transforms.colour import RandomColour
 from lightning_attack.attacks.input_transforms.copies import ScaleCopies
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.transegpgd import (
@@ -69,9 +70,10 @@ def _two_stages(
     threshold: float | str = "mean",
     switch: Switch | None = None,
     temperature: float = 1.0,
+    power: float = 0.0,
 ) -> Staged:
     """The objective of TranSegPGD."""
-    stages = [FoolAllPixels(gamma, temperature), TransferablePixels(beta, kl, threshold, temperature)]
+    stages = [FoolAllPixels(gamma, temperature, power), TransferablePixels(beta, kl, threshold, temperature, power)]
     return Staged(stages, [switch or Switch()])
 
 
@@ -93,11 +95,12 @@ def _with(
     gradients: Sequence[GradientTransform] = (),
     looks_ahead: bool = False,
     defaults: Settings | None = None,
+    power: float = 0.0,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
     rest = dict(settings)
     stages = {key: rest.pop(key) for key in inspect.signature(_two_stages).parameters if key in rest}
-    objective = _two_stages(**stages)  # type: ignore[arg-type]
+    objective = _two_stages(**stages, power=power)  # type: ignore[arg-type]
     known: Settings = {"random_start": True, **(defaults or {})}
     return build(preset, objective, cast(Settings, rest), known, inputs, gradients, looks_ahead=looks_ahead)
 
@@ -188,18 +191,26 @@ def transegpgd_strong(
 
 def transegpgd_best(
     *,
+    power: float = 0.5,
     decay: float = 1.0,
+    grey: float = 0.5,
+    contrast: float = 0.3,
+    brightness: float = 0.1,
     degrees: float = 10.0,
     translate: float = 0.1,
-    scale: float = 0.35,
+    scale: float | Sequence[float] = (0.5, 1.2),
+    slant: float = 0.2,
     kernel_size: int = 5,
     **settings: Unpack[TranSegPGDSettings],
 ) -> IterativeAttack:
-    """TranSegPGD in the surroundings of `transfer_best`: MI, TI, turned, shifted and zoomed views, 10 steps.
+    """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
-    A combination of this project. Other arguments are those of `transegpgd`.
+    A combination of this project: 10 steps of 0.02, temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5 it is
+    `transfer_best`. Other arguments are those of `transegpgd`.
     """
+    usual: TranSegPGDSettings = {
+        "random_start": True, "steps": 10, "step_size": 0.02, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
+    }  # fmt: skip
+    inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    return _with(
-        "transegpgd_best", settings, [RandomAffine(degrees, translate, scale)], gradients, defaults={"steps": 10}
-    )
+    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, power=power)
