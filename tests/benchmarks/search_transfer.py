@@ -19,6 +19,7 @@ root of the repository); those that are not there are left out. Candidates are t
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import sys
 import time
@@ -95,10 +96,13 @@ def run(options: argparse.Namespace) -> None:
     sources = [name for name, one in known.items() if one.get("source", True) and name in (options.sources or known)]
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "families.json").write_text(json.dumps(families))
+    names = [name for pattern in options.candidates for name in fnmatch.filter(CANDIDATES, pattern)]
+    if not names:
+        raise SystemExit(f"no candidate is called {', '.join(options.candidates)}; there are {', '.join(CANDIDATES)}")
     fast = FastNetworks(list(networks.values()), options.engine, options.precision)
     batches = batches_of(config, options.half, options.photos)
     for seed in options.seeds:
-        for name in options.candidates:
+        for name in names:
             for source in sources:
                 file = options.folder / f"{name}@{options.passes}.{source}.{seed}.{options.half}.npz"
                 targets = [target for target in networks if families[target] != families[source]]
@@ -194,7 +198,7 @@ def main(words: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True)
     attack = commands.add_parser("run", parents=[common])
     attack.add_argument("--networks", type=Path, default=ROOT / "tests/configs/search_transfer.yaml")
-    attack.add_argument("--candidates", nargs="*", default=list(CANDIDATES), choices=list(CANDIDATES), metavar="NAME")
+    attack.add_argument("--candidates", nargs="*", default=["*"], metavar="NAME", help="names, or patterns: 'design*'")
     attack.add_argument("--photos", type=int, default=24)
     attack.add_argument("--seeds", type=int, nargs="*", default=[0])
     attack.add_argument("--threads", type=int, default=1)
