@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Nesterov, TranslationInvariance
 from lightning_attack.attacks.gradient_transforms.sampling import VarianceTuning
@@ -96,13 +96,15 @@ def _with(
     looks_ahead: bool = False,
     defaults: Settings | None = None,
     power: float = 0.0,
+    linf_step: float = 0.01,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
     rest = dict(settings)
     stages = {key: rest.pop(key) for key in inspect.signature(_two_stages).parameters if key in rest}
     objective = _two_stages(**stages, power=power)  # type: ignore[arg-type]
     known: Settings = {"random_start": True, **(defaults or {})}
-    return build(preset, objective, cast(Settings, rest), known, inputs, gradients, looks_ahead=looks_ahead)
+    steps: dict[str, Any] = {"looks_ahead": looks_ahead, "linf_step": linf_step}
+    return build(preset, objective, cast(Settings, rest), known, inputs, gradients, **steps)
 
 
 def transegpgd_dynamic(**settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
@@ -209,8 +211,8 @@ def transegpgd_best(
     `transfer_best`. Other arguments are those of `transegpgd`.
     """
     usual: TranSegPGDSettings = {
-        "random_start": True, "steps": 10, "step_size": 0.02, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
+        "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
     }  # fmt: skip
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, power=power)
+    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, power=power, linf_step=0.02)

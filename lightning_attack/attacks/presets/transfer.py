@@ -355,5 +355,6 @@ def transfer_best(
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    defaults: Settings = {"random_start": True, "steps": 10, "step_size": 0.02}
-    return build("transfer_best", BalancedCrossEntropy(power, temperature), settings, defaults, inputs, gradients)
+    defaults: Settings = {"random_start": True, "steps": 10}
+    objective = BalancedCrossEntropy(power, temperature)
+    return build("transfer_best", objective, settings, defaults, inputs, gradients, linf_step=0.02)
