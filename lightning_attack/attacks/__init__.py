@@ -21,14 +21,25 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
+    ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
-from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.chain import RandomChain
+from lightning_attack.attacks.input_transforms.colour import RandomColour
+from lightning_attack.attacks.input_transforms.copies import (
+    Admix,
+    MixMask,
+    ScaleCopies,
+    SpectrumSimulation,
+    StraightThrough,
+)
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.stretch import BlockStretch
+from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
@@ -36,6 +47,7 @@ from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.schedule import StepSchedule
 from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.norms import L2, Linf, Norm
 from lightning_attack.attacks.objectives.base import (
@@ -49,6 +61,7 @@ from lightning_attack.attacks.objectives.base import (
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
+    BalancedCrossEntropy,
     BalancedMaskedCrossEntropy,
     EroSeg,
     MaskedCrossEntropy,
@@ -78,12 +91,15 @@ __all__ = [
     "Admix",
     "Attack",
     "AttackError",
+    "BalancedCrossEntropy",
     "BalancedMaskedCrossEntropy",
     "BlockShuffle",
+    "BlockStretch",
     "CosPGD",
     "CrossEntropy",
     "DynamicScaling",
     "EnhancedSampling",
+    "ExpectedFlatness",
     "EroSeg",
     "FoolAllPixels",
     "FunctionAttack",
@@ -109,9 +125,13 @@ __all__ = [
     "PerWindow",
     "PreGradient",
     "RandomAffine",
+    "RandomChain",
+    "RandomColour",
     "RandomCrop",
     "RandomFlip",
+    "MixMask",
     "ScaleCopies",
+    "StructureInvariance",
     "SegPGD",
     "SpectrumSimulation",
     "Staged",
@@ -136,6 +156,7 @@ __all__ = [
     "Problem",
     "Recorder",
     "StepLog",
+    "StepSchedule",
     "View",
     "Watch",
     "WeightedCrossEntropy",

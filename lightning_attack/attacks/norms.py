@@ -51,12 +51,20 @@ class Norm(ABC):
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         """The adversarial images on the 8-bit grid (multiples of 1/255) and inside the ball."""
 
+    def corner(self, delta: Tensor) -> Tensor:
+        """The corner of the ball that is nearest to a perturbation; a value that did not change stays unchanged.
+
+        Raises:
+            ValueError: the ball has no corners.
+        """
+        raise ValueError(f"finish='sign': the ball of {self.name} has no corners; use linf")
+
     def start(self, images: Tensor, draws: Draws) -> Tensor:
         """A random point of the ball and of [0, 1]."""
         return (images + self.random(images, draws)).clamp(0, 1)
 
-    def step(self, adversarial: Tensor, images: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """One step uphill, back into the ball, back into [0, 1].
+    def step(self, adversarial: Tensor, images: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
+        """One step uphill, back into the ball, back into [0, 1]; its length is a number, or one per image (B, 1, 1, 1).
 
         x' = clamp(images + project(x + step_size * direction(gradient) - images), 0, 1)
         """
@@ -85,6 +93,9 @@ class Linf(Norm):
 
     def project(self, delta: Tensor) -> Tensor:
         return delta.clamp(-self.eps, self.eps)
+
+    def corner(self, delta: Tensor) -> Tensor:
+        return self.eps * self.direction(delta)
 
     def random(self, images: Tensor, draws: Draws) -> Tensor:
         """Uniform in the ball."""

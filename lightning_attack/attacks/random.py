@@ -51,17 +51,22 @@ class Draws:
         self, seeds: Sequence[int], device: torch.device | str = "cpu", partners: Tensor | None = None
     ) -> None:
         self.seeds, self.device, self.partners = list(seeds), device, partners
-        self._generators: dict[str, list[torch.Generator]] = {}
+        self._generators: dict[tuple[int, str], torch.Generator] = {}
+        self._rows = list(range(len(self.seeds)))
         self._ahead: dict[str, DrawnAhead] = {}
 
     def select(self, rows: Sequence[int]) -> Draws:
-        """The streams of some of the images, which go on where they stand."""
-        for ahead in self._ahead.values():
-            ahead.settle()
+        """The streams of some of the images, which go on where they stand; both move them on, so use one at a time."""
+        self.settle()
         partners = None if self.partners is None else self.partners[list(rows)]
         chosen = Draws([self.seeds[row] for row in rows], self.device, partners)
-        chosen._generators = {purpose: [streams[row] for row in rows] for purpose, streams in self._generators.items()}
+        chosen._generators, chosen._rows = self._generators, [self._rows[row] for row in rows]
         return chosen
+
+    def settle(self) -> None:
+        """Put the streams to where they are without what was drawn ahead, for others who go on with them."""
+        for ahead in self._ahead.values():
+            ahead.settle()
 
     def uniform(self, purpose: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers in [low, high), shape (B, *shape), float32, on the device."""
@@ -88,11 +93,13 @@ class Draws:
         return to_device(torch.stack([draw(shape, generator=stream) for stream in streams]), self.device)
 
     def _streams(self, purpose: str) -> list[torch.Generator]:
-        if purpose not in self._generators:
-            self._generators[purpose] = [
-                torch.Generator("cpu").manual_seed(_hash(f"{seed}/{purpose}")) for seed in self.seeds
-            ]
-        return self._generators[purpose]
+        return [self._stream(row, seed, purpose) for row, seed in zip(self._rows, self.seeds, strict=True)]
+
+    def _stream(self, row: int, seed: int, purpose: str) -> torch.Generator:
+        """The stream of the image that is at `row` of the first batch, of which this one may be a part."""
+        if (row, purpose) not in self._generators:
+            self._generators[row, purpose] = torch.Generator("cpu").manual_seed(_hash(f"{seed}/{purpose}"))
+        return self._generators[row, purpose]
 
 
 def _hash(text: str) -> int:

@@ -18,11 +18,13 @@ from lightning_attack.attacks import (
     apgd,
     bim,
     block_shuffle,
+    bsr,
     dag,
     fgsm,
     pgd,
     pi_fgsm,
     sea,
+    sia,
     transegpgd,
     transegpgd_mi_di_ti,
 )
@@ -207,8 +209,11 @@ def test_image_without_labels_has_no_figures(threshold):
         assert not figures["stage_two"][1]
 
 
-# A shuffle of blocks shows labelled pixels at the places where this test's model answers otherwise.
-@pytest.mark.parametrize("attack", [case for case in ATTACKS if case.values[0].name != "block_shuffle"])
+# What moves blocks shows labelled pixels at the places where this test's model answers otherwise.
+MOVES_BLOCKS = {"block_shuffle", "bsr", "sia"}
+
+
+@pytest.mark.parametrize("attack", [case for case in ATTACKS if case.values[0].name not in MOVES_BLOCKS])
 def test_ignored_pixels_have_no_say(attack):
     model = curved()
     images, labels = scene(2, 16, 40)
@@ -252,6 +257,26 @@ def test_ignored_pixels_have_no_say_where_blocks_are_shuffled():
     assert torch.equal(attack(meddled, images, labels, [1, 2]), plain)
     labels[:, 20, 20] = 0
     assert not torch.equal(attack(meddled, images, labels, [1, 2]), attack(model, images, labels, [1, 2]))
+
+
+@pytest.mark.parametrize("attack", [bsr(steps=3), sia(steps=3, noise=0)], ids=lambda attack: attack.name)
+def test_ignored_pixels_have_no_say_where_blocks_are_turned_or_darkened(attack):
+    """As above; ignored pixels are black and stay so, which a turn and a factor do not change."""
+    model = curved()
+    images, labels = scene(2, 24, 24)
+    images = images / 4 + 0.7
+    images[:, :, 8:, 12:] = 0
+    labels[:, 5:, 9:] = 255  # a turned strip mixes logits of neighbours
+    region = (images > 0).all(1)
+
+    def meddled(x):
+        logits = model(x)
+        return torch.where(x.amax(1, keepdim=True) == 0, logits.flip(1) * 3 + 100 * x.mean(), logits)
+
+    plain = attack(model, images, labels, [1, 2], region=region)
+    assert torch.equal(attack(meddled, images, labels, [1, 2], region=region), plain)
+    labels[:, 20, 20] = 0
+    assert not torch.equal(attack(meddled, images, labels, [1, 2], region=region), plain)
 
 
 class Mixed(nn.Module):
@@ -364,7 +389,7 @@ def test_settings_are_plain(attack):
 def test_settings_say_everything():
     plain = transegpgd_mi_di_ti(eps="4/255", kernel_size=7, gamma=0.7).settings()
     assert plain["norm"] == {"class": "Linf", "eps": 4 / 255}
-    assert plain["objective"]["stages"][0] == {"class": "FoolAllPixels", "gamma": 0.7, "temperature": 1.0}
+    assert plain["objective"]["stages"][0] == {"class": "FoolAllPixels", "gamma": 0.7, "temperature": 1.0, "power": 0.0}
     assert plain["objective"]["switches"] == [{"class": "Switch", "at": 0.5, "fooled": None, "all_fooled": True}]
     assert plain["input_transforms"] == [{"class": "InputDiversity", "scale": 0.9, "prob": 0.7, "undo": True}]
     assert plain["gradient_transforms"] == [
@@ -383,11 +408,13 @@ def test_this_file_knows_which_presets_draw():
 
 
 LOOK_AHEAD = {"emi_fgsm", "ni_fgsm", "pre_gradient_fgsm", "si_ni_fgsm", "tass", "transegpgd_ni", "vni_fgsm"}
+LONG_STEPS = {"transfer_best", "transegpgd_best"}
 
 
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset not in (fgsm, apgd, sea, *LINF_ONLY)])
 def test_default_step(preset):
-    assert preset(steps=10).step_size == pytest.approx(0.8 / 255 if preset.__name__ in LOOK_AHEAD else 0.01)
+    usual = 0.02 if preset.__name__ in LONG_STEPS else 0.8 / 255 if preset.__name__ in LOOK_AHEAD else 0.01
+    assert preset(steps=10).step_size == pytest.approx(usual)
     assert preset(norm="l2", eps=2.0, steps=10).step_size == 0.5
     assert preset(norm="l2", eps=2.0, step_size=0.1).step_size == 0.1
 

@@ -15,8 +15,10 @@ BALL = Linf(PIXELS)
 FEW = {
     "admix": {"copies": 2, "scales": 2},
     "emi_fgsm": {"samples": 3},
+    "mef": {"samples": 2},
     "pgn": {"samples": 2},
     "ssa": {"copies": 2},
+    "us_mm": {"scales": 2, "masks": 1},
     "transegpgd_vmi": {"samples": 2},
     "vmi_fgsm": {"samples": 2},
     "vni_fgsm": {"samples": 2},

@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from lightning_attack.predict.passes import backward_passes
+from tests.benchmarks.search_transfer import main as search
+from tests.benchmarks.transfer_candidates import CANDIDATES, DESIGN, SECOND
+
 BENCHMARKS = Path(__file__).parent
 
 
@@ -61,3 +68,34 @@ def test_table_of_engines():
         assert max(targets) - min(targets) < 2
         assert row[-1] in ("yes", "no")
     assert float(table[2][3].split(" / ")[0]) < float(table[0][3].split(" / ")[0]), "a larger budget does more"
+
+
+def test_search_for_the_strongest_transfer(tmp_path, capsys):
+    """On five scenes and two networks: runs are kept and found again, and one candidate against itself differs by 0."""
+    networks = {name: {"family": name, "path": f"embedded:scenes_{name}"} for name in ("fpn", "deeplabv3plus")}
+    file = tmp_path / "networks.yaml"
+    file.write_text(json.dumps({"data": "scenes", "networks": networks}))
+    words = ["run", str(tmp_path / "found"), f"--networks={file}", "--photos=5", "--engine=eager"]
+    words += ["--passes=1", "--sources", "fpn", "--candidates", "recipe"]
+    search([*words, "mi_di"])
+    first = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in first] == ["recipe@1.fpn.0.even: 1 passes", "mi_di@1.fpn.0.even: 1 passes"]
+    search(words)
+    assert capsys.readouterr().out == ""
+    search(["show", str(tmp_path / "found"), "--against=recipe@1"])
+    rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
+    assert "+0.0 [+0.0, +0.0]" in rows["recipe@1"].replace("-0.0", "+0.0")
+    assert rows.keys() == {"recipe@1", "mi_di@1"}
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_candidates_spend_what_they_are_given(name):
+    assert backward_passes(CANDIDATES[name](10), members=1) == 10
+
+
+@pytest.mark.parametrize("design", [DESIGN, SECOND], ids=["first", "second"])
+def test_designs_tell_each_change_from_every_other(design):
+    """Every change is made in half of the runs, and in half of those of each other change."""
+    levels = 2 * np.array(design) - 1
+    assert np.array_equal(levels.T @ levels, len(design) * np.eye(levels.shape[1]))
+    assert not levels.sum(0).any()

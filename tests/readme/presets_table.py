@@ -28,6 +28,10 @@ SPENT = {
     "pgn": {"samples": 2, "steps": 5},
     "admix": {"copies": 1, "steps": 4},
     "ssa": {"copies": 5, "steps": 4},
+    "transfer_best": {"steps": 20},
+    "transegpgd_best": {"steps": 20},
+    "mef": {"samples": 4, "steps": 5},
+    "us_mm": {"masks": 1, "steps": 4},
     "sea": {"steps": 6},
     "svre": {"inner_steps": 2, "steps": 5},  # on an ensemble of one
     "alma_prox": {"steps": 20, "step_size": 0.005},

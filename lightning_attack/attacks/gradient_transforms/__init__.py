@@ -11,6 +11,7 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
+    ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
 )
@@ -18,6 +19,7 @@ from lightning_attack.attacks.gradient_transforms.sampling import (
 __all__ = [
     "Budget",
     "EnhancedSampling",
+    "ExpectedFlatness",
     "GradientFunction",
     "GradientTransform",
     "Momentum",

@@ -2,22 +2,37 @@
 
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
-from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.chain import RandomChain
+from lightning_attack.attacks.input_transforms.colour import RandomColour
+from lightning_attack.attacks.input_transforms.copies import (
+    Admix,
+    MixMask,
+    ScaleCopies,
+    SpectrumSimulation,
+    StraightThrough,
+)
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.stretch import BlockStretch
+from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 
 __all__ = [
     "Admix",
     "BlockShuffle",
+    "BlockStretch",
     "DynamicScaling",
     "InputDiversity",
     "InputTransform",
     "LocalRegions",
+    "MixMask",
     "RandomAffine",
+    "RandomChain",
+    "RandomColour",
     "RandomCrop",
     "RandomFlip",
     "ScaleCopies",
     "SpectrumSimulation",
     "StraightThrough",
+    "StructureInvariance",
     "View",
 ]

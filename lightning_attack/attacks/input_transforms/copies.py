@@ -85,19 +85,57 @@ class Admix(InputTransform):
         if self.strength == 0:
             yield View(images, unmoved)
             return
-        if draws.partners is None and len(images) == 1:
-            raise ValueError("Admix adds another image; give partners, or a batch of 2 or more")
         for _ in range(self.copies):
-            mixed = torch.stack(self._others(images, draws)).detach()
-            yield View(images + self.strength * mixed, unmoved)
+            yield View(images + self.strength * other_images(images, draws, "admix partner", "Admix"), unmoved)
 
-    @staticmethod
-    def _others(images: Tensor, draws: Draws) -> list[Tensor]:
-        numbers = draws.uniform_on_host("admix partner")
-        if draws.partners is not None:
-            return [own[int(number * len(own))] for own, number in zip(draws.partners, numbers, strict=True)]
-        others = len(images) - 1
-        return [images[(image + 1 + int(number * others)) % len(images)] for image, number in enumerate(numbers)]
+
+class MixMask(InputTransform):
+    """US-MM: darker copies, each times a mask made of another image.
+
+    Source: "Boost Adversarial Transferability by Uniform Scale and Mix Mask Method", 2023, arXiv 2311.12051.
+
+        views s_i x * (1 - mix + 2 mix x'),   s_i evenly from low to high,   x' another image, without gradient
+
+    `masks` times all of the scales, with another x' each. As with `Admix`, x' is one of the image's partners, or
+    without them one of its batch. Departs from a common port, which clips views to [0, 1]: pixels there keep their
+    gradient.
+
+    Args:
+        scales: how many brightnesses, 1 or more; the paper's is 5. 1 has s = high.
+        masks: how many masks, 1 or more; the paper's is 3.
+        low: smallest brightness, above 0, at most `high`; the paper's is 0.1.
+        high: largest brightness, at most 1; the paper's is 0.75.
+        mix: how far the mask is from 1, in [0, 1]; the paper's is 0.5. 0 needs no other image.
+
+    Raises:
+        ValueError: an argument is out of range; when called: no partners, and the batch has one image.
+
+    Example:
+        >>> images = torch.tensor([0.5, 1.0]).view(2, 1, 1, 1)
+        >>> [view.images.flatten().tolist() for view in MixMask(2, 1, low=0.5, high=1.0)(images, Draws([0, 1]))]
+        [[0.375, 0.5], [0.75, 1.0]]
+    """
+
+    def __init__(self, scales: int = 5, masks: int = 3, low: float = 0.1, high: float = 0.75, mix: float = 0.5) -> None:
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"low={low}, high={high}: must be 0 < low <= high <= 1")
+        if not 0 <= mix <= 1:
+            raise ValueError(f"mix={mix}: must be between 0 and 1")
+        self.scales, self.masks = check_count("scales", scales), check_count("masks", masks)
+        self.low, self.high, self.mix = low, high, mix
+
+    @property
+    def mixes(self) -> bool:
+        return self.mix > 0
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        for _ in range(self.masks):
+            mask: Tensor | float = 1.0
+            if self.mix:
+                mask = 1 - self.mix + 2 * self.mix * other_images(images, draws, "mask partner", "MixMask")
+            for number in range(self.scales):
+                share = number / (self.scales - 1) if self.scales > 1 else 1.0
+                yield View(images * (self.low + share * (self.high - self.low)) * mask, unmoved)
 
 
 class SpectrumSimulation(InputTransform):
@@ -131,7 +169,7 @@ class SpectrumSimulation(InputTransform):
     def __init__(self, copies: int = 20, rho: float = 0.5, sigma: Pixels = "8/255") -> None:
         if not 0 <= rho <= 1:
             raise ValueError(f"rho={rho}: must be between 0 and 1")
-        self.copies, self.rho, self.sigma = check_count("copies", copies), rho, _zero_or_more(sigma)
+        self.copies, self.rho, self.sigma = check_count("copies", copies), rho, zero_or_more(sigma, "sigma")
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         shape = images.shape[1:]
@@ -189,10 +227,31 @@ class StraightThrough(InputTransform):
             yield View(view.images + (images - images.detach()), view.undo)
 
 
-def _zero_or_more(sigma: Pixels) -> float:
-    if sigma in (0, "0"):
+def zero_or_more(value: Pixels, name: str) -> float:
+    """A size in [0, 1] pixels that may be 0.
+
+    Raises:
+        ValueError: it is below 0 or no number; the message names the argument.
+    """
+    if value in (0, "0"):
         return 0.0
     try:
-        return parse_pixels(sigma, "sigma")
+        return parse_pixels(value, name)
     except ValueError as error:
         raise ValueError(f"{error}, or 0 for no noise") from None
+
+
+def other_images(images: Tensor, draws: Draws, purpose: str, who: str) -> Tensor:
+    """Another image for each one, without gradient: one of its partners, or without them one of the batch.
+
+    Raises:
+        ValueError: there are no partners, and the batch has one image; the message names the transform.
+    """
+    if draws.partners is None and len(images) == 1:
+        raise ValueError(f"{who} adds another image; give partners, or a batch of 2 or more")
+    numbers = draws.uniform_on_host(purpose)
+    if draws.partners is not None:
+        return torch.stack([own[int(number * len(own))] for own, number in zip(draws.partners, numbers, strict=True)])
+    others = len(images) - 1
+    chosen = [images[(image + 1 + int(number * others)) % len(images)] for image, number in enumerate(numbers)]
+    return torch.stack(chosen).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,29 +10,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.input_transforms.affine import Move, sample
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, check_count, each, unmoved
 from lightning_attack.attacks.random import Draws
 
 
 class BlockShuffle(InputTransform):
-    """Cut the image into blocks and shuffle them.
+    """BSR: cut the image into blocks, turn them a little and shuffle them.
 
-    After BSR: K. Wang et al., "Boosting Adversarial Transferability by Block Shuffle and Rotation", CVPR 2024,
+    Source: K. Wang et al., "Boosting Adversarial Transferability by Block Shuffle and Rotation", CVPR 2024,
     arXiv 2308.10299.
 
-        `blocks` strips of random width, shuffled; each cut into `blocks` pieces of random height, shuffled
+        `blocks` strips of random width, each turned by U(-degrees, degrees) about its centre, on black, and shuffled;
+        each cut into `blocks` pieces of random height, shuffled
 
-    Departs from the paper: blocks are not rotated, so that pixels are only permuted and the logits are put back
-    exactly. Departs from the common port, which uses 3 blocks and 20 copies: the cuts are drawn uniformly, so a block
-    may be narrow or empty; the first cuts are always the vertical ones; and each image has cuts and order of its own.
+    With `degrees` 0 pixels are only permuted, and the logits are put back exactly. Otherwise image and logits are
+    sampled bilinearly, and pixels that leave their strip have no logits.
+
+    Departs from the common port, which uses 3 blocks, 24 degrees and 20 copies: the cuts are drawn uniformly, so a
+    block may be narrow or empty; the first cuts are always the vertical ones; and each image has cuts and order of its
+    own.
 
     Args:
-        blocks: how many pieces each way, 1 or more. 1 is the image itself.
+        blocks: how many pieces each way, 1 or more. 1 is the image itself, but for the turn.
         copies: number of views, 1 or more.
         undo: whether the logits are put back.
+        degrees: largest angle, in [0, 180]; the paper's is 24, 0 turns nothing.
 
     Raises:
-        ValueError: an argument is below 1.
+        ValueError: an argument is out of range.
 
     Example:
         >>> image = torch.arange(6.0).view(1, 1, 2, 3)
@@ -43,8 +50,15 @@ class BlockShuffle(InputTransform):
 
     spatial = True
 
-    def __init__(self, blocks: int = 3, copies: int = 1, undo: bool = True) -> None:
+    def __init__(self, blocks: int = 3, copies: int = 1, undo: bool = True, degrees: float = 0.0) -> None:
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees={degrees}: must be between 0 and 180")
         self.blocks, self.copies, self.undo = check_count("blocks", blocks), check_count("copies", copies), undo
+        self.degrees = degrees
+
+    @property
+    def partial(self) -> bool:
+        return self.degrees > 0
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for _ in range(self.copies):
@@ -54,22 +68,53 @@ class BlockShuffle(InputTransform):
         height, width = images.shape[-2:]
         columns = _cuts(width, self.blocks, draws, "block column")
         rows = [_cuts(height, self.blocks, draws, "block row") for _ in range(self.blocks)]
-        blocks = list(zip(columns, zip(*rows, strict=True), strict=True))
+        turns = self._turns(len(images), draws)
+        blocks = list(zip(columns, zip(*rows, strict=True), turns, strict=True))
 
-        def show(image: Tensor, cuts: tuple[Cut, tuple[Cut, ...]]) -> Tensor:
-            column, rows = cuts
-            strips = zip(image.split(column.sizes, -1), rows, strict=True)
-            return column.shuffle(torch.cat([row.shuffle(strip, -2) for strip, row in strips], -1), -1)
+        def show(image: Tensor, cuts: Blocks) -> Tensor:
+            column, rows, turns = cuts
+            strips = zip(image.split(column.sizes, -1), rows, turns, strict=True)
+            return column.shuffle(torch.cat([row.shuffle(turn.show(strip), -2) for strip, row, turn in strips], -1), -1)
 
-        def back(logits: Tensor, cuts: tuple[Cut, tuple[Cut, ...]]) -> Tensor:
-            column, rows = cuts
-            strips = zip(column.restore(logits, -1).split(column.sizes, -1), rows, strict=True)
-            return torch.cat([row.restore(strip, -2) for strip, row in strips], -1)
+        def back(logits: Tensor, cuts: Blocks) -> Tensor:
+            column, rows, turns = cuts
+            strips = zip(column.restore(logits, -1).split(column.sizes, -1), rows, turns, strict=True)
+            return torch.cat([turn.back(row.restore(strip, -2)) for strip, row, turn in strips], -1)
 
         def undo(logits: Tensor) -> Tensor:
             return each(back, logits, blocks)
 
         return View(each(show, images, blocks), undo if self.undo else unmoved)
+
+    def _turns(self, images: int, draws: Draws) -> list[tuple[Turn, ...]]:
+        """How the strips of each image are turned."""
+        if self.degrees == 0:
+            return [(Turn(0.0),) * self.blocks] * images
+        numbers = [draws.uniform_on_host("block angle") for _ in range(self.blocks)]
+        return [
+            tuple(Turn(math.radians(self.degrees * (2 * number - 1))) for number in own)
+            for own in zip(*numbers, strict=True)
+        ]
+
+
+class Turn(NamedTuple):
+    """A turn of a strip about its centre, in radians from right to down."""
+
+    angle: float
+
+    def show(self, strip: Tensor) -> Tensor:
+        """The strip turned, on black."""
+        return sample(strip, Move(self.angle, 1.0, 0.0, 0.0).to_image()) if self._moves(strip) else strip
+
+    def back(self, logits: Tensor) -> Tensor:
+        """The logits turned back; 0 where the strip was not shown."""
+        if not self._moves(logits):
+            return logits
+        black = self.show(torch.ones_like(logits[:, :1])) < 0.99
+        return sample(logits.masked_fill(black, 0), Move(self.angle, 1.0, 0.0, 0.0).to_view())
+
+    def _moves(self, strip: Tensor) -> bool:
+        return self.angle != 0 and strip.numel() > 0
 
 
 class Cut(NamedTuple):
@@ -87,6 +132,10 @@ class Cut(NamedTuple):
         """Undo `shuffle`."""
         shown = image.split([self.sizes[piece] for piece in self.order], dim)
         return torch.cat([shown[self.order.index(piece)] for piece in range(len(shown))], dim)
+
+
+Blocks = tuple[Cut, tuple[Cut, ...], tuple[Turn, ...]]
+"""How the columns of one image are cut, then the rows of each strip; and how each strip is turned."""
 
 
 class LocalRegions(InputTransform):

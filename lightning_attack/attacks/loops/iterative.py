@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Attack, Model, Problem
@@ -11,6 +14,7 @@ from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform, check_order
 from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
+from lightning_attack.attacks.loops.schedule import StepSchedule, check_schedule, step_factor
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.common.pixels import Pixels, parse_pixels
@@ -28,6 +32,7 @@ class IterativeAttack(Attack):
         gradient     <- with respect to the query point, mean over the views
         direction    <- gradient transforms (smooth, accumulate)
         x            <- norm: step, project to the ball, clamp to [0, 1]
+        at the end   x <- the nearest corner of the ball, clamped to [0, 1], with `finish="sign"`
 
     In a targeted attack the gradient's sign is turned: the loss towards the wanted classes falls.
 
@@ -44,10 +49,15 @@ class IterativeAttack(Attack):
         random_start: start at a random point of the ball instead of the clean image.
         input_transforms: applied in order to the image.
         gradient_transforms: the first is next to the model. Samplers before accumulators.
+        step_schedule: how the length of a step changes around `step_size`, its mean; see `StepSchedule`. Transforms
+            that look ahead by a step look ahead by `step_size`.
+        finish: `sign` moves every value that changed to the border of the ball after the last step, x0 + eps sign(x -
+            x0); L-inf only. None leaves the last iterate as it is.
         name: name in tables and folders.
 
     Raises:
-        ValueError: steps < 1, step_size <= 0, an order of gradient transforms that cannot work, or an objective on
+        ValueError: steps < 1, step_size <= 0, an unknown schedule or finish, `finish="sign"` with a norm whose ball has
+            no corners, an order of gradient transforms that cannot work, or an objective on
             features together with an input transform that moves pixels.
 
     Example:
@@ -74,12 +84,19 @@ class IterativeAttack(Attack):
         input_transforms: Sequence[InputTransform] | None = None,
         gradient_transforms: Sequence[GradientTransform] | None = None,
         name: str = "iterative",
+        step_schedule: StepSchedule = "constant",
+        finish: Literal["sign"] | None = None,
     ) -> None:
         super().__init__(name)
         if steps < 1:
             raise ValueError(f"steps={steps}: must be 1 or more")
         self.objective, self.norm = objective, norm
         self.steps, self.step_size = steps, parse_pixels(step_size, "step_size")
+        self.step_schedule, self.finish = check_schedule(step_schedule), finish
+        if finish not in (None, "sign"):
+            raise ValueError(f"finish={finish!r}: must be sign or null")
+        if finish == "sign":
+            norm.corner(torch.zeros(1))  # refuses if there is none
         self.random_start = random_start
         self.input_transforms = list(input_transforms or [])
         self.gradient_transforms = list(gradient_transforms or [])
@@ -125,8 +142,10 @@ class IterativeAttack(Attack):
             direction = problem.inside_only(ascent(adversarial))
             adversarial = problem.inside(step_on(adversarial, direction))
             problem.log(step, gradient.figures)
-            problem.show(step, adversarial)
-        return adversarial
+            if problem.watch is not None or step == self.steps - 1:
+                finished = self.finished(problem, adversarial)
+                problem.show(step, finished)
+        return finished
 
     def start(self, problem: Problem) -> Tensor:
         """The point at which the first step begins."""
@@ -134,7 +153,22 @@ class IterativeAttack(Attack):
 
     def stepper(self, problem: Problem) -> Step:
         """The function that takes one step. Made once per batch, so it may keep state from step to step."""
-        return lambda adversarial, direction: self.norm.step(adversarial, problem.images, direction, self.step_size)
+        numbers = count()
+        return lambda adversarial, direction: self.norm.step(
+            adversarial, problem.images, direction, self.step_length(next(numbers), problem)
+        )
+
+    def step_length(self, step: int, problem: Problem) -> float | Tensor:
+        """Length of a step in the norm: a number, or one for each image, (B, 1, 1, 1)."""
+        factor = step_factor(self.step_schedule, step, self.steps, problem.draws)
+        return self.step_size * (factor.to(problem.images.dtype) if isinstance(factor, Tensor) else factor)
+
+    def finished(self, problem: Problem, adversarial: Tensor) -> Tensor:
+        """The images that the attack returns if an iterate is its last."""
+        if self.finish is None:
+            return adversarial
+        delta = self.norm.corner(adversarial - problem.images)
+        return problem.inside((problem.images + delta).clamp(0, 1))
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         return self.norm.quantize(images, adversarial)

@@ -10,12 +10,18 @@ from lightning_attack.attacks.objectives.base import (
 )
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
-from lightning_attack.attacks.objectives.masked import BalancedMaskedCrossEntropy, EroSeg, MaskedCrossEntropy
+from lightning_attack.attacks.objectives.masked import (
+    BalancedCrossEntropy,
+    BalancedMaskedCrossEntropy,
+    EroSeg,
+    MaskedCrossEntropy,
+)
 from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
 
 __all__ = [
     "FSPGD",
     "RPPGD",
+    "BalancedCrossEntropy",
     "BalancedMaskedCrossEntropy",
     "CosPGD",
     "CrossEntropy",

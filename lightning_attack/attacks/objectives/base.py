@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_attack.attacks.objectives.balance import balance
 from lightning_attack.attacks.prediction import Prediction
 
 
@@ -97,13 +98,17 @@ class WeightedCrossEntropy(Objective):
 
     Args:
         temperature: of the cross-entropy, see `CrossEntropy`; the weights do not see it.
+        power: from 0 to 1; above 0 the weights are also multiplied by those of `BalancedCrossEntropy`.
 
     Raises:
-        ValueError: temperature is not above 0.
+        ValueError: temperature is not above 0, or power outside [0, 1].
     """
 
-    def __init__(self, temperature: float = 1.0) -> None:
+    def __init__(self, temperature: float = 1.0, power: float = 0.0) -> None:
         self.temperature = check_temperature(temperature)
+        if not 0 <= power <= 1:
+            raise ValueError(f"power={power}: must be between 0 and 1")
+        self.power = power
 
     @abstractmethod
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -112,6 +117,8 @@ class WeightedCrossEntropy(Objective):
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
         with torch.no_grad():
             weights = self.weights(prediction, moment)
+            if self.power:
+                weights = weights * balance(prediction, self.power)
         return weights * prediction.softened_cross_entropy(self.temperature)
 
 

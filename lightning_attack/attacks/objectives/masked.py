@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.objectives.balance import pixels_of_classes
 from lightning_attack.attacks.objectives.base import Moment, WeightedCrossEntropy, two_weights
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.to_device import to_device
@@ -47,6 +48,35 @@ class MaskedCrossEntropy(WeightedCrossEntropy):
         return prediction.unfooled.to(prediction.logits.dtype)
 
 
+class BalancedCrossEntropy(WeightedCrossEntropy):
+    """Cross-entropy in which the classes of small areas weigh more: aims at mIoU, in which all classes count alike.
+
+    A loss of this project, after the balance of SEA (see `BalancedMaskedCrossEntropy`), without its mask.
+
+        L_i = w_{y_i} CE_i,    w_c proportional to N_c^-power,    N_c = pixels of class c in the image's labels
+
+    The weights' mean over the image's labelled pixels is 1.
+
+    Args:
+        power: from 0, the plain cross-entropy, to 1, in which all classes of the image weigh the same.
+        temperature: of the cross-entropy, see `CrossEntropy`.
+
+    Raises:
+        ValueError: power is outside [0, 1], or temperature not above 0.
+
+    Example:
+        >>> prediction = Prediction(torch.zeros(1, 2, 1, 5), torch.tensor([[[0, 0, 0, 0, 1]]]))
+        >>> BalancedCrossEntropy(power=0.5)(prediction, Moment(0, 1))     # log 2 times 5/6 and 5/3
+        tensor([[[0.5776, 0.5776, 0.5776, 0.5776, 1.1552]]])
+    """
+
+    def __init__(self, power: float = 0.5, temperature: float = 1.0) -> None:
+        super().__init__(temperature, power)
+
+    def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
+        return prediction.valid.to(prediction.logits.dtype)
+
+
 class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
     """As `MaskedCrossEntropy`, and each class counts the same, however few pixels it has: aims at mIoU.
 
@@ -83,7 +113,7 @@ class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         images, classes = prediction.logits.shape[:2]
         if self.class_pixels is None:
-            weights = _inverse(_pixels_of_classes(prediction))
+            weights = _inverse(pixels_of_classes(prediction))
         elif len(self.class_pixels) == classes:
             # In float64 on the host: float32 cannot count the pixels of a training set.
             of_classes = _inverse(torch.tensor(self.class_pixels, dtype=torch.float64)[None])
@@ -150,16 +180,6 @@ class EroSeg(WeightedCrossEntropy):
         # No label is -1.
         in_background = prediction.labels == (-1 if self.background_class is None else self.background_class)
         return sensitive * two_weights(in_background, self.background, self.foreground, prediction.logits.dtype)
-
-
-def _pixels_of_classes(prediction: Prediction) -> Tensor:
-    """Number of labelled pixels of each image and class, (B, C), as floating numbers."""
-    images, classes = prediction.logits.shape[:2]
-    first = torch.arange(images, device=prediction.labels.device)[:, None] * classes
-    counts = torch.zeros(images * classes, dtype=torch.int64, device=prediction.labels.device)
-    # Flat, in integers: deterministic on every device. `bincount` would wait for the device.
-    counts.scatter_add_(0, (first + prediction.known_labels.flatten(1)).flatten(), prediction.valid.flatten().long())
-    return counts.view(images, classes).to(prediction.logits.dtype)
 
 
 def _inverse(counts: Tensor) -> Tensor:

@@ -35,9 +35,10 @@ class FoolAllPixels(WeightedCrossEntropy):
             value is not known to us. 0.5 is PGD. Above 0.5 the misclassified pixels weigh more, which is how another
             published summary reads.
         temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper.
+        power: above 0 small classes weigh more, see `WeightedCrossEntropy`; 0 in the paper.
 
     Raises:
-        ValueError: gamma outside [0, 1], or temperature not above 0.
+        ValueError: gamma or power outside [0, 1], or temperature not above 0.
 
     Example:
         >>> logits = torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]])        # class 0 at both pixels
@@ -46,8 +47,8 @@ class FoolAllPixels(WeightedCrossEntropy):
         tensor([[[0.7500, 0.2500]]])
     """
 
-    def __init__(self, gamma: float = 0.1, temperature: float = 1.0) -> None:
-        super().__init__(temperature)
+    def __init__(self, gamma: float = 0.1, temperature: float = 1.0, power: float = 0.0) -> None:
+        super().__init__(temperature, power)
         self.gamma = _share(gamma, "gamma")
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -73,6 +74,7 @@ class TransferablePixels(WeightedCrossEntropy):
             half of the pixels), or a number q in (0, 1): the q-quantile, so that P_H is the share 1-q. K is skewed:
             the mean selects fewer pixels than the median.
         temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper. K uses the softmax without temperature.
+        power: above 0 small classes weigh more, see `WeightedCrossEntropy`; 0 in the paper.
 
     Raises:
         ValueError: an argument is out of range.
@@ -93,8 +95,9 @@ class TransferablePixels(WeightedCrossEntropy):
         kl: KLDirection = "adversarial||clean",
         threshold: float | str = "mean",
         temperature: float = 1.0,
+        power: float = 0.0,
     ) -> None:
-        super().__init__(temperature)
+        super().__init__(temperature, power)
         self.beta = _share(beta, "beta")
         if kl not in get_args(KLDirection):
             raise ValueError(f"kl='{kl}': must be one of {', '.join(get_args(KLDirection))}")

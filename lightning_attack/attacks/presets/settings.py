@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Momentum
 from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.schedule import StepSchedule
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.attacks.presets.published import published
@@ -42,12 +43,17 @@ class Settings(Ball, total=False):
         step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
             Presets that take gradients one step ahead (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer
-            steps these points lie far outside of the ball.
+            steps these points lie far outside of the ball. `transfer_best` and `transegpgd_best` have 0.02.
+        step_schedule: how the length of a step changes around `step_size`: `constant` (default), `cosine`, `linear` or
+            `dynamic`, see `StepSchedule`.
+        finish: `sign` ends at a corner of the L-inf ball, see `IterativeAttack`. Default: the last iterate.
         input_transforms: further techniques, applied before those that the preset's name stands for.
         gradient_transforms: likewise.
     """
 
     step_size: Pixels | None
+    step_schedule: StepSchedule
+    finish: Literal["sign"] | None
     input_transforms: Sequence[InputTransform] | None
     gradient_transforms: Sequence[GradientTransform] | None
 
@@ -61,6 +67,7 @@ def build(
     gradients: Sequence[GradientTransform] = (),
     kind: type[IterativeAttack] = IterativeAttack,
     looks_ahead: bool = False,
+    linf_step: float = 0.01,
     **own: Any,
 ) -> IterativeAttack:
     """The attack of a preset: its objective and own transforms, the caller's settings, the preset's defaults.
@@ -74,6 +81,7 @@ def build(
         gradients: its own gradient transforms, after the caller's.
         kind: the class of the attack.
         looks_ahead: whether it takes gradients at a distance of `step_size`.
+        linf_step: its default step in L-inf, if it does not look ahead.
         own: further arguments of that class.
     """
     check_known(preset, settings, Settings)
@@ -81,8 +89,13 @@ def build(
     values: Settings = {**(defaults or {}), **settings}
     steps, step_size = values.get("steps", 20), values.get("step_size")
     if step_size is None:
-        usual = norm.eps / 10 if looks_ahead else 0.01
+        usual = norm.eps / 10 if looks_ahead else linf_step
         step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
+    shape = {"step_schedule": values.get("step_schedule", "constant"), "finish": values.get("finish")}
+    if kind is IterativeAttack:
+        own = own | shape
+    elif shape != {"step_schedule": "constant", "finish": None}:
+        raise ValueError(f"{preset} has a loop of its own: step_schedule must be constant there, and finish null")
     attack = kind(
         objective=objective,
         norm=norm,

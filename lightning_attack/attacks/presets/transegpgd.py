@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Nesterov, TranslationInvariance
 from lightning_attack.attacks.gradient_transforms.sampling import VarianceTuning
+from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
+from lightning_attack.attacks.input_transforms.colour import RandomColour
 from lightning_attack.attacks.input_transforms.copies import ScaleCopies
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.transegpgd import (
@@ -21,8 +23,8 @@ from lightning_attack.attacks.objectives.transegpgd import (
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
 
 __all__ = [
-    "transegpgd", "transegpgd_di", "transegpgd_mi", "transegpgd_mi_di_ti", "transegpgd_ni", "transegpgd_si",
-    "transegpgd_strong", "transegpgd_ti", "transegpgd_vmi",
+    "transegpgd", "transegpgd_best", "transegpgd_di", "transegpgd_dynamic", "transegpgd_mi", "transegpgd_mi_di_ti",
+    "transegpgd_ni", "transegpgd_si", "transegpgd_strong", "transegpgd_ti", "transegpgd_vmi",
 ]  # fmt: skip
 
 
@@ -68,9 +70,10 @@ def _two_stages(
     threshold: float | str = "mean",
     switch: Switch | None = None,
     temperature: float = 1.0,
+    power: float = 0.0,
 ) -> Staged:
     """The objective of TranSegPGD."""
-    stages = [FoolAllPixels(gamma, temperature), TransferablePixels(beta, kl, threshold, temperature)]
+    stages = [FoolAllPixels(gamma, temperature, power), TransferablePixels(beta, kl, threshold, temperature, power)]
     return Staged(stages, [switch or Switch()])
 
 
@@ -91,13 +94,26 @@ def _with(
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
     looks_ahead: bool = False,
+    defaults: Settings | None = None,
+    power: float = 0.0,
+    linf_step: float = 0.01,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
     rest = dict(settings)
     stages = {key: rest.pop(key) for key in inspect.signature(_two_stages).parameters if key in rest}
-    objective = _two_stages(**stages)  # type: ignore[arg-type]
-    defaults: Settings = {"random_start": True}
-    return build(preset, objective, cast(Settings, rest), defaults, inputs, gradients, looks_ahead=looks_ahead)
+    objective = _two_stages(**stages, power=power)  # type: ignore[arg-type]
+    known: Settings = {"random_start": True, **(defaults or {})}
+    steps: dict[str, Any] = {"looks_ahead": looks_ahead, "linf_step": linf_step}
+    return build(preset, objective, cast(Settings, rest), known, inputs, gradients, **steps)
+
+
+def transegpgd_dynamic(**settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
+    """TranSegPGD with steps of random length; the other arguments are those of `transegpgd`.
+
+    Source: one summary of arXiv 2312.02207 names a dynamic step size as a contribution of the paper, without a formula;
+    see `StepSchedule` for the readings. Each step of each image has a length drawn from U(0, 2) step_size.
+    """
+    return _with("transegpgd_dynamic", settings, defaults={"step_schedule": "dynamic"})
 
 
 def transegpgd_mi(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
@@ -173,3 +189,30 @@ def transegpgd_strong(
     """
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     return _with("transegpgd_strong", settings, [InputDiversity(scale, prob)], gradients)
+
+
+def transegpgd_best(
+    *,
+    power: float = 0.5,
+    decay: float = 1.0,
+    grey: float = 0.5,
+    contrast: float = 0.3,
+    brightness: float = 0.1,
+    degrees: float = 10.0,
+    translate: float = 0.1,
+    scale: float | Sequence[float] = (0.5, 1.2),
+    slant: float = 0.2,
+    kernel_size: int = 5,
+    **settings: Unpack[TranSegPGDSettings],
+) -> IterativeAttack:
+    """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
+
+    A combination of this project: 10 steps of 0.02, temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5 it is
+    `transfer_best`. Other arguments are those of `transegpgd`.
+    """
+    usual: TranSegPGDSettings = {
+        "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
+    }  # fmt: skip
+    inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
+    gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, power=power, linf_step=0.02)

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
 from lightning_attack.attacks.gradient_transforms.base import Momentum, Nesterov, PreGradient, TranslationInvariance
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
+    ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
 )
+from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity
-from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.colour import RandomColour
+from lightning_attack.attacks.input_transforms.copies import (
+    Admix,
+    MixMask,
+    ScaleCopies,
+    SpectrumSimulation,
+    StraightThrough,
+)
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.stretch import BlockStretch
+from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
+from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum
+from lightning_attack.common.pixels import Pixels
 
 __all__ = [
-    "admix", "block_shuffle", "di_fgsm", "dynamic_scaling", "emi_fgsm", "local_regions", "mi_fgsm", "ni_fgsm", "pgn",
-    "pre_gradient_fgsm", "si_ni_fgsm", "soft_transfer", "ssa", "tass", "ti_fgsm", "vmi_fgsm", "vni_fgsm",
+    "admix", "block_shuffle", "block_stretch", "bsr", "di_fgsm", "dynamic_scaling", "emi_fgsm", "local_regions", "mef",
+    "mi_fgsm", "ni_fgsm", "pgn", "pre_gradient_fgsm", "si_ni_fgsm", "sia", "soft_transfer", "ssa", "tass", "ti_fgsm",
+    "transfer_best", "us_mm", "vmi_fgsm", "vni_fgsm",
 ]  # fmt: skip
 
 
@@ -184,6 +199,89 @@ def block_shuffle(
     return build("block_shuffle", CrossEntropy(), settings, inputs=[shuffle], gradients=momentum(decay))
 
 
+def bsr(
+    *,
+    decay: float = 1.0,
+    blocks: int = 3,
+    copies: int = 1,
+    degrees: float = 24.0,
+    undo: bool = True,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """BSR: momentum over copies cut into blocks that are turned and change places, see `BlockShuffle`.
+
+    Source: K. Wang et al., CVPR 2024, arXiv 2308.10299 (there: eps 16/255, step eps/10, 10 steps; 3 blocks, 24 degrees
+    and 20 copies in a common port). Here 1 copy, drawn anew at every step.
+    """
+    shuffle = BlockShuffle(blocks, copies, undo, degrees)
+    return build("bsr", CrossEntropy(), settings, inputs=[shuffle], gradients=momentum(decay))
+
+
+def block_stretch(
+    *, decay: float = 1.0, blocks: int = 3, strength: float = 0.6, undo: bool = True, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """Block stretch: momentum over copies in which some blocks grow at the cost of others, see `BlockStretch`.
+
+    After the abstract of "Block Stretch and Shrink", 2025, arXiv 2511.17688, whose details are not known to us.
+    """
+    stretch = BlockStretch(blocks, strength, undo)
+    return build("block_stretch", CrossEntropy(), settings, inputs=[stretch], gradients=momentum(decay))
+
+
+def sia(
+    *,
+    decay: float = 1.0,
+    blocks: int = 3,
+    copies: int = 1,
+    noise: Pixels = "8/255",
+    undo: bool = True,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """SIA: momentum over copies whose blocks are each changed in a way of its own, see `StructureInvariance`.
+
+    Source: X. Wang et al., ICCV 2023, arXiv 2309.14700 (there: eps 16/255, step eps/10, 10 steps, 3 blocks, 20 copies).
+    Here 1 copy, drawn anew at every step.
+    """
+    structure = StructureInvariance(blocks, copies, noise, undo)
+    return build("sia", CrossEntropy(), settings, inputs=[structure], gradients=momentum(decay))
+
+
+def us_mm(
+    *,
+    decay: float = 1.0,
+    scales: int = 5,
+    masks: int = 3,
+    low: float = 0.1,
+    high: float = 0.75,
+    mix: float = 0.5,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """US-MM: momentum over darker copies that are masked by other images, see `MixMask`.
+
+    Source: "Boost Adversarial Transferability by Uniform Scale and Mix Mask Method", 2023, arXiv 2311.12051 (there: eps
+    16/255, step eps/10, 10 steps, 5 scales, 3 masks). Without partners the batch must hold two images or more.
+    """
+    masked = MixMask(scales, masks, low, high, mix)
+    return build("us_mm", CrossEntropy(), settings, inputs=[masked], gradients=momentum(decay))
+
+
+def mef(
+    *,
+    decay: float = 0.5,
+    samples: int = 20,
+    radius: float = 2.0,
+    push: float = 0.15,
+    inner_decay: float = 0.9,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """MEF: momentum towards maxima that are flat around, with one gradient at each neighbour, see `ExpectedFlatness`.
+
+    Source: 2024, arXiv 2405.16181 (there: eps 16/255, step 1.6/255, 20 steps, 20 samples, outer decay 0.5).
+    """
+    gradients = [ExpectedFlatness(samples, radius, push, inner_decay), *momentum(decay)]
+    return build("mef", CrossEntropy(), settings, gradients=gradients)
+
+
 def local_regions(
     *, decay: float = 1.0, grid: int = 4, keep: float = 0.5, copies: int = 1, **settings: Unpack[Settings]
 ) -> IterativeAttack:
@@ -233,3 +331,30 @@ def soft_transfer(
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     defaults: Settings = {"random_start": True}
     return build("soft_transfer", CrossEntropy(temperature), settings, defaults, inputs, gradients)
+
+
+def transfer_best(
+    *,
+    temperature: float = 3.0,
+    power: float = 0.5,
+    decay: float = 1.0,
+    grey: float = 0.5,
+    contrast: float = 0.3,
+    brightness: float = 0.1,
+    degrees: float = 10.0,
+    translate: float = 0.1,
+    scale: float | Sequence[float] = (0.5, 1.2),
+    slant: float = 0.2,
+    kernel_size: int = 5,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
+
+    See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`. A combination of
+    this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
+    """
+    inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
+    gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    defaults: Settings = {"random_start": True, "steps": 10}
+    objective = BalancedCrossEntropy(power, temperature)
+    return build("transfer_best", objective, settings, defaults, inputs, gradients, linf_step=0.02)

@@ -80,7 +80,8 @@ class UntilFooled(Wrapper):
                 seen = gradient.seen
                 assert seen is not None  # the gradient was told to remember it
                 going = seen.unfooled.flatten(1).any(1) | (seen.hidden > 0)
-                moved = rest.inside(attack.norm.step(here, rest.images, direction, attack.step_size))
+                length = attack.step_length(step, rest)
+                moved = rest.inside(attack.norm.step(here, rest.images, direction, length))
                 stay = going.nonzero().flatten()
                 result[rows[stay]] = moved[stay]
                 for name, values in gradient.figures.items():
@@ -90,4 +91,4 @@ class UntilFooled(Wrapper):
                     rows = rows[stay]
                     gradient.select(stay)
             problem.log(step, dict(figures))
-        return result
+        return attack.finished(problem, result)

@@ -1,5 +1,6 @@
 """Transforms that ask at several points or look ahead: against torchattacks, loops written a second time, limits."""
 
+import math
 import re
 
 import pytest
@@ -17,6 +18,7 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
+    ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
 )
@@ -320,3 +322,32 @@ def test_balance_out_of_range(balance):
 def test_decay_out_of_range(decay):
     with pytest.raises(ValueError, match=f"decay={decay}: must be 0 or more"):
         PreGradient(decay)
+
+
+def test_neighbours_of_flatness_remember_their_own_gradients():
+    """Against a loop that follows the formula, with other random numbers for each neighbour and step."""
+
+    def gradient(x):
+        return x**3 - x
+
+    eps, samples, steps = 0.1, 3, 4
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(steps, 2, 3, 4, 4, generator=generator, dtype=torch.float64)
+    ascent = ExpectedFlatness(samples, radius=2.0, push=0.3, inner_decay=0.9)(
+        gradient, Budget(eps, 0.01, steps, Draws([5, 6]))
+    )
+    draws, memory = Draws([5, 6]), [torch.zeros_like(points[0])] * samples
+    for x in points:
+        found = []
+        for i in range(samples):
+            noise = draws.uniform("expected flatness", (3, 4, 4), -0.2, 0.2).double()
+            g = gradient(x + noise + 0.03 * memory[i])
+            memory[i] = g / g.abs().mean(dim=(1, 2, 3), keepdim=True) - 0.9 * memory[i]
+            found.append(g)
+        assert torch.allclose(ascent(x), sum(found) / samples, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{"samples": 0}, {"radius": -1.0}, {"push": math.inf}, {"inner_decay": -0.1}])
+def test_flatness_refuses(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ExpectedFlatness(**settings)

@@ -6,7 +6,14 @@ import torch
 from lightning_attack.attacks.base import describe
 from lightning_attack.attacks.gradient_transforms.base import Nesterov
 from lightning_attack.attacks.input_transforms.base import InputDiversity, views
-from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
+from lightning_attack.attacks.input_transforms.colour import RandomColour
+from lightning_attack.attacks.input_transforms.copies import (
+    Admix,
+    MixMask,
+    ScaleCopies,
+    SpectrumSimulation,
+    StraightThrough,
+)
 from lightning_attack.attacks.input_transforms.geometry import RandomCrop
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Linf
@@ -189,3 +196,41 @@ def test_reports_show_settings_only():
 def test_settings_out_of_range(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_masks_of_other_images_by_hand():
+    images, partners = torch.full((1, 3, 1, 1), 0.8), torch.tensor([0.0, 1.0]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 1, 1)
+    seen = list(MixMask(scales=3, masks=8, low=0.25, high=0.75, mix=0.5)(images, Draws([0], partners=partners)))
+    assert len(seen) == 24
+    found = {round(float(view.images[0, 0]), 3) for view in seen}
+    assert found == {round(0.8 * scale * mask, 3) for scale in (0.25, 0.5, 0.75) for mask in (0.5, 1.5)}
+    (plain,) = MixMask(scales=1, masks=1, low=0.5, high=1.0, mix=0.0)(images, Draws([0]))
+    assert torch.equal(plain.images, images)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"low": 0.0}, {"low": 0.9}, {"high": 1.1}, {"mix": 1.1}, {"scales": 0}, {"masks": 0}]
+)
+def test_mask_settings_out_of_range(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        MixMask(**settings)
+
+
+def test_colours_by_formula():
+    images = pictures().detach()
+    transform, draws = RandomColour(0.8, 0.4, 0.2), Draws([0, 1, 2])
+    (view,) = transform(images, Draws([0, 1, 2]))
+    g, c, b = (
+        draws.uniform(f"colour {name}", (1, 1, 1), low, high).double()
+        for name, low, high in (("grey", 0, 0.8), ("contrast", 0.6, 1.4), ("brightness", -0.2, 0.2))
+    )
+    grey = images.sum(1, keepdim=True) / 3
+    assert torch.allclose(view.images, (((1 - g) * images + g * grey) - 0.5) * c + 0.5 + b, atol=1e-12)
+    (same,) = RandomColour(0.0, 0.0, 0.0)(images, Draws([0, 1, 2]))
+    assert torch.allclose(same.images, images, atol=1e-15)
+
+
+@pytest.mark.parametrize("settings", [{"grey": 1.1}, {"contrast": 1.1}, {"brightness": -0.1}])
+def test_colour_settings_out_of_range(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        RandomColour(**settings)

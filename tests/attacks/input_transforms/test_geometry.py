@@ -1,15 +1,17 @@
 """Views whose pixels move or are hidden: shown as said, and moved back."""
 
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_attack.attacks.input_transforms.affine import RandomAffine
+from lightning_attack.attacks.input_transforms.affine import Move, RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.random import Draws
 from tests.attacks.toys import scene
 
@@ -30,9 +32,12 @@ def waves(height=60, width=84):
         (lambda undo: RandomCrop(undo=undo), 0.05, 0.36),
         (lambda undo: RandomFlip(1.0, undo), 0.0, 1.0),
         (lambda undo: RandomAffine(30.0, 0.2, 0.2, undo), 0.02, 0.4),
+        (lambda undo: RandomAffine(30.0, 0.2, [0.7, 1.1], undo, "mirror", slant=0.3), 0.03, 0.4),
         (lambda undo: BlockShuffle(undo=undo), 0.0, 1.0),
+        (lambda undo: BlockShuffle(2, undo=undo, degrees=24.0), 0.03, 0.4),
+        (lambda undo: BlockStretch(undo=undo), 0.06, 1.0),
     ],
-    ids=["diversity", "scaling", "crop", "flip", "affine", "blocks"],
+    ids=["diversity", "scaling", "crop", "flip", "affine", "slanted affine", "blocks", "turned blocks", "stretch"],
 )
 def test_undo_moves_what_is_shown_back(build, tolerance, least_shown):
     images = waves()
@@ -136,6 +141,29 @@ def test_affine_leaves_black_around():
         assert float(shown.mean()) == pytest.approx(min(1, move.zoom**2), abs=0.05)
 
 
+def test_a_slant_by_hand():
+    """Stretched to twice the width and half the height, sheared by half: (1, 0) -> (2, 0), (0, 1) -> (1/2, 1/2)."""
+    move = Move(0.0, 1.0, 3.0, 0.0, stretch=2.0, shear=0.5)
+    assert move.to_view() == ((2.0, 0.5, 3.0), (0.0, 0.5, 0.0))
+    turned = Move(0.3, 0.8, 2.0, -1.0, stretch=1.2, shear=-0.4)
+    there, back = (torch.tensor([*matrix(), (0, 0, 1)]) for matrix in (turned.to_view, turned.to_image))
+    assert torch.allclose(there @ back, torch.eye(3), atol=1e-6)
+    zooms = [move.zoom for move in RandomAffine(scale=[0.5, 1.2], slant=0.2).moves(9, 9, Draws(range(200)))]
+    assert 0.5 <= min(zooms) < 0.55
+    assert 1.15 < max(zooms) <= 1.2
+
+
+def test_affine_amid_mirror_images():
+    images = torch.linspace(0.25, 0.75, 30).expand(6, 3, 40, 30)
+    black, mirror = (RandomAffine(0, 0.0, 0.5, border=border) for border in ("black", "mirror"))
+    plain, mirrored = (next(transform(images, Draws(SEEDS))) for transform in (black, mirror))
+    inside = next(black(torch.ones_like(images), Draws(SEEDS))).images > 0.99
+    assert torch.allclose(mirrored.images[inside], plain.images[inside], atol=0.01)
+    assert float(mirrored.images.min()) >= 0.25
+    assert float(plain.images.min()) == 0
+    assert torch.equal(mirrored.undo(images), plain.undo(images)), "the same pixels have logits"
+
+
 @pytest.mark.parametrize("blocks", [2, 3])
 def test_blocks_are_shuffled_as_wholes(blocks):
     height, width = 24, 30
@@ -200,8 +228,13 @@ def test_hidden_logits_of_regions_are_dropped_even_if_not_finite():
         (lambda: RandomAffine(degrees=181.0), "degrees=181.0: must be between 0 and 180"),
         (lambda: RandomAffine(translate=-0.1), "translate=-0.1"),
         (lambda: RandomAffine(scale=1.0), "scale=1.0: must be 0 or more, below 1"),
+        (lambda: RandomAffine(scale=[1.2, 0.5]), re.escape("scale=[1.2, 0.5]: must be a number, or the smallest")),
+        (lambda: RandomAffine(scale=[0.5]), "smallest and the largest zoom"),
+        (lambda: RandomAffine(slant=1.1), "slant=1.1"),
+        (lambda: RandomAffine(border="grey"), "border='grey': must be black or mirror"),
         (lambda: BlockShuffle(blocks=0), "blocks=0: must be 1 or more"),
         (lambda: BlockShuffle(copies=0), "copies=0"),
+        (lambda: BlockShuffle(degrees=-1.0), "degrees=-1.0: must be between 0 and 180"),
         (lambda: LocalRegions(grid=0), "grid=0"),
         (lambda: LocalRegions(keep=0.0), "keep=0.0: must be above 0, at most 1"),
         (lambda: LocalRegions(copies=0), "copies=0"),

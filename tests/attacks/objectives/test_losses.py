@@ -10,7 +10,12 @@ from lightning_attack.attacks import CosPGD, CrossEntropy, IterativeAttack, Linf
 from lightning_attack.attacks.objectives.base import Moment, Prediction
 from lightning_attack.attacks.objectives.features import RPPGD
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
-from lightning_attack.attacks.objectives.masked import BalancedMaskedCrossEntropy, EroSeg, MaskedCrossEntropy
+from lightning_attack.attacks.objectives.masked import (
+    BalancedCrossEntropy,
+    BalancedMaskedCrossEntropy,
+    EroSeg,
+    MaskedCrossEntropy,
+)
 from lightning_attack.attacks.objectives.transegpgd import TransferablePixels
 from tests.attacks.toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
 
@@ -19,6 +24,7 @@ CLASS_PIXELS = [5e9, 1e7, 3e8, 1.0, 2e6]
 EVERY = [
     MaskedCrossEntropy(),
     MaskedCrossEntropy(temperature=3.0),
+    BalancedCrossEntropy(power=0.3, temperature=2.0),
     BalancedMaskedCrossEntropy(),
     BalancedMaskedCrossEntropy(CLASS_PIXELS),
     JensenShannon(),
@@ -123,6 +129,10 @@ def own_balance(z, y, wins, counts):
     return 0 if wins else seen.mean() / counts[y]
 
 
+def by_area(z, y, wins, counts):
+    return counts[y] ** -0.3 * counts.sum() / (counts[counts > 0] ** 0.7).sum()
+
+
 def eroseg_weight(z, y, wins, counts):
     limit = 1 - 0.2 * math.exp(-0.8 * STEP)
     return 0 if wins or softmax(z).max() >= limit else (0.3 if y == 0 else 0.7)
@@ -135,6 +145,7 @@ DEFINITIONS = [
     (CosPGD(), weighted(by_definition_cosine)),
     (MaskedCrossEntropy(), weighted(lambda z, y, wins, counts: 0 if wins else 1)),
     (MaskedCrossEntropy(3.0), weighted(lambda z, y, wins, counts: 0 if wins else 1, temperature=3.0)),
+    (BalancedCrossEntropy(power=0.3, temperature=2.0), weighted(by_area, temperature=2.0)),
     (BalancedMaskedCrossEntropy(), weighted(own_balance)),
     (
         BalancedMaskedCrossEntropy(CLASS_PIXELS),

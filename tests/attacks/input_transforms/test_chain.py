@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from lightning_attack.attacks import (
+    Admix,
+    BlockShuffle,
+    BlockStretch,
+    Draws,
+    RandomAffine,
+    RandomChain,
+    RandomFlip,
+    ScaleCopies,
+    mi_fgsm,
+)
+from tests.attacks.toys import curved, scene
+
+EXACT = [RandomFlip(prob=1.0), BlockShuffle(3), BlockStretch(2, strength=0.0)]
+"""Transforms that only permute pixels."""
+
+
+def test_logits_go_back_through_the_whole_chain():
+    images, _ = scene(4, 12, 10)
+    draws, orders = Draws([1, 2, 3, 4]), set()
+    for _ in range(6):
+        (view,) = RandomChain(EXACT, least=2, most=3)(images, draws)
+        assert torch.equal(view.undo(view.images), images)
+        assert not torch.equal(view.images, images)
+    chain = RandomChain(EXACT, least=1, most=3)
+    for _ in range(30):
+        orders |= {tuple(order) for order in chain.chains(draws)}
+    assert len(orders) == 3 + 6 + 6  # every order of one, two and three
+
+
+def test_views_differ_from_step_to_step_and_belong_to_the_image():
+    images, _ = scene(3, 12, 10)
+    chain = RandomChain([RandomAffine(), BlockShuffle()], most=2, copies=2)
+    together, alone = Draws([1, 2, 3]), Draws([2])
+    seen = []
+    for _ in range(3):
+        views, single = list(chain(images, together)), list(chain(images[1:2], alone))
+        assert len(views) == len(single) == 2
+        for view, one in zip(views, single, strict=True):
+            assert torch.equal(view.images[1:2], one.images)
+            assert torch.equal(view.undo(view.images)[1:2], one.undo(one.images))
+            seen.append(view.images[1])
+    assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_one_of_several_views_is_drawn():
+    chain, image = RandomChain([ScaleCopies(3)], most=1), torch.full((1, 1, 1, 1), 0.8)
+    draws = Draws([0])
+    assert {round(float(next(chain(image, draws)).images), 3) for _ in range(30)} == {0.8, 0.4, 0.2}
+
+
+def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
+    model = curved()
+    images, labels = scene(2)
+    still = RandomChain([RandomFlip(prob=0.0), BlockStretch(1)], least=0, most=2)
+    plain = mi_fgsm(steps=3)(model, images, labels, [1, 2])
+    assert torch.equal(mi_fgsm(steps=3, input_transforms=[still])(model, images, labels, [1, 2]), plain)
+    moving = RandomChain([RandomFlip(), RandomAffine()], least=1, most=2)
+    assert not torch.equal(mi_fgsm(steps=3, input_transforms=[moving])(model, images, labels, [1, 2]), plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"transforms": EXACT, "least": 2, "most": 1}, "least=2, most=1"),
+        ({"transforms": EXACT, "most": 4}, "the number of transforms, which is 3"),
+        ({"transforms": EXACT, "least": 0, "most": 0}, "most from 1"),
+        ({"transforms": EXACT, "copies": 0}, "copies=0"),
+        ({"transforms": [Admix()], "most": 1}, "Admix mixes images"),
+    ],
+)
+def test_refusals(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RandomChain(**settings)

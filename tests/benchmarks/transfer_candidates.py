@@ -1,0 +1,174 @@
+"""The candidates of `search_transfer.py`: attacks by name, each for a number of backward passes per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_attack.attacks import (
+    Attack,
+    BalancedCrossEntropy,
+    BlockShuffle,
+    BlockStretch,
+    CrossEntropy,
+    Draws,
+    InputDiversity,
+    InputTransform,
+    IterativeAttack,
+    Linf,
+    Momentum,
+    Objective,
+    RandomAffine,
+    RandomChain,
+    RandomColour,
+    RandomFlip,
+    TranslationInvariance,
+    View,
+    transegpgd_best,
+    transegpgd_mi_di_ti,
+    transfer_best,
+)
+
+
+class Warp(InputTransform):
+    """`RandomAffine` with stretch, shear, any range of zooms, and a smooth random displacement after DeCowA."""
+
+    spatial = partial = True
+
+    def __init__(
+        self, zoom: tuple[float, float] = (0.65, 1.35), shear: float = 0.0, bend: float = 0.0, border: str = "zeros"
+    ) -> None:
+        self.zoom, self.shear, self.bend, self.border = zoom, shear, bend, border
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        batch, _, height, width = images.shape
+        angle, zoom, right, down, stretch, shear = (
+            2 * draws.uniform(f"warp {what}") - 1 for what in ("angle", "zoom", "right", "down", "stretch", "shear")
+        )
+        angle, size = angle * math.radians(10), self.zoom[0] + (zoom + 1) / 2 * (self.zoom[1] - self.zoom[0])
+        ratio, zero = torch.exp(stretch * math.log(1 + self.shear)), torch.zeros_like(size)
+        turn = _matrices(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+        there = turn @ _matrices(size * ratio, self.shear * shear, zero, size / ratio)
+        back, shift = torch.linalg.inv(there), torch.stack([right, down], -1) * 0.2
+        shape = [batch, 1, height, width]
+        identity = F.affine_grid(torch.eye(2, 3).expand(batch, -1, -1), shape, align_corners=False)
+        to_image = torch.einsum("bij,bhwj->bhwi", back, identity - shift[:, None, None])
+        to_view = torch.einsum("bij,bhwj->bhwi", there, identity) + shift[:, None, None]
+        if self.bend:
+            coarse = (draws.uniform("warp bend", (2, 4, 4)) * 2 - 1) * self.bend / 2
+            field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
+            to_image = to_image + field.movedim(1, -1)
+            for _ in range(8):  # the place p with to_image(p) = here, by iteration
+                moved = F.grid_sample(field, to_view, padding_mode="border", align_corners=False).movedim(1, -1)
+                to_view = torch.einsum("bij,bhwj->bhwi", there, identity - moved) + shift[:, None, None]
+        ones = torch.ones_like(images[:, :1])
+        around = F.grid_sample(ones, to_image, padding_mode="zeros", align_corners=False) < 0.99
+
+        def undo(logits: Tensor) -> Tensor:
+            return F.grid_sample(logits.masked_fill(around, 0), to_view, padding_mode="zeros", align_corners=False)
+
+        yield View(F.grid_sample(images, to_image, padding_mode=self.border, align_corners=False), undo)
+
+
+def _matrices(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    return torch.stack([torch.stack([a, b], -1), torch.stack([c, d], -1)], -2)
+
+
+def recipe(
+    passes: int,
+    objective: Objective | None = None,
+    inputs: Sequence[InputTransform] | None = None,
+    kernel: int = 5,
+    decay: float = 1.0,
+    step_size: Any = 0.01,
+    **settings: Any,
+) -> IterativeAttack:
+    """The recipe that the search began with (cross-entropy at temperature 3, MI, TI 5, affine views), with changes."""
+    return IterativeAttack(
+        objective or CrossEntropy(3.0),
+        Linf("8/255"),
+        passes,
+        step_size,
+        True,
+        [RandomAffine(10.0, 0.1, 0.35)] if inputs is None else inputs,
+        [TranslationInvariance(kernel), Momentum(decay)],
+        **settings,
+    )
+
+
+CHANGES = ("flip", "balanced", "bend", "colour", "step2", "ti7", "temp2", "shear", "cosine", "mirror", "enlarge")
+_ROW = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)
+DESIGN = [[_ROW[(place - run) % 11] for place in range(11)] for run in range(11)] + [[0] * 11]
+"""Plackett and Burman's design of twelve runs: whether a run has each of the changes."""
+
+
+def changed(passes: int, names: Sequence[str]) -> IterativeAttack:
+    """The recipe with some of the changes of the design."""
+    has = {change: change in names for change in CHANGES}
+    warp = Warp(
+        (0.8, 1.6) if has["enlarge"] else (0.65, 1.35),
+        0.2 * has["shear"],
+        0.3 * has["bend"],
+        "reflection" if has["mirror"] else "zeros",
+    )
+    temperature = 2.0 if has["temp2"] else 3.0
+    return recipe(
+        passes,
+        BalancedCrossEntropy(0.5, temperature) if has["balanced"] else CrossEntropy(temperature),
+        [RandomFlip()] * has["flip"] + [RandomColour()] * has["colour"] + [warp],
+        7 if has["ti7"] else 5,
+        step_size=0.02 if has["step2"] else 0.01,
+        step_schedule="cosine" if has["cosine"] else "constant",
+    )
+
+
+BASE = ("balanced", "colour", "step2", "shear")
+"""The changes that helped; the second design changes what is left around them."""
+MORE = ("shrink", "colours", "step_eps", "ti3", "temp4.5", "balance1", "slant")
+_LEVELS = [(run & 1, run >> 1 & 1, run >> 2 & 1) for run in range(8)]
+SECOND = [[a, b, c, int(a == b), int(a == c), int(b == c), (a + b + c) % 2] for a, b, c in _LEVELS]
+"""A fractional factorial design of eight runs for seven further changes."""
+
+
+def further(passes: int, names: Sequence[str]) -> IterativeAttack:
+    """The recipe with the changes that helped, and some of the further ones."""
+    has = {change: change in names for change in MORE}
+    warp = Warp((0.5, 1.2) if has["shrink"] else (0.65, 1.35), 0.4 if has["slant"] else 0.2)
+    objective = BalancedCrossEntropy(1.0 if has["balance1"] else 0.5, 4.5 if has["temp4.5"] else 3.0)
+    colour = RandomColour(1.0, 0.5, 0.2) if has["colours"] else RandomColour()
+    kernel, step_size = 3 if has["ti3"] else 5, "8/255" if has["step_eps"] else 0.02
+    return recipe(passes, objective, [colour, warp], kernel, step_size=step_size)
+
+
+def _made(changes: Sequence[str], levels: Sequence[int]) -> list[str]:
+    return [change for change, level in zip(changes, levels, strict=True) if level]
+
+
+CANDIDATES: dict[str, Callable[[int], Attack]] = {
+    "recipe": recipe,
+    "mi_di": lambda passes: recipe(passes, CrossEntropy(), [InputDiversity(0.9, 0.7)], kernel=1),
+    "transegpgd_mi_di_ti": lambda passes: transegpgd_mi_di_ti(steps=passes),
+    "transfer_best": lambda passes: transfer_best(steps=passes),
+    "transegpgd_best": lambda passes: transegpgd_best(steps=passes),
+    "blocks": lambda passes: recipe(passes, inputs=[BlockShuffle(2), RandomAffine(10.0, 0.1, 0.35)]),
+    "block_stretch": lambda passes: recipe(passes, inputs=[BlockStretch(), RandomAffine(10.0, 0.1, 0.35)]),
+    "chain": lambda passes: recipe(
+        passes,
+        inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
+    ),
+    "sign": lambda passes: recipe(passes, finish="sign"),
+    **{change: lambda passes, change=change: changed(passes, [change]) for change in CHANGES},
+    **{
+        f"design{run}": lambda passes, levels=levels: changed(passes, _made(CHANGES, levels))
+        for run, levels in enumerate(DESIGN)
+    },
+    **{
+        f"second{run}": lambda passes, levels=levels: further(passes, _made(MORE, levels))
+        for run, levels in enumerate(SECOND)
+    },
+}
