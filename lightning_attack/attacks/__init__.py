@@ -1,7 +1,8 @@
-"""Adversarial attacks on segmentation networks: four kinds of parts, loops, presets named after papers. Torch only.
+"""Adversarial attacks on segmentation networks: five kinds of parts, loops, presets named after papers. Torch only.
 
 Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`),
-an input transform (`View`, `Draws`) or a gradient transform (`Budget`, `GradientFunction`) of their own.
+an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a gradient
+transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """
@@ -59,6 +60,19 @@ from lightning_attack.attacks.presets import *  # noqa: F403
 from lightning_attack.attacks.presets import PRESETS
 from lightning_attack.attacks.presets import __all__ as _presets
 from lightning_attack.attacks.random import Draws, image_seeds
+from lightning_attack.attacks.source_transforms.activations import LinearBackward, SmoothBackward
+from lightning_attack.attacks.source_transforms.attention import FixedAttention
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.features import (
+    CleanFeatureMixup,
+    DiversifiedFeatures,
+    FeatureNoise,
+    PerturbationDecay,
+)
+from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
+from lightning_attack.attacks.source_transforms.run import Run
+from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.peer import Peer
 from lightning_attack.attacks.wrappers.per_window import PerWindow
@@ -79,11 +93,15 @@ __all__ = [
     "AttackError",
     "BalancedMaskedCrossEntropy",
     "BlockShuffle",
+    "CleanFeatureMixup",
     "CosPGD",
     "CrossEntropy",
+    "DiversifiedFeatures",
     "DynamicScaling",
     "EnhancedSampling",
     "EroSeg",
+    "FeatureNoise",
+    "FixedAttention",
     "FoolAllPixels",
     "Given",
     "GradientTransform",
@@ -91,6 +109,7 @@ __all__ = [
     "InputTransform",
     "IterativeAttack",
     "JensenShannon",
+    "LinearBackward",
     "Linf",
     "LocalRegions",
     "LogitsRatio",
@@ -105,12 +124,16 @@ __all__ = [
     "Peer",
     "PenalizedGradientNorm",
     "PerWindow",
+    "PerturbationDecay",
     "PreGradient",
     "RandomAffine",
     "RandomCrop",
     "RandomFlip",
     "ScaleCopies",
     "SegPGD",
+    "SkipGradients",
+    "SmoothBackward",
+    "SoftplusResiduals",
     "SpectrumSimulation",
     "Staged",
     "StraightThrough",
@@ -133,10 +156,14 @@ __all__ = [
     "Prediction",
     "Problem",
     "Recorder",
+    "Run",
+    "SourceGraph",
+    "SourceTransform",
     "StepLog",
     "View",
     "Watch",
     "WeightedCrossEntropy",
     "Wrapper",
+    "with_gradient_of",
     *_presets,
 ]

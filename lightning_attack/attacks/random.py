@@ -63,6 +63,16 @@ class Draws:
         chosen._generators = {purpose: [streams[row] for row in rows] for purpose, streams in self._generators.items()}
         return chosen
 
+    def fork(self) -> Draws:
+        """Streams of their own that give the numbers that these will give."""
+        for ahead in self._ahead.values():
+            ahead.settle()
+        again = Draws(self.seeds, self.device, self.partners)
+        again._generators = {
+            purpose: [stream.clone_state() for stream in streams] for purpose, streams in self._generators.items()
+        }
+        return again
+
     def uniform(self, purpose: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers in [low, high), shape (B, *shape), float32, on the device."""
         return self._each(purpose, "uniform", tuple(shape)) * (high - low) + low

@@ -13,6 +13,8 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.source import check_traceable
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -20,10 +22,11 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 class IterativeAttack(Attack):
-    """Projected gradient ascent from four kinds of parts.
+    """Projected gradient ascent from five kinds of parts.
 
         query points <- gradient transforms (look ahead, sample)
         views        <- input transforms, each view's logits moved back to the image's geometry
+        source       <- source transforms (other slopes on the way back, noise on features, ...)
         loss         <- objective, per pixel; summed over the pixels of each image
         gradient     <- with respect to the query point, mean over the views
         direction    <- gradient transforms (smooth, accumulate)
@@ -45,10 +48,11 @@ class IterativeAttack(Attack):
         input_transforms: applied in order to the image.
         gradient_transforms: the first is next to the model. Samplers before accumulators.
         name: name in tables and folders.
+        source_transforms: how the source is changed while gradients are taken, applied in order; scores never see it.
 
     Raises:
         ValueError: steps < 1, step_size <= 0, an order of gradient transforms that cannot work, or an objective on
-            features together with an input transform that moves pixels.
+            features together with source transforms or with an input transform that moves pixels.
 
     Example:
         >>> from lightning_attack.attacks.norms import Linf
@@ -74,6 +78,7 @@ class IterativeAttack(Attack):
         input_transforms: Sequence[InputTransform] | None = None,
         gradient_transforms: Sequence[GradientTransform] | None = None,
         name: str = "iterative",
+        source_transforms: Sequence[SourceTransform] | None = None,
     ) -> None:
         super().__init__(name)
         if steps < 1:
@@ -83,12 +88,18 @@ class IterativeAttack(Attack):
         self.random_start = random_start
         self.input_transforms = list(input_transforms or [])
         self.gradient_transforms = list(gradient_transforms or [])
+        self.source_transforms = list(source_transforms or [])
         check_order(self.gradient_transforms)
         moving = [type(transform).__name__ for transform in self.input_transforms if transform.spatial]
         if self.objective.layers and moving:
             raise ValueError(
                 f"{moving[0]} moves pixels, and {type(objective).__name__} compares features at their places, which "
                 "cannot be moved back as logits can; use one of them"
+            )
+        if self.objective.layers and self.source_transforms:
+            raise ValueError(
+                f"{type(self.source_transforms[0]).__name__} runs the graph of the source, in which the layers of "
+                f"{type(objective).__name__} have no names; use one of them"
             )
 
     @property
@@ -107,9 +118,17 @@ class IterativeAttack(Attack):
     def check_model(self, model: Model) -> None:
         for network, _ in loss_members(model):
             Recorder(network, self.objective.layers)
+        if self.source_transforms:
+            check_traceable(model)
+
+    def gradient(self, problem: Problem, remember: bool = False) -> LossGradient:
+        """The gradient of the objective, in all views, with the source transformed; `remember` as in `LossGradient`."""
+        return LossGradient(
+            problem, self.objective, self.input_transforms, self.steps, remember, self.source_transforms
+        )
 
     def perturb(self, problem: Problem) -> Tensor:
-        gradient = LossGradient(problem, self.objective, self.input_transforms, self.steps)
+        gradient = self.gradient(problem)
         eps, step_size = (
             self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
         )

@@ -10,6 +10,7 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
@@ -41,11 +42,13 @@ class Settings(Ball, total=False):
             steps these points lie far outside of the ball.
         input_transforms: further techniques, applied before those that the preset's name stands for.
         gradient_transforms: likewise.
+        source_transforms: likewise.
     """
 
     step_size: Pixels | None
     input_transforms: Sequence[InputTransform] | None
     gradient_transforms: Sequence[GradientTransform] | None
+    source_transforms: Sequence[SourceTransform] | None
 
 
 def build(
@@ -55,6 +58,7 @@ def build(
     defaults: Settings | None = None,
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
+    sources: Sequence[SourceTransform] = (),
     kind: type[IterativeAttack] = IterativeAttack,
     looks_ahead: bool = False,
     **own: Any,
@@ -68,6 +72,7 @@ def build(
         defaults: the preset's, where they are not those of `Settings`.
         inputs: its own input transforms, after the caller's.
         gradients: its own gradient transforms, after the caller's.
+        sources: its own source transforms, after the caller's.
         kind: the class of the attack.
         looks_ahead: whether it takes gradients at a distance of `step_size`.
         own: further arguments of that class.
@@ -87,6 +92,7 @@ def build(
         random_start=values.get("random_start", False),
         input_transforms=[*(values.get("input_transforms") or []), *inputs],
         gradient_transforms=[*(values.get("gradient_transforms") or []), *gradients],
+        source_transforms=[*(values.get("source_transforms") or []), *sources],
         name=values.get("name") or preset,
         **own,
     )
