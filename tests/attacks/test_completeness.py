@@ -16,10 +16,14 @@ from lightning_attack.attacks import PRESETS, SVRE
 from lightning_attack.cli import CONFIGS, PARTS
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
+from tests.attacks.toys import rich
 
 README = (Path(inspect.getfile(attacks)).parent / "README.md").read_text()
 FILES = sorted((CONFIGS / "attacks").glob("*.yaml"))
-KINDS = (attacks.Objective, attacks.InputTransform, attacks.GradientTransform, attacks.Attack, attacks.Norm)
+KINDS = (
+    attacks.Objective, attacks.InputTransform, attacks.GradientTransform, attacks.SourceTransform, attacks.Attack,
+    attacks.Norm,
+)  # fmt: skip
 ROWS = {
     cells[0].strip("`"): cells[1:]
     for line in README.splitlines()
@@ -108,7 +112,7 @@ class Small(nn.Module):
 def test_rows_say_what_an_attack_costs(preset):
     torch.manual_seed(0)
     attack = preset()
-    model = Ensemble([Small(), Small()]) if isinstance(attack, SVRE) else Small()
+    model = Ensemble([Small(), Small()]) if isinstance(attack, SVRE) else rich(attack, Small())
     with count_passes(model) as passes:
         attack(model, torch.rand(2, 3, 4, 4), torch.randint(5, (2, 4, 4)), [1, 2])
     assert passes["backward"] / 2 == int(ROWS[preset.__name__][3])

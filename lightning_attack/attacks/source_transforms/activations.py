@@ -62,7 +62,7 @@ class SmoothBackward(SourceTransform):
     def __init__(
         self,
         strength: float = 1.0,
-        start: float = 0.5,
+        start: float = 0.4,
         temperature: float | None = 10.0,
         nodes: Sequence[str] = (AUTO,),
     ) -> None:
@@ -123,7 +123,7 @@ class LinearBackward(SourceTransform):
         AttackError: at the first pass, the source has no such activations.
     """
 
-    def __init__(self, strength: float = 1.0, start: float = 0.5, nodes: Sequence[str] = (AUTO,)) -> None:
+    def __init__(self, strength: float = 1.0, start: float = 0.4, nodes: Sequence[str] = (AUTO,)) -> None:
         self.strength, self.start = check_share("strength", strength), check_share("start", start)
         self.nodes = check_names(nodes)
 

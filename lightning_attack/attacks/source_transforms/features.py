@@ -88,7 +88,7 @@ class DiversifiedFeatures(SourceTransform):
     """
 
     def __init__(
-        self, mix: float = 0.2, level: float = 0.1, start: float = 0.5, nodes: Sequence[str] = (AUTO,)
+        self, mix: float = 0.2, level: float = 0.1, start: float = 0.2, nodes: Sequence[str] = (AUTO,)
     ) -> None:
         self.mix, self.level = check_share("mix", mix), check_share("level", level)
         self.start, self.nodes = check_share("start", start), check_names(nodes)
@@ -146,7 +146,7 @@ class PerturbationDecay(SourceTransform):
     needs_clean = True
 
     def __init__(
-        self, gamma: float = 0.1, sigma: float = 0.05, at: float = 0.5, nodes: Sequence[str] = (AUTO,)
+        self, gamma: float = 0.1, sigma: float = 0.05, at: float = 0.3, nodes: Sequence[str] = (AUTO,)
     ) -> None:
         if not 0 < gamma <= 1 or not 0 <= sigma < float("inf"):
             raise ValueError(f"gamma={gamma} must be above 0 and at most 1, sigma={sigma} 0 or more")
@@ -228,5 +228,5 @@ class CleanFeatureMixup(SourceTransform):
 
 def _is_small(shape: tuple[int, ...], height: int, width: int) -> bool:
     if len(shape) == 4:
-        return 4 * shape[2] <= height and 4 * shape[3] <= width
-    return 16 * shape[1] <= height * width
+        return shape[2] <= max(1, height // 4) and shape[3] <= max(1, width // 4)
+    return shape[1] <= max(1, height * width // 16)

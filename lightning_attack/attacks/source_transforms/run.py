@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.to_device import to_device
 
 
 class Run:
@@ -32,7 +33,7 @@ class Run:
         self._clean: dict[tuple[str, int], Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
         self._call, self._row = -1, 0
-        self._rows: Tensor | None = None
+        self._rows: Tensor | slice = slice(None)
 
     def restart(self, recording: bool) -> None:
         """Begin a pass of the source."""
@@ -46,14 +47,14 @@ class Run:
         count = len(images)
         if self._row == 0:
             self._numbers.clear()
-        if count == self._batch:
-            self._rows = None
-        else:
-            # A part may be filled up with copies of its last image, and a network may show itself several views.
-            rows = [row % self._batch if count > self._batch else min(row, self._batch - 1)
-                    for row in range(self._row, self._row + count)]  # fmt: skip
-            self._rows = torch.tensor(rows, device=images.device)
-            self._row = 0 if self._row + count >= self._batch else self._row + count
+        rows = range(self._row, self._row + count)
+        self._row = 0 if rows.stop >= self._batch else rows.stop
+        if rows.stop <= self._batch:
+            self._rows = slice(rows.start, rows.stop)
+            return
+        # A part may be filled up with copies of its last image, and a network may show itself several views.
+        there = [row % self._batch if count > self._batch else min(row, self._batch - 1) for row in rows]
+        self._rows = to_device(torch.tensor(there), images.device)
 
     def normal(self, key: str, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape and type of a value."""
@@ -81,5 +82,4 @@ class Run:
     def _own(self, key: str, draw: Callable[[], Tensor]) -> Tensor:
         if key not in self._numbers:
             self._numbers[key] = draw()
-        numbers = self._numbers[key]
-        return numbers if self._rows is None else numbers[self._rows]
+        return self._numbers[key][self._rows]

@@ -18,12 +18,13 @@ from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.run import Run
-from lightning_attack.engine.graphs import BUILDING
+from lightning_attack.engine.graphs import BUILDING, copied
 from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.support import missing
 
-SHAPES = 16
-"""Number of image shapes whose graphs are kept for a network; the least recently used one is dropped first."""
+GRAPHS = 32
+"""Number of graphs that are kept for a network: of each shape of images one as it is and one for each list of
+transforms; the least recently used one is dropped first."""
 
 _CLOSE = 1e-3
 
@@ -113,17 +114,23 @@ class _StandIn:
 
     def _made(self, images: Tensor) -> _Made:
         device = images.device
-        key = (
-            tuple(images.shape), images.dtype, device, torch.is_autocast_enabled(device.type), self._number,
-            repr([(type(transform), describe(transform)) for transform in self._transforms]),
-        )  # fmt: skip
-        if key not in self._known:
-            made = _trace(self._original, self._name, self._number, images)
+        key = tuple(images.shape), images.dtype, device, torch.is_autocast_enabled(device.type)
+
+        def changed() -> _Made:
+            made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
             for transform in self._transforms:
                 transform.rewrite(made.graph)
             made.module = made.graph.ready()
-            self._known[key] = made
-            while len(self._known) > SHAPES:
+            return made
+
+        settings = repr([(type(transform), describe(transform)) for transform in self._transforms])
+        return self._graph((*key, self._number, settings), changed)
+
+    def _graph(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
+        """The graph that is kept under a key, or else is made."""
+        if key not in self._known:
+            self._known[key] = make()
+            while len(self._known) > GRAPHS:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return self._known[key]
@@ -134,6 +141,11 @@ class _Made:
 
     def __init__(self, module: fx.GraphModule, graph: SourceGraph, leaves: list[Any], form: Any) -> None:
         self.module, self.graph, self._leaves, self._form = module, graph, leaves, form
+
+    def copied(self, name: str, number: int) -> _Made:
+        """A graph of its own, to be changed, of the same weights."""
+        module = copied(self.module)
+        return _Made(module, SourceGraph(module, name, number), self._leaves, self._form)
 
     def __call__(self, images: Tensor) -> Any:
         found = iter(self.module(images))
@@ -194,7 +206,7 @@ def _restore(network: nn.Module, before: Any) -> None:
         network.__dict__["forward"] = before
 
 
-def _trace(original: Callable[[Tensor], Any], name: str, number: int, images: Tensor) -> _Made:
+def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Made:
     """The graph of a network, which was compared with it on these images."""
     from lightning_attack.engine.trace import traced  # it needs parts of torch that may be missing
 
@@ -224,7 +236,7 @@ def _trace(original: Callable[[Tensor], Any], name: str, number: int, images: Te
             f"{shape[-2]} x {shape[-1]} ({reason}). What it computes must not depend on the images' values; take "
             "another source, or an attack without source transforms"
         ) from error
-    made = _Made(module, SourceGraph(module, name, number), leaves, form)
+    made = _Made(module, SourceGraph(module, name), leaves, form)
     with torch.no_grad():
         found, expected = module(images.detach()), flat(images.detach())
         if len(found) != len(expected) or not all(map(_alike, found, expected)):
