@@ -114,7 +114,8 @@ class _StandIn:
 
     def _made(self, images: Tensor) -> _Made:
         device = images.device
-        key = tuple(images.shape), images.dtype, device, torch.is_autocast_enabled(device.type)
+        autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+        key = tuple(images.shape), images.dtype, device, autocast
 
         def changed() -> _Made:
             made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
