@@ -17,6 +17,7 @@ from lightning_attack.cli import CONFIGS, PARTS
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 from tests.attacks.toys import rich
+from tests.readme.presets_table import PRESETS_SHOWN
 
 README = (Path(inspect.getfile(attacks)).parent / "README.md").read_text()
 FILES = sorted((CONFIGS / "attacks").glob("*.yaml"))
@@ -129,7 +130,7 @@ def test_rows_of_published_attacks_have_year_and_source():
 def test_the_table_of_figures_has_all_presets():
     shown = re.search(r"<!-- presets-table -->(.*)<!-- /presets-table -->", README, re.DOTALL)[1]
     rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| `")]
-    assert {row[0].strip("| `") for row in rows} == {"no_attack", *(preset.__name__ for preset in PRESETS)}
+    assert {row[0].strip("| `") for row in rows} == {*PRESETS_SHOWN}
     transfer = [float(row[3]) for row in rows]
     assert transfer == sorted(transfer)
 

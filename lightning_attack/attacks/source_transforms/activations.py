@@ -53,7 +53,7 @@ class SmoothBackward(SourceTransform):
         >>> from lightning_attack.attacks.source_transforms.source import TransformedSource
         >>> from lightning_attack.attacks.random import Draws
         >>> x = torch.zeros(1, 3, 1, 1, requires_grad=True)
-        >>> source = TransformedSource(torch.nn.ReLU(), [SmoothBackward()])
+        >>> source = TransformedSource(torch.nn.ReLU(), [SmoothBackward(start=0.0)])
         >>> logits = source(x, Draws([0]), step=0)                     # s(0) = 1/2
         >>> torch.autograd.grad(logits.sum(), x)[0].flatten().tolist()
         [0.5, 0.5, 0.5]
@@ -81,7 +81,8 @@ class SmoothBackward(SourceTransform):
         if activations or not pools:
             activations = graph.find(self, ACTIVATION_NAMES, activations, self.start, self.nodes)
         for node in activations:
-            change_slope(graph, node, F.silu, self.strength)
+            surrogate, inputs = in_ramps(node, F.silu)
+            change_slope(graph, node, surrogate, inputs, self.strength)
         for pool in pools:
             change = partial(self._pool, window=Window(*arguments(pool)[1:]))
             for value in [user for user in pool.users if user.args[1] == 0]:
@@ -133,7 +134,7 @@ class LinearBackward(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         for node in graph.find(self, ACTIVATION_NAMES, graph.all(*ACTIVATIONS), self.start, self.nodes):
-            change_slope(graph, node, lambda z: z, self.strength)
+            change_slope(graph, node, lambda z: z, arguments(node)[:1], self.strength)
 
 
 Ramp = Callable[[Tensor], Tensor]
@@ -159,9 +160,10 @@ def in_ramps(node: fx.Node, ramp: Ramp) -> tuple[Callable[..., Tensor], list[fx.
     return ramp, [inputs]
 
 
-def change_slope(graph: SourceGraph, node: fx.Node, ramp: Ramp, strength: float) -> None:
-    """Let the gradient of an activation be that of other ramps, `strength` of it."""
-    surrogate, inputs = in_ramps(node, ramp)
+def change_slope(
+    graph: SourceGraph, node: fx.Node, surrogate: Callable[..., Tensor], inputs: Sequence[fx.Node], strength: float
+) -> None:
+    """Let the gradient of a node be, `strength` of it, that of another function of some nodes before it."""
 
     def change(value: Tensor, *given: Tensor) -> Tensor:
         return with_gradient_of(value, mixed(value, surrogate(*given), strength))
