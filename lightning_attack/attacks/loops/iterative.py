@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from lightning_attack.attacks.base import Attack, Model, Problem
@@ -13,8 +14,9 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
-from lightning_attack.attacks.source_transforms.source import check_traceable
+from lightning_attack.attacks.source_transforms.source import TransformedSource, check_traceable
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -120,6 +122,11 @@ class IterativeAttack(Attack):
             Recorder(network, self.objective.layers)
         if self.source_transforms:
             check_traceable(model)
+
+    def try_source(self, model: Model, images: Tensor) -> None:
+        for network, _ in loss_members(model) if self.source_transforms else ():
+            with torch.no_grad():
+                TransformedSource(network, self.source_transforms)(images, Draws([0], images.device), 0, images)
 
     def gradient(self, problem: Problem, remember: bool = False) -> LossGradient:
         """The gradient of the objective, in all views, with the source transformed; `remember` as in `LossGradient`."""

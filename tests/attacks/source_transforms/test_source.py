@@ -23,6 +23,7 @@ from lightning_attack.attacks import (
     SmoothBackward,
     SourceTransform,
     UntilFooled,
+    WorstCase,
     pgd,
     soft_transfer,
     with_gradient_of,
@@ -151,6 +152,12 @@ def test_what_cannot_be_changed_is_refused(model, transform, says):
     with pytest.raises(AttackError, match=says):
         pgd(steps=1, source_transforms=[transform])(model, images, labels % 5)
     assert not isinstance(model, nn.Module) or "forward" not in vars(model)
+
+
+def test_a_run_is_refused_before_it_begins():
+    for refused in (attack(), WorstCase([pgd(), attack()])):
+        with pytest.raises(AttackError, match="has none"):
+            AttackModule(PLAIN, refused, {})
 
 
 def test_what_does_not_go_together():
