@@ -198,7 +198,7 @@ def test_one_class_is_a_transform():
     assert torch.equal(mine(model, images, labels, [1]), soft_transfer(steps=2)(model, images, labels, [1]))
 
 
-@pytest.mark.parametrize(("name", "residuals", "layers"), [("resnet18", 8, 23), ("timm-tf_efficientnet_lite0", 9, 52)])
+@pytest.mark.parametrize(("name", "residuals", "layers"), [("resnet18", 8, 23), ("tu-tf_efficientnet_lite0", 9, 52)])
 def test_what_is_found_in_a_network(name, residuals, layers):
     """Residual connections, those with a layer on the skip as well, and none of the decoder's additions."""
     model = smp.FPN(name, encoder_weights=None, classes=5).eval()
@@ -210,3 +210,14 @@ def test_what_is_found_in_a_network(name, residuals, layers):
     assert depths == sorted(depths)
     assert depths[-1] < 1
     assert len(depths) > layers
+
+
+@pytest.mark.parametrize("name", ["DeepLabV3Plus", "Segformer"])
+def test_networks_of_a_library(name):
+    torch.manual_seed(0)
+    model = getattr(smp, name)("resnet18", encoder_weights=None, classes=5).eval()
+    images, labels = scene(1, 64, 64, dtype=torch.float32)
+    plain = pgd(steps=1)(model, images, labels, [1])
+    for transform in ALL:
+        changed = attack(1, [transform])(model, images, labels, [1])
+        assert not torch.equal(changed, plain), type(transform).__name__
