@@ -23,10 +23,11 @@ class FeatureNoise(SourceTransform):
     Source: D. Wang, W. Yao, T. Jiang, X. Zheng, J. Wu, X. Chen, "Improving the Transferability of Adversarial Examples
     by Feature Augmentation", 2024, arXiv 2407.06714.
 
-        h <- h + sigma * std(h) * n,     n standard normal for each value, std over the values of one image
+        h <- h + sigma * std(h) * n,     n standard normal for each value, std of each channel of each image
 
-    Departs from ports of the released code: those take the standard deviation of the whole batch, and leave the first
-    step without noise.
+    Departs from ports of the released code: those take one standard deviation for the whole batch, and leave the first
+    step without noise. With one for each channel it does not matter whether a batch normalization follows the layer or
+    was folded into it.
 
     The arguments of a public port: sigma 0.3, on the first convolution; eps 16/255, steps of 2/255, 10 steps.
 
@@ -55,7 +56,7 @@ class FeatureNoise(SourceTransform):
             graph.follow_live(node, self._noisy, "noise")
 
     def _noisy(self, run: Run, key: str, h: Tensor) -> Tensor:
-        size = h.detach().flatten(1).std(1).view(-1, *[1] * (h.ndim - 1))
+        size = h.detach().std(_places(h), keepdim=True, correction=0)
         return h + self.sigma * size * run.normal(key, h)
 
 
@@ -114,9 +115,7 @@ class DiversifiedFeatures(SourceTransform):
         if not self.level:
             return h
         levelled = run.uniform(f"{key} level", h, tuple(h.shape[1:])) < self.level
-        # A map (B, C, h, w) has its places last, tokens (B, N, D) have them second.
-        places = (2, 3) if h.ndim == 4 else (1,)
-        return torch.where(levelled, h.mean(places, keepdim=True), h)
+        return torch.where(levelled, h.mean(_places(h), keepdim=True), h)
 
 
 class PerturbationDecay(SourceTransform):
@@ -224,6 +223,11 @@ class CleanFeatureMixup(SourceTransform):
         shares = run.uniform(f"{key} mix", h, (channels, *one) if h.ndim == 4 else (*one, channels), high=self.mix)
         share = torch.where(coins < self.prob, shares, 0)
         return (1 - share) * h + share * run.clean(key, h)
+
+
+def _places(h: Tensor) -> tuple[int, ...]:
+    """The axes of the places of features: the last two of a map (B, C, h, w), the second of tokens (B, N, D)."""
+    return (2, 3) if h.ndim == 4 else (1,)
 
 
 def _is_small(shape: tuple[int, ...], height: int, width: int) -> bool:

@@ -209,7 +209,7 @@ class Noisy(Parts):
         if place:
             return z
         noise = Draws([7, 8]).normal("source 0 convolution noise", z.shape[1:]).double()
-        return z + 0.3 * z.detach().flatten(1).std(1).view(-1, 1, 1, 1) * noise
+        return z + 0.3 * z.detach().flatten(2).var(2, correction=0).sqrt()[..., None, None] * noise
 
 
 class Recording(Parts):
