@@ -18,7 +18,7 @@ Operator = Any
 """An operator of ATen in all of its variants, such as `torch.ops.aten.relu`."""
 
 aten = torch.ops.aten
-WEIGHTED = (aten.convolution, aten.addmm, aten.mm, aten.linear)
+WEIGHTED = (aten.convolution, aten._convolution, aten.addmm, aten.mm, aten.linear)
 """Operators that count as layers: convolutions and products with a matrix of weights."""
 ENLARGING = (
     aten.upsample_bilinear2d, aten.upsample_nearest2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa,
@@ -237,7 +237,7 @@ def operator(node: fx.Node) -> Operator:
 
 
 def _is_transposed(node: fx.Node) -> bool:
-    return node.target == aten.convolution.default and bool(node.args[6])
+    return operator(node) in (aten.convolution, aten._convolution) and bool(node.args[6])
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

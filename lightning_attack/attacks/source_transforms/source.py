@@ -28,6 +28,9 @@ transforms; the least recently used one is dropped first."""
 
 _CLOSE = 1e-3
 
+_TENSOR = object()
+"""Stands for a tensor in what a network returns; the other parts are kept as they are."""
+
 
 class TransformedSource:
     """Images to logits by the network's graph with the changes of source transforms.
@@ -150,7 +153,7 @@ class _Made:
 
     def __call__(self, images: Tensor) -> Any:
         found = iter(self.module(images))
-        return tree_unflatten([next(found) if leaf is None else leaf for leaf in self._leaves], self._form)
+        return tree_unflatten([next(found) if leaf is _TENSOR else leaf for leaf in self._leaves], self._form)
 
 
 class _Graphs:
@@ -221,7 +224,7 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
         if not isinstance(output, Tensor | dict | tuple | list) or hasattr(output, "logits"):
             output = getattr(output, "logits", output)
         found, form = tree_flatten(output)
-        leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in found]
+        leaves = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in found]
         return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
     shape = tuple(images.shape)

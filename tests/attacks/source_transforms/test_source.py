@@ -65,8 +65,28 @@ def test_every_form_of_a_network_gives_the_same(tmp_path):
             found = attack()(exported, images, labels, [1, 2, 3])
         assert (found - expected).abs().max() < 1e-6
         assert "forward" not in vars(exported.network)
-    for model in (SegmentationModel(network()), Ensemble([network()], by="loss"), Ensemble([network()])):
+    both = [SmoothBackward(), SkipGradients()]
+    script = SegmentationModel(torch.jit.trace(network(), images))
+    found = attack(transforms=both)(script, images, labels, [1, 2, 3])
+    assert (found - attack(transforms=both)(network(), images, labels, [1, 2, 3])).abs().max() < 1e-6
+    for model in (
+        SegmentationModel(Several()),
+        SegmentationModel(network()),
+        Ensemble([network()], by="loss"),
+        Ensemble([network()]),
+    ):
         assert (attack()(model, images, labels, [1, 2, 3]) - expected).abs().max() < 1e-6
+
+
+class Several(nn.Module):
+    """A network whose logits are one of several things that it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x):
+        return {"out": self.inner(x), "about": [None, 3, x.mean()]}
 
 
 def _nothing():
