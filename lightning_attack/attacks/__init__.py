@@ -1,7 +1,8 @@
-"""Adversarial attacks on segmentation networks: four kinds of parts, loops, presets named after papers. Torch only.
+"""Adversarial attacks on segmentation networks: five kinds of parts, loops, presets named after papers. Torch only.
 
 Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`),
-an input transform (`View`, `Draws`) or a gradient transform (`Budget`, `GradientFunction`) of their own.
+an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a gradient
+transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """
@@ -72,6 +73,19 @@ from lightning_attack.attacks.presets import *  # noqa: F403
 from lightning_attack.attacks.presets import PRESETS
 from lightning_attack.attacks.presets import __all__ as _presets
 from lightning_attack.attacks.random import Draws, image_seeds
+from lightning_attack.attacks.source_transforms.activations import LinearBackward, SmoothBackward
+from lightning_attack.attacks.source_transforms.attention import FixedAttention
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.features import (
+    CleanFeatureMixup,
+    DiversifiedFeatures,
+    FeatureNoise,
+    PerturbationDecay,
+)
+from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
+from lightning_attack.attacks.source_transforms.run import Run
+from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.function_attack import FunctionAttack
 from lightning_attack.attacks.wrappers.peer import Peer
@@ -95,12 +109,16 @@ __all__ = [
     "BalancedMaskedCrossEntropy",
     "BlockShuffle",
     "BlockStretch",
+    "CleanFeatureMixup",
     "CosPGD",
     "CrossEntropy",
+    "DiversifiedFeatures",
     "DynamicScaling",
     "EnhancedSampling",
     "ExpectedFlatness",
     "EroSeg",
+    "FeatureNoise",
+    "FixedAttention",
     "FoolAllPixels",
     "FunctionAttack",
     "Given",
@@ -109,6 +127,7 @@ __all__ = [
     "InputTransform",
     "IterativeAttack",
     "JensenShannon",
+    "LinearBackward",
     "Linf",
     "LocalRegions",
     "LogitsRatio",
@@ -123,6 +142,7 @@ __all__ = [
     "Peer",
     "PenalizedGradientNorm",
     "PerWindow",
+    "PerturbationDecay",
     "PreGradient",
     "RandomAffine",
     "RandomChain",
@@ -133,6 +153,9 @@ __all__ = [
     "ScaleCopies",
     "StructureInvariance",
     "SegPGD",
+    "SkipGradients",
+    "SmoothBackward",
+    "SoftplusResiduals",
     "SpectrumSimulation",
     "Staged",
     "StraightThrough",
@@ -155,11 +178,15 @@ __all__ = [
     "Prediction",
     "Problem",
     "Recorder",
+    "Run",
+    "SourceGraph",
+    "SourceTransform",
     "StepLog",
     "StepSchedule",
     "View",
     "Watch",
     "WeightedCrossEntropy",
     "Wrapper",
+    "with_gradient_of",
     *_presets,
 ]

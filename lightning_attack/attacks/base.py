@@ -135,6 +135,14 @@ class Attack(ABC):
     def check_model(self, model: Model) -> None:  # noqa: B027 (most attacks need nothing)
         """Raise `ValueError` if the attack needs something that the model lacks, such as a layer of some name."""
 
+    def try_source(self, model: Model, images: Tensor) -> None:  # noqa: B027 (as above)
+        """Raise `AttackError` if the attack cannot run the model as it needs to, found by running it on an image.
+
+        Args:
+            model: frozen.
+            images: (1, 3, H, W), any image.
+        """
+
     def check_watchable(self) -> None:
         """Raise `AttackError` if the attack cannot be watched step by step."""
         if not self.watchable:

@@ -68,6 +68,14 @@ class Draws:
         for ahead in self._ahead.values():
             ahead.settle()
 
+    def fork(self) -> Draws:
+        """Streams of their own that give the numbers that these will give."""
+        self.settle()
+        again = Draws(self.seeds, self.device, self.partners)
+        again._rows = self._rows
+        again._generators = {key: stream.clone_state() for key, stream in self._generators.items()}
+        return again
+
     def uniform(self, purpose: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers in [low, high), shape (B, *shape), float32, on the device."""
         return self._each(purpose, "uniform", tuple(shape)) * (high - low) + low

@@ -13,7 +13,13 @@ from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.program import program
 from lightning_attack.predict.passes import backward_passes
 
-_KINDS = {"white_box": "objective", "transfer": "transfer", "transegpgd": "TranSegPGD", "own": "own loop"}
+_KINDS = {
+    "white_box": "objective",
+    "transfer": "transfer",
+    "source": "transfer",
+    "transegpgd": "TranSegPGD",
+    "own": "own loop",
+}
 """The modules of presets, and what their attacks have in common."""
 
 _ASIDES = re.compile(

@@ -41,6 +41,7 @@ PARTS: dict[str, Sequence[Part]] = {
     "input_transforms": _INPUT_TRANSFORMS,
     "transform": _INPUT_TRANSFORMS,
     "gradient_transforms": _kinds(attacks, attacks.GradientTransform),
+    "source_transforms": _kinds(attacks, attacks.SourceTransform),
 }
 """What may stand at a key of a configuration, for error messages; any other class of the right kind may too."""
 

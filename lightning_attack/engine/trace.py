@@ -124,15 +124,20 @@ def _part(joint: fx.GraphModule, inputs: list[fx.Node], result: fx.Node | list[f
     return fx.GraphModule(joint, graph)
 
 
-def traced(function: Callable[..., Any], *shapes: tuple[int, ...], device: torch.device = CPU) -> fx.GraphModule:
-    """What a function does with float32 tensors of these shapes, as a graph without writes and of any memory layout.
+def traced(
+    function: Callable[..., Any],
+    *shapes: tuple[int, ...],
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> fx.GraphModule:
+    """What a function does with tensors of these shapes, as a graph without writes and of any memory layout.
 
     Raises:
         UnsupportedError: an operator's result depends on the layout in memory.
         Exception: whatever the function raises when its tensors have no values, as in `if x.max() > 1`.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        examples = [torch.empty(shape, device=device) for shape in shapes]
+        examples = [torch.empty(shape, device=device, dtype=dtype) for shape in shapes]
 
     def trace(function: Callable[..., Any]) -> fx.GraphModule:
         return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)

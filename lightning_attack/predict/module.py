@@ -22,7 +22,14 @@ from lightning_attack.engine import Kind, Precision, check_exact, check_precisio
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import fingerprint
-from lightning_attack.models.wrapper import ModelError, as_segmentation_model, freeze, with_windows
+from lightning_attack.models.probe import noise
+from lightning_attack.models.wrapper import (
+    ModelError,
+    as_segmentation_model,
+    freeze,
+    with_windows,
+    without_engines,
+)
 from lightning_attack.predict.batches import Batch, as_batch, given_eps
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.cost import PeakMemory, clock, count_passes
@@ -134,6 +141,8 @@ class AttackModule(LightningModule):
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         freeze(self)
         if not takes_given(attack):
+            with without_engines(self.source):
+                attack.try_source(self.source, noise(probe_size))
             found = check_attackable(self.source, self.source_name, probe_size)
             self.doubts += [doubt for doubt in found if doubt not in self.doubts]
         self.engine, self.precision, self.probe_size = engine, precision, probe_size

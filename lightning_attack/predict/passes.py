@@ -56,15 +56,23 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Small(nn.Module):
-    """A small network that is not linear, so that attacks which stop at their goal do not reach it at once."""
+    """A small network that is not linear, so that attacks which stop at their goal do not reach it at once.
+
+    It has what source transforms change: a ReLU, a residual connection, attention, features a quarter as large.
+    """
 
     classes = 5
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1)
-        )
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh())
+        self.branch = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+        self.coarse = nn.Sequential(nn.Conv2d(4, 4, 4, stride=4), nn.Upsample(scale_factor=4))
+        self.last = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
+        x = self.first(images)
+        x = x + self.branch(x)
+        channels = x.flatten(2)
+        attended = (channels @ channels.mT).softmax(-1) @ channels
+        return self.last(self.coarse(attended.view_as(x)) + x)

@@ -18,10 +18,15 @@ from lightning_attack.attacks.presets.published import PUBLISHED
 from lightning_attack.cli import CONFIGS, PARTS
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
+from tests.attacks.toys import rich
+from tests.readme.presets_table import PRESETS_SHOWN
 
 README = (Path(inspect.getfile(attacks)).parent / "README.md").read_text()
 FILES = sorted((CONFIGS / "attacks").glob("*.yaml"))
-KINDS = (attacks.Objective, attacks.InputTransform, attacks.GradientTransform, attacks.Attack, attacks.Norm)
+KINDS = (
+    attacks.Objective, attacks.InputTransform, attacks.GradientTransform, attacks.SourceTransform, attacks.Attack,
+    attacks.Norm,
+)  # fmt: skip
 ROWS = {
     cells[0].strip("`"): cells[1:]
     for line in README.splitlines()
@@ -111,7 +116,7 @@ class Small(nn.Module):
 def test_rows_say_what_an_attack_costs(preset):
     torch.manual_seed(0)
     attack = preset()
-    model = Ensemble([Small(), Small()]) if isinstance(attack, SVRE) else Small()
+    model = Ensemble([Small(), Small()]) if isinstance(attack, SVRE) else rich(attack, Small())
     with count_passes(model) as passes:
         attack(model, torch.rand(2, 3, 4, 4), torch.randint(5, (2, 4, 4)), [1, 2])
     assert passes["backward"] / 2 == int(ROWS[preset.__name__][3])
@@ -143,7 +148,7 @@ def test_citations_are_the_papers_of_the_rows():
 def test_the_table_of_figures_has_all_presets():
     shown = re.search(r"<!-- presets-table -->(.*)<!-- /presets-table -->", README, re.DOTALL)[1]
     rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| `")]
-    assert {row[0].strip("| `") for row in rows} == {"no_attack", *(preset.__name__ for preset in PRESETS)}
+    assert {row[0].strip("| `") for row in rows} == {*PRESETS_SHOWN}
     transfer = [float(row[3]) for row in rows]
     assert transfer == sorted(transfer)
 

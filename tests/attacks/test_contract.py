@@ -30,7 +30,7 @@ from lightning_attack.attacks import (
 )
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.models import Ensemble
-from tests.attacks.toys import CLASSES, FEW, PIXELS, curved, half_right, scene
+from tests.attacks.toys import CLASSES, FEW, PIXELS, curved, half_right, rich, scene
 
 few_examples = settings(max_examples=5, deadline=None, derandomize=True, database=None)
 many_examples = settings(few_examples, max_examples=60)
@@ -39,8 +39,8 @@ levels = st.integers(0, 255)
 
 # Attacks whose result no seed changes.
 WITHOUT_CHANCE = {
-    "alma_prox", "bim", "dag", "emi_fgsm", "fgsm", "mi_fgsm", "ni_fgsm", "no_attack", "pi_fgsm", "pre_gradient_fgsm",
-    "si_ni_fgsm", "svre", "ti_fgsm",
+    "alma_prox", "bim", "bpa", "dag", "emi_fgsm", "fgsm", "iaa", "linbp", "mi_fgsm", "ni_fgsm", "no_attack", "pi_fgsm",
+    "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "svre", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
 LINF_ONLY = (*WITHOUT_BALL, pi_fgsm)
@@ -59,8 +59,8 @@ def make(preset, norm, **settings):
 
 
 def suited(attack, model):
-    """The model, or for an attack on ensembles one of two members."""
-    return Ensemble([model, nn.Sequential(model, nn.Tanh())]) if isinstance(attack, SVRE) else model
+    """The model; for an attack on ensembles one of two members, for source transforms one that they can change."""
+    return Ensemble([model, nn.Sequential(model, nn.Tanh())]) if isinstance(attack, SVRE) else rich(attack, model)
 
 
 CASES = [

@@ -14,6 +14,7 @@ STEPS, STEP = 6, 0.01
 BALL = Linf(PIXELS)
 FEW = {
     "admix": {"copies": 2, "scales": 2},
+    "cfm": {"prob": 0.5},
     "emi_fgsm": {"samples": 3},
     "mef": {"samples": 2},
     "pgn": {"samples": 2},
@@ -35,6 +36,43 @@ def curved(dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Sequential:
         for weight in model.parameters():
             weight.mul_(8)
     return model.to(dtype).eval()
+
+
+class Rich(nn.Module):
+    """A network behind another that has what source transforms change, and leaves the other's input about as it was.
+
+    A residual connection with a ReLU, maximum pooling, attention among the colours, and features a quarter as large.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        weights = torch.linspace(-0.5, 0.5, 9, dtype=torch.float64).view(3, 3, 1, 1)
+        self.register_buffer("weights", weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, size = self.weights.to(x.dtype), x.shape[-2:]
+        small = F.conv2d(F.adaptive_avg_pool2d(x, [max(1, side // 4) for side in size]), weights)
+        x = x + 0.5 * F.relu(F.conv2d(F.relu(F.conv2d(x, weights)), weights))
+        x = x + 0.1 * F.max_pool2d(x, 3, stride=1, padding=1)
+        colours = x.flatten(2) - 0.5
+        attention = (colours @ colours.mT / colours.shape[2]).softmax(-1)
+        x = x + 0.1 * (attention @ colours).view_as(x)
+        return self.model(x + 0.1 * F.interpolate(small, size))
+
+
+_RICH: dict[tuple[str, bytes], Rich] = {}
+"""Graphs are kept with their network, and take a moment to make."""
+
+
+def rich(attack, model: nn.Module) -> nn.Module:
+    """The model, or one with what the attack's source transforms change; for equal `curved` models the same one."""
+    if not getattr(attack, "source_transforms", None):
+        return model
+    if type(model) is not nn.Sequential:
+        return Rich(model)
+    weights = b"".join(weight.detach().numpy().tobytes() for weight in model.parameters())
+    return _RICH.setdefault((repr(model), weights), Rich(model))
 
 
 def scene(

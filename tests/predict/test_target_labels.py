@@ -14,7 +14,7 @@ from lightning_attack.callbacks.transfer_metrics import COLUMNS
 from lightning_attack.data import ImageFolder, SegmentationDataModule, SyntheticScenes
 from lightning_attack.models import Ensemble, TrainedModel
 from lightning_attack.predict.module import AttackModule
-from tests.attacks.toys import FEW, PIXELS, curved, half_right, scene, share_of_differences
+from tests.attacks.toys import FEW, PIXELS, curved, half_right, rich, scene, share_of_differences
 from tests.cli.test_main import photos, rows, the_run
 
 WITHOUT_BALL_OR_LABELS = ("alma_prox", "dag", "fspgd")
@@ -45,7 +45,7 @@ def test_more_pixels_take_the_wanted_class(preset):
     if name == "svre":
         model = Ensemble([curved(seed=0), curved(seed=1)])
     attack = preset(eps=PIXELS, **({} if name == "fgsm" else {"steps": 8}), **FEW.get(name, {}))
-    images, wanted = scene(2, 24, 24)
+    model, (images, wanted) = rich(attack, model), scene(2, 24, 24)
     wanted = torch.where(wanted == 255, 255, torch.tensor([1, 3]).view(2, 1, 1))
     results = {targeted: attack(model, images, wanted, [1, 2], targeted=targeted) for targeted in (True, False)}
 

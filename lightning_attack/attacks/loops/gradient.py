@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, views
 from lightning_attack.attacks.objectives.base import Moment, Objective
 from lightning_attack.attacks.prediction import Prediction
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.source import TransformedSource
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.engine.autocast import full_precision
 
@@ -43,6 +46,8 @@ class LossGradient:
         input_transforms: applied in order to the point.
         steps: how many steps there will be.
         remember: whether `seen` is kept; it holds the logits as long as the network runs backwards.
+        source_transforms: how the source is changed where gradients are taken; `Moment.clean` is of the source
+            as it is.
 
     Attributes:
         figures: what is known of the current step, one value (B,) per image and name, see `IterativeAttack`.
@@ -57,13 +62,15 @@ class LossGradient:
         input_transforms: Sequence[InputTransform],
         steps: int,
         remember: bool = False,
+        source_transforms: Sequence[SourceTransform] = (),
     ) -> None:
         self.problem, self.objective, self.input_transforms = problem, objective, input_transforms
         self._remember = remember
         self.seen: Prediction | None = None
         self._partial = any(transform.partial for transform in input_transforms)
         self._checked = False
-        self._members: list[tuple[Recorder, float, Moment]] = []
+        self._members: list[_Member] = []
+        changing = [transform for transform in source_transforms if not transform.idle]
         members = loss_members(problem.model)
         # Of an ensemble by loss these logits are those of the average, not of each member.
         known = None if objective.layers or len(members) > 1 else problem.clean_logits
@@ -73,47 +80,66 @@ class LossGradient:
                 moment.clean = Prediction(known, problem.labels, problem.targeted)
             elif objective.needs_clean:
                 with torch.no_grad():
-                    moment.clean = self._prediction(recorder, View(problem.images, lambda logits: logits))
-            self._members.append((recorder, weight, moment))
+                    moment.clean = self._prediction(*recorder(problem.images), View(problem.images))
+            changed = TransformedSource(network, changing) if changing else None
+            self._members.append(_Member(recorder, weight, moment, changed))
+        self._needs_clean = any(transform.needs_clean for transform in changing)
 
     def begin(self, step: int) -> None:
         """Begin a new step, counted from 0."""
         self.seen = None
-        for _, _, moment in self._members:
+        for moment in self._moments:
             moment.step, moment.first, moment.figures = step, True, {}
 
     def select(self, rows: Tensor) -> None:
         """Continue with some of the images: those at `rows` of the present ones."""
         self.problem = self.problem.select(rows)
-        for _, _, moment in self._members:
+        for moment in self._moments:
             moment.clean = None if moment.clean is None else moment.clean.select(rows)
             moment.memory = {name: values[rows] for name, values in moment.memory.items()}
 
     @property
     def figures(self) -> dict[str, Tensor]:
         """Figures of this step, of several members their weighted mean."""
-        (_, first_weight, first), *others = self._members
+        first, *others = self._members
         if not others:
-            return first.figures
-        total = {name: values * first_weight for name, values in first.figures.items()}
-        for _, weight, moment in others:
-            total = {name: values + moment.figures[name] * weight for name, values in total.items()}
+            return first.moment.figures
+        total = {name: values * first.weight for name, values in first.moment.figures.items()}
+        for member in others:
+            total = {name: values + member.moment.figures[name] * member.weight for name, values in total.items()}
         return total
+
+    @property
+    def _moments(self) -> list[Moment]:
+        return [member.moment for member in self._members]
 
     def __call__(self, x: Tensor) -> Tensor:
         # The point may lie anywhere, as the one ahead of NI does; the model sees changes inside the region only.
         x = self.problem.inside(x.detach()).requires_grad_()
         total, count = torch.zeros_like(x), 0
-        for view in views(self.input_transforms, x, self.problem.draws):
+        for view, clean in self._views(x):
             # The network's part of the graph is each view's own and is freed with it, so memory stays that of one view.
             # The part between x and the views is small, and views may share it.
             shown = view.images.detach().requires_grad_()
             at_view = torch.zeros_like(shown)
             for member in self._members:
-                at_view = at_view + self._at(shown, view, *member)
+                at_view = at_view + self._at(shown, view, clean, member)
             total = total + torch.autograd.grad(view.images, x, at_view, retain_graph=True)[0]
             count += 1
         return total / count
+
+    def _views(self, x: Tensor) -> Iterator[tuple[View, Tensor | None]]:
+        """The views of a point, each with the clean images in the same view if a source transform needs them."""
+        if not self._needs_clean:
+            for view in views(self.input_transforms, x, self.problem.draws):
+                yield view, None
+            return
+        # The same random numbers once more.
+        again = self.problem.draws.fork()
+        both = (views(self.input_transforms, x, self.problem.draws),
+                views(self.input_transforms, self.problem.images, again))  # fmt: skip
+        for view, clean in zip(*both, strict=True):
+            yield view, clean.images
 
     def _loss(self, prediction: Prediction, moment: Moment) -> Tensor:
         """The objective of each image, (B,), summed over its pixels."""
@@ -133,9 +159,15 @@ class LossGradient:
             )
         return loss.reshape(batch, -1).sum(1)
 
-    def _at(self, shown: Tensor, view: View, recorder: Recorder, weight: float, moment: Moment) -> Tensor:
+    def _at(self, shown: Tensor, view: View, clean: Tensor | None, member: _Member) -> Tensor:
         """Gradient of one member's loss with respect to what it is shown."""
-        prediction = self._prediction(recorder, View(shown, view.undo))
+        moment, weight = member.moment, member.weight
+        if member.changed is None:
+            prediction = self._prediction(*member.recorder(shown), view)
+        else:
+            logits = member.changed(shown, self.problem.draws, moment.step, clean)
+            prediction = self._prediction(logits, {}, view)
+            del logits
         if not self._checked:
             self._checked = True
             check_labels(prediction)  # the only check that waits for the device, once per batch
@@ -151,8 +183,7 @@ class LossGradient:
         gradient = torch.autograd.grad(total, shown)[0]
         return gradient * (-weight if self.problem.targeted else weight)
 
-    def _prediction(self, recorder: Recorder, view: View) -> Prediction:
-        logits, features = recorder(view.images)
+    def _prediction(self, logits: Tensor, features: dict[str, Tensor], view: View) -> Prediction:
         labels, hidden = self.problem.labels, None
         if self._partial:
             # Where a map of ones does not come back, the view did not show the pixel: no label there.
@@ -160,6 +191,16 @@ class LossGradient:
             hidden = (~shown & (labels != IGNORE_INDEX)).flatten(1).sum(1)
             labels = torch.where(shown, labels, IGNORE_INDEX)
         return Prediction(view.undo(logits), labels, self.problem.targeted, features, hidden)
+
+
+@dataclass
+class _Member:
+    """A network whose loss is averaged, and what is known of the current step; `changed` by source transforms."""
+
+    recorder: Recorder
+    weight: float
+    moment: Moment
+    changed: TransformedSource | None
 
 
 def check_labels(prediction: Prediction) -> None:

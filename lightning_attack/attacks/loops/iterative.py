@@ -17,6 +17,9 @@ from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
 from lightning_attack.attacks.loops.schedule import StepSchedule, check_schedule, step_factor
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.source import TransformedSource, check_traceable
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -24,10 +27,11 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 class IterativeAttack(Attack):
-    """Projected gradient ascent from four kinds of parts.
+    """Projected gradient ascent from five kinds of parts.
 
         query points <- gradient transforms (look ahead, sample)
         views        <- input transforms, each view's logits moved back to the image's geometry
+        source       <- source transforms (other slopes on the way back, noise on features, ...)
         loss         <- objective, per pixel; summed over the pixels of each image
         gradient     <- with respect to the query point, mean over the views
         direction    <- gradient transforms (smooth, accumulate)
@@ -54,11 +58,12 @@ class IterativeAttack(Attack):
         finish: `sign` moves every value that changed to the border of the ball after the last step, x0 + eps sign(x -
             x0); L-inf only. None leaves the last iterate as it is.
         name: name in tables and folders.
+        source_transforms: how the source is changed while gradients are taken, applied in order; scores never see it.
 
     Raises:
         ValueError: steps < 1, step_size <= 0, an unknown schedule or finish, `finish="sign"` with a norm whose ball has
-            no corners, an order of gradient transforms that cannot work, or an objective on
-            features together with an input transform that moves pixels.
+            no corners, an order of gradient transforms that cannot work, or an objective on features together with
+            source transforms or with an input transform that moves pixels.
 
     Example:
         >>> from lightning_attack.attacks.norms import Linf
@@ -86,6 +91,7 @@ class IterativeAttack(Attack):
         name: str = "iterative",
         step_schedule: StepSchedule = "constant",
         finish: Literal["sign"] | None = None,
+        source_transforms: Sequence[SourceTransform] | None = None,
     ) -> None:
         super().__init__(name)
         if steps < 1:
@@ -100,12 +106,18 @@ class IterativeAttack(Attack):
         self.random_start = random_start
         self.input_transforms = list(input_transforms or [])
         self.gradient_transforms = list(gradient_transforms or [])
+        self.source_transforms = list(source_transforms or [])
         check_order(self.gradient_transforms)
         moving = [type(transform).__name__ for transform in self.input_transforms if transform.spatial]
         if self.objective.layers and moving:
             raise ValueError(
                 f"{moving[0]} moves pixels, and {type(objective).__name__} compares features at their places, which "
                 "cannot be moved back as logits can; use one of them"
+            )
+        if self.objective.layers and self.source_transforms:
+            raise ValueError(
+                f"{type(self.source_transforms[0]).__name__} runs the graph of the source, in which the layers of "
+                f"{type(objective).__name__} have no names; use one of them"
             )
 
     @property
@@ -124,9 +136,22 @@ class IterativeAttack(Attack):
     def check_model(self, model: Model) -> None:
         for network, _ in loss_members(model):
             Recorder(network, self.objective.layers)
+        if self.source_transforms:
+            check_traceable(model)
+
+    def try_source(self, model: Model, images: Tensor) -> None:
+        for network, _ in loss_members(model) if self.source_transforms else ():
+            with torch.no_grad():
+                TransformedSource(network, self.source_transforms)(images, Draws([0], images.device), 0, images)
+
+    def gradient(self, problem: Problem, remember: bool = False) -> LossGradient:
+        """The gradient of the objective, in all views, with the source transformed; `remember` as in `LossGradient`."""
+        return LossGradient(
+            problem, self.objective, self.input_transforms, self.steps, remember, self.source_transforms
+        )
 
     def perturb(self, problem: Problem) -> Tensor:
-        gradient = LossGradient(problem, self.objective, self.input_transforms, self.steps)
+        gradient = self.gradient(problem)
         eps, step_size = (
             self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
         )

@@ -14,6 +14,7 @@ from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack, Step
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.common.pixels import Pixels, parse_pixels
 from lightning_attack.engine.autocast import full_precision
 
@@ -50,6 +51,7 @@ class PatchWise(IterativeAttack):
         input_transforms: applied in order to the image, as in the paper's DPI-FGSM.
         gradient_transforms: the first is next to the model, as in its MPI- and TPI-FGSM.
         name: name in tables and folders.
+        source_transforms: as in `IterativeAttack`.
 
     Raises:
         ValueError: as `IterativeAttack`; or a norm other than L-inf, an amplification of 0 or below, or a kernel size
@@ -79,9 +81,18 @@ class PatchWise(IterativeAttack):
         input_transforms: Sequence[InputTransform] | None = None,
         gradient_transforms: Sequence[GradientTransform] | None = None,
         name: str = "pi_fgsm",
+        source_transforms: Sequence[SourceTransform] | None = None,
     ) -> None:
         super().__init__(
-            objective, norm, steps, step_size, random_start, input_transforms, gradient_transforms, name=name
+            objective,
+            norm,
+            steps,
+            step_size,
+            random_start,
+            input_transforms,
+            gradient_transforms,
+            name=name,
+            source_transforms=source_transforms,
         )
         if norm.name != "linf":
             raise ValueError(

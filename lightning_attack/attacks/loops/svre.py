@@ -14,10 +14,10 @@ from lightning_attack.attacks.base import Model, Problem
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform, unit_mean
 from lightning_attack.attacks.input_transforms.base import InputTransform
-from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
+from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.common.pixels import Pixels
 
 
@@ -55,6 +55,7 @@ class SVRE(IterativeAttack):
             `TranslationInvariance`. None that accumulates or remembers: the attack takes several gradients per step,
             and has its own momentum.
         name: name in tables and folders.
+        source_transforms: of the ensemble and of each member.
 
     Raises:
         ValueError: as `IterativeAttack`; inner_steps below 1, decay below 0, a gradient transform that accumulates or
@@ -82,9 +83,18 @@ class SVRE(IterativeAttack):
         order_seed: int = 0,
         gradient_transforms: Sequence[GradientTransform] | None = None,
         name: str = "svre",
+        source_transforms: Sequence[SourceTransform] | None = None,
     ) -> None:
         super().__init__(
-            objective, norm, steps, step_size, random_start, input_transforms, gradient_transforms, name=name
+            objective,
+            norm,
+            steps,
+            step_size,
+            random_start,
+            input_transforms,
+            gradient_transforms,
+            name=name,
+            source_transforms=source_transforms,
         )
         if inner_steps is not None and inner_steps < 1:
             raise ValueError(f"inner_steps={inner_steps}: must be 1 or more (or null: four per member)")
@@ -117,7 +127,7 @@ class SVRE(IterativeAttack):
         members, weights = list(source.members), [float(weight) for weight in source.weights]
         # The clean logits are those of the ensemble, not of its members.
         alone = [replace(problem, model=model, clean_logits=None) for model in members]
-        losses = [self._loss(part) for part in (problem, *alone)]
+        losses = [self.gradient(part) for part in (problem, *alone)]
         ensemble, *single = [self._transformed(problem, loss) for loss in losses]
         adversarial, momentum = self.start(problem), torch.zeros_like(problem.images)
         for step in range(self.steps):
@@ -136,9 +146,6 @@ class SVRE(IterativeAttack):
             problem.log(step, losses[0].figures)
             problem.show(step, adversarial)
         return adversarial
-
-    def _loss(self, problem: Problem) -> LossGradient:
-        return LossGradient(problem, self.objective, self.input_transforms, self.steps)
 
     def _transformed(self, problem: Problem, gradient: GradientFunction) -> GradientFunction:
         values = problem.images[0].numel()

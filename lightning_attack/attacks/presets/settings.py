@@ -12,6 +12,7 @@ from lightning_attack.attacks.loops.schedule import StepSchedule
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.attacks.presets.published import published
+from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
@@ -49,6 +50,7 @@ class Settings(Ball, total=False):
         finish: `sign` ends at a corner of the L-inf ball, see `IterativeAttack`. Default: the last iterate.
         input_transforms: further techniques, applied before those that the preset's name stands for.
         gradient_transforms: likewise.
+        source_transforms: likewise.
     """
 
     step_size: Pixels | None
@@ -56,6 +58,7 @@ class Settings(Ball, total=False):
     finish: Literal["sign"] | None
     input_transforms: Sequence[InputTransform] | None
     gradient_transforms: Sequence[GradientTransform] | None
+    source_transforms: Sequence[SourceTransform] | None
 
 
 def build(
@@ -65,6 +68,7 @@ def build(
     defaults: Settings | None = None,
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
+    sources: Sequence[SourceTransform] = (),
     kind: type[IterativeAttack] = IterativeAttack,
     looks_ahead: bool = False,
     linf_step: float = 0.01,
@@ -79,6 +83,7 @@ def build(
         defaults: the preset's, where they are not those of `Settings`.
         inputs: its own input transforms, after the caller's.
         gradients: its own gradient transforms, after the caller's.
+        sources: its own source transforms, after the caller's.
         kind: the class of the attack.
         looks_ahead: whether it takes gradients at a distance of `step_size`.
         linf_step: its default step in L-inf, if it does not look ahead.
@@ -104,6 +109,7 @@ def build(
         random_start=values.get("random_start", False),
         input_transforms=[*(values.get("input_transforms") or []), *inputs],
         gradient_transforms=[*(values.get("gradient_transforms") or []), *gradients],
+        source_transforms=[*(values.get("source_transforms") or []), *sources],
         name=values.get("name") or preset,
         **own,
     )

@@ -37,5 +37,9 @@ class Wrapper(Attack):
         for attack in self.wrapped:
             attack.check_model(model)
 
+    def try_source(self, model: Model, images: Tensor) -> None:
+        for attack in self.wrapped:
+            attack.try_source(model, images)
+
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         return self.wrapped[0].quantize(images, adversarial)

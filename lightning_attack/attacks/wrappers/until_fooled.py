@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.errors import AttackError
-from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
+from lightning_attack.attacks.loops.gradient import loss_members
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.wrappers.base import Wrapper
 
@@ -50,10 +50,16 @@ class UntilFooled(Wrapper):
     def __init__(self, attack: Attack) -> None:
         super().__init__(attack.name)
         self._display_name, self._papers = attack._display_name, attack._papers
-        if type(attack) is not IterativeAttack or attack.gradient_transforms or attack.mixes:
+        if (
+            type(attack) is not IterativeAttack
+            or attack.gradient_transforms
+            or attack.source_transforms
+            or attack.mixes
+        ):
             raise ValueError(
                 f"{attack.name} cannot let images go: UntilFooled needs an attack on the common loop (IterativeAttack) "
-                "that does not mix images and has no gradient transforms, which remember all images of a batch"
+                "that does not mix images and has no gradient transforms, which remember all images of a batch, and no "
+                "source transforms, which change what the source says of them"
             )
         self.attack = attack
 
@@ -70,7 +76,7 @@ class UntilFooled(Wrapper):
         attack = self.attack
         result = attack.start(problem).clone()
         rows = torch.arange(len(result), device=result.device)
-        gradient = LossGradient(problem, attack.objective, attack.input_transforms, attack.steps, remember=True)
+        gradient = attack.gradient(problem, remember=True)
         figures: dict[str, Tensor] = {}
         for step in range(attack.steps):
             if len(rows):

@@ -1,0 +1,227 @@
+"""Source transforms of activations and maximum pooling: other slopes on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from lightning_attack.attacks.features import AUTO
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
+from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.engine.graphs import arguments
+
+aten = torch.ops.aten
+ACTIVATIONS = (aten.relu, aten.hardtanh, aten.leaky_relu, aten._prelu_kernel)
+"""Activations made of straight pieces, as ATen has them; ReLU6 is a hardtanh, PReLU the last."""
+ACTIVATION_NAMES = "ReLU, ReLU6, hardtanh, leaky ReLU and PReLU"
+
+
+class SmoothBackward(SourceTransform):
+    """BPA: the gradient does not vanish where a ReLU is shut, nor beside the maximum of a pooling window.
+
+    Source: X. Wang, K. Tong, K. He, "Rethinking the Backward Propagation for Adversarial Transferability", NeurIPS
+    2023, arXiv 2306.12685.
+
+        ReLU:  forward max(0, z),   backward  s(z) (1 + z (1 - s(z)))      s = sigmoid; this is the slope of SiLU
+        maximum of a window:        backward  softmax(temperature * z) over the window
+
+    Other activations of straight pieces are sums of ReLUs, and so are their slopes: ReLU6 = r(z) - r(z - 6), and
+    hardtanh likewise; PReLU = a z + (1 - a) r(z). With `strength` below 1 the slopes are mixed with the true ones,
+    `strength` of them smooth. Activations that are smooth already (SiLU, GELU, ...) have nothing to change.
+
+    The paper's own arguments: temperature 10; of a ResNet-50 the ReLUs after the first block of the third stage, about
+    the second half of its convolutions, and the pooling in its stem.
+
+    Args:
+        strength: share of the smooth slope, in [0, 1]; 0 changes nothing.
+        start: depth from which activations are changed, in [0, 1], see `SourceGraph`.
+        temperature: of the softmax in pooling windows, above 0; null leaves pooling as it is. Pooling is changed
+            wherever it is.
+        nodes: names of the activations to change in place of those from `start` on; `auto` names none.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has neither such activations nor, unless temperature is null,
+            maximum pooling.
+
+    Example:
+        >>> from lightning_attack.attacks.source_transforms.source import TransformedSource
+        >>> from lightning_attack.attacks.random import Draws
+        >>> x = torch.zeros(1, 3, 1, 1, requires_grad=True)
+        >>> source = TransformedSource(torch.nn.ReLU(), [SmoothBackward(start=0.0)])
+        >>> logits = source(x, Draws([0]), step=0)                     # s(0) = 1/2
+        >>> torch.autograd.grad(logits.sum(), x)[0].flatten().tolist()
+        [0.5, 0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        strength: float = 1.0,
+        start: float = 0.4,
+        temperature: float | None = 10.0,
+        nodes: Sequence[str] = (AUTO,),
+    ) -> None:
+        self.strength, self.start = check_share("strength", strength), check_share("start", start)
+        if temperature is not None and not 0 < temperature < float("inf"):  # NaN too
+            raise ValueError(f"temperature={temperature}: must be above 0, or null to leave pooling as it is")
+        self.temperature, self.nodes = temperature, check_names(nodes)
+
+    @property
+    def idle(self) -> bool:
+        return self.strength == 0
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        pools = [] if self.temperature is None else graph.all(aten.max_pool2d_with_indices)
+        activations = graph.all(*ACTIVATIONS)
+        if activations or not pools:
+            activations = graph.find(self, ACTIVATION_NAMES, activations, self.start, self.nodes)
+        for node in activations:
+            surrogate, inputs = in_ramps(node, F.silu)
+            change_slope(graph, node, surrogate, inputs, self.strength)
+        for pool in pools:
+            change = partial(self._pool, window=Window(*arguments(pool)[1:]))
+            for value in [user for user in pool.users if user.args[1] == 0]:
+                graph.follow(value, change, arguments(pool)[0])
+
+    def _pool(self, value: Tensor, z: Tensor, window: Window) -> Tensor:
+        assert self.temperature is not None
+        parts, padded = window.parts(z, value.shape)
+        weights = (self.temperature * parts.detach()).softmax(2)
+        # Padding weighs nothing; its values are those of the least number, which times nothing is nothing.
+        smooth = (weights * torch.where(padded, 0, parts)).sum(2).view_as(value)
+        return with_gradient_of(value, mixed(value, smooth, self.strength))
+
+
+class LinearBackward(SourceTransform):
+    """LinBP: backward as if there were no activations from some depth on.
+
+    Source: Y. Guo, Q. Li, H. Chen, "Backpropagating Linearly Improves Transferability of Adversarial Examples", NeurIPS
+    2020, arXiv 2012.03528.
+
+        forward max(0, z),   backward 1                    for each ReLU from `start` on
+
+    With `strength` below 1 the slope is strength + (1 - strength) * true slope. ReLU6, hardtanh, leaky ReLU and PReLU
+    have the slope 1 as well.
+
+    Departs from the released code in one point: that scales the gradient of each residual branch to the length that it
+    has with the true slopes. Here it is not scaled.
+
+    The paper's own arguments: eps 16/255 and less, steps of 1/255, 300 steps; of a ResNet-50 all from the second block
+    of the third stage on.
+
+    Args:
+        strength: share of the slope 1, in [0, 1]; 0 changes nothing.
+        start: depth from which activations are changed, in [0, 1], see `SourceGraph`.
+        nodes: names of the activations to change in place of those from `start` on; `auto` names none.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has no such activations.
+    """
+
+    def __init__(self, strength: float = 1.0, start: float = 0.4, nodes: Sequence[str] = (AUTO,)) -> None:
+        self.strength, self.start = check_share("strength", strength), check_share("start", start)
+        self.nodes = check_names(nodes)
+
+    @property
+    def idle(self) -> bool:
+        return self.strength == 0
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        for node in graph.find(self, ACTIVATION_NAMES, graph.all(*ACTIVATIONS), self.start, self.nodes):
+            change_slope(graph, node, lambda z: z, arguments(node)[:1], self.strength)
+
+
+Ramp = Callable[[Tensor], Tensor]
+"""Stands for max(0, z)."""
+
+
+def in_ramps(node: fx.Node, ramp: Ramp) -> tuple[Callable[..., Tensor], list[fx.Node]]:
+    """An activation of straight pieces as the sum of ramps that it is, and the nodes that it takes.
+
+    Args:
+        node: calls one of `ACTIVATIONS`.
+        ramp: takes the place of max(0, z).
+    """
+    kind, (inputs, *settings) = operator(node), arguments(node)
+    if kind == aten.hardtanh:
+        low, high = settings[0] if settings else -1.0, settings[1] if len(settings) > 1 else 1.0
+        return (lambda z: low + ramp(z - low) - ramp(z - high)), [inputs]
+    if kind == aten.leaky_relu:
+        slope = settings[0] if settings else 0.01
+        return (lambda z: slope * z + (1 - slope) * ramp(z)), [inputs]
+    if kind == aten._prelu_kernel:
+        return (lambda z, slope: slope * z + (1 - slope) * ramp(z)), [inputs, settings[0]]
+    return ramp, [inputs]
+
+
+def change_slope(
+    graph: SourceGraph, node: fx.Node, surrogate: Callable[..., Tensor], inputs: Sequence[fx.Node], strength: float
+) -> None:
+    """Let the gradient of a node be, `strength` of it, that of another function of some nodes before it."""
+
+    def change(value: Tensor, *given: Tensor) -> Tensor:
+        return with_gradient_of(value, mixed(value, surrogate(*given), strength))
+
+    graph.follow(node, change, *inputs)
+
+
+def mixed(true: Tensor, surrogate: Tensor, strength: float) -> Tensor:
+    """The surrogate and the true value in shares of `strength` and 1 - `strength`."""
+    return surrogate if strength == 1 else (1 - strength) * true + strength * surrogate
+
+
+class Window:
+    """The windows of `max_pool2d`, from its arguments in ATen."""
+
+    def __init__(
+        self,
+        kernel: Sequence[int],
+        stride: Sequence[int] = (),
+        padding: Sequence[int] = (0,),
+        dilation: Sequence[int] = (1,),
+        ceil_mode: bool = False,
+    ) -> None:
+        self.kernel, self.stride = _pair(kernel), _pair(stride or kernel)
+        self.padding, self.dilation = _pair(padding), _pair(dilation)
+
+    def parts(self, z: Tensor, pooled: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The values in each window, (B, C, kernel, places), and which of them are padding.
+
+        Args:
+            z: (B, C, H, W).
+            pooled: shape of the result, (B, C, h, w).
+        """
+        lowest = torch.finfo(z.dtype).min / 4
+        ends = []
+        for side, kernel, stride, padding, dilation, size in zip(
+            pooled[2:], self.kernel, self.stride, self.padding, self.dilation, z.shape[2:], strict=True
+        ):
+            # Negative where the last values are in no window, positive where windows go beyond (ceil_mode).
+            ends.append((side - 1) * stride + dilation * (kernel - 1) + 1 - size - padding)
+        below, right = ends
+        z = F.pad(z, (self.padding[1], right, self.padding[0], below), value=lowest)
+        parts = F.unfold(z, self.kernel, dilation=self.dilation, stride=self.stride)
+        parts = parts.view(len(z), z.shape[1], self.kernel[0] * self.kernel[1], -1)
+        return parts, parts.detach() <= lowest
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    first, *rest = values
+    return first, rest[0] if rest else first
+
+
+def check_names(nodes: Sequence[str]) -> list[str]:
+    """The names of nodes as a list.
+
+    Raises:
+        ValueError: it is no list of one or more names.
+    """
+    if isinstance(nodes, str) or not nodes:
+        raise ValueError(f"nodes={nodes!r}: must be a list of one or more names of nodes, such as ['{AUTO}']")
+    return list(nodes)

@@ -1,0 +1,77 @@
+"""Source transforms of attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
+from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.engine.graphs import arguments
+
+aten = torch.ops.aten
+JOINED = (
+    aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_cudnn_attention,
+    aten._scaled_dot_product_fused_attention_overrideable,
+)  # fmt: skip
+"""Attention as one operator, of queries, keys and values first."""
+PRODUCTS = (aten.bmm, aten.baddbmm)
+SHAPING = (aten.expand, aten.reshape, aten.view, aten._unsafe_view, aten.clone, aten._to_copy, aten.permute)
+
+
+class FixedAttention(SourceTransform):
+    """PNA: the gradient does not pass through the weights of attention, only through the values.
+
+    Source: Z. Wei, J. Chen, M. Goldblum, Z. Wu, T. Goldstein, Y.-G. Jiang, "Towards Transferable Adversarial Attacks on
+    Vision Transformers", AAAI 2022, arXiv 2109.04176. The same paper's PatchOut, steps on a part of the patches, is not
+    in here.
+
+        softmax(q k) v:   backward as if softmax(q k) were constant
+
+    It is found in a graph as torch's fused attention, and as a softmax whose result is multiplied with a matrix.
+    Attention without a softmax (EfficientViT's linear one) has nothing to change.
+
+    Args:
+        strength: share of the gradient of the weights that is dropped, in [0, 1]; 0 changes nothing, 1 is the paper's.
+        start: depth from which attention is changed, in [0, 1], see `SourceGraph`.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has no such attention.
+    """
+
+    def __init__(self, strength: float = 1.0, start: float = 0.0) -> None:
+        self.strength, self.start = check_share("strength", strength), check_share("start", start)
+
+    @property
+    def idle(self) -> bool:
+        return self.strength == 0
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        found = [*graph.all(*JOINED), *(node for node in graph.all(aten._softmax) if _weighs(node))]
+        for node in graph.find(self, "attention with a softmax", found, self.start):
+            if operator(node) is aten._softmax:
+                graph.follow(node, self._fixed)
+                continue
+            queries, keys, values, *_ = arguments(node)
+            # Where a network's values are its keys as well, the gradient needs their way.
+            for inputs in dict.fromkeys((queries, keys)):
+                if inputs is not values:
+                    graph.before(node, inputs, self._fixed)
+
+    def _fixed(self, value: Tensor) -> Tensor:
+        return with_gradient_of(value, (1 - self.strength) * value)
+
+
+def _weighs(softmax: fx.Node) -> bool:
+    """Whether a matrix is multiplied with the result of a softmax, which may be reshaped before."""
+    todo = list(softmax.users)
+    while todo:
+        node = todo.pop()
+        if operator(node) in PRODUCTS:
+            return True
+        if operator(node) in SHAPING:
+            todo += node.users
+    return False

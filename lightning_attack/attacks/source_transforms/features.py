@@ -1,0 +1,236 @@
+"""Source transforms of features: noise in them, and clean ones among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_attack.attacks.features import AUTO
+from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.source_transforms.activations import check_names
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.run import Run
+
+LAYERS = "outputs of convolutions and of products with weights"
+
+
+class FeatureNoise(SourceTransform):
+    """FAUG: noise on the features of an early layer, in each pass anew.
+
+    Source: D. Wang, W. Yao, T. Jiang, X. Zheng, J. Wu, X. Chen, "Improving the Transferability of Adversarial Examples
+    by Feature Augmentation", 2024, arXiv 2407.06714.
+
+        h <- h + sigma * std(h) * n,     n standard normal for each value, std of each channel of each image
+
+    Departs from ports of the released code: those take one standard deviation for the whole batch, and leave the first
+    step without noise. With one for each channel it does not matter whether a batch normalization follows the layer or
+    was folded into it.
+
+    The arguments of a public port: sigma 0.3, on the first convolution; eps 16/255, steps of 2/255, 10 steps.
+
+    Args:
+        sigma: size of the noise, in standard deviations of the features, 0 or more; 0 changes nothing.
+        at: depth, in [0, 1], see `SourceGraph`; the first layer there or deeper gets the noise. 0 is the first of all.
+        nodes: names of the nodes that get noise in its place; `auto` names none.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has no such layer.
+    """
+
+    def __init__(self, sigma: float = 0.3, at: float = 0.0, nodes: Sequence[str] = (AUTO,)) -> None:
+        if not 0 <= sigma < float("inf"):  # NaN too
+            raise ValueError(f"sigma={sigma}: must be 0 or more")
+        self.sigma, self.at, self.nodes = sigma, check_share("at", at), check_names(nodes)
+
+    @property
+    def idle(self) -> bool:
+        return self.sigma == 0
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        found = graph.find(self, LAYERS, graph.layers(), self.at, self.nodes)
+        for node in found[:1] if self.nodes == [AUTO] else found:
+            graph.follow_live(node, self._noisy, "noise")
+
+    def _noisy(self, run: Run, key: str, h: Tensor) -> Tensor:
+        size = h.detach().std(_places(h), keepdim=True, correction=0)
+        return h + self.sigma * size * run.normal(key, h)
+
+
+class DiversifiedFeatures(SourceTransform):
+    """DHF: late features mixed with a little of the clean ones, and some of their values levelled.
+
+    Source: Z. Wang, Z. Zhang, S. Liang, X. Wang, "Diversifying the High-level Features for better Adversarial
+    Transferability", BMVC 2023, arXiv 2304.10136.
+
+        h <- (1 - a) h + a h_clean,     a uniform in [0, mix) for each image
+        h <- mean(h) at a random share `level` of its values, the mean of each channel
+
+    It is done to the sum of each residual connection from `start` on, or, in a network without any, to the output of
+    each layer. Features of the clean images are taken in the view that the attack shows of the adversarial ones.
+
+    Decisions where the paper and ports differ: it is done in all steps, and not only once an image is fooled, which
+    few images of a segmentation network are altogether; means are those of each channel of an image.
+
+    The arguments of a public port: mix 0.2, level 0.1; of a ResNet the later residual blocks.
+
+    Args:
+        mix: largest share of the clean features, in [0, 1].
+        level: share of the values that become the mean, in [0, 1]. With mix = level = 0 nothing changes.
+        start: depth from which features are changed, in [0, 1], see `SourceGraph`.
+        nodes: names of the nodes to change in place of those from `start` on; `auto` names none.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has nothing to change.
+    """
+
+    def __init__(
+        self, mix: float = 0.2, level: float = 0.1, start: float = 0.2, nodes: Sequence[str] = (AUTO,)
+    ) -> None:
+        self.mix, self.level = check_share("mix", mix), check_share("level", level)
+        self.start, self.nodes = check_share("start", start), check_names(nodes)
+
+    @property
+    def idle(self) -> bool:
+        return self.mix == self.level == 0
+
+    @property
+    def needs_clean(self) -> bool:
+        return self.mix > 0
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        sums = [addition for addition, _ in graph.residuals()]
+        what = "sums of residual connections" if sums else LAYERS
+        for node in graph.find(self, what, sums or graph.layers(), self.start, self.nodes):
+            graph.follow_live(node, self._diverse, "diverse")
+
+    def _diverse(self, run: Run, key: str, h: Tensor) -> Tensor:
+        if self.mix:
+            share = run.uniform(f"{key} mix", h, (1,) * (h.ndim - 1), high=self.mix)
+            h = (1 - share) * h + share * run.clean(key, h)
+        if not self.level:
+            return h
+        levelled = run.uniform(f"{key} level", h, tuple(h.shape[1:])) < self.level
+        return torch.where(levelled, h.mean(_places(h), keepdim=True), h)
+
+
+class PerturbationDecay(SourceTransform):
+    """ILPD: within the source, what the attack has changed is made smaller.
+
+    Source: Q. Li, Y. Guo, W. Zuo, H. Chen, "Improving Adversarial Transferability via Intermediate-level Perturbation
+    Decay", NeurIPS 2023, arXiv 2304.13410.
+
+        h <- gamma h(x) + (1 - gamma) h(x_0 + sigma n),     n standard normal for each value, x_0 the clean image
+
+    Features of the clean images are taken in the view that the attack shows of the adversarial ones. The layer is one
+    in the middle: what a decoder is given from before it (skip connections) is not changed.
+
+    The arguments of a public port: gamma 0.1, sigma 0.05, 100 steps of 1/255, eps 16/255.
+
+    Args:
+        gamma: what is left of the change, in (0, 1]; 1 changes nothing.
+        sigma: size of the noise on the clean image, of [0, 1] pixels, 0 or more.
+        at: depth, in [0, 1], see `SourceGraph`; the first layer there or deeper is changed.
+        nodes: names of the nodes to change in its place; `auto` names none.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has no such layer.
+    """
+
+    needs_clean = True
+
+    def __init__(
+        self, gamma: float = 0.1, sigma: float = 0.05, at: float = 0.3, nodes: Sequence[str] = (AUTO,)
+    ) -> None:
+        if not 0 < gamma <= 1 or not 0 <= sigma < float("inf"):
+            raise ValueError(f"gamma={gamma} must be above 0 and at most 1, sigma={sigma} 0 or more")
+        self.gamma, self.sigma, self.at, self.nodes = gamma, sigma, check_share("at", at), check_names(nodes)
+
+    @property
+    def idle(self) -> bool:
+        return self.gamma == 1
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        found = graph.find(self, LAYERS, graph.layers(), self.at, self.nodes)
+        for node in found[:1] if self.nodes == [AUTO] else found:
+            graph.follow_live(node, self._decayed, "decay")
+
+    def clean_images(self, images: Tensor, draws: Draws) -> Tensor:
+        if not self.sigma:
+            return images
+        return images + self.sigma * draws.normal("source clean", images.shape[1:]).to(images.dtype)
+
+    def _decayed(self, run: Run, key: str, h: Tensor) -> Tensor:
+        return self.gamma * h + (1 - self.gamma) * run.clean(key, h)
+
+
+class CleanFeatureMixup(SourceTransform):
+    """CFM: here and there, channels of the source are mixed with those of the clean image.
+
+    Source: J. Byun, M.-J. Kwon, S. Cho, Y. Kim, C. Kim, "Introducing Competition to Boost the Transferability of
+    Targeted Adversarial Examples through Clean Feature Mixup", CVPR 2023, arXiv 2305.14846.
+
+        with probability `prob`, for each image and layer:
+        h <- (1 - a) h + a h_clean,     a uniform in [0, mix) for each channel
+
+    for each layer whose output is at most a quarter as high and as wide as the image. Features of the clean images are
+    taken in the view that the attack shows of the adversarial ones.
+
+    Departs from the paper in one point: there the clean features are shuffled among the images of a batch, so that a
+    result depends on the batch; here they are the image's own.
+
+    The paper's own arguments: prob 0.1, mix 0.75, with DI and TI, targeted, 300 steps of 2/255, eps 16/255.
+
+    Args:
+        prob: probability in [0, 1] that a layer is mixed, drawn for each image, layer and pass; 0 changes nothing.
+        mix: largest share of the clean features, in [0, 1]; 0 changes nothing.
+        nodes: names of the nodes to mix in place of all such layers; `auto` names none.
+
+    Raises:
+        ValueError: an argument is out of range.
+        AttackError: at the first pass, the source has no such layer.
+    """
+
+    needs_clean = True
+
+    def __init__(self, prob: float = 0.1, mix: float = 0.75, nodes: Sequence[str] = (AUTO,)) -> None:
+        self.prob, self.mix, self.nodes = check_share("prob", prob), check_share("mix", mix), check_names(nodes)
+
+    @property
+    def idle(self) -> bool:
+        return self.prob == 0 or self.mix == 0
+
+    def rewrite(self, graph: SourceGraph) -> None:
+        layers = graph.layers()
+        if self.nodes == [AUTO]:
+            height, width = graph.size
+            small = [node for node in layers if _is_small(tuple(node.meta["val"].shape), height, width)]
+            what = "outputs of layers that are at most a quarter as high and as wide as the image"
+            layers = graph.find(self, what, small)
+        else:
+            layers = graph.find(self, LAYERS, layers, nodes=self.nodes)
+        for node in layers:
+            graph.follow_live(node, self._mixed, "mixup")
+
+    def _mixed(self, run: Run, key: str, h: Tensor) -> Tensor:
+        one, channels = (1,) * (h.ndim - 2), h.shape[1] if h.ndim == 4 else h.shape[-1]
+        coins = run.uniform(f"{key} coin", h, (1, *one))
+        shares = run.uniform(f"{key} mix", h, (channels, *one) if h.ndim == 4 else (*one, channels), high=self.mix)
+        share = torch.where(coins < self.prob, shares, 0)
+        return (1 - share) * h + share * run.clean(key, h)
+
+
+def _places(h: Tensor) -> tuple[int, ...]:
+    """The axes of the places of features: the last two of a map (B, C, h, w), the second of tokens (B, N, D)."""
+    return (2, 3) if h.ndim == 4 else (1,)
+
+
+def _is_small(shape: tuple[int, ...], height: int, width: int) -> bool:
+    if len(shape) == 4:
+        return shape[2] <= max(1, height // 4) and shape[3] <= max(1, width // 4)
+    return shape[1] <= max(1, height * width // 16)

@@ -1,0 +1,244 @@
+"""`SourceGraph`: the graph of a network's forward pass, in which source transforms look for nodes and change them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.features import AUTO
+from lightning_attack.attacks.source_transforms.run import Run
+
+Operator = Any
+"""An operator of ATen in all of its variants, such as `torch.ops.aten.relu`."""
+
+aten = torch.ops.aten
+WEIGHTED = (aten.convolution, aten._convolution, aten.addmm, aten.mm, aten.linear)
+"""Operators that count as layers: convolutions and products with a matrix of weights."""
+ENLARGING = (
+    aten.upsample_bilinear2d, aten.upsample_nearest2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa,
+    aten._upsample_bicubic2d_aa, aten._upsample_nearest_exact2d, aten.grid_sampler_2d, aten.pixel_shuffle,
+    aten.max_unpool2d,
+)  # fmt: skip
+
+Change = Callable[..., Tensor]
+"""What a node computed, and further values, to what the rest of the network is given instead."""
+LiveChange = Callable[..., Tensor]
+"""The same with a `Run` and the node's key before them."""
+
+
+class SourceGraph:
+    """A network's forward pass as a graph of ATen operators for one shape of images.
+
+    The depth of a node is the share of the network's convolutions and matrix products (with weights) that come before
+    it, in the order in which they run: 0 for the first, 1 behind the last. Those of the decoder count.
+
+    Args:
+        module: the graph; it is changed.
+        name: name of the network, for messages.
+        number: tells the networks of an ensemble apart.
+    """
+
+    def __init__(self, module: fx.GraphModule, name: str, number: int = 0) -> None:
+        self.module, self.name, self.number = module, name, number
+        self.run: Run | None = None
+        (self._images,) = (node for node in module.graph.nodes if node.op == "placeholder")
+        self._depths: dict[fx.Node, float] = {}
+        layers = [node for node in module.graph.nodes if operator(node) in WEIGHTED]
+        passed, known = 0, set(layers)
+        for node in module.graph.nodes:
+            self._depths[node] = passed / max(len(layers), 1)
+            passed += node in known
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        return _shape(self._images)[2], _shape(self._images)[3]
+
+    def depth(self, node: fx.Node) -> float:
+        """Share of the layers that run before the node, in [0, 1]."""
+        return self._depths[node]
+
+    def all(self, *operators: Operator) -> list[fx.Node]:
+        """The nodes that call one of these operators, in order of execution."""
+        return [node for node in self.module.graph.nodes if operator(node) in operators]
+
+    def find(
+        self, asker: object, what: str, found: Iterable[fx.Node], start: float = 0.0, nodes: Sequence[str] = (AUTO,)
+    ) -> list[fx.Node]:
+        """Of the nodes that suit a transform those that the user wants: from a depth on, or by name.
+
+        Args:
+            asker: the transform, for messages.
+            what: the nodes that it can change, in words, such as `ReLU`.
+            found: these nodes.
+            start: depth from which they are taken.
+            nodes: names of nodes, which are then taken instead, wherever they are; `auto` stands for no names.
+
+        Raises:
+            AttackError: there is none, or no node of such a name.
+        """
+        found, transform = list(found), type(asker).__name__
+        if list(nodes) == [AUTO]:
+            if not (wanted := [node for node in found if self.depth(node) >= start]):
+                raise AttackError(self._nothing(transform, what, found, start))
+            return wanted
+        names = {node.name: node for node in found}
+        for name in nodes:
+            if name not in names:
+                near = get_close_matches(name, names, n=3, cutoff=0)
+                others = f"the nearest are {', '.join(sorted(near))}" if near else "it has none"
+                raise AttackError(
+                    f"{transform} changes {what}; '{self.name}' has none of the name '{name}' ({others}). Nodes have "
+                    "the names of its traced graph; 'auto' takes all from `start` on"
+                )
+        return [node for node in found if node.name in nodes]
+
+    def _nothing(self, transform: str, what: str, found: list[fx.Node], start: float) -> str:
+        """Why a transform has nothing to change, and what can be done."""
+        if found:
+            last = max(map(self.depth, found))
+            return (
+                f"{transform} changes {what} from {start:.2f} of the depth on; the last of '{self.name}' is at "
+                f"{last:.2f}. Set start to that or less"
+            )
+        known = Counter(str(operator(node)).removeprefix("aten.") for node in self.module.graph.nodes)
+        known.pop("None", None)
+        most = ", ".join(f"{name} ({count})" for name, count in known.most_common(12))
+        return (
+            f"{transform} changes {what}, and '{self.name}' has none; it computes {most}. Take another source "
+            "transform, or a source that has them"
+        )
+
+    def follow(self, node: fx.Node, change: Change, *others: fx.Node) -> None:
+        """From now on the rest of the network is given `change(value of node, *values of others)`.
+
+        Args:
+            node: computes a tensor.
+            change: returns a tensor of the same shape and type.
+            others: nodes that have run when `node` has.
+        """
+        self._insert(node, _Plain(change).apply, others)
+
+    def follow_live(self, node: fx.Node, change: LiveChange, purpose: str) -> None:
+        """The same with `change(run, key, value of node)`, which may take random numbers and clean features of `run`.
+
+        Args:
+            node: computes a tensor.
+            change: returns a tensor of the same shape and type.
+            purpose: tells changes of the same node apart.
+        """
+        key = f"source {self.number} {node.name} {purpose}"
+        self._insert(node, _Live(self, change, key).apply, ())
+
+    def before(self, user: fx.Node, node: fx.Node, change: Change) -> None:
+        """From now on one user of a node is given `change(value of node)`; the others are given what they were."""
+        self._insert(node, _Plain(change).apply, (), [user])
+
+    def _insert(
+        self,
+        node: fx.Node,
+        function: Callable[..., Tensor],
+        others: Sequence[fx.Node],
+        users: Sequence[fx.Node] | None = None,
+    ) -> None:
+        users = list(node.users) if users is None else users
+        with self.module.graph.inserting_after(node):
+            new = self.module.graph.call_function(function, (node, *others))
+        new.meta["val"], self._depths[new] = node.meta["val"], self._depths[node]
+        for user in users:
+            user.replace_input_with(node, new)
+
+    def layers(self) -> list[fx.Node]:
+        """What the network's convolutions and matrix products with weights compute, in order of execution.
+
+        Each is a tensor whose first axis is the images: where a product took all tokens of all images as one matrix, it
+        is the node that gives them back to their images. Products that are divided in another way are left out.
+        """
+        batch, found = _shape(self._images)[0], []
+        for node in self.all(*WEIGHTED):
+            shaped = [user for user in node.users if operator(user) in (aten.view, aten.reshape, aten._unsafe_view)]
+            whole = [one for one in (node, *shaped) if _shape(one)[0] == batch and len(_shape(one)) > 2]
+            found += whole[:1]
+        return found
+
+    def residuals(self) -> list[tuple[fx.Node, fx.Node]]:
+        """Residual connections: the nodes `skip + branch`, each with its branch, in order of execution.
+
+        One of two cases: what is added to the branch is the branch's own input, or comes of it through one layer at
+        most (as where a ResNet halves the size). Additions in which something is enlarged, as in the top-down path of
+        an FPN or in a decoder, are none.
+        """
+        place: dict[fx.Node, int] = {}
+        above: dict[fx.Node, int] = {}
+        layers = enlarging = 0
+        for number, node in enumerate(self.module.graph.nodes):
+            place[node] = 1 << number
+            before = 0
+            for given in node.all_input_nodes:
+                before |= above[given]
+            # What does not depend on the images is no part of a branch.
+            above[node] = before | place[node] if before or node.op == "placeholder" else 0
+            layers |= place[node] * (operator(node) in WEIGHTED)
+            enlarging |= place[node] * (operator(node) in ENLARGING or _is_transposed(node))
+        found = []
+        for node in self.all(aten.add):
+            parts = [part for part in node.args[:2] if isinstance(part, fx.Node) and above[part]]
+            if len(parts) < 2 or _shape(parts[0]) != _shape(parts[1]) or _shape(node) != _shape(parts[0]):
+                continue
+            own = [above[part] & ~above[other] for part, other in (parts, parts[::-1])]
+            counts = [(mine & layers).bit_count() for mine in own]
+            if (own[0] | own[1]) & enlarging or min(counts) > 1 or counts[0] == counts[1]:
+                continue
+            found.append((node, parts[counts.index(max(counts))]))
+        return found
+
+    def ready(self) -> fx.GraphModule:
+        """The graph with all changes, to be called."""
+        self.module.graph.eliminate_dead_code()
+        self.module.graph.lint()
+        self.module.recompile()
+        return self.module
+
+
+class _Plain:
+    """A change as a node of a graph: a bound method has the name that the graph's code needs, whatever it calls."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+
+    def apply(self, value: Tensor, *others: Tensor) -> Tensor:
+        return self._change(value, *others)
+
+
+class _Live:
+    """A change that is given the run and its key; while clean features are recorded, it only records."""
+
+    def __init__(self, graph: SourceGraph, change: LiveChange, key: str) -> None:
+        self._graph, self._change, self._key = graph, change, key
+
+    def apply(self, value: Tensor) -> Tensor:
+        run = self._graph.run
+        assert run is not None  # `TransformedSource` sets it for each pass
+        if run.recording:
+            run.keep(self._key, value)
+            return value
+        return self._change(run, self._key, value)
+
+
+def operator(node: fx.Node) -> Operator:
+    """The operator that a node calls, in all of its variants; None for all other nodes."""
+    return getattr(node.target, "overloadpacket", None) if node.op == "call_function" else None
+
+
+def _is_transposed(node: fx.Node) -> bool:
+    return operator(node) in (aten.convolution, aten._convolution) and bool(node.args[6])
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)

@@ -1,0 +1,258 @@
+"""`TransformedSource`: the source as an attack with source transforms runs it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from lightning_attack.attacks.base import Model, describe
+from lightning_attack.attacks.errors import AttackError
+from lightning_attack.attacks.random import Draws
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.run import Run
+from lightning_attack.engine.graphs import BUILDING, copied
+from lightning_attack.engine.memory import out_of_memory
+from lightning_attack.engine.support import missing
+
+GRAPHS = 32
+"""Number of graphs that are kept for a network: of each shape of images one as it is and one for each list of
+transforms; the least recently used one is dropped first."""
+
+_CLOSE = 1e-3
+
+_TENSOR = object()
+"""Stands for a tensor in what a network returns; the other parts are kept as they are."""
+
+
+class TransformedSource:
+    """Images to logits by the network's graph with the changes of source transforms.
+
+    The graph is that of the network inside the model, after normalisation and padding, and of each member of an
+    ensemble. It is traced and changed once for each shape of images, which takes a second or two, and kept with the
+    network. While it runs, it stands in for the network's own `forward`: engines then step aside, as they do for hooks,
+    so that it runs operator by operator, in float32.
+
+    Args:
+        model: the source, frozen.
+        transforms: applied in order; idle ones are left out.
+
+    Raises:
+        AttackError: the model is no `nn.Module`; at a call, it cannot be traced, or the graph has nothing that a
+            transform could change.
+    """
+
+    def __init__(self, model: Model, transforms: Sequence[SourceTransform]) -> None:
+        self.model = check_traceable(model)
+        self.transforms = [transform for transform in transforms if not transform.idle]
+        self.needs_clean = any(transform.needs_clean for transform in self.transforms)
+        # A network that is several members is changed once.
+        found = {id(network): (name, network) for name, network in _networks(self.model)}
+        self._networks = list(found.values())
+        for _, network in self._networks:
+            _forget_others(network)
+
+    def __call__(self, images: Tensor, draws: Draws, step: int, clean: Tensor | None = None) -> Tensor:
+        """Logits of images.
+
+        Args:
+            images: (B, 3, H, W).
+            draws: the batch's random numbers.
+            step: number of the attack's step, from 0.
+            clean: the clean images in the same view, if a transform needs them.
+        """
+        run = Run(draws, step)
+        with self._instead(run):
+            if clean is not None:
+                for transform in self.transforms:
+                    clean = transform.clean_images(clean, draws)
+                run.restart(recording=True)
+                with torch.no_grad():
+                    self.model(clean)
+            run.restart(recording=False)
+            logits: Tensor = self.model(images)
+            return logits
+
+    @contextmanager
+    def _instead(self, run: Run) -> Iterator[None]:
+        """Inside the `with` block, the networks' graphs stand in for their own `forward`."""
+        with ExitStack() as stack:
+            for number, (name, network) in enumerate(self._networks):
+                stand_in = _StandIn(network, name, number, self.transforms, run)
+                before = network.__dict__.get("forward")
+                stack.callback(_restore, network, before)
+                # The instance's own `forward` goes before that of its class.
+                network.__dict__["forward"] = stand_in
+            yield
+
+
+class _StandIn:
+    """`forward` of a network by its changed graph."""
+
+    def __init__(
+        self, network: nn.Module, name: str, number: int, transforms: Sequence[SourceTransform], run: Run
+    ) -> None:
+        self._original, self._known = network.forward, _GRAPHS[network].graphs
+        self._name, self._number, self._transforms, self._run = name, number, transforms, run
+
+    def __call__(self, images: Tensor, *others: Any, **named: Any) -> Any:
+        if others or named:
+            raise AttackError(
+                f"source transforms take networks of images alone; '{self._name}' is given more than that"
+            )
+        self._run.enter(images)
+        made = self._made(images)
+        made.graph.run = self._run
+        try:
+            return made(images)
+        finally:
+            made.graph.run = None
+
+    def _made(self, images: Tensor) -> _Made:
+        device = images.device
+        autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+        key = tuple(images.shape), images.dtype, device, autocast
+
+        def changed() -> _Made:
+            made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
+            for transform in self._transforms:
+                transform.rewrite(made.graph)
+            made.module = made.graph.ready()
+            return made
+
+        settings = repr([(type(transform), describe(transform)) for transform in self._transforms])
+        return self._graph((*key, self._number, settings), changed)
+
+    def _graph(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
+        """The graph that is kept under a key, or else is made."""
+        if key not in self._known:
+            self._known[key] = make()
+            while len(self._known) > GRAPHS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+
+class _Made:
+    """A graph, and the form of what the network returns."""
+
+    def __init__(self, module: fx.GraphModule, graph: SourceGraph, leaves: list[Any], form: Any) -> None:
+        self.module, self.graph, self._leaves, self._form = module, graph, leaves, form
+
+    def copied(self, name: str, number: int) -> _Made:
+        """A graph of its own, to be changed, of the same weights."""
+        module = copied(self.module)
+        return _Made(module, SourceGraph(module, name, number), self._leaves, self._form)
+
+    def __call__(self, images: Tensor) -> Any:
+        found = iter(self.module(images))
+        return tree_unflatten([next(found) if leaf is _TENSOR else leaf for leaf in self._leaves], self._form)
+
+
+class _Graphs:
+    """The graphs of a network, and the tensors that they were made of."""
+
+    def __init__(self, weights: list[tuple[int, int]]) -> None:
+        self.weights = weights
+        self.graphs: OrderedDict[Hashable, _Made] = OrderedDict()
+
+
+_GRAPHS: WeakKeyDictionary[nn.Module, _Graphs] = WeakKeyDictionary()
+
+
+def _forget_others(network: nn.Module) -> None:
+    """Drop the graphs of a network whose weights have changed since they were made."""
+    weights = [
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for tensor in (*network.parameters(), *network.buffers())
+    ]
+    if network not in _GRAPHS or _GRAPHS[network].weights != weights:
+        _GRAPHS[network] = _Graphs(weights)
+
+
+def check_traceable(model: Model) -> nn.Module:
+    """The model, if it can have a graph.
+
+    Raises:
+        AttackError: it cannot, whatever the images.
+    """
+    if not isinstance(model, nn.Module):
+        raise AttackError("source transforms change the graph of an nn.Module; a function has none: make it a module")
+    if missing():
+        raise AttackError(f"source transforms need the graph of the source: {missing()}; take an attack without them")
+    return model
+
+
+def _networks(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The networks inside a model, those of each member of an ensemble, with their names."""
+    name = getattr(model, "name", None) or name or type(model).__name__
+    members, inner = getattr(model, "members", None), getattr(model, "network", None)
+    if members:
+        for member in members:
+            yield from _networks(member)
+    elif isinstance(inner, nn.Module):
+        yield from _networks(inner, name)
+    else:
+        yield name, model
+
+
+def _restore(network: nn.Module, before: Any) -> None:
+    if before is None:
+        del network.__dict__["forward"]
+    else:
+        network.__dict__["forward"] = before
+
+
+def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Made:
+    """The graph of a network, which was compared with it on these images."""
+    from lightning_attack.engine.trace import traced  # it needs parts of torch that may be missing
+
+    leaves: list[Any] = []
+    form: Any = None
+
+    def flat(images: Tensor) -> list[Tensor]:
+        nonlocal leaves, form
+        # They ask for a gradient: attention on CUDA keeps what its gradient needs only if it is told at once.
+        output = original(images.detach().requires_grad_())
+        if not isinstance(output, Tensor | dict | tuple | list) or hasattr(output, "logits"):
+            output = getattr(output, "logits", output)
+        found, form = tree_flatten(output)
+        leaves = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in found]
+        return [leaf for leaf in found if isinstance(leaf, Tensor)]
+
+    shape = tuple(images.shape)
+    try:
+        with BUILDING, torch.inference_mode(False), torch.enable_grad():
+            module = traced(flat, shape, device=images.device, dtype=images.dtype)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise AttackError(
+            f"source transforms need the graph of the source, and '{name}' cannot be written as one for images of "
+            f"{shape[-2]} x {shape[-1]} ({reason}). What it computes must not depend on the images' values; take "
+            "another source, or an attack without source transforms"
+        ) from error
+    made = _Made(module, SourceGraph(module, name), leaves, form)
+    with torch.no_grad():
+        found, expected = module(images.detach()), flat(images.detach())
+        if len(found) != len(expected) or not all(map(_alike, found, expected)):
+            raise AttackError(
+                f"source transforms need the graph of the source, and that of '{name}' does not compute what the "
+                "network does: does it draw random numbers? Take another source, or an attack without source transforms"
+            )
+    return made
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    if not expected.is_floating_point():
+        return torch.equal(found, expected)
+    error, norm = (found - expected).double().norm(), expected.double().norm()
+    return bool(error <= _CLOSE * norm) or not bool(expected.isfinite().all())

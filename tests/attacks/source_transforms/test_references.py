@@ -1,0 +1,323 @@
+"""Each source transform against its formula, written out by hand, on a small network in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import Function
+
+from lightning_attack.attacks import (
+    CleanFeatureMixup,
+    DiversifiedFeatures,
+    Draws,
+    FeatureNoise,
+    FixedAttention,
+    LinearBackward,
+    PerturbationDecay,
+    SkipGradients,
+    SmoothBackward,
+    SoftplusResiduals,
+    pgd,
+)
+from lightning_attack.attacks.source_transforms.source import TransformedSource
+from tests.attacks.toys import half_right, scene
+
+BATCH, SIDE, CLASSES = 2, 12, 5
+
+
+class Parts:
+    """What a network is made of; a reference replaces some of it."""
+
+    def relu(self, z, place):
+        return F.relu(z)
+
+    def relu6(self, z):
+        return F.relu6(z)
+
+    def leaky(self, z, slope):
+        return F.prelu(z, slope)
+
+    def pool(self, z):
+        return F.max_pool2d(z, 3, 2, padding=1, ceil_mode=True)
+
+    def branch(self, z, place):
+        return z
+
+    def softmax(self, z):
+        return z.softmax(-1)
+
+    def layer(self, z, place):
+        return z
+
+    def sum(self, z, place):
+        return z
+
+
+class Network(nn.Module):
+    """Five convolutions, two residual connections, all activations of straight pieces, pooling, attention."""
+
+    def __init__(self, parts=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.parts = parts or Parts()
+        widths = [(3, 4, 3), (4, 4, 3), (4, 4, 3), (4, 4, 1), (4, CLASSES, 1)]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, k, padding=k // 2) for a, b, k in widths)
+        self.slope = nn.Parameter(torch.tensor([0.3, -0.1, 0.2, 0.5]))
+        self.double().requires_grad_(False).eval()
+        for layer in self.layers:
+            layer.weight.mul_(3)
+
+    def forward(self, x):
+        do = self.parts
+        x = do.relu(do.layer(self.layers[0](x), 0), 0)
+        x = do.pool(x)
+        x = do.sum(x + do.branch(do.relu(do.layer(self.layers[1](x), 1), 1), 0), 0)
+        x = do.leaky(x, self.slope)
+        # As where a ResNet changes the size: one layer on the way of the skip connection.
+        short, long = do.layer(self.layers[3](x), 2), do.relu6(do.layer(self.layers[2](x), 3))
+        x = do.sum(short + do.branch(do.layer(self.layers[3](long), 4), 1), 1)
+        tokens = x.flatten(2)
+        x = (do.softmax(tokens @ tokens.mT / 9) @ tokens).view_as(x)
+        return do.layer(self.layers[4](do.relu(x, 2)), 5)
+
+
+def gradient(source, x):
+    """Logits, and the gradient of a fixed combination of them."""
+    x = x.detach().requires_grad_()
+    logits = source(x)
+    weights = torch.linspace(-1, 2, logits.numel(), dtype=x.dtype).view_as(logits)
+    return logits, torch.autograd.grad((logits * weights).sum(), x)[0]
+
+
+def images(seed=0):
+    return torch.rand(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Sloped(Function):
+    """An activation with a slope of its own on the way back."""
+
+    @staticmethod
+    def forward(ctx, z, value, slope):
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx, given):
+        return given * ctx.saved_tensors[0], None, None
+
+
+def sloped(z, value, slope):
+    return Sloped.apply(z, value.detach(), slope.detach())
+
+
+def bump(z):
+    s = 1 / (1 + torch.exp(-z))
+    return s * (1 + z * (1 - s))
+
+
+class Windows(Function):
+    """Maximum pooling, 3 x 3 by steps of 2, whose gradient is shared by softmax(10 z): window by window."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return F.max_pool2d(z, 3, 2, padding=1, ceil_mode=True)
+
+    @staticmethod
+    def backward(ctx, given):
+        (z,) = ctx.saved_tensors
+        result = torch.zeros_like(z)
+        for i in range(given.shape[2]):
+            for j in range(given.shape[3]):
+                rows, columns = slice(max(0, 2 * i - 1), 2 * i + 2), slice(max(0, 2 * j - 1), 2 * j + 2)
+                window = z[..., rows, columns]
+                share = (10 * window).flatten(2).softmax(2).view_as(window)
+                result[..., rows, columns] += share * given[..., i : i + 1, j : j + 1]
+        return result
+
+
+class Smooth(Parts):
+    """BPA from depth `start` on: of the ReLUs (0 in front of everything else) those at `places`."""
+
+    share = 1.0
+
+    def __init__(self, places=(0, 1, 2)):
+        self.places = places
+
+    def mix(self, z, value, true, smooth):
+        return sloped(z, value, (1 - self.share) * true + self.share * smooth)
+
+    def relu(self, z, place):
+        return self.mix(z, F.relu(z), (z > 0).double(), bump(z)) if place in self.places else F.relu(z)
+
+    def relu6(self, z):
+        return self.mix(z, F.relu6(z), ((z > 0) & (z < 6)).double(), bump(z) - bump(z - 6))
+
+    def leaky(self, z, slope):
+        a = slope.view(-1, 1, 1)
+        return self.mix(z, F.prelu(z, slope), torch.where(z > 0, 1, a), a + (1 - a) * bump(z))
+
+    def pool(self, z):
+        return Windows.apply(z)
+
+
+class Half(Smooth):
+    share = 0.5
+
+    def pool(self, z):
+        return 0.5 * Windows.apply(z) + 0.5 * F.max_pool2d(z, 3, 2, padding=1, ceil_mode=True)
+
+
+class Linear(Parts):
+    def relu(self, z, place):
+        return sloped(z, F.relu(z), torch.ones_like(z)) if place else F.relu(z)  # the first is before `start`
+
+    def relu6(self, z):
+        return sloped(z, F.relu6(z), torch.ones_like(z))
+
+    def leaky(self, z, slope):
+        return sloped(z, F.prelu(z, slope), torch.ones_like(z))
+
+
+class Skip(Parts):
+    def branch(self, z, place):
+        return 0.2 * z + 0.8 * z.detach()
+
+
+class Soft(Parts):
+    def relu(self, z, place):
+        return (1 + torch.exp(20 * z)).log() / 20
+
+    def relu6(self, z):
+        return self.relu(z, 0) - self.relu(z - 6, 0)
+
+    def leaky(self, z, slope):
+        a = slope.view(-1, 1, 1)
+        return a * z + (1 - a) * self.relu(z, 0)
+
+    def branch(self, z, place):
+        return (0.9, 0.4)[place] * z
+
+
+class Fixed(Parts):
+    def softmax(self, z):
+        return z.softmax(-1).detach()
+
+
+class Noisy(Parts):
+    def layer(self, z, place):
+        if place:
+            return z
+        noise = Draws([7, 8]).normal("source 0 convolution noise", z.shape[1:]).double()
+        return z + 0.3 * z.detach().flatten(2).var(2, correction=0).sqrt()[..., None, None] * noise
+
+
+class Recording(Parts):
+    """Features of the clean images at all layers and sums."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def layer(self, z, place):
+        return self.seen.setdefault(("layer", place), z)
+
+    def sum(self, z, place):
+        return self.seen.setdefault(("sum", place), z)
+
+
+def clean_features(clean):
+    parts = Recording()
+    Network(parts)(clean)
+    return parts.seen
+
+
+class Decayed(Parts):
+    """The layer at depth 0.3 or deeper: the third of six."""
+
+    def __init__(self):
+        noise = Draws([7, 8]).normal("source clean", (3, SIDE, SIDE)).double()
+        self.clean = clean_features(images(1) + 0.05 * noise)
+
+    def layer(self, z, place):
+        return 0.1 * z + 0.9 * self.clean["layer", 2] if place == 2 else z
+
+
+class Diverse(Parts):
+    def __init__(self):
+        self.clean = clean_features(images(1))
+        self.draws = Draws([7, 8])
+
+    def sum(self, z, place):
+        name = ("add", "add_1")[place]
+        share = self.draws.uniform(f"source 0 {name} diverse mix", (1, 1, 1), high=0.2).double()
+        z = (1 - share) * z + share * self.clean["sum", place]
+        levelled = self.draws.uniform(f"source 0 {name} diverse level", z.shape[1:]) < 0.1
+        return torch.where(levelled, z.mean((2, 3), keepdim=True), z)
+
+
+class Mixed(Parts):
+    """Two layers, by their names."""
+
+    def __init__(self):
+        self.names = {1: "convolution_1", 4: "convolution_4"}
+        self.clean = clean_features(images(1))
+        self.draws = Draws([7, 8])
+
+    def layer(self, z, place):
+        if place not in self.names:
+            return z
+        coins, shares = (
+            self.draws.uniform(f"source 0 {self.names[place]} mixup {what}", (channels, 1, 1), high=high).double()
+            for what, channels, high in (("coin", 1, 1.0), ("mix", z.shape[1], 0.75))
+        )
+        share = torch.where(coins < 0.6, shares, 0.0)
+        return (1 - share) * z + share * self.clean["layer", place]
+
+
+CASES = {
+    "bpa": (SmoothBackward(start=0.0), Smooth),
+    "bpa, half": (SmoothBackward(0.5, start=0.0), Half),
+    "bpa, late": (SmoothBackward(start=0.3, temperature=10.0), lambda: Smooth((1, 2))),
+    "linbp": (LinearBackward(start=0.3), Linear),
+    "sgm": (SkipGradients(), Skip),
+    "iaa": (SoftplusResiduals(shares=[0.9, 0.4]), Soft),
+    "pna": (FixedAttention(), Fixed),
+    "faug": (FeatureNoise(), Noisy),
+    "ilpd": (PerturbationDecay(), Decayed),
+    "dhf": (DiversifiedFeatures(), Diverse),
+    "cfm": (CleanFeatureMixup(0.6, nodes=["convolution_1", "convolution_4"]), Mixed),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_gradient_are_those_of_the_formula(name):
+    transform, reference = CASES[name]
+    source = TransformedSource(Network(), [transform])
+    clean = images(1) if transform.needs_clean else None
+    logits, found = gradient(lambda x: source(x, Draws([7, 8]), 0, clean), images())
+    wanted_logits, wanted = gradient(Network(reference()), images())
+    plain_logits, plain = gradient(Network(), images())
+    assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)
+    assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+    assert (found - plain).abs().max() > 1e-3 * plain.abs().max()
+    if name in ("bpa", "bpa, half", "bpa, late", "linbp", "sgm", "pna"):
+        assert torch.equal(logits, plain_logits), "these change the way back alone"
+
+
+IDLE = [
+    SmoothBackward(strength=0.0), LinearBackward(strength=0.0), SkipGradients(gamma=1.0),
+    SoftplusResiduals(beta=None, shares=[1.0]), FixedAttention(strength=0.0), FeatureNoise(sigma=0.0),
+    DiversifiedFeatures(mix=0.0, level=0.0), PerturbationDecay(gamma=1.0), CleanFeatureMixup(prob=0.0),
+    CleanFeatureMixup(mix=0.0),
+]  # fmt: skip
+
+
+def test_strength_0_is_the_plain_source_bit_for_bit():
+    model = nn.Sequential(Network(), nn.Upsample((SIDE, SIDE)))
+    pictures, labels = scene(2, SIDE, SIDE)
+    labels = half_right(model, pictures, labels)
+    plain = pgd(steps=3)(model, pictures, labels, [1, 2])
+    for transform in IDLE:
+        found = pgd(steps=3, source_transforms=[transform])(model, pictures, labels, [1, 2])
+        assert torch.equal(found, plain), type(transform).__name__
+    assert not torch.equal(pgd(steps=3, source_transforms=[SkipGradients()])(model, pictures, labels, [1, 2]), plain)

@@ -1,0 +1,243 @@
+"""How the source runs with source transforms: all forms of networks, engines, batches; what is refused."""
+
+import copy
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from lightning_attack.attacks import (
+    FSPGD,
+    AttackError,
+    CleanFeatureMixup,
+    FeatureNoise,
+    FixedAttention,
+    InputDiversity,
+    IterativeAttack,
+    LinearBackward,
+    Linf,
+    PerturbationDecay,
+    RandomFlip,
+    SkipGradients,
+    SmoothBackward,
+    SourceTransform,
+    UntilFooled,
+    WorstCase,
+    pgd,
+    soft_transfer,
+    with_gradient_of,
+)
+from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.common.windows import Windows
+from lightning_attack.engine.trace import traced
+from lightning_attack.models import Ensemble, ExportedModel, SegmentationModel
+from lightning_attack.predict.module import AttackModule
+from tests.attacks.toys import Rich, curved, half_right, scene
+
+ALL = [SmoothBackward(), SkipGradients(), FeatureNoise(), PerturbationDecay(0.5), CleanFeatureMixup(0.5)]
+
+
+def attack(steps=2, transforms=ALL, **settings):
+    return pgd(steps=steps, source_transforms=transforms, **settings)
+
+
+def network():
+    return Rich(curved(torch.float32)).eval().requires_grad_(False)
+
+
+def pictures(batch=3, side=24):
+    images, labels = scene(batch, side, side, dtype=torch.float32)
+    return images, half_right(network(), images, labels)
+
+
+def test_every_form_of_a_network_gives_the_same(tmp_path):
+    """As it is, in a wrapper, in an ensemble, exported for any batch or for one image at a time (so in parts)."""
+    images, labels = pictures()
+    expected = attack()(network(), images, labels, [1, 2, 3])
+    assert not torch.equal(expected, pgd(steps=2)(network(), images, labels, [1, 2, 3]))
+    for batch in (torch.export.Dim.DYNAMIC, None):
+        example = torch.rand(1 if batch is None else 2, 3, 24, 24)
+        program = torch.export.export(network(), (example,), dynamic_shapes=({0: batch} if batch else None,))
+        torch.export.save(program, path := tmp_path / f"{batch}.pt2")
+        exported = ExportedModel(str(path))
+        with pytest.warns(UserWarning, match="at a time") if batch is None else _nothing():
+            found = attack()(exported, images, labels, [1, 2, 3])
+        assert (found - expected).abs().max() < 1e-6
+        assert "forward" not in vars(exported.network)
+    both = [SmoothBackward(), SkipGradients()]
+    script = SegmentationModel(torch.jit.trace(network(), images))
+    found = attack(transforms=both)(script, images, labels, [1, 2, 3])
+    assert (found - attack(transforms=both)(network(), images, labels, [1, 2, 3])).abs().max() < 1e-6
+    for model in (
+        SegmentationModel(Several()),
+        SegmentationModel(network()),
+        Ensemble([network()], by="loss"),
+        Ensemble([network()]),
+    ):
+        assert (attack()(model, images, labels, [1, 2, 3]) - expected).abs().max() < 1e-6
+
+
+class Several(nn.Module):
+    """A network whose logits are one of several things that it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x):
+        return {"out": self.inner(x), "about": [None, 3, x.mean()]}
+
+
+def _nothing():
+    return pytest.MonkeyPatch.context()
+
+
+def batch_of(images, labels):
+    return {"image": images, "mask": labels, "index": torch.arange(len(images)), "name": list("abc")[: len(images)]}
+
+
+WAYS = [{"windows": Windows(16, attack="image")}, {"engine": "fused"}, {"engine": "compiled"}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["windows", "fused", "compiled"])
+def test_engines_and_processes_do_not_change_the_result(way):
+    """The same for a batch and for its images one by one, as they come in other processes or after a resume."""
+    images, labels = pictures(2)
+    batch = batch_of(images, labels)
+    plain = {"engine": "eager", **way} if "windows" in way else {"engine": "eager"}
+    expected = AttackModule(network(), attack(), {}, **plain).predict_step(batch, 0)
+    clean = AttackModule(network(), pgd(steps=1), {}, **plain).predict_step(batch, 0).preds["rich"]["clean"]
+    module = AttackModule(network(), attack(), {}, **way)
+    for _ in range(3):  # engines step in from the second batch on
+        together = module.predict_step(batch, 0)
+        single = [module.predict_step({key: value[row : row + 1] for key, value in batch.items()}, 0) for row in (1, 0)]
+        assert torch.equal(together.adversarial, expected.adversarial)
+        assert torch.equal(torch.cat([one.adversarial for one in single[::-1]]), expected.adversarial)
+        assert torch.equal(together.preds["rich"]["clean"], clean), "scores are of the network as it is"
+
+
+def test_clean_features_are_those_of_the_same_view():
+    """Without a change of the image, the features of a view are mixed with themselves."""
+    images, labels = pictures(2)
+    seen = []
+    for transforms in ([], [PerturbationDecay(0.5, sigma=0.0)]):
+        views = [InputDiversity(0.6, 1.0), RandomFlip()]
+        one = pgd(steps=1, random_start=False, input_transforms=views, source_transforms=transforms)
+        one(network(), images, labels, [1, 2], log=lambda step, figures: seen.append(figures["loss"]))
+    assert torch.allclose(*seen, rtol=1e-5)
+
+
+def test_a_network_whose_weights_change_is_traced_anew():
+    model, (images, labels) = network(), pictures(2)
+    first = attack()(model, images, labels, [1, 2])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(-0.5)
+    second = attack()(model, images, labels, [1, 2])
+    assert not torch.equal(first, second)
+    assert torch.equal(second, attack()(copy.deepcopy(model), images, labels, [1, 2]))
+
+
+class Depends(nn.Module):
+    def forward(self, x):
+        return torch.cat([x, -x], 1) if x.max() > 0.5 else torch.cat([-x, x], 1)
+
+
+class Random(nn.Module):
+    def forward(self, x):
+        return torch.cat([x, -x], 1) * torch.rand(())
+
+
+PLAIN = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Tanh(), nn.Conv2d(5, 5, 1))
+EARLY = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "transform", "says"),
+    [
+        (PLAIN, SmoothBackward(), r"SmoothBackward changes ReLU, ReLU6, .* 'Sequential' has none; it computes "
+         r"convolution \(2\), tanh \(1\)"),
+        (PLAIN, SkipGradients(), "residual connections .* has none"),
+        (PLAIN, FixedAttention(), "attention with a softmax"),
+        (EARLY, LinearBackward(start=0.5), r"from 0.50 of the depth on; the last .* at 0.00. Set start"),
+        (EARLY, LinearBackward(nodes=["rellu"]), r"none of the name 'rellu' \(the nearest are relu\)"),
+        (Depends(), FeatureNoise(), "'Depends' cannot be written as one for images of 12 x 12"),
+        (Random(), FeatureNoise(), "does it draw random numbers"),
+        (lambda x: x, FeatureNoise(), "a function has none: make it a module"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_changed_is_refused(model, transform, says):
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    with pytest.raises(AttackError, match=says):
+        pgd(steps=1, source_transforms=[transform])(model, images, labels % 5)
+    assert not isinstance(model, nn.Module) or "forward" not in vars(model)
+
+
+def test_a_run_is_refused_before_it_begins():
+    for refused in (attack(), WorstCase([pgd(), attack()])):
+        with pytest.raises(AttackError, match="has none"):
+            AttackModule(PLAIN, refused, {})
+
+
+def test_what_does_not_go_together():
+    with pytest.raises(ValueError, match=r"SmoothBackward runs the graph of the source, .* FSPGD have no names"):
+        IterativeAttack(FSPGD(), Linf(), source_transforms=[SmoothBackward()])
+    with pytest.raises(ValueError, match="no source transforms"):
+        UntilFooled(attack())
+
+
+RANGES = [
+    (lambda: SmoothBackward(strength=1.5), "strength=1.5"), (lambda: SmoothBackward(temperature=0), "temperature=0"),
+    (lambda: SmoothBackward(nodes="relu"), "nodes='relu'"), (lambda: SkipGradients(gamma=-1), "gamma=-1"),
+    (lambda: FeatureNoise(sigma=float("nan")), "sigma=nan"), (lambda: PerturbationDecay(gamma=0), "gamma=0"),
+    (lambda: CleanFeatureMixup(prob=2), "prob=2"), (lambda: FeatureNoise(at=2), "at=2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "says"), RANGES)
+def test_ranges(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+class Damped(SourceTransform):
+    """A transform of one's own: one class."""
+
+    def rewrite(self, graph):
+        for node in graph.find(self, "convolutions", graph.all(torch.ops.aten.convolution), start=0.5):
+            graph.follow(node, lambda value: with_gradient_of(value, 0.5 * value))
+
+
+def test_one_class_is_a_transform():
+    images, labels = pictures(1)
+    mine = soft_transfer(steps=2, source_transforms=[Damped()])
+    assert mine.settings()["source_transforms"] == [{"class": "Damped"}]
+    # The signs of the gradient stay, and so does the result: all ways to the image are damped alike.
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
+    assert torch.equal(mine(model, images, labels, [1]), soft_transfer(steps=2)(model, images, labels, [1]))
+
+
+@pytest.mark.parametrize(("name", "residuals", "layers"), [("resnet18", 8, 23), ("tu-tf_efficientnet_lite0", 9, 52)])
+def test_what_is_found_in_a_network(name, residuals, layers):
+    """Residual connections, those with a layer on the skip as well, and none of the decoder's additions."""
+    model = smp.FPN(name, encoder_weights=None, classes=5).eval()
+    module = traced(lambda x: [model(x.detach().requires_grad_())], (1, 3, 64, 64))
+    graph = SourceGraph(module, name)
+    assert len(graph.residuals()) == residuals
+    depths = [graph.depth(node) for node in graph.layers()]
+    assert depths[0] == 0
+    assert depths == sorted(depths)
+    assert depths[-1] < 1
+    assert len(depths) > layers
+
+
+@pytest.mark.parametrize("name", ["DeepLabV3Plus", "Segformer"])
+def test_networks_of_a_library(name):
+    torch.manual_seed(0)
+    model = getattr(smp, name)("resnet18", encoder_weights=None, classes=5).eval()
+    images, labels = scene(1, 64, 64, dtype=torch.float32)
+    plain = pgd(steps=1)(model, images, labels, [1])
+    for transform in ALL:
+        changed = attack(1, [transform])(model, images, labels, [1])
+        assert not torch.equal(changed, plain), type(transform).__name__
