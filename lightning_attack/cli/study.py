@@ -31,7 +31,7 @@ from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.passes import backward_passes
 from lightning_attack.report.screen import print_tables
 from lightning_attack.runs.commands import one_line
-from lightning_attack.runs.names import record_files
+from lightning_attack.runs.store import count_records
 from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
 
 
@@ -73,7 +73,7 @@ def run(words: list[str]) -> int:
     except StudyError as error:
         raise UsageError(f"{given.file}: {error}") from error
     folder = Path(given.results) / (given.name or Path(given.file).stem)
-    done = [len(record_files(folder / cell.name)) for cell in found]
+    done = [count_records(folder / cell.name) for cell in found]
     cost = [Cost(one, max(images - finished, 0)) for one, finished in zip(passes, done, strict=True)]
     if given.dry_run:
         seconds = time_cells(plan, found, cost, folder)

@@ -94,7 +94,7 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
     if None not in marks:
         return marks[0] == marks[1]
     images = common_images([run, other], run.scored(target) & other.scored(target))
-    return np.array_equal(run.confusions(target, images)[:, 0], other.confusions(target, images)[:, 0])
+    return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
 
 
 def _mark(run: Run, target: str) -> tuple[str, str, str] | None:

@@ -1,7 +1,7 @@
 """How sure an mIoU is: intervals over images, and the paired difference of two attacks.
 
 Of N images, N are drawn with replacement, many times (the bootstrap); all pixels of an image come together. The mIoU of
-each draw is that of its summed confusion matrices, as in `metrics.iou`: the mean of the IoU over the classes that
+each draw is that of its summed counts, as in `metrics.iou`: the mean of the IoU over the classes that
 occur in the labels, so a draw that loses a class averages over those that it has.
 
 Quantiles of the draws themselves are too narrow where few images hold a class. So each draw's distance from the mIoU is
@@ -17,13 +17,14 @@ taken away.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from lightning_attack.metrics.iou import class_counts, iou, miou
+from lightning_attack.metrics.iou import iou, miou
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, common_images
 
@@ -31,6 +32,9 @@ DRAWS, LEVEL, SEED = 2000, 0.95, 0
 FEWEST = 5
 """Fewer images than these have no interval: too many of their draws are one image over and over."""
 _BLOCK = 2**21  # draws x images that are looked at together
+_MOST_KNOWN = 2**16
+_known: dict[tuple[object, ...], Interval] = {}
+"""Intervals by what they are of."""
 _LARGE = 1e9  # stands for the t of a draw without any spread
 
 
@@ -65,21 +69,26 @@ class Interval:
         return Interval(-self.value, -self.high, -self.low, self.images)
 
 
-def miou_interval(confusions: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED) -> Interval:
-    """The mIoU of confusion matrices (images, C, C), in [0, 1], with its interval over images.
+def miou_interval(counts: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED) -> Interval:
+    """The mIoU of the counts of images, in [0, 1], with its interval over images.
 
     Args:
-        confusions: of each image, integers; rows are labels.
+        counts: hits, labels and predictions of each class in each image, (images, 3, C): see
+            `metrics.iou.class_counts`.
         draws: how often images are drawn.
         level: the share of such intervals that hold the mIoU of the population that the images come from.
         seed: of the draws, which are the same for all figures over as many images.
 
+    Raises:
+        ValueError: these are no such counts, but confusion matrices, perhaps.
+
     Example:
-        >>> same = miou_interval(np.array([[[3, 1], [0, 4]]] * 5))    # IoU 3/4 and 4/5; no image differs from another
+        >>> image = [[3, 4], [4, 4], [3, 5]]                 # IoU 3 / (4 + 3 - 3) and 4 / (4 + 5 - 4)
+        >>> same = miou_interval(np.array([image] * 5))      # no image differs from another
         >>> round(same.value, 3), round(same.low, 3), round(same.high, 3), same.images
         (0.775, 0.775, 0.775, 5)
     """
-    return _studentised([(1.0, confusions)], draws, level, seed)
+    return _studentised([(1.0, counts)], draws, level, seed)
 
 
 def mean_interval(
@@ -92,18 +101,18 @@ def mean_interval(
 def difference_interval(
     first: np.ndarray, second: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
 ) -> Interval:
-    """The mIoU of `first` less that of `second`, (images, C, C) of the same images in the same order, in [-1, 1].
+    """The mIoU of `first` less that of `second`, in [-1, 1]; counts (images, 3, C) of the same images in one order.
 
     Raises:
-        ValueError: the numbers of images or classes differ.
+        ValueError: the numbers of images or classes differ; or see `miou_interval`.
 
     Example:
-        >>> good, bad = np.array([[[4, 0], [0, 4]]] * 3), np.array([[[4, 0], [4, 0]]] * 3)
+        >>> good, bad = np.array([[[4, 4], [4, 4], [4, 4]]] * 3), np.array([[[4, 0], [4, 4], [8, 0]]] * 3)
         >>> difference_interval(bad, good).value    # IoU 4/8 and 0, against 1 and 1
         -0.75
     """
     if first.shape != second.shape:
-        raise ValueError(f"confusion matrices {first.shape} and {second.shape} must be of the same images and classes")
+        raise ValueError(f"counts {first.shape} and {second.shape} must be of the same images and classes")
     return _studentised([(1.0, first), (-1.0, second)], draws, level, seed)
 
 
@@ -147,7 +156,7 @@ def paired_difference(
     common = common_images(every, both if images is None else both.intersection(images))
     if not common:
         raise RunsError(f"{names} have no image in common on which '{target}' was scored")
-    first, second = ([one.confusions(target, common)[:, 1] for one in side] for side in sides)
+    first, second = ([one.counts(target, common)[:, 1] for one in side] for side in sides)
     return mean_difference(first, second, draws)
 
 
@@ -161,9 +170,36 @@ def _slopes(counts: np.ndarray) -> np.ndarray:
 
 
 def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: float, seed: int) -> Interval:
-    """The interval of a sum of mIoUs of the same images, each times a factor."""
-    images = len(terms[0][1])
-    counts = [(factor, class_counts(sample)) for factor, sample in terms]
+    """The interval of a sum of mIoUs of the same images, each times a factor.
+
+    A report asks for some of them often: every attack on a network has the same clean predictions.
+    """
+    for _, sample in terms:
+        _check_counts(sample)
+    arrays = [np.ascontiguousarray(sample) for _, sample in terms]
+    key = (
+        *((factor, array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest())
+          for (factor, _), array in zip(terms, arrays, strict=True)),
+        (draws, level, seed),
+    )  # fmt: skip
+    if key not in _known:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[key] = _computed([(factor, array.astype(np.float64)) for (factor, _), array
+                                 in zip(terms, arrays, strict=True)], draws, level, seed)  # fmt: skip
+    return _known[key]
+
+
+def _check_counts(counts: np.ndarray) -> None:
+    """Raise `ValueError` for what is not (images, 3, C) with hits that are among labels and predictions."""
+    if counts.ndim != 3 or counts.shape[1] != 3:
+        raise ValueError(f"counts {counts.shape} must be (images, 3, classes): see metrics.iou.class_counts")
+    if (counts[:, 0] > counts[:, 1:].min(1)).any() or (counts[:, 1].sum(-1) != counts[:, 2].sum(-1)).any():
+        raise ValueError("these are not hits, labels and predictions: see metrics.iou.class_counts")
+
+
+def _computed(counts: Sequence[tuple[float, np.ndarray]], draws: int, level: float, seed: int) -> Interval:
+    images = len(counts[0][1])
     value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
     if images < FEWEST or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, images)
@@ -178,7 +214,7 @@ def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: f
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = _quantiles(ratios, tails)
     lowest, highest = _quantiles(drawn, tails)
-    least, most = (sum(side(factor, 0.0) for factor, _ in terms) for side in (min, max))
+    least, most = (sum(side(factor, 0.0) for factor, _ in counts) for side in (min, max))
     # From the upper tail comes the lower end.
     lower = lowest if high >= _LARGE else max(value - high * error, least)
     upper = highest if low <= -_LARGE else min(value - low * error, most)

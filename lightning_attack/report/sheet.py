@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
-from lightning_attack.metrics.iou import class_counts, miou
+from lightning_attack.metrics.iou import miou
 from lightning_attack.report.facts import counted, missing
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import (
@@ -233,7 +233,7 @@ def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> En
 def _mious(entry: Entry, target: str, group: Group) -> list[float]:
     """The adversarial mIoU in each of the runs."""
     images = entry.images(target, group)
-    return [float(miou(class_counts(run.confusions(target, images)[:, 1].sum(0)))) for run in entry.runs]
+    return [float(miou(run.counts(target, images)[:, 1].sum(0, "float64"))) for run in entry.runs]
 
 
 def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: int) -> Interval | None:
@@ -243,7 +243,7 @@ def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: in
 
 
 def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Score:
-    counts = [run.confusions(target, entry.images(target, group)) for run in entry.runs]
+    counts = [run.counts(target, entry.images(target, group)) for run in entry.runs]
     clean, adversarial = [one[:, 0] for one in counts], [one[:, 1] for one in counts]
     several = len(entry.runs) > 1
     return Score(
