@@ -109,7 +109,7 @@ def frames(path: Path) -> Iterator[Frame | Gap]:
         place, size = 0, file.seek(0, io.SEEK_END)
         while place < size:
             found = _frame_at(file, place, size)
-            if found is None:
+            if found is None or not _leads_on(file, found, size):
                 after = _next_frame(file, place + 1, size)
                 yield Gap(place, after)
                 place = after
@@ -154,6 +154,13 @@ def _frame_at(file: io.FileIO, place: int, size: int) -> Frame | None:
     magic, index, length, _ = _HEAD.unpack(head)
     start = place + _HEAD.size
     return Frame(index, start, length) if magic == _MAGIC and start + length <= size else None
+
+
+def _leads_on(file: io.FileIO, frame: Frame, size: int) -> bool:
+    """Whether another frame or the end of the file follows; if not, whether the length is right all the same."""
+    end = frame.start + frame.length
+    file.seek(end)
+    return end == size or file.read(len(_MAGIC)) == _MAGIC or record_at(file, frame) is not None
 
 
 def _next_frame(file: io.FileIO, place: int, size: int) -> int:
