@@ -42,17 +42,25 @@ def group_runs(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], 
         RunsError: with `common`, runs that have no image in common.
     """
     groups: list[list[Run]] = []
+    # Of the runs of a group those that a new one is compared with: of several with the same marks, one.
+    unlike: list[dict[object, Run]] = []
     notes: list[str] = []
     for run in runs:
         reasons = []
-        for group in groups:
-            reason = next((text for other in group if (text := _why_apart(other, run, common))), "")
+        marks = _marks(run)
+        for group, others in zip(groups, unlike, strict=True):
+            known = marks is not None and marks in others
+            reason = (
+                "" if known else next((text for one in others.values() if (text := _why_apart(one, run, common))), "")
+            )
             if not reason:
                 group.append(run)
+                others.setdefault(run.folder if marks is None else marks, run)
                 break
             reasons.append(reason)
         else:
             groups.append([run])
+            unlike.append({run.folder if marks is None else marks: run})
             notes += reasons[:1]
     return [_group(group) for group in groups], notes
 
@@ -95,6 +103,14 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
         return marks[0] == marks[1]
     images = common_images([run, other], run.scored(target) & other.scored(target))
     return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
+
+
+def _marks(run: Run) -> tuple[object, ...] | None:
+    """Classes, images and networks: runs that have all of them in common go together. None where a hash is missing."""
+    networks = {target: _mark(run, target) for target in run.targets}
+    if None in networks.values():
+        return None
+    return run.classes, frozenset(run.images), repr(sorted(networks.items()))
 
 
 def _mark(run: Run, target: str) -> tuple[str, str, str] | None:
