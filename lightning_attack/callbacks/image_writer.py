@@ -26,7 +26,7 @@ class ImageWriter(WritingCallback):
     attacked.
 
     Args:
-        folder: where `images` is made; None = the run's folder (`trainer.log_dir`).
+        folder: where `images` is made; None = in the run's.
         workers: how many images of a batch are compressed at a time, 1 or more.
 
     Raises:

@@ -23,5 +23,6 @@ COMMANDS = {
     "attacks": Command("attacks", "list the attacks: year, kind, cost, and what each does"),
     "study": Command("study", "run every attack of a file on every network in it"),
     "report": Command("report", "compare finished runs: tables, intervals and a page"),
+    "clean": Command("clean", "drop what finished runs no longer need: many small files"),
     "figure": Command("figure", "draw finished runs for a paper: pictures, curves, a matrix"),
 }

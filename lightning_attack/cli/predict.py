@@ -67,7 +67,10 @@ class AttackCLI(CommandCLI):
             "--curve",
             type=Literal["steps"] | None,
             default=None,
-            help="steps: transfer mIoU over the attack's steps, after every model.curve_every (else ten points).",
+            help="steps: mIoU after every model.curve_every of the attack's steps (else ten).",
+        )
+        parser.add_argument(
+            "--images", type=Literal["png", "none"], default="png", help="Keep adversarial images as PNG, or not."
         )
         parser.add_argument(
             "--strict",
@@ -147,7 +150,10 @@ class AttackCLI(CommandCLI):
             self._say_left_out()
         trainer = super().instantiate_trainer(**kwargs)
         results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
-        settings = {"data": self._data_settings()}
+        settings: dict[str, Any] = {"data": self._data_settings()}
+        if self._get(self.config, "images") == "none":
+            settings["images"] = "none"
+            trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, callbacks.ImageWriter)]  # type: ignore[attr-defined]
         self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
         self.stop = callbacks.GracefulStop()
         overview = callbacks.Overview(one_line(self.command))

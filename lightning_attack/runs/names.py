@@ -139,6 +139,11 @@ def locks_of_processes(folder: Path) -> Iterable[Path]:
     return sorted(folder.glob(f"{LOCK}.process_*"))
 
 
+def unfinished_files(folder: Path) -> list[Path]:
+    """What processes that were killed were writing, see `common.atomic.atomic_write`."""
+    return sorted(folder.rglob(".*.unfinished.*"))
+
+
 def _first_free(parent: Path, title: str) -> Path:
     number = 0
     while (parent / f"{title}_{number}").exists():

@@ -94,7 +94,7 @@ def _entered(folder: Path, settings: Mapping[str, Any], command: Sequence[str], 
     check_same(folder, settings)
     lock = lock_folder(folder)
     try:
-        for path in folder.rglob(".*.unfinished.*"):
+        for path in names.unfinished_files(folder):
             path.unlink()
         if command:
             note_command(folder, command)

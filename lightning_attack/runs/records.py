@@ -195,4 +195,6 @@ def _head(content: bytes) -> tuple[dict[str, Any], int]:
 
 def _smallest(array: np.ndarray) -> np.ndarray:
     """Integers of 0 or more in the smallest type that has room for them, little-endian."""
+    if array.size and array.min() < 0:
+        raise ValueError(f"counts must be 0 or more, not {array.min()}")
     return array.astype(np.min_scalar_type(int(array.max(initial=0))).newbyteorder("<"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -139,6 +139,17 @@ def keep_in_segment(path: Path, indices: Collection[int]) -> None:
         for frame in kept:
             if (record := record_at(file, frame)) is not None:
                 new.write(_frame(frame.image, record))
+
+
+def merge(folder: Path, records: Iterable[Record]) -> Path:
+    """Write records into a segment of their own, which is whole when it appears; its path."""
+    start = 0
+    while (path := segment_path(folder, 0, start)).exists():
+        start += 1
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
+        for record in records:
+            file.write(_frame(record.index, pack(record)))
+    return path
 
 
 def _frame(index: int, record: bytes) -> bytes:

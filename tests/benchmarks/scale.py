@@ -1,7 +1,7 @@
 """How the time, memory, files and bytes of runs and reports grow: with photos, classes, targets and runs.
 
-    python -m tests.benchmarks.scale --photos=2000 --classes=150 --targets=6 --runs=20
-    python -m tests.benchmarks.scale --quick
+    python tests/benchmarks/scale.py --photos=2000 --classes=150 --targets=6 --runs=20
+    python tests/benchmarks/scale.py --quick
 
 No network is run: the records of runs are made up, as an attack would leave them (in each photo a few of the classes
 occur). A line is one setting; without one of one's own, each of the four sizes is doubled twice while the others stay.
@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from lightning_attack.metrics.flips import BINS
 from lightning_attack.metrics.iou import class_counts
@@ -50,11 +52,9 @@ def made_record(index: int, classes: int, targets: int, seed: int) -> Record:
         for which, (generator, right) in enumerate(((clean_of, 0.8), (attacked_of, 0.8 - 0.1 * (seed % 5)))):
             for place, part in zip(places, share, strict=True):
                 errors = generator.dirichlet(np.full(len(seen), 0.3)) * (1 - right)
-                errors[place] += right
-                confusion[number, 0, which, place] = np.floor(errors * part * PIXELS)
-        confusion[number, 0, 1, places, places[0]] += (confusion[number, 0, 0] - confusion[number, 0, 1]).sum(-1)[
-            places
-        ]
+                pixels = int(part * PIXELS)
+                confusion[number, 0, which, place] = errors * pixels
+                confusion[number, 0, which, place, place] += pixels - confusion[number, 0, which, place].sum()
     counts = np.zeros((targets, 1, 2, 3, classes), np.int64)
     counts[..., seen] = class_counts(confusion)
     clean = np.zeros((targets, classes, classes), np.int64)
@@ -101,7 +101,7 @@ def end(folder: Path, classes: int, targets: int) -> None:
 
 def alone(*words: object) -> tuple[float, float]:
     """Seconds and MB of a part of this file in a process of its own, without what it takes to import things."""
-    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.scale", *map(str, words)],
+    done = subprocess.run([sys.executable, __file__, *map(str, words)],
                           check=True, capture_output=True, text=True)  # fmt: skip
     seconds, memory = done.stdout.split()[-2:]
     return float(seconds), float(memory)
