@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+
+from tests.benchmarks import scale
 
 BENCHMARKS = Path(__file__).parent
 
@@ -61,3 +64,15 @@ def test_table_of_engines():
         assert max(targets) - min(targets) < 2
         assert row[-1] in ("yes", "no")
     assert float(table[2][3].split(" / ")[0]) < float(table[0][3].split(" / ")[0]), "a larger budget does more"
+
+
+def test_the_end_of_a_run_takes_as_much_memory_for_many_photos_as_for_few(tmp_path):
+    peaks = []
+    for photos in (20, 80):
+        scale.write_run(tmp_path / str(photos), photos, 150, 2, seed=0)
+        tracemalloc.start()
+        scale.end(tmp_path / str(photos), 150, 2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert len([*(tmp_path / "80" / "records").iterdir()]) == 1
+    assert peaks[1] - peaks[0] < 60 * 10_000, "a record of 150 classes is 22,500 numbers for each matrix"
