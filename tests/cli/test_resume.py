@@ -39,9 +39,9 @@ def finish(process, code=0):
 
 
 def results(folder, count=13):
-    """All that a run says and saves, but for the time and the memory that it took."""
+    """All that a run says and saves, but for when and in which batches it ran, and the time and memory that it took."""
     report = json.loads((folder / "run" / "transfer.json").read_text())
-    del report["seconds"], report["peak_memory_mb_per_image"]
+    del report["date"], report["seconds"], report["peak_memory_mb_per_image"], report["data"]["batch_size"]
     images = {path.name: path.read_bytes() for path in (folder / "run" / "images").iterdir()}
     assert len(images) == count
     return report, (folder / "run" / "transfer.csv").read_text(), images
