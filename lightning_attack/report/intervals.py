@@ -18,9 +18,11 @@ taken away.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,19 @@ _MOST_KNOWN = 2**16
 _known: dict[tuple[object, ...], Interval] = {}
 """Intervals by what they are of."""
 _LARGE = 1e9  # stands for the t of a draw without any spread
+
+
+_ROOM = 384 * 2**20
+_blocks: OrderedDict[object, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+"""Of samples that were looked at lately what their draws gave; `_ROOM` bytes of it."""
+
+
+class _Term(NamedTuple):
+    """A sample of a sum: its factor, what it is known by, and its counts (images, 3, C) float64."""
+
+    factor: float
+    mark: tuple[object, ...]
+    counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -174,19 +189,17 @@ def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: f
 
     A report asks for some of them often: every attack on a network has the same clean predictions.
     """
-    for _, sample in terms:
-        _check_counts(sample)
-    arrays = [np.ascontiguousarray(sample) for _, sample in terms]
-    key = (
-        *((factor, array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest())
-          for (factor, _), array in zip(terms, arrays, strict=True)),
-        (draws, level, seed),
-    )  # fmt: skip
+    chosen = []
+    for factor, counts in terms:
+        _check_counts(counts)
+        content = np.ascontiguousarray(counts)
+        mark = hashlib.blake2b(content.tobytes(), digest_size=16).digest(), content.shape, content.dtype.str
+        chosen.append(_Term(factor, mark, counts.astype(np.float64)))
+    key = *((term.factor, term.mark) for term in chosen), (draws, level, seed)
     if key not in _known:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[key] = _computed([(factor, array.astype(np.float64)) for (factor, _), array
-                                 in zip(terms, arrays, strict=True)], draws, level, seed)  # fmt: skip
+        _known[key] = _computed(chosen, draws, level, seed)
     return _known[key]
 
 
@@ -198,14 +211,14 @@ def _check_counts(counts: np.ndarray) -> None:
         raise ValueError("these are not hits, labels and predictions: see metrics.iou.class_counts")
 
 
-def _computed(counts: Sequence[tuple[float, np.ndarray]], draws: int, level: float, seed: int) -> Interval:
-    images = len(counts[0][1])
-    value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
+def _computed(terms: Sequence[_Term], draws: int, level: float, seed: int) -> Interval:
+    images = len(terms[0].counts)
+    value, error = (float(part[0]) for part in _estimates(terms, np.ones((1, images)), "whole"))
     if images < FEWEST or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, images)
     drawn, ratios = [], []
-    for weights in _resamples(images, draws, seed):
-        estimates, errors = _estimates(counts, weights)
+    for number, weights in enumerate(_resamples(images, draws, seed)):
+        estimates, errors = _estimates(terms, weights, (draws, seed, number))
         distance = estimates - value
         # A draw of one image over and over has no spread: all that it says is on which side it lies.
         ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
@@ -214,7 +227,7 @@ def _computed(counts: Sequence[tuple[float, np.ndarray]], draws: int, level: flo
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = _quantiles(ratios, tails)
     lowest, highest = _quantiles(drawn, tails)
-    least, most = (sum(side(factor, 0.0) for factor, _ in counts) for side in (min, max))
+    least, most = (sum(side(factor, 0.0) for factor, *_ in terms) for side in (min, max))
     # From the upper tail comes the lower end.
     lower = lowest if high >= _LARGE else max(value - high * error, least)
     upper = highest if low <= -_LARGE else min(value - low * error, most)
@@ -226,15 +239,30 @@ def _quantiles(blocks: Sequence[np.ndarray], tails: Sequence[float]) -> list[flo
     return np.quantile(known[np.isfinite(known)], tails).tolist()
 
 
-def _estimates(counts: Sequence[tuple[float, np.ndarray]], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _estimates(terms: Sequence[_Term], weights: np.ndarray, block: object) -> tuple[np.ndarray, np.ndarray]:
     """Figure and standard error of each draw, whose weights (draws, images) say how often it has each image."""
     value, influence = np.zeros(len(weights)), np.zeros(weights.shape)
-    for factor, sample in counts:
-        flat = sample.reshape(len(sample), -1)
-        totals = (weights @ flat).reshape(len(weights), *sample.shape[1:])
-        value += factor * miou(totals)
-        influence += factor * (_slopes(totals).reshape(len(weights), -1) @ flat.T)
+    for term in terms:
+        own_value, own_influence = _of_term(term, weights, block)
+        value += term.factor * own_value
+        influence += term.factor * own_influence
     return value, np.sqrt((weights * influence**2).sum(1))
+
+
+def _of_term(term: _Term, weights: np.ndarray, block: object) -> tuple[np.ndarray, np.ndarray]:
+    """The mIoU of each draw of a block, and what each image contributes to it (draws, images); kept for a while.
+
+    The drop and the difference to the baseline ask for what the two mIoUs have asked for.
+    """
+    key = term.mark, block
+    if key not in _blocks:
+        flat = term.counts.reshape(len(term.counts), -1)
+        totals = (weights @ flat).reshape(len(weights), *term.counts.shape[1:])
+        _blocks[key] = miou(totals), _slopes(totals).reshape(len(weights), -1) @ flat.T
+        while len(_blocks) > 1 and sum(influence.nbytes for _, influence in _blocks.values()) > _ROOM:
+            _blocks.popitem(last=False)
+    _blocks.move_to_end(key)
+    return _blocks[key]
 
 
 def _resamples(images: int, draws: int, seed: int) -> Iterator[np.ndarray]:
