@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from lightning_attack.metrics import confusion_matrices, perturbation_size
 from lightning_attack.metrics.flips import flip_counts
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
-from lightning_attack.runs.records import Record
+from lightning_attack.runs.records import Record, Sparse
 from lightning_attack.runs.summary import CONDITIONS
 
 
@@ -27,14 +28,15 @@ def image_records(module: AttackModule, outputs: AttackOutput, parts: Sequence[s
         parts: the groups of pixels that are counted, see `runs.summary.Scored`.
     """
     size = perturbation_size(outputs.adversarial, outputs.image)
-    counts = _counts(module, outputs, parts)
+    counts, clean = _counts(module, outputs, parts)
     curves, points = _curves(outputs.figures), _points(module, outputs)
     names = outputs.name
     return [
         Record(
             index=index,
             name=names[row],
-            confusion=counts[row],
+            counts=counts[row],
+            clean=Sparse.of(clean[row]),
             size={key: float(values[row]) for key, values in size.items()},
             passes={**outputs.passes},
             seconds=outputs.seconds / len(names),
@@ -64,19 +66,29 @@ def with_flips(record: Record, labels: np.ndarray, preds: np.ndarray, targets: S
     return replace(record, flips=flips)
 
 
-def _counts(module: AttackModule, outputs: AttackOutput, parts: Sequence[str]) -> np.ndarray:
-    """Confusion matrices, (B, targets, parts, 2, C, C)."""
-    counts = [
-        confusion_matrices(outputs.preds[name][condition], _labels(part, outputs), module.num_classes)
-        for name in module.target_names
-        for part in parts
-        for condition in CONDITIONS
-    ]
+def _counts(module: AttackModule, outputs: AttackOutput, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hits, labels and predictions, (B, targets, parts, 2, 3, C).
+
+    And confusion matrices of the clean images over all labelled pixels, (B, targets, C, C).
+    """
+    counts, clean = [], []
+    for name, part in product(module.target_names, parts):
+        for condition in CONDITIONS:
+            matrices = confusion_matrices(outputs.preds[name][condition], _labels(part, outputs), module.num_classes)
+            counts.append(_of_classes(matrices))
+            if (part, condition) == (parts[0], CONDITIONS[0]):
+                clean.append(matrices)
     shape = len(module.target_names), len(parts), len(CONDITIONS)
-    matrices = torch.stack(counts, 1).unflatten(1, shape).cpu().numpy()
+    of_classes = torch.stack(counts, 1).unflatten(1, shape).cpu().numpy()
+    whole = torch.stack(clean, 1).cpu().numpy()
     for row, place in _unscored(module, outputs):
-        matrices[row, place] = 0
-    return matrices
+        of_classes[row, place] = whole[row, place] = 0
+    return of_classes, whole
+
+
+def _of_classes(matrices: Tensor) -> Tensor:
+    """Hits, labels and predictions of each class, (..., 3, C) int64, as `metrics.iou.class_counts`."""
+    return torch.stack([matrices.diagonal(dim1=-2, dim2=-1), matrices.sum(-1), matrices.sum(-2)], -2)
 
 
 def _labels(part: str, outputs: AttackOutput) -> Tensor:
@@ -91,10 +103,10 @@ def _labels(part: str, outputs: AttackOutput) -> Tensor:
 
 
 def _points(module: AttackModule, outputs: AttackOutput) -> np.ndarray | None:
-    """The confusion matrices along the curve, (B, targets, points, C, C); None without one."""
+    """Hits, labels and predictions along the curve, (B, targets, points, 3, C); None without one."""
     if outputs.curve is None:
         return None
-    counts = outputs.curve.cpu().numpy().copy()
+    counts = _of_classes(outputs.curve).cpu().numpy()
     for row, place in _unscored(module, outputs):
         counts[row, place] = 0
     return counts

@@ -26,7 +26,7 @@ class ImageWriter(WritingCallback):
     attacked.
 
     Args:
-        folder: where `images` is made; None = the run's folder (`trainer.log_dir`).
+        folder: where `images` is made; None = in the run's.
         workers: how many images of a batch are compressed at a time, 1 or more.
 
     Raises:
@@ -41,11 +41,13 @@ class ImageWriter(WritingCallback):
             raise ValueError(f"workers={workers}: must be 1 or more")
         self.folder, self.workers = folder, workers
         self._folder = Path()
+        self._known: set[Path] = set()  # folders that lie in the run's
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         # trainer.log_dir talks to the other processes: all of them must ask.
         log_dir = trainer.log_dir
         self._folder = Path(self.folder or log_dir or ".")
+        self._known = set()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
@@ -59,8 +61,11 @@ class ImageWriter(WritingCallback):
 
     def _write(self, name: str, image: Tensor) -> None:
         file = image_path(self._folder, name)
-        if not file.resolve().is_relative_to(images_folder(self._folder).resolve()):
-            raise OSError(f"'{file}' lies outside of the run's folder (a link?)")
+        if file.parent not in self._known:
+            # The file itself may be a link: it is replaced.
+            if not file.parent.resolve().is_relative_to(images_folder(self._folder).resolve()):
+                raise OSError(f"'{file}' lies outside of the run's folder (a link?)")
+            self._known.add(file.parent)
         with atomic_write(file) as path:
             # Level 1 takes half the time of Pillow's own 6; attacked photos are noise, and 4 % is all that it costs.
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, format="png", compress_level=1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from lightning_attack.metrics.iou import class_counts, miou
+from lightning_attack.metrics.iou import miou
 from lightning_attack.runs.records import Record
 
 POINTS = 64
@@ -19,7 +19,7 @@ _TAGS = {
 }  # fmt: skip
 
 
-def scalars(summary: Mapping[str, Any], records: Sequence[Record]) -> Iterator[tuple[str, float, int]]:
+def scalars(summary: Mapping[str, Any], over_images: OverImages) -> Iterator[tuple[str, float, int]]:
     """Name, value and step of every scalar that is logged; shares are in [0, 1].
 
     `adversarial/miou/<target>`, `clean/...` and `drop/...` have one step. `steps/<figure>` are the summary's curves
@@ -36,7 +36,7 @@ def scalars(summary: Mapping[str, Any], records: Sequence[Record]) -> Iterator[t
 
     Args:
         summary: the content of `transfer.json`.
-        records: the records that it sums up.
+        over_images: the mIoU over the first images.
     """
     for row in summary["targets"]:
         for tag, column in _TAGS.items():
@@ -58,17 +58,31 @@ def scalars(summary: Mapping[str, Any], records: Sequence[Record]) -> Iterator[t
                 yield f"curve/miou/{target}", value, step
     for number, row in enumerate(summary["targets"]):
         names = f"clean/{row['target']}", f"{'white_box' if row['white_box'] else 'transfer'}/{row['target']}"
-        for name, value, count in _over_images(records, number, names):
-            yield f"over_images/{name}", value, count
+        for percent, values in over_images.points:
+            for name, value in zip(names, values[number].tolist(), strict=True):
+                if math.isfinite(value):  # without a label there is none
+                    yield f"over_images/{name}", value, percent
 
 
-def _over_images(records: Sequence[Record], number: int, names: tuple[str, str]) -> Iterator[tuple[str, float, int]]:
-    """MIoU of a network over the first images, clean and adversarial, and how many percent of all these are."""
-    ends = {-(-len(records) * point // POINTS) for point in range(1, POINTS + 1)}
-    total = np.zeros(1, np.int64)
-    for count, record in enumerate(records, 1):
-        total = total + record.confusion[number, 0]
-        for name, counts in zip(names, total, strict=True) if count in ends else ():
-            value = float(miou(class_counts(counts)))
-            if math.isfinite(value):  # without a label there is none
-                yield name, value, round(100 * count / len(records))
+class OverImages:
+    """The mIoU of each network over the first images, clean and adversarial, while records are added one by one.
+
+    Args:
+        images: how many there will be.
+
+    Attributes:
+        points: how many percent of the images, and the mIoU over them, (networks, 2).
+    """
+
+    def __init__(self, images: int) -> None:
+        self.points: list[tuple[int, np.ndarray]] = []
+        self._images, self._count = images, 0
+        self._ends = {-(-images * point // POINTS) for point in range(1, POINTS + 1)}
+        self._total = np.zeros(1, np.int64)
+
+    def add(self, record: Record) -> None:
+        """Add the record of the next image."""
+        self._total = self._total + record.counts[:, 0]
+        self._count += 1
+        if self._count in self._ends:
+            self.points.append((round(100 * self._count / self._images), miou(self._total.astype(np.float64))))

@@ -20,7 +20,7 @@ from lightning_attack import __version__
 from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
-from lightning_attack.callbacks.scalars import scalars
+from lightning_attack.callbacks.scalars import OverImages, scalars
 from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
@@ -34,9 +34,11 @@ from lightning_attack.predict.plausibility import (
     doubts_about_predictions,
     refuse,
 )
-from lightning_attack.runs.names import record_files, record_path, skipped_files
-from lightning_attack.runs.records import Record, read_record, write_record
+from lightning_attack.runs.names import skipped_files
+from lightning_attack.runs.records import Record
+from lightning_attack.runs.segments import SegmentWriter
 from lightning_attack.runs.skipped import read_skipped, write_skipped
+from lightning_attack.runs.store import RecordStore, keep_records
 from lightning_attack.runs.summary import (
     COLUMNS,
     MASKS,
@@ -44,7 +46,7 @@ from lightning_attack.runs.summary import (
     REGION_COLUMNS,
     SUCCESS_COLUMNS,
     Scored,
-    summarize,
+    Totals,
 )
 from lightning_attack.runs.summary_files import seconds_before, write_summary
 
@@ -70,9 +72,10 @@ class TransferMetrics(WritingCallback):
     curves over the attack's steps). All shares are in [0, 1]. Loggers get the mIoU of each target and curves over the
     attack's steps and over the images, see `scalars`.
 
-    Each image has a record in the folder `records`, written after its PNG. All figures are sums over the records, so
-    they do not depend on how the run was divided among processes or interrupted. While images are missing, rows have
-    the column `partial`, and the summary says how many are `missing`. Images left out are listed in `skipped`.
+    Each image has a record below `records`, which its process appends after the PNG was written. All figures are sums
+    over the records, so they do not depend on how the run was divided among processes or interrupted. While images are
+    missing, rows have the column `partial`, and the summary says how many are `missing`. Images left out are listed in
+    `skipped`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
@@ -110,6 +113,7 @@ class TransferMetrics(WritingCallback):
         self.incomplete = False
         """Whether the run left out images, or targets could not be scored on some."""
         self._folder = self._home = Path()
+        self._segment = SegmentWriter(self._home, 0)
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
@@ -132,13 +136,12 @@ class TransferMetrics(WritingCallback):
         self._started, self._earlier = time.perf_counter(), 0.0
         if trainer.is_global_zero:  # the others write only after the barrier before the first batch
             finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
-            kept = {record_path(self._home, index) for index in finished}
             if finished:
                 self._earlier = seconds_before(self._folder)
-            # Images that were left out are tried again.
-            for path in (*record_files(self._home), *skipped_files(self._home)):
-                if path not in kept:
-                    path.unlink()
+            keep_records(self._home, finished)
+            for path in skipped_files(self._home):  # images that were left out are tried again
+                path.unlink()
+        self._segment = SegmentWriter(self._home, trainer.global_rank)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
@@ -159,7 +162,7 @@ class TransferMetrics(WritingCallback):
         self, records: Sequence[Record], labels: np.ndarray, preds: np.ndarray, targets: Sequence[str]
     ) -> None:
         for record, mask, predicted in zip(records, labels, preds, strict=True):
-            write_record(self._home, with_flips(record, mask, predicted, targets))
+            self._segment.append(with_flips(record, mask, predicted, targets))
 
     def _look_at_first(
         self,
@@ -175,8 +178,8 @@ class TransferMetrics(WritingCallback):
         self._first += records
         self._first_maps += zip(labels, clean_preds, strict=True)
         if len(self._first) >= FIRST:
-            clean = self._clean(self._first, module).sum(0)
-            by_name = dict(zip(module.white_box, clean, strict=True))
+            clean = sum(record.clean.dense() for record in self._first)
+            by_name = dict(zip(module.white_box, np.asarray(clean), strict=True))
             images, self._first = len(self._first), None
             first_labels, seen = zip(*self._first_maps, strict=True)
             self._first_maps.clear()
@@ -187,11 +190,6 @@ class TransferMetrics(WritingCallback):
                 + doubts_about_predictions(by_name, _classes(trainer, module), self._labels_predicted, images)
             )
 
-    def _clean(self, records: Sequence[Record], module: AttackModule) -> np.ndarray:
-        """Confusion matrices on clean images, (images, networks, C, C)."""
-        shape = len(module.white_box), module.num_classes, module.num_classes
-        return np.array([record.confusion[:, 0, 0] for record in records], np.int64).reshape(-1, *shape)
-
     def _raise_or_warn(self, doubts: Sequence[Doubt]) -> None:
         if self.strict:
             refuse(doubts)
@@ -200,51 +198,63 @@ class TransferMetrics(WritingCallback):
                 rank_zero_warn(doubt.message)
                 self._said.add(doubt.message)
 
-    def _doubts(self, records: Sequence[Record], trainer: Trainer, module: AttackModule) -> list[Doubt]:
+    def _doubts(self, totals: Totals, trainer: Trainer, module: AttackModule) -> list[Doubt]:
         """All doubts, once all images were seen."""
-        clean, classes = self._clean(records, module), _classes(trainer, module)
-        by_name = dict(zip(module.white_box, clean.sum(0), strict=True))
+        classes = _classes(trainer, module)
+        by_name = dict(zip(module.white_box, totals.clean, strict=True))
         found = [*module.doubts, *self._turned, *doubts_about_predictions(by_name, classes, self._labels_predicted)]
-        return found if self._labels_predicted else [*found, *doubts_about_classes(clean, classes)]
+        if self._labels_predicted:
+            return found
+        predicted = totals.clean.sum((0, 1))
+        return [*found, *doubts_about_classes(totals.labelled, totals.having, predicted, classes)]
+
+    def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self._segment.close()
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self._segment.close()
         # Not when the epoch ends: a process that had no batch does not see its end.
         trainer.strategy.barrier("all records are written")
         if not trainer.is_global_zero:
             return
         datamodule = getattr(trainer, "datamodule", None)
         expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
-        records = [record for record in map(read_record, record_files(self._home))
-                   if expected is None or record.index in expected]  # fmt: skip
+        store = RecordStore(self._home)
+        indices = [index for index in store.indices if expected is None or index in expected]
         classes = _classes(trainer, pl_module)
         skipped = read_skipped(self._home)
         attack, source = pl_module.attack.name, pl_module.source.name
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
-        self.rows, self.summary = summarize(records, scored)
+        totals, over_images = Totals(scored), OverImages(len(indices))
+        for record in store.read(indices):
+            totals.add(record)
+            over_images.add(record)
+        self.rows, self.summary = totals.summary()
         self.summary["display_name"] = pl_module.attack.display_name
         self.summary["citations"] = {**pl_module.attack.citations}
         self.summary["labels"] = PREDICTED if self._labels_predicted else MASKS
         if self._labels_predicted:
             for row in self.rows:
                 row["labels"] = PREDICTED
-        doubts = self._doubts(records, trainer, pl_module)
+        doubts = self._doubts(totals, trainer, pl_module)
         self.summary["warnings"] = as_plain(doubts)
-        missing = 0 if expected is None else len(expected) - len(records) - len(skipped)
+        missing = 0 if expected is None else len(expected) - totals.images - len(skipped)
         if missing:
             for row in self.rows:
                 row["partial"] = True
             self.summary |= {"partial": True, "missing": missing}
         if skipped:
             self.summary["skipped"] = skipped
-        self.incomplete = bool(skipped) or any(record.failed for record in records)
+        self.incomplete = bool(skipped) or bool(totals.failed)
         self.summary |= {
             "seconds": {
                 "run": self._earlier + time.perf_counter() - self._started,
-                "attack": sum(record.seconds for record in records),
-                "scoring": sum(record.scoring for record in records),
+                "attack": totals.seconds,
+                "scoring": totals.scoring,
             },
-            "peak_memory_mb_per_image": _megabytes([record.memory for record in records]),
+            "peak_memory_mb_per_image": None if totals.memory is None else totals.memory / 1e6,
             **({"data": datamodule.facts()} if datamodule and hasattr(datamodule, "facts") else {}),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "units": UNITS,
@@ -255,7 +265,7 @@ class TransferMetrics(WritingCallback):
         }
         write_summary(self._folder, self.rows, self.summary)
         for logger in trainer.loggers:
-            for name, value, step in scalars(self.summary, records):
+            for name, value, step in scalars(self.summary, over_images):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
             self._show(trainer)
@@ -308,9 +318,3 @@ class TransferMetrics(WritingCallback):
 def _classes(trainer: Trainer, module: AttackModule) -> tuple[str, ...]:
     """Names of the classes; numbers where the data does not name them."""
     return getattr(getattr(trainer, "datamodule", None), "classes", None) or tuple(map(str, range(module.num_classes)))
-
-
-def _megabytes(sizes: Sequence[float | None]) -> float | None:
-    """The largest of some sizes in bytes, in MB; None if none of them is known."""
-    known = [size for size in sizes if size is not None]
-    return max(known) / 1e6 if known else None

@@ -24,5 +24,6 @@ COMMANDS = {
     "study": Command("study", "run every attack of a file on every network in it"),
     "benchmark": Command("benchmark", "run attacks on a fixed set of networks, defences and photos"),
     "report": Command("report", "compare finished runs: tables, intervals and a page"),
+    "clean": Command("clean", "drop what finished runs no longer need: many small files"),
     "figure": Command("figure", "draw finished runs for a paper: pictures, curves, a matrix"),
 }

@@ -27,7 +27,7 @@ from lightning_attack.predict.default_targets import other_classes, unfit
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.plausibility import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.runs.commands import one_line
-from lightning_attack.runs.names import record_files
+from lightning_attack.runs.store import count_records
 
 
 def run(words: list[str]) -> int:
@@ -69,7 +69,10 @@ class AttackCLI(CommandCLI):
             "--curve",
             type=Literal["steps"] | None,
             default=None,
-            help="steps: transfer mIoU over the attack's steps, after every model.curve_every (else ten points).",
+            help="steps: mIoU after every model.curve_every of the attack's steps (else ten).",
+        )
+        parser.add_argument(
+            "--images", type=Literal["png", "none"], default="png", help="Keep adversarial images as PNG, or not."
         )
         parser.add_argument(
             "--strict",
@@ -150,7 +153,10 @@ class AttackCLI(CommandCLI):
             self._say_left_out()
         trainer = super().instantiate_trainer(**kwargs)
         results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
-        settings = {"data": self._data_settings()}
+        settings: dict[str, Any] = {"data": self._data_settings()}
+        if self._get(self.config, "images") == "none":
+            settings["images"] = "none"
+            trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, callbacks.ImageWriter)]  # type: ignore[attr-defined]
         self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
         self.stop = callbacks.GracefulStop()
         overview = callbacks.Overview(one_line(self.command))
@@ -237,13 +243,13 @@ class AttackCLI(CommandCLI):
         estimate = time_batch(self.trainer, self.model, self.datamodule)
         if self.trainer.is_global_zero:
             folder = Path(self._get(self.config, "results")) / (self._get(self.config, "run_name") or "")
-            done = 0 if self._get(self.config, "fresh") else len(record_files(folder))
+            done = 0 if self._get(self.config, "fresh") else count_records(folder)
             print(in_words(estimate, self.trainer, self.model, len(self.datamodule.indices()), done))
 
     def say_what_is_done(self) -> None:
         """After an error: how the photos that are done are kept."""
         folder = self.run_folder.folder
-        if self.trainer.is_global_zero and folder is not None and (done := len(record_files(folder))):
+        if self.trainer.is_global_zero and folder is not None and (done := count_records(folder)):
             are = "photo is" if done == 1 else "photos are"
             print(f"{done} {are} done in '{folder}'; {self.run_folder.how_to_go_on(self.trainer)}", file=sys.stderr)
 

@@ -31,8 +31,8 @@ from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.passes import backward_passes
 from lightning_attack.report.screen import print_tables
 from lightning_attack.runs.commands import one_line
-from lightning_attack.runs.names import record_files
 from lightning_attack.runs.order import write_order
+from lightning_attack.runs.store import count_records
 from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
 
 
@@ -94,7 +94,7 @@ def run_study(
         passes = _passes(found, plan)
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
-    done = [len(record_files(folder / one.name)) for one in found]
+    done = [count_records(folder / one.name) for one in found]
     cost = [Cost(one, max(images - finished, 0)) for one, finished in zip(passes, done, strict=True)]
     if dry_run:
         seconds = time_cells(plan, found, cost, folder)

@@ -26,14 +26,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
         ...     before, path.read_text(), len(list(path.parent.iterdir()))
         (False, '1 2 3', 1)
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():  # one look, where making it that is there takes two
+        path.parent.mkdir(parents=True, exist_ok=True)
     # With the suffix at its end, by which some writers choose the format.
     unfinished = path.with_name(f".{os.getpid()}.unfinished.{_short(path)}")
     try:
         yield unfinished
         unfinished.replace(path)
-    finally:
+    except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _short(path: Path, limit: int = 200) -> str:

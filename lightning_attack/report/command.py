@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
 from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.report.checks import check_draws, check_outside_runs
@@ -65,7 +66,9 @@ def report(
     notes += [*reasons, *doubts(found, short_folders(found))]
     if baseline is not None:
         check_baseline(groups, baseline, mean)
-    sheets = [compute(group, baseline, draws, mean) for group in groups]
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("intervals", total=len(found))
+        sheets = [compute(group, baseline, draws, mean, lambda: bar.advance(task)) for group in groups]
     titles = [_title(number, len(sheets), sheet.images) for number, sheet in enumerate(sheets, 1)]
     # All is worked out before anything is written.
     texts = {

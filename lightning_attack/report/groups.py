@@ -42,17 +42,24 @@ def group_runs(runs: Sequence[Run], common: bool = False) -> tuple[list[Group], 
         RunsError: with `common`, runs that have no image in common.
     """
     groups: list[list[Run]] = []
+    # Of the runs of a group those that a new one is compared with: of several with the same marks, one.
+    unlike: list[dict[object, Run]] = []
     notes: dict[str, list[tuple[str, Run]]] = {}
     for run in runs:
         reasons = []
-        for group in groups:
-            reason = next((found for other in group if (found := _why_apart(other, run, common))), None)
+        marks = _marks(run)
+        for group, others in zip(groups, unlike, strict=True):
+            reason = None
+            if marks is None or marks not in others:
+                reason = next((found for one in others.values() if (found := _why_apart(one, run, common))), None)
             if not reason:
                 group.append(run)
+                others.setdefault(run.folder if marks is None else marks, run)
                 break
             reasons.append(reason)
         else:
             groups.append([run])
+            unlike.append({run.folder if marks is None else marks: run})
             for kind, text in reasons[:1]:
                 notes.setdefault(kind, []).append((text, run))
     return [_group(group) for group in groups], [_note(alike) for alike in notes.values()]
@@ -105,7 +112,15 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
     if None not in marks:
         return marks[0] == marks[1]
     images = common_images([run, other], run.scored(target) & other.scored(target))
-    return np.array_equal(run.confusions(target, images)[:, 0], other.confusions(target, images)[:, 0])
+    return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
+
+
+def _marks(run: Run) -> tuple[object, ...] | None:
+    """Classes, images and networks: runs that have all of them in common go together. None where a hash is missing."""
+    networks = {target: _mark(run, target) for target in run.targets}
+    if None in networks.values():
+        return None
+    return run.classes, frozenset(run.images), repr(sorted(networks.items()))
 
 
 def _mark(run: Run, target: str) -> tuple[str, str, str] | None:

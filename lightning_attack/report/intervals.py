@@ -1,7 +1,7 @@
 """How sure an mIoU is: intervals over images, and the paired difference of two attacks.
 
 Of N images, N are drawn with replacement, many times (the bootstrap); all pixels of an image come together. The mIoU of
-each draw is that of its summed confusion matrices, as in `metrics.iou`: the mean of the IoU over the classes that
+each draw is that of its summed counts, as in `metrics.iou`: the mean of the IoU over the classes that
 occur in the labels, so a draw that loses a class averages over those that it has.
 
 Quantiles of the draws themselves are too narrow where few images hold a class. So each draw's distance from the mIoU is
@@ -17,13 +17,16 @@ taken away.
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from lightning_attack.metrics.iou import class_counts, iou, miou
+from lightning_attack.metrics.iou import iou, miou
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, common_images
 
@@ -31,7 +34,23 @@ DRAWS, LEVEL, SEED = 2000, 0.95, 0
 FEWEST = 5
 """Fewer images than these have no interval: too many of their draws are one image over and over."""
 _BLOCK = 2**21  # draws x images that are looked at together
+_MOST_KNOWN = 2**16
+_known: dict[tuple[object, ...], Interval] = {}
+"""Intervals by what they are of."""
 _LARGE = 1e9  # stands for the t of a draw without any spread
+
+
+_ROOM = 384 * 2**20
+_blocks: OrderedDict[object, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+"""Of samples that were looked at lately what their draws gave; `_ROOM` bytes of it."""
+
+
+class _Term(NamedTuple):
+    """A sample of a sum: its factor, what it is known by, and its counts (images, 3, C) float64."""
+
+    factor: float
+    mark: tuple[object, ...]
+    counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,21 +84,26 @@ class Interval:
         return Interval(-self.value, -self.high, -self.low, self.images)
 
 
-def miou_interval(confusions: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED) -> Interval:
-    """The mIoU of confusion matrices (images, C, C), in [0, 1], with its interval over images.
+def miou_interval(counts: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED) -> Interval:
+    """The mIoU of the counts of images, in [0, 1], with its interval over images.
 
     Args:
-        confusions: of each image, integers; rows are labels.
+        counts: hits, labels and predictions of each class in each image, (images, 3, C): see
+            `metrics.iou.class_counts`.
         draws: how often images are drawn.
         level: the share of such intervals that hold the mIoU of the population that the images come from.
         seed: of the draws, which are the same for all figures over as many images.
 
+    Raises:
+        ValueError: these are no such counts, but confusion matrices, perhaps.
+
     Example:
-        >>> same = miou_interval(np.array([[[3, 1], [0, 4]]] * 5))    # IoU 3/4 and 4/5; no image differs from another
+        >>> image = [[3, 4], [4, 4], [3, 5]]                 # IoU 3 / (4 + 3 - 3) and 4 / (4 + 5 - 4)
+        >>> same = miou_interval(np.array([image] * 5))      # no image differs from another
         >>> round(same.value, 3), round(same.low, 3), round(same.high, 3), same.images
         (0.775, 0.775, 0.775, 5)
     """
-    return _studentised([(1.0, confusions)], draws, level, seed)
+    return _studentised([(1.0, counts)], draws, level, seed)
 
 
 def mean_interval(
@@ -92,18 +116,18 @@ def mean_interval(
 def difference_interval(
     first: np.ndarray, second: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = SEED
 ) -> Interval:
-    """The mIoU of `first` less that of `second`, (images, C, C) of the same images in the same order, in [-1, 1].
+    """The mIoU of `first` less that of `second`, in [-1, 1]; counts (images, 3, C) of the same images in one order.
 
     Raises:
-        ValueError: the numbers of images or classes differ.
+        ValueError: the numbers of images or classes differ; or see `miou_interval`.
 
     Example:
-        >>> good, bad = np.array([[[4, 0], [0, 4]]] * 3), np.array([[[4, 0], [4, 0]]] * 3)
+        >>> good, bad = np.array([[[4, 4], [4, 4], [4, 4]]] * 3), np.array([[[4, 0], [4, 4], [8, 0]]] * 3)
         >>> difference_interval(bad, good).value    # IoU 4/8 and 0, against 1 and 1
         -0.75
     """
     if first.shape != second.shape:
-        raise ValueError(f"confusion matrices {first.shape} and {second.shape} must be of the same images and classes")
+        raise ValueError(f"counts {first.shape} and {second.shape} must be of the same images and classes")
     return _studentised([(1.0, first), (-1.0, second)], draws, level, seed)
 
 
@@ -147,7 +171,7 @@ def paired_difference(
     common = common_images(every, both if images is None else both.intersection(images))
     if not common:
         raise RunsError(f"{names} have no image in common on which '{target}' was scored")
-    first, second = ([one.confusions(target, common)[:, 1] for one in side] for side in sides)
+    first, second = ([one.counts(target, common)[:, 1] for one in side] for side in sides)
     return mean_difference(first, second, draws)
 
 
@@ -161,15 +185,40 @@ def _slopes(counts: np.ndarray) -> np.ndarray:
 
 
 def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: float, seed: int) -> Interval:
-    """The interval of a sum of mIoUs of the same images, each times a factor."""
-    images = len(terms[0][1])
-    counts = [(factor, class_counts(sample)) for factor, sample in terms]
-    value, error = (float(part[0]) for part in _estimates(counts, np.ones((1, images))))
+    """The interval of a sum of mIoUs of the same images, each times a factor.
+
+    A report asks for some of them often: every attack on a network has the same clean predictions.
+    """
+    chosen = []
+    for factor, counts in terms:
+        _check_counts(counts)
+        content = np.ascontiguousarray(counts)
+        mark = hashlib.blake2b(content.tobytes(), digest_size=16).digest(), content.shape, content.dtype.str
+        chosen.append(_Term(factor, mark, counts.astype(np.float64)))
+    key = *((term.factor, term.mark) for term in chosen), (draws, level, seed)
+    if key not in _known:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[key] = _computed(chosen, draws, level, seed)
+    return _known[key]
+
+
+def _check_counts(counts: np.ndarray) -> None:
+    """Raise `ValueError` for what is not (images, 3, C) with hits that are among labels and predictions."""
+    if counts.ndim != 3 or counts.shape[1] != 3:
+        raise ValueError(f"counts {counts.shape} must be (images, 3, classes): see metrics.iou.class_counts")
+    if (counts[:, 0] > counts[:, 1:].min(1)).any() or (counts[:, 1].sum(-1) != counts[:, 2].sum(-1)).any():
+        raise ValueError("these are not hits, labels and predictions: see metrics.iou.class_counts")
+
+
+def _computed(terms: Sequence[_Term], draws: int, level: float, seed: int) -> Interval:
+    images = len(terms[0].counts)
+    value, error = (float(part[0]) for part in _estimates(terms, np.ones((1, images)), "whole"))
     if images < FEWEST or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, images)
     drawn, ratios = [], []
-    for weights in _resamples(images, draws, seed):
-        estimates, errors = _estimates(counts, weights)
+    for number, weights in enumerate(_resamples(images, draws, seed)):
+        estimates, errors = _estimates(terms, weights, (draws, seed, number))
         distance = estimates - value
         # A draw of one image over and over has no spread: all that it says is on which side it lies.
         ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
@@ -178,7 +227,7 @@ def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: f
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = _quantiles(ratios, tails)
     lowest, highest = _quantiles(drawn, tails)
-    least, most = (sum(side(factor, 0.0) for factor, _ in terms) for side in (min, max))
+    least, most = (sum(side(factor, 0.0) for factor, *_ in terms) for side in (min, max))
     # From the upper tail comes the lower end.
     lower = lowest if high >= _LARGE else max(value - high * error, least)
     upper = highest if low <= -_LARGE else min(value - low * error, most)
@@ -190,15 +239,30 @@ def _quantiles(blocks: Sequence[np.ndarray], tails: Sequence[float]) -> list[flo
     return np.quantile(known[np.isfinite(known)], tails).tolist()
 
 
-def _estimates(counts: Sequence[tuple[float, np.ndarray]], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _estimates(terms: Sequence[_Term], weights: np.ndarray, block: object) -> tuple[np.ndarray, np.ndarray]:
     """Figure and standard error of each draw, whose weights (draws, images) say how often it has each image."""
     value, influence = np.zeros(len(weights)), np.zeros(weights.shape)
-    for factor, sample in counts:
-        flat = sample.reshape(len(sample), -1)
-        totals = (weights @ flat).reshape(len(weights), *sample.shape[1:])
-        value += factor * miou(totals)
-        influence += factor * (_slopes(totals).reshape(len(weights), -1) @ flat.T)
+    for term in terms:
+        own_value, own_influence = _of_term(term, weights, block)
+        value += term.factor * own_value
+        influence += term.factor * own_influence
     return value, np.sqrt((weights * influence**2).sum(1))
+
+
+def _of_term(term: _Term, weights: np.ndarray, block: object) -> tuple[np.ndarray, np.ndarray]:
+    """The mIoU of each draw of a block, and what each image contributes to it (draws, images); kept for a while.
+
+    The drop and the difference to the baseline ask for what the two mIoUs have asked for.
+    """
+    key = term.mark, block
+    if key not in _blocks:
+        flat = term.counts.reshape(len(term.counts), -1)
+        totals = (weights @ flat).reshape(len(weights), *term.counts.shape[1:])
+        _blocks[key] = miou(totals), _slopes(totals).reshape(len(weights), -1) @ flat.T
+        while len(_blocks) > 1 and sum(influence.nbytes for _, influence in _blocks.values()) > _ROOM:
+            _blocks.popitem(last=False)
+    _blocks.move_to_end(key)
+    return _blocks[key]
 
 
 def _resamples(images: int, draws: int, seed: int) -> Iterator[np.ndarray]:

@@ -32,6 +32,10 @@ IMAGES_OF_RUN, IMAGES = 8, 160
 """Largest number of images of a run in the gallery, and roughly of the whole page; every run has at least one."""
 
 
+RUNS = 100
+"""Runs that have more than their rows in the table."""
+PICTURES = 6_000_000
+"""Characters of pictures on the page; runs after those that take them have none."""
 _HERE = Path(__file__).parent
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_HERE),
@@ -71,28 +75,34 @@ def write_page(
     if not runs:
         raise RunsError("there are no runs to compare; give folders of finished runs")
     names, folders = row_names(runs), short_folders(runs)
+    notes = [*gaps(runs, folders)]
+    every, every_folder = runs, folders
+    if len(runs) > RUNS:
+        notes.append(f"Charts, pictures and commands are of the first {RUNS} of the {len(runs)} runs; name fewer runs "
+                     "to see those of others. The table has all.")  # fmt: skip
+        runs, folders, names = runs[:RUNS], folders[:RUNS], names[:RUNS]
     script, plotly = (_HERE / "page.js").read_text("utf-8"), get_plotlyjs()
     curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs)]
     groups = group_runs(runs)[0]
     named = {run.folder: name for run, name in zip(runs, names, strict=True)}
     if sheets is None:
-        sheets = [compute(group, draws=draws) for group in groups]
+        sheets = [compute(group, draws=draws) for group in group_runs(every)[0]]
     figures = {"heat": _as_json(_heat_maps(groups, named)), "curves": _as_json(curves)}
     tables = overviews(
-        sheets, display or Display({}), {run.folder: one for run, one in zip(runs, folders, strict=True)}
+        sheets, display or Display({}), {run.folder: one for run, one in zip(every, every_folder, strict=True)}
     )
     # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.
     page = _TEMPLATES.get_template("page.html").render(
         policy=_policy(plotly, script),
         style=(_HERE / "page.css").read_text("utf-8"),
-        summary=_summary(runs),
-        provenance=[*provenance(runs)],
+        summary=_summary(every),
+        provenance=[*provenance(every)],
         overviews=tables,
-        gaps=[*gaps(runs, folders)],
-        choices=page_table.choices(runs),
+        gaps=notes,
+        choices=page_table.choices(every),
         headings=page_table.HEADINGS,
         numbers=page_table.NUMBERS,
-        rows=page_table.table_rows(runs, folders, draws),
+        rows=page_table.table_rows(every, every_folder, draws),
         curves=_about_curves(runs, len(curves)),
         commands=_commands(runs, names, folders),
         command_file=COMMAND,
@@ -139,17 +149,25 @@ def _about_curves(runs: Sequence[Run], count: int) -> str:
 
 def _runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
     """The data that the page shows for the chosen run."""
-    most = max(1, min(IMAGES_OF_RUN, IMAGES // len(runs)))
-    return [
-        {
-            "title": f"{name} on {run.source}",
-            "targets": [target + (" (white box)" if white else "") for target, white in run.targets.items()],
-            "classes": _as_json(charts.class_bars(run, target) for target in run.targets),
-            "flips": _as_json(charts.flip_bars(run)),
-            "gallery": [{"name": views.name, "pictures": [*views.pictures.items()]} for views in gallery(run, most)],
-        }
-        for name, run in zip(names, runs, strict=True)
-    ]
+    most, left = max(1, min(IMAGES_OF_RUN, IMAGES // len(runs))), PICTURES
+    found = []
+    for name, run in zip(names, runs, strict=True):
+        pictures = []
+        for views in gallery(run, most) if left > 0 else ():
+            pictures.append({"name": views.name, "pictures": [*views.pictures.items()]})
+            left -= sum(map(len, views.pictures.values()))
+            if left <= 0:
+                break
+        found.append(
+            {
+                "title": f"{name} on {run.source}",
+                "targets": [target + (" (white box)" if white else "") for target, white in run.targets.items()],
+                "classes": _as_json(charts.class_bars(run, target) for target in run.targets),
+                "flips": _as_json(charts.flip_bars(run)),
+                "gallery": pictures,
+            }
+        )
+    return found
 
 
 def _commands(runs: Sequence[Run], names: Sequence[str], folders: Sequence[str]) -> list[tuple[str, list[str]]]:

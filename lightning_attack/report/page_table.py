@@ -91,7 +91,7 @@ def _interval(run: Run, target: str, draws: int) -> TableCell:
     images = common_images([run], run.scored(target))
     if not images:
         return TableCell(MISSING)
-    found = miou_interval(run.confusions(target, images)[:, 1], draws)
+    found = miou_interval(run.counts(target, images)[:, 1], draws)
     if math.isnan(found.high - found.low):
         return TableCell(MISSING)
     return TableCell(f"{100 * found.low:.1f}..{100 * found.high:.1f}", found.high - found.low)

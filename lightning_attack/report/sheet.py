@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
-from lightning_attack.metrics.iou import class_counts, miou
+from lightning_attack.metrics.iou import miou
 from lightning_attack.report.facts import counted, missing
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import (
@@ -20,7 +20,7 @@ from lightning_attack.report.intervals import (
 )
 from lightning_attack.report.row_names import Called, budget, own_name, row_names, siblings
 from lightning_attack.runs.errors import RunsError
-from lightning_attack.runs.folder import Run, common_images
+from lightning_attack.runs.folder import Run
 
 PLAIN = ("pgd", "bim", "mi_fgsm", "fgsm")
 """What attacks are compared with if nothing else is said: the first that a section has."""
@@ -44,9 +44,8 @@ class Entry:
         """The group's images on which all these runs could score a target; empty if a run lacks the target."""
         if any(target not in run.targets for run in self.runs):
             return ()
-        return common_images(
-            group.runs, frozenset(group.images).intersection(*(run.scored(target) for run in self.runs))
-        )
+        failed = frozenset().union(*(run.failures.get(target, frozenset()) for run in self.runs))
+        return tuple(key for key in group.images if key not in failed) if failed else group.images
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,13 @@ class Sheet:
     notes: tuple[str, ...]
 
 
-def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean: bool = False) -> Sheet:
+def compute(
+    group: Group,
+    baseline: str | None = None,
+    draws: int = DRAWS,
+    mean: bool = False,
+    on_row: Callable[[], object] = lambda: None,
+) -> Sheet:
     """All figures of a group of runs.
 
     In a section, the attack with the lowest adversarial mIoU on a target is the `best` one if the interval of its
@@ -139,6 +144,7 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
         baseline: name of an attack, a folder or a label; None = see `PLAIN`, or else the first of a section.
         draws: of the bootstrap.
         mean: make one row of runs that differ in nothing but their seed.
+        on_row: called after each row.
     """
     sections, notes = [], []
     for place, entries in _entries(group, mean).items():
@@ -155,7 +161,13 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
                 f"Nothing is compared on {', '.join(place)}: all are baselines, such as {names}; give --baseline NAME "
                 "to compare them with one."
             )
-        best = {target: _best(entries, target, group, draws) for target in group.targets}
+        mious = {
+            (id(entry), target): fmean(_mious(entry, target, group))
+            for entry in entries
+            for target in group.targets
+            if entry.images(target, group)
+        }
+        best = {target: _best(entries, target, group, draws, mious) for target in group.targets}
         rows = []
         for entry in entries:
             against = _against(entry, bases)
@@ -165,6 +177,7 @@ def compute(group: Group, baseline: str | None = None, draws: int = DRAWS, mean:
                 if entry.images(target, group)
             }
             rows.append(Row(entry, cells, against.label if against else None))
+            on_row()
         sections.append(Section(*place, tuple(rows)))
     clean: dict[str, float] = {}
     for row in (row for section in sections for row in section.rows):
@@ -221,10 +234,12 @@ def _against(entry: Entry, bases: Sequence[Entry]) -> Entry | None:
     return next(alike, next(iter(bases), None))
 
 
-def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> Entry | None:
-    """The attack that is significantly the strongest on a target; None if there is none."""
-    rivals = [entry for entry in entries if entry.images(target, group) and not entry.first.targets[target]]
-    order = sorted(rivals, key=lambda entry: fmean(_mious(entry, target, group)))
+def _best(
+    entries: Sequence[Entry], target: str, group: Group, draws: int, mious: Mapping[tuple[int, str], float]
+) -> Entry | None:
+    """The attack that is significantly the strongest on a target, by the mean mIoUs of entries; None: there is none."""
+    rivals = [entry for entry in entries if (id(entry), target) in mious and not entry.first.targets[target]]
+    order = sorted(rivals, key=lambda entry: mious[id(entry), target])
     if len(order) < 2:
         return None
     difference = _difference(order[0], order[1], target, group, draws)
@@ -234,7 +249,7 @@ def _best(entries: Sequence[Entry], target: str, group: Group, draws: int) -> En
 def _mious(entry: Entry, target: str, group: Group) -> list[float]:
     """The adversarial mIoU in each of the runs."""
     images = entry.images(target, group)
-    return [float(miou(class_counts(run.confusions(target, images)[:, 1].sum(0)))) for run in entry.runs]
+    return [float(miou(run.counts(target, images)[:, 1].sum(0, "float64"))) for run in entry.runs]
 
 
 def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: int) -> Interval | None:
@@ -244,7 +259,7 @@ def _difference(entry: Entry, other: Entry, target: str, group: Group, draws: in
 
 
 def _cell(entry: Entry, target: str, group: Group, against: Entry | None, best: bool, draws: int) -> Score:
-    counts = [run.confusions(target, entry.images(target, group)) for run in entry.runs]
+    counts = [run.counts(target, entry.images(target, group)) for run in entry.runs]
     clean, adversarial = [one[:, 0] for one in counts], [one[:, 1] for one in counts]
     several = len(entry.runs) > 1
     return Score(

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from lightning_attack.runs.counts import counts_of
 from lightning_attack.runs.errors import RunsError
-from lightning_attack.runs.names import SETTINGS, SUMMARY, record_files
-from lightning_attack.runs.records import Record, RecordError, read_record
+from lightning_attack.runs.names import SETTINGS, SUMMARY
+from lightning_attack.runs.records import Facts, RecordError
+from lightning_attack.runs.store import RecordStore
 
 __all__ = ["Run", "RunsError", "common_images", "photo_digest", "read_run"]
 _KEYS = ("attack", "source", "images", "targets", "perturbation", "passes_per_image", "settings")
@@ -24,18 +26,18 @@ _SETTINGS_KEYS = ("attack", "quantize", "seed")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run. Its counts lie on the disk until they are asked for.
 
     Attributes:
         folder: its folder.
         summary: the content of `transfer.json`.
-        records: one for each of its images, in the order of the data set.
+        records: facts about each of its images, in the order of the data set.
         settings: the content of `settings.json`; empty for a run that has none, as from Python without a `RunFolder`.
     """
 
     folder: Path
     summary: dict[str, Any]
-    records: tuple[Record, ...]
+    records: tuple[Facts, ...]
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,7 +63,7 @@ class Run:
 
     @property
     def targets(self) -> dict[str, bool]:
-        """The scored networks in the order of the records' confusion matrices: name -> whether it is white box."""
+        """The scored networks in the order of the records' counts: name -> whether it is white box."""
         return {row["target"]: row["white_box"] for row in self.summary["targets"]}
 
     @property
@@ -88,26 +90,52 @@ class Run:
             places[key if seen[key] == 1 else f"{key}#{seen[key]}"] = place
         return places
 
+    @cached_property
+    def failures(self) -> dict[str, frozenset[str]]:
+        """The images, as in `images`, on which a network could not be scored, by the name of the network."""
+        failed: dict[str, set[str]] = {}
+        for key, place in self.images.items():
+            for target in self.records[place].failed:
+                failed.setdefault(target, set()).add(key)
+        return {target: frozenset(keys) for target, keys in failed.items()}
+
     def scored(self, target: str) -> frozenset[str]:
         """The images, as in `images`, on which a network could be scored."""
-        return frozenset(key for key, place in self.images.items() if target not in self.records[place].failed)
+        return frozenset(self.images) - self.failures.get(target, frozenset())
 
-    def confusions(self, target: str, images: Iterable[str] | None = None) -> np.ndarray:
-        """Confusion matrices (images, 2, C, C) int64 of a network: clean, adversarial; rows are labels.
+    def counts(self, target: str, images: Iterable[str] | None = None) -> np.ndarray:
+        """Hits, labels and predictions of each class (`metrics.iou.class_counts`), (images, 2, 3, C) integers.
 
         Args:
-            target: name of the network.
+            target: name of the network; its counts are for clean and adversarial images.
             images: which ones, as in `images`, and in which order; None = all, in the order of the data set.
+
+        Raises:
+            RunsError: a record is damaged or has counts of other networks or classes.
+        """
+        number, places = list(self.targets).index(target), self._places(images)
+        if not places:
+            return np.zeros((0, 2, 3, len(self.classes)), np.uint32)
+        return counts_of(self.folder, self.records)[0][places, number]
+
+    def curve(self, target: str, images: Iterable[str] | None = None) -> np.ndarray:
+        """The same along the curve of the run, (images, points, 3, C).
+
+        Raises:
+            RunsError: as `counts`; and a record has no curve.
         """
         number = list(self.targets).index(target)
-        places = range(len(self.records)) if images is None else [self.images[key] for key in images]
-        shape = (2, len(self.classes), len(self.classes))
-        chosen = [self.records[place].confusion[number, 0] for place in places]
-        return np.stack(chosen) if chosen else np.zeros((0, *shape), np.int64)
+        curves = counts_of(self.folder, self.records)[1]
+        if curves is None:
+            raise RunsError(f"the records of '{self.folder}' have no curve, but its summary has one; run it again")
+        return curves[self._places(images), number]
+
+    def _places(self, images: Iterable[str] | None) -> list[int]:
+        return list(range(len(self.records)) if images is None else (self.images[key] for key in images))
 
 
 def read_run(folder: Path) -> Run:
-    """Read the folder of a run.
+    """Read the folder of a run: its summary, and which images it has; the counts are read when they are needed.
 
     Raises:
         RunsError: the summary or a record is missing, damaged or of another version, or they contradict each other.
@@ -117,22 +145,31 @@ def read_run(folder: Path) -> Run:
     settings = _json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     if not isinstance(settings, dict) or not isinstance(settings.get("model", {}), dict):
         raise RunsError(f"'{folder / SETTINGS}' is damaged: it holds no settings\n{_AGAIN}")
+    records = []
     try:
-        records = tuple(map(read_record, record_files(folder)))
-    except (OSError, RecordError) as error:
-        raise RunsError(f"{error}\nthe run's own command repairs it, or leave out '{folder}'") from error
-    run = Run(folder, summary, records, settings)
+        store = RecordStore(folder)
+        problems: list[object] = [*store.damaged]
+        for _, facts in store.facts():
+            if isinstance(facts, RecordError):
+                problems.append(facts)
+            else:
+                records.append(facts)
+    except OSError as error:
+        problems = [error]
+    if problems:
+        raise RunsError(f"{problems[0]}\nthe run's own command repairs it, or leave out '{folder}'")
     if len(records) != summary["images"]:
         raise RunsError(
             f"'{folder}' has {len(records)} records, but its {SUMMARY} is about {summary['images']} images: the run is "
             "under way, or records were removed\nlet the run's own command finish it, or leave it out"
         )
-    classes = len(run.classes)
+    run = Run(folder, summary, tuple(records), settings)
+    networks, classes = len(run.targets), len(run.classes)
     for record in records:
-        if len(record.confusion) != len(run.targets) or record.confusion.shape[-2:] != (classes, classes):
+        if (record.shape[0], record.shape[-1]) != (networks, classes):
             raise RunsError(
-                f"the records of '{folder}' have {len(record.confusion)} networks and {record.confusion.shape[-1]} "
-                f"classes, its {SUMMARY} {len(run.targets)} and {classes}\n{_AGAIN}"
+                f"the records of '{folder}' have {record.shape[0]} networks and {record.shape[-1]} classes, its "
+                f"{SUMMARY} {networks} and {classes}\n{_AGAIN}"
             )
     return run
 
@@ -166,7 +203,7 @@ def _check(summary: Any, path: Path) -> None:
         raise RunsError(f"'{path}' has no {', '.join(missing)}: it was written by an older version\n{_AGAIN}")
 
 
-def photo_digest(record: Record) -> str:
+def photo_digest(record: Facts) -> str:
     """The digest of a record's photo, without that of an adversarial image made elsewhere (after a `+`)."""
     return record.digest.partition("+")[0]
 

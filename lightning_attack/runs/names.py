@@ -8,7 +8,8 @@ results/
     events.out.tfevents.*       TensorBoard
     images/NAME.png             adversarial images
     panels/00000003.png         strips of panels, by the image's place in the data set
-    records/00000003.record     counts of one image, from which all figures follow
+    records/0000_0001.segment   counts of images, from which all figures follow: of process 0, in its second part
+    records/00000003.record     in runs of older versions: counts of one image
     skipped/00000003.json       images that could not be used
     .lock, .lock.*, .stop       of a run that is under way
   my_run.old_0/                 what `--fresh` has replaced
@@ -17,6 +18,7 @@ results/
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,9 +78,17 @@ def images_folder(folder: Path) -> Path:
     return folder / _IMAGES
 
 
+def image_files(folder: Path) -> set[Path] | None:
+    """All adversarial images of a run; None if it writes none. One listing in place of many looks."""
+    images = images_folder(folder)
+    if not images.is_dir():
+        return None
+    return {Path(place) / name for place, _, files in os.walk(images) for name in files if name.endswith(".png")}
+
+
 def has_images(folder: Path) -> bool:
     """Whether a run has written an adversarial image."""
-    return any(images_folder(folder).glob("**/*.png"))
+    return bool(image_files(folder))
 
 
 def panel_path(folder: Path, index: int) -> Path:
@@ -91,13 +101,18 @@ def panel_files(folder: Path) -> list[Path]:
     return sorted((folder / _PANELS).glob("[0-9]*.png"))
 
 
-def record_path(folder: Path, index: int) -> Path:
-    """The record of the image at a place in the data set."""
-    return folder / _RECORDS / f"{index:08d}.record"
+def segment_path(folder: Path, process: int, start: int) -> Path:
+    """The records that a process has appended, in one of the parts of the run that left some."""
+    return folder / _RECORDS / f"{process:04d}_{start:04d}.segment"
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """All segments, by process and start; not those that a killed process was writing anew."""
+    return sorted(path for path in (folder / _RECORDS).glob("[0-9]*_[0-9]*.segment"))
 
 
 def record_files(folder: Path) -> list[Path]:
-    """All records, in the order of the data set; not those that a killed process was writing."""
+    """Records of older versions, one for each image, in the order of the data set; not half-written ones."""
     return sorted(path for path in (folder / _RECORDS).glob("*.record") if path.stem.isdigit())
 
 
@@ -124,6 +139,11 @@ def lock_of_process(folder: Path, rank: int) -> Path:
 def locks_of_processes(folder: Path) -> Iterable[Path]:
     """The locks of all processes but the first, of earlier parts of the run too."""
     return sorted(folder.glob(f"{LOCK}.process_*"))
+
+
+def unfinished_files(folder: Path) -> list[Path]:
+    """What processes that were killed were writing, see `common.atomic.atomic_write`."""
+    return sorted(folder.rglob(".*.unfinished.*"))
 
 
 def _first_free(parent: Path, title: str) -> Path:

@@ -14,8 +14,9 @@ from lightning_attack.runs import names
 from lightning_attack.runs.commands import note_command
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import FolderLock, lock_folder
-from lightning_attack.runs.records import RecordError, read_record
+from lightning_attack.runs.records import RecordError
 from lightning_attack.runs.settings import check_same, write_settings
+from lightning_attack.runs.store import RecordStore, count_records
 
 Digests = Callable[[Iterable[int]], Mapping[int, str | None]]
 """For places in the data set the digests of the photos as they are now; places that have none are not in it."""
@@ -58,7 +59,7 @@ class OpenRun:
 
     def discard(self) -> None:
         """Give the folder back and, if this run has made it and nothing is finished, take it away again."""
-        worthless = self._made and not names.record_files(self.folder) and not names.has_images(self.folder)
+        worthless = self._made and not count_records(self.folder) and not names.has_images(self.folder)
         if worthless:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
@@ -93,7 +94,7 @@ def _entered(folder: Path, settings: Mapping[str, Any], command: Sequence[str], 
     check_same(folder, settings)
     lock = lock_folder(folder)
     try:
-        for path in folder.rglob(".*.unfinished.*"):
+        for path in names.unfinished_files(folder):
             path.unlink()
         if command:
             note_command(folder, command)
@@ -129,25 +130,26 @@ def _made(place: Place, settings: Mapping[str, Any], command: Sequence[str]) -> 
 
 def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
     """The images that have a whole record of the photo as it is now, and their PNG if the run writes them."""
-    files = names.record_files(folder)
-    if files and digests is None:
+    store = RecordStore(folder)
+    if store.indices and digests is None:
         raise RunError(f"'{folder}' has finished images, and only a SegmentationDataModule can leave them out")
-    now = digests(int(path.stem) for path in files) if files and digests else {}
-    for path in files:
-        try:
-            record = read_record(path)
-        except RecordError as error:
-            _warn(f"{error}; its image is attacked again")
+    now = digests(store.indices) if store.indices and digests else {}
+    for damaged in store.damaged:
+        _warn(f"{damaged}; its image is attacked again")
+    images = names.image_files(folder)
+    for index, facts in store.facts():
+        if isinstance(facts, RecordError):
+            _warn(f"{facts}; its image is attacked again")
             continue
-        image = names.image_path(folder, record.name)
-        if names.images_folder(folder).is_dir() and not image.is_file():
+        name, digest = facts.name, facts.digest
+        if images is not None and (image := names.image_path(folder, name)) not in images and not image.is_file():
             _warn(f"'{image}' is gone; its image is attacked again")
             continue
-        if record.digest and record.digest != now.get(record.index):
-            if record.index in now:
-                _warn(f"the photo or mask of '{record.name}' has changed since; it is attacked again")
+        if digest and digest != now.get(index):
+            if index in now:
+                _warn(f"the photo or mask of '{name}' has changed since; it is attacked again")
             continue
-        yield record.index
+        yield index
 
 
 def _warn(message: str) -> None:

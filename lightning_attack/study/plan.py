@@ -42,6 +42,7 @@ class Study:
         on_error: as `--on_error` of predict: `raise` or `skip`.
         strict: as `--strict` of predict.
         curve: `steps`, as `--curve` of predict; nothing = no curve.
+        images: as `--images` of predict: `png`, or `none` for studies too large to keep a million files.
     """
 
     networks: dict[str, dict[str, Any]]
@@ -56,6 +57,7 @@ class Study:
     on_error: Literal["raise", "skip"] = "raise"
     strict: bool = False
     curve: Literal["steps"] | None = None
+    images: Literal["png", "none"] = "png"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Cell:
         said = {key: value for key, value in config.items() if value}
         more = [f"--on_error={study.on_error}", *([f"--curve={study.curve}"] if study.curve else [])]
         more += ["--strict=true"] if study.strict else []
+        more += [f"--images={study.images}"] if study.images != "png" else []
         return ["predict", f"--config={inline(said)}", *attack, f"--model.seed={self.seed}", *more]
 
 

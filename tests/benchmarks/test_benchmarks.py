@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lightning_attack.predict.passes import backward_passes
+from tests.benchmarks import scale
 from tests.benchmarks.search_transfer import main as search
 from tests.benchmarks.transfer_candidates import CANDIDATES, DESIGN, SECOND
 
@@ -99,3 +101,15 @@ def test_designs_tell_each_change_from_every_other(design):
     levels = 2 * np.array(design) - 1
     assert np.array_equal(levels.T @ levels, len(design) * np.eye(levels.shape[1]))
     assert not levels.sum(0).any()
+
+
+def test_the_end_of_a_run_takes_as_much_memory_for_many_photos_as_for_few(tmp_path):
+    peaks = []
+    for photos in (20, 80):
+        scale.write_run(tmp_path / str(photos), photos, 150, 2, seed=0)
+        tracemalloc.start()
+        scale.end(tmp_path / str(photos), 150, 2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert len([*(tmp_path / "80" / "records").iterdir()]) == 1
+    assert peaks[1] - peaks[0] < 60 * 10_000, "a record of 150 classes is 22,500 numbers for each matrix"

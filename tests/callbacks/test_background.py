@@ -10,10 +10,12 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from lightning_attack.attacks import NoAttack
-from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, TransferMetrics, transfer_metrics
+from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, TransferMetrics
 from lightning_attack.callbacks.background import WAITING, BackgroundWriter
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.predict import AttackModule
+from lightning_attack.runs.segments import SegmentWriter
+from lightning_attack.runs.store import RecordStore
 
 SCENES = SyntheticScenes(4, size=32)
 
@@ -78,7 +80,7 @@ class Watch(Callback):
             raise RuntimeError("a callback fails")
 
     def on_predict_end(self, trainer, pl_module):
-        self.at_end = [path.name for path in sorted(self.folder.rglob("*.*")) if path.suffix in (".png", ".record")]
+        self.at_end = [*self.folder.rglob("*.png"), *RecordStore(self.folder).indices]
 
 
 def predict(folder, kinds, *others):
@@ -96,21 +98,21 @@ def predict(folder, kinds, *others):
 @pytest.fixture
 def written(monkeypatch, tmp_path):
     """Fails a test in which a record is written before its PNG; the PNGs take their time."""
-    order, write, record = [], ImageWriter._write, transfer_metrics.write_record
+    order, write, record = [], ImageWriter._write, SegmentWriter.append
 
     def writes(writer, name, image):
         time.sleep(0.05)
         write(writer, name, image)
         order.append(f"{name}.png")
 
-    def records(folder, one):
+    def records(segment, one):
         assert (tmp_path / "images" / f"{one.name}.png").is_file(), "a record without its image"
-        record(folder, one)
+        record(segment, one)
         order.append(f"{one.name}.record")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ImageWriter, "_write", writes)
-    monkeypatch.setattr(transfer_metrics, "write_record", records)
+    monkeypatch.setattr(SegmentWriter, "append", records)
     return order
 
 

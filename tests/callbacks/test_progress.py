@@ -11,6 +11,7 @@ from lightning_attack.callbacks import (
     TransferMetrics,
 )
 from tests.callbacks.small_runs import model, run
+from tests.runs.kept import drop
 
 
 class Clock:
@@ -67,8 +68,7 @@ def test_a_run_that_goes_on_says_how_many_are_done(left, tmp_path, capsys):
         return lines_of(capsys)
 
     part()
-    for record in sorted((tmp_path / "run" / "records").iterdir())[:left]:
-        record.unlink()
+    drop(tmp_path / "run", *range(left))
     _, second, *lines = part()
     assert second == ("3 of 5 photos are done, going on" if left else "5 of 5 photos are done, all of them")
     assert [line for line in lines if line.startswith("5 of 5 photos")] == lines[-1:] if left else not lines

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from itertools import permutations
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDat
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs import RunError
 from tests.callbacks.small_runs import SCENES, events, model, run
+from tests.runs.kept import drop, frame_of, packed
 
 
 def test_each_run_has_a_folder_of_its_own(tmp_path):
@@ -32,7 +34,7 @@ def test_each_run_has_a_folder_of_its_own(tmp_path):
 def test_a_finished_run_of_the_same_name_is_not_attacked_again(tmp_path):
     first, second = TransferMetrics(), TransferMetrics()
     run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), first])
-    content = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    content = packed(tmp_path / "mine")
 
     class Never(NoAttack):
         def perturb(self, problem):
@@ -42,7 +44,7 @@ def test_a_finished_run_of_the_same_name_is_not_attacked_again(tmp_path):
     run(tmp_path, Never(), callbacks=[RunFolder(str(tmp_path), "mine"), second])
     assert second.rows == first.rows
     assert second.summary["seconds"]["run"] > first.summary["seconds"]["run"] > first.summary["seconds"]["attack"]
-    assert {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()} == content
+    assert packed(tmp_path / "mine") == content
 
 
 def test_another_run_of_the_same_name_is_refused(tmp_path):
@@ -99,13 +101,13 @@ def test_a_run_that_fails_later_keeps_what_was_finished_and_goes_on(tmp_path, er
 
     with pytest.raises((error, SystemExit)):
         run(tmp_path, Fails(error, 2), callbacks=callbacks())
-    records = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    records = packed(tmp_path / "mine")
     assert len(records) == 2
     second = callbacks()
     run(tmp_path, Fails(error, 0), callbacks=second)
     assert second[-1].rows[0]["images"] == 5
     assert "partial" not in second[-1].rows[0]
-    kept = {path.name: path.read_bytes() for path in (tmp_path / "mine" / "records").iterdir()}
+    kept = packed(tmp_path / "mine")
     assert len(kept) == 5
     assert {name: kept[name] for name in records} == records, "no image is attacked twice"
     shown = {tag for file in (tmp_path / "mine").glob("events.*") for tag in events(file).Tags()["images"]}
@@ -120,26 +122,34 @@ def test_a_failing_run_leaves_other_runs_alone(tmp_path):
     assert (tmp_path / "first" / "transfer.csv").is_file()
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "another file", "no picture"])
+@pytest.mark.parametrize("damage", ["torn", "a byte", "flipped", "head", "zeros", "another file", "no picture"])
 def test_a_damaged_record_is_reported_and_its_image_attacked_again(tmp_path, damage):
     def callbacks():
         return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
 
     first, second = callbacks(), callbacks()
     run(tmp_path, pgd(steps=2), callbacks=first)
-    record = tmp_path / "mine" / "records" / "00000003.record"
-    whole, picture = record.read_bytes(), tmp_path / "mine" / "images" / "scene_000003.png"
+    kept, picture = packed(tmp_path / "mine"), tmp_path / "mine" / "images" / "scene_000003.png"
+    path, frame = frame_of(tmp_path / "mine", 4 if damage in ("torn", "a byte") else 3)
+    whole, end = path.read_bytes(), frame.start + frame.length
+    flipped = bytes([*whole[: end - 40], whole[end - 40] ^ 1, *whole[end - 39 :]])
+    head = bytes([*whole[: frame.start - 20], whole[frame.start - 20] ^ 1, *whole[frame.start - 19 :]])  # its length
+    other = b"\x89PNG" + bytes(60)
     if damage == "no picture":
         picture.unlink()
     else:
-        flipped = bytes([*whole[:-40], whole[-40] ^ 1, *whole[-39:]])
-        other = b"\x89PNG" + bytes(60)
-        record.write_bytes({"torn": whole[:-7], "flipped": flipped, "empty": b"", "another file": other}[damage])
+        path.write_bytes({"torn": whole[:-7], "a byte": whole[: frame.start - 27], "flipped": flipped, "head": head,
+                          "zeros": whole[:end] + bytes(99) + whole[end:], "another file": other}[damage])  # fmt: skip
     says = "is gone" if damage == "no picture" else "is damaged or was not written to its end"
     with pytest.warns(UserWarning, match=rf"{says}; its image is attacked again"):
         run(tmp_path, pgd(steps=2), callbacks=second)
     assert second[-1].rows == first[-1].rows
     assert picture.is_file()
+    again = {"torn": {4}, "a byte": {4}, "zeros": set(), "another file": {*range(5)}}.get(damage, {3})
+    assert {index for index, record in packed(tmp_path / "mine").items() if record != kept[index]} == again
+    with warnings.catch_warnings():  # nothing damaged is left
+        warnings.filterwarnings("error", message=".*is damaged.*")
+        run(tmp_path, pgd(steps=2), callbacks=callbacks())
 
 
 class Other(SegmentationDataset):
@@ -166,11 +176,11 @@ def test_photos_that_have_changed_are_attacked_again(tmp_path, change, again):
         return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
 
     run(tmp_path, pgd(steps=2), callbacks=callbacks())
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mine" / "records").iterdir()}
+    before = packed(tmp_path / "mine")
     second = callbacks()
     run(tmp_path, pgd(steps=2), callbacks=second, dataset=Other(change))
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mine" / "records").iterdir()}
-    assert {int(name[:8]) for name in after if after[name] != before[name]} == again
+    after = packed(tmp_path / "mine")
+    assert {index for index in after if after[index] != before[index]} == again
     new = TransferMetrics(table=False)
     run(tmp_path, pgd(steps=2), dataset=Other(change), callbacks=[RunFolder(str(tmp_path), "new"), ImageWriter(), new])
     if change != "order":  # a photo's place in the data set is its seed
@@ -182,11 +192,11 @@ def test_what_a_killed_process_was_writing_is_no_record(tmp_path):
         return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
 
     run(tmp_path, pgd(steps=2), callbacks=callbacks())
-    record = tmp_path / "mine" / "records" / "00000003.record"
-    unfinished = record.rename(record.with_name(".99.unfinished.00000003.record"))
+    segment, _ = frame_of(tmp_path / "mine", 3)
+    unfinished = segment.rename(segment.with_name(f".99.unfinished.{segment.name}"))
     second = callbacks()
     run(tmp_path, pgd(steps=2), callbacks=second)
-    assert record.is_file()
+    assert segment.is_file()
     assert not unfinished.exists()
     assert second[-1].rows[0]["images"] == 5
 
@@ -210,7 +220,7 @@ def test_a_run_that_goes_on_draws_its_curves_once(tmp_path):
         return [RunFolder(str(tmp_path), "mine"), ImageWriter(), ImageLogger(2), metrics, Overview()]
 
     run(tmp_path, pgd(steps=2), callbacks=callbacks())
-    (tmp_path / "mine" / "records" / f"{3:08d}.record").unlink()
+    drop(tmp_path / "mine", 3)
     for _ in range(2):  # with something left to do, and with nothing
         run(tmp_path, pgd(steps=2), callbacks=callbacks())
         (file,) = (tmp_path / "mine").glob("events.out.tfevents.*")
@@ -327,6 +337,7 @@ def test_nor_does_it_matter_in_two_processes(tmp_path):
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = [name for name in files(tmp_path / "found" / "mine") if name != ".lock.process_1"]
+    second = ".lock.process_1", "records/0001_0000.segment"
+    found = [name for name in files(tmp_path / "found" / "mine") if name not in second]
     assert found == files(tmp_path / "expected" / "mine")
     assert not list((tmp_path / "work").iterdir())

@@ -51,7 +51,7 @@ def test_what_is_in_the_folder(finished):
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     images = [f"images/scene_{index:06d}.png" for index in range(5)]
     images += [f"panels/{index:08d}.png" for index in range(3)]
-    images += [f"records/{index:08d}.record" for index in range(5)]
+    images += ["records/0000_0000.segment"]
     events = [name for name in files if name.startswith("events.out.tfevents")]
     assert len(events) == 1
     own = [".lock", "hparams.yaml", "settings.json", "transfer.csv", "transfer.json"]

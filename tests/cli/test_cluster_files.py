@@ -17,7 +17,7 @@ def job(tmp_path):
     """Run a script as a job that is stopped in time, perhaps after an image was added; returns what it asked for."""
 
     def job(script, *words, adds=None, **environment):
-        record = f'mkdir -p "{adds}" && touch "{adds}/1.record"' if adds else ":"
+        record = f'mkdir -p "{adds}" && touch "{adds}/0000_0000.segment"' if adds else ":"
         tools = {
             "srun": f'echo "cpus=$SRUN_CPUS_PER_TASK $*" > asked; {record}; exit 138',
             "scontrol": 'echo "$@" > requeued',

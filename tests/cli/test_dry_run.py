@@ -14,7 +14,7 @@ from lightning_attack.callbacks.timing import Timing
 from lightning_attack.cli import main
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.predict import device
-from lightning_attack.runs.names import record_files
+from lightning_attack.runs.store import count_records
 
 SMALL = ("--data.dataset.init_args.count=5", "--data.dataset.init_args.size=32", "--data.batch_size=2",
          "--model.attack=pgd", "--model.attack.steps=2", "--trainer.accelerator=cpu")  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_run_without_a_name_says_how_it_goes_on_and_a_dry_run_counts_what_is_l
     assert "2 of 5 photos are done, going on" in capsys.readouterr().err
     (folder,) = (tmp_path / "results").glob("*/*")
     assert folder.name == "version_0"
-    assert len(record_files(folder)) == 5
+    assert count_records(folder) == 5
 
 
 def test_after_an_error_it_is_said_what_is_done(predict, monkeypatch, capsys):

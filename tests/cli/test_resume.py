@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs.kept import packed
+
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
 """Runs that are killed; more of them by hand: KILLS=20 python -m pytest tests/cli/test_resume.py -k killed."""
@@ -46,7 +48,7 @@ def results(folder, count=13):
 
 
 def records(folder):
-    return {path.name: path.read_bytes() for path in (folder / "run" / "records").glob("*.record")}
+    return packed(folder / "run")
 
 
 def wait_for(folder, count, process):

@@ -10,8 +10,9 @@ import pytest
 
 from lightning_attack.metrics.flips import BINS, SIZES, boundary_bins, flip_counts, object_bins
 from lightning_attack.runs.commands import note_command, read_commands
-from lightning_attack.runs.records import read_record, record_files, write_record
+from lightning_attack.runs.store import RecordStore
 from lightning_attack.runs.summary import Scored, summarize
+from tests.runs.kept import write
 
 SHAPE = 45, 100
 
@@ -90,9 +91,9 @@ def test_a_run_keeps_them_and_its_commands(predict, tmp_path):
     assert shlex.split((folder / "command.txt").read_text()) == command
 
     report = json.loads((folder / "transfer.json").read_text())
-    records = [read_record(path) for path in record_files(folder)]
+    records = list(RecordStore(folder))
     for place, row in enumerate(report["targets"]):
-        clean = sum(record.confusion[place, 0, 0] for record in records)
+        clean = sum(record.clean.dense()[place] for record in records)
         flips = row["flips"]
         assert flips["images"] == 3
         for kind, bins in BINS.items():
@@ -111,8 +112,8 @@ def test_a_run_keeps_them_and_its_commands(predict, tmp_path):
     assert shlex.split(second) == [*shlex.split(first), "--data.batch_size=1"]
 
     # A record of an older version, and a target that could not be scored: both do without.
-    write_record(folder, replace(records[0], flips={}))
-    records[0] = read_record(record_files(folder)[0])
+    write(folder, replace(records[0], flips={}))
+    records[0] = next(iter(RecordStore(folder)))
     assert records[0].flips == {}
     name = report["targets"][1]["target"]
     records[1] = replace(records[1], failed={name: "no memory"})

@@ -114,9 +114,9 @@ def test_a_class_that_no_network_predicts(tmp_path):
     blind = ClassMap(good(), [[0], [1], [2], [3], [], [5], [6], [7]])
     assert attacked(blind, scenes(), tmp_path)[0] == [("", "never_predicted")]
     assert attacked(blind, scenes(), tmp_path, {"other": good()})[0] == []
-    image = np.array([[[900, 0], [100, 0]]])
-    assert doubts_about_classes(image[None], ["a", "b"]) == []  # one image is not enough
-    assert "'b' (10.0 %" in doubts_about_classes(np.stack([image, image]), ["a", "b"])[0].message
+    labels, predicted = np.array([900, 100]), np.array([1000, 0])
+    assert doubts_about_classes(labels, np.array([1, 1]), predicted, ["a", "b"]) == []  # one image is not enough
+    assert "'b' (10.0 %" in doubts_about_classes(2 * labels, np.array([2, 2]), 2 * predicted, ["a", "b"])[0].message
 
 
 def test_probabilities_are_found_in_members_too():

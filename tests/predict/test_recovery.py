@@ -14,12 +14,13 @@ from torch import nn
 
 from lightning_attack.attacks import pgd
 from lightning_attack.callbacks import ImageLogger, ImageWriter, RunFolder, TransferMetrics
-from lightning_attack.callbacks import transfer_metrics as module_of_metrics
 from lightning_attack.data import DataError, SegmentationDataModule, SegmentationDataset, SyntheticScenes
 from lightning_attack.engine import out_of_memory
 from lightning_attack.models import ModelError, SegmentationModel
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.recovery import ImageError
+from lightning_attack.runs.segments import SegmentWriter
+from lightning_attack.runs.store import RecordStore
 
 SCENES = SyntheticScenes(6, size=32)
 BAD = 3
@@ -68,7 +69,7 @@ def run(folder, source=None, targets=None, on_error="raise", batch_size=2, datas
 
 
 def records(folder):
-    return sorted(int(path.stem) for path in (folder / "run" / "records").glob("*.record"))
+    return [*RecordStore(folder / "run").indices]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_out_of_memory_and_an_image_that_fails(tmp_path):
 @pytest.mark.parametrize("fails", ["records", "images"])
 def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch, fails):
     full = OSError(errno.ENOSPC, "No space left on device")
-    save, write = Image.Image.save, module_of_metrics.write_record
+    save, write = Image.Image.save, SegmentWriter.append
 
     def saves(image, path, *arguments, **settings):
         if fails == "images" and "scene_000003" in str(path):
@@ -172,14 +173,14 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch, fails):
             raise full
         return save(image, path, *arguments, **settings)
 
-    def writes(folder, record):
+    def writes(segment, record):
         if fails == "records" and record.index == 3:
             raise full
-        write(folder, record)
+        write(segment, record)
 
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", saves)
-        patch.setattr(module_of_metrics, "write_record", writes)
+        patch.setattr(SegmentWriter, "append", writes)
         with pytest.raises(OSError, match="No space left"):
             run(tmp_path, batch_size=1)
     assert records(tmp_path) == [0, 1, 2]

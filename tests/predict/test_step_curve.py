@@ -16,7 +16,8 @@ from lightning_attack.data import SegmentationDataModule, SyntheticScenes
 from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.step_curve import StepCurve
-from lightning_attack.runs.records import read_record, record_files, record_path
+from lightning_attack.runs.store import RecordStore
+from tests.runs.kept import drop, packed
 
 SCENES = SyntheticScenes(5, size=32)
 
@@ -82,11 +83,12 @@ def test_a_curve_changes_nothing_else(tmp_path):
             report.pop("peak_memory_mb_per_image"),
         )
     assert with_curve == without  # passes of the source, too
-    records = [[read_record(path) for path in record_files(tmp_path / name / "run")] for name in "ab"]
+    records = [list(RecordStore(tmp_path / name / "run")) for name in "ab"]
     assert [record.curve is None for record in records[1]] == [True] * 5
     for one, other in zip(*records, strict=True):
-        assert (one.confusion == other.confusion).all()
-        assert (one.curve[:, -1] == one.confusion[:, 0, 1]).all()
+        assert (one.counts == other.counts).all()
+        assert (one.clean.dense() == other.clean.dense()).all()
+        assert (one.curve[:, -1] == one.counts[:, 0, 1]).all()
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
@@ -102,10 +104,10 @@ def test_batches_do_not_show(arguments, tmp_path):
 
 def test_a_run_that_goes_on(tmp_path):
     whole = run(tmp_path, bim(steps=3), curve_every=2)["step_curve"]
-    before = record_path(tmp_path / "run", 1).read_bytes()
-    record_path(tmp_path / "run", 3).unlink()
+    before = packed(tmp_path / "run")[1]
+    drop(tmp_path / "run", 3)
     assert run(tmp_path, bim(steps=3), batch_size=1, curve_every=2)["step_curve"] == whole
-    assert record_path(tmp_path / "run", 1).read_bytes() == before
+    assert packed(tmp_path / "run")[1] == before
     with pytest.raises(OSError, match=r"model.curve: \[2, 3\] before, \[1, 2, 3\] now"):
         run(tmp_path, bim(steps=3), curve_every=1)
 
@@ -116,9 +118,9 @@ def test_a_target_that_fails_on_a_single_step_counts_nowhere(tmp_path):
     report = run(tmp_path, bim(steps=3), other=other, on_error="skip", curve_every=1)
     assert [row["images"] for row in report["targets"]] == [5, 3]
     assert [one["name"] for one in report["failed"]] == ["scene_000002", "scene_000003"]
-    left = [read_record(record_path(tmp_path / "run", index)) for index in (0, 1, 4)]
-    (failed,) = [read_record(record_path(tmp_path / "run", 2))]
-    assert failed.curve[1].sum() == failed.confusion[1].sum() == 0
+    store = RecordStore(tmp_path / "run")
+    left, (failed,) = list(store.read([0, 1, 4])), store.read([2])
+    assert failed.curve[1].sum() == failed.counts[1].sum() == failed.clean.dense()[1].sum() == 0
     assert failed.curve[0].sum() > 0
     assert sum(record.curve[1, -1].sum() for record in left) > 0
     assert report["step_curve"]["targets"]["other"][-1] == report["targets"][1]["adversarial_miou"]

@@ -175,6 +175,12 @@ def test_report_commands(command, desk):
         assert f"`{name}`" in PAGES["lightning_attack/report/README.md"]
 
 
+@pytest.mark.parametrize("command", commands("clean"))
+def test_clean_commands(command, desk):
+    make_run(desk / "results" / "small")
+    assert main(arguments(command)) == 0
+
+
 @pytest.mark.parametrize("command", [line for line in commands("figure") if "/readme" not in line])
 def test_figure_commands(command, desk):
     names = [f"scene_{number:06}" for number in range(24)]

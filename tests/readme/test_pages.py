@@ -109,7 +109,9 @@ def test_no_command_is_left_out():
         "python -m pdoc": "tests/readme/test_reference.py", "python -m pydoc": "tests/readme/test_reference.py",
         "python -m pytest": "tests/readme/test_commands.py",
     }  # fmt: skip
-    ours = tuple(f"lightning-attack {word} " for word in ("predict", "fit", "export", "report", "figure", "study"))
+    ours = tuple(
+        f"lightning-attack {word} " for word in ("predict", "fit", "export", "report", "figure", "study", "clean")
+    )
     assert all(line.startswith((*ours, *elsewhere)) for line in COMMANDS), COMMANDS
     for file in elsewhere.values():
         assert (ROOT / file).is_file(), file

@@ -1,10 +1,13 @@
 """Which folders are runs, and what is said of those that cannot be used."""
 
+import os
+
 import pytest
 
 from lightning_attack.report import RunsError, collect
 from lightning_attack.report.row_names import row_names
-from lightning_attack.runs.names import record_path
+from tests.runs.kept import damage as flip
+from tests.runs.kept import drop, frame_of
 from tests.runs.made import edit, make_run, matrices
 
 
@@ -21,6 +24,11 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path):
     assert len(collect([tmp_path / "study" / "b.old_0"])[0]) == 1
 
 
+def tear(folder, index):
+    path, frame = frame_of(folder, index)
+    os.truncate(path, frame.start + 1)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -32,8 +40,9 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path):
         (lambda folder: edit(folder, lambda report: report["targets"].pop()), r"3 networks and 3 classes.* 2 and 3"),
         (lambda folder: edit(folder, lambda report: report.update(settings=[])), r"settings name no attack"),
         (lambda folder: (folder / "settings.json").write_text("[]"), r"settings.json' is damaged"),
-        (lambda folder: record_path(folder, 3).unlink(), r"23 records.*24 images"),
-        (lambda folder: record_path(folder, 3).write_bytes(b"torn"), r"00000003.record' is damaged.*\n.*repairs it"),
+        (lambda folder: drop(folder, 3), r"23 records.*24 images"),
+        (lambda folder: flip(folder, 3), r"0000_0000.segment' \(bytes \d+ to \d+\) is damaged.*\n.*repairs it"),
+        (lambda folder: tear(folder, 23), r"0000_0000.segment' \(bytes \d+ to \d+\) is damaged.*\n.*repairs it"),
         (lambda folder: edit(folder, lambda report: report.update(partial=True, missing=8)), r"finished: .*8 images"),
         (lambda folder: (folder / "transfer.json").unlink(), r"not finished: .*bad' \(no transfer.json\)"),
     ],

@@ -70,7 +70,7 @@ def test_curves_go_through_the_figures_of_the_runs(study):
         np.testing.assert_allclose(lines[curves.CLEAN][:, 1], start[1])
         assert axes.get_ylim()[0] == axes.get_xlim()[0] == 0
         run = next(run for run in found.runs if run.folder.name == "pgd_4")
-        interval = miou_interval(run.confusions(facet.target)[:, 1], 200)
+        interval = miou_interval(run.counts(facet.target)[:, 1], 200)
         assert facet.lines["pgd"][1].miou == interval
         band = axes.collections[0].get_paths()[0].vertices
         ends = [100 * interval.low, 100 * interval.high]
@@ -89,7 +89,7 @@ def test_curves_over_steps_and_passes(study):
             assert [point.miou.value for point in points] == pytest.approx(
                 run.summary["step_curve"]["targets"][facet.target]
             )
-            final = miou_interval(run.confusions(facet.target)[:, 1], 100)
+            final = miou_interval(run.counts(facet.target)[:, 1], 100)
             assert (points[-1].miou.low, points[-1].miou.high) == (final.low, final.high)
     found = group(study / "passes")
     _, facets = entries.over_passes(found, found.targets, mean=False, draws=100)

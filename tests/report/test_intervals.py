@@ -7,9 +7,17 @@ import torch
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.metrics.iou import class_counts
 from lightning_attack.metrics.iou import miou as miou_of_counts
-from lightning_attack.report import difference_interval, miou_interval, paired_difference, read_run
+from lightning_attack.report import intervals, paired_difference, read_run
 from lightning_attack.runs.errors import RunsError
-from tests.runs.made import make_run, matrices
+from tests.runs.made import make_run, matrices, of_class
+
+
+def miou_interval(confusions, **arguments):
+    return intervals.miou_interval(of_class(confusions), **arguments)
+
+
+def difference_interval(first, second, **arguments):
+    return intervals.difference_interval(of_class(first), of_class(second), **arguments)
 
 
 def miou(confusions):

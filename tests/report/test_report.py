@@ -58,7 +58,7 @@ def test_tables_of_a_study(study, tmp_path, capsys, monkeypatch):
     assert len(table) == 2 * 3 * 3
     for row in table:
         run = read_run(study / row["run"].rpartition("/")[2])
-        counts = run.confusions(row["target"])
+        counts = run.counts(row["target"])
         reported = next(one for one in run.summary["targets"] if one["target"] == row["target"])
         for column in ("clean_miou", "adversarial_miou", "drop"):
             assert float(row[column]) == pytest.approx(reported[column], abs=1e-12)
@@ -220,7 +220,7 @@ def test_common_images_partial_runs_and_failed_targets_are_said(tmp_path, capsys
     assert [table[attack, "net_c"]["images"] for attack in ("pgd", "fgsm")] == ["10", "10"]
     assert [table[attack, "net_b"]["images"] for attack in ("pgd", "fgsm")] == ["10", "9"]
     assert [table[attack, "net_b"]["partial"] for attack in ("pgd", "fgsm")] == ["False", "True"]
-    half = read_run(tmp_path / "whole").confusions("net_c")[:10, 1]
+    half = read_run(tmp_path / "whole").counts("net_c")[:10, 1]
     assert float(table["pgd", "net_c"]["adversarial_miou"]) == pytest.approx(miou_interval(half).value)
     text = (tmp_path / "report" / "report.md").read_text()
     for said in ("10 of 24 images that the runs have in common", "14 images are missing", "intervals are rough",

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from lightning_attack.common.labels import class_colour
+from lightning_attack.metrics.iou import class_counts
 from lightning_attack.runs.names import panel_path
 from lightning_attack.runs.panels import Strip, write_strip
-from lightning_attack.runs.records import Record, write_record
+from lightning_attack.runs.records import Record, Sparse
 from lightning_attack.runs.summary import Scored, summarize
+from tests.runs.kept import write
 
 CLASSES = ("sky", "road", "tree")
 NETWORKS = {"net_a": True, "net_b": False, "net_c": False}
@@ -26,6 +28,11 @@ def matrices(images, networks=3, classes=3, seed=0, lost=0.3, spread=0.1):
         attacked[:, :, number, number] -= gone[:, :, number]
         attacked[:, :, number, (number + 1) % classes] += gone[:, :, number]
     return np.stack([clean, attacked], 2)
+
+
+def of_class(confusion):
+    """Hits, labels and predictions as records hold them."""
+    return class_counts(confusion).astype(np.int64)
 
 
 def make_run(
@@ -48,14 +55,15 @@ def make_run(
         kept[[list(white_box).index(network) for network in bad]] = 0
         size = {"linf": 8.0, "l2": 1.0, "psnr": 33.0}
         passes = {"forward": 1 + steps, "backward": steps}
-        record = Record(index, name, kept[:, None], size, passes, 0.1, digest=digest, failed=bad)
+        of_classes, clean = of_class(kept[:, None]), Sparse.of(kept[:, 0])
+        record = Record(index, name, of_classes, clean, size, passes, 0.1, digest=digest, failed=bad)
         if curve_steps:
             points = [kept[:, (index + place) % 2] for place in range(len(curve_steps) - 1)]
-            record = replace(record, curve=np.stack([*points, kept[:, 1]], 1))
+            record = replace(record, curve=of_class(np.stack([*points, kept[:, 1]], 1)))
         records.append(record)
-        write_record(folder, record)
         if index in strips:
             write_strip(panel_path(folder, index), make_strip(name, len(white_box)))
+    write(folder, *records)
     _, report = summarize(records, Scored(attack, source, dict(white_box), classes, ("all",), tuple(curve_steps)))
     report["settings"] = {
         "attack": {"class": "IterativeAttack", "name": attack, "norm": {"class": "Linf", "eps": eps}, "steps": steps},

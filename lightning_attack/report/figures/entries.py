@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from lightning_attack.report.facts import backward_passes, radius
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import Interval, mean_interval
@@ -72,12 +70,12 @@ def entries(group: Group, mean: bool, called: Called = own_name) -> list[Entry]:
 def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
     """The mIoU of a target on the adversarial images; of several seeds the mean."""
     images = entry.images(target, group)
-    return mean_interval([run.confusions(target, images)[:, 1] for run in entry.runs], draws)
+    return mean_interval([run.counts(target, images)[:, 1] for run in entry.runs], draws)
 
 
 def clean(entry: Entry, target: str, group: Group, draws: int) -> Interval:
     """The mIoU of a target on the clean images."""
-    return mean_interval([entry.first.confusions(target, entry.images(target, group))[:, 0]], draws)
+    return mean_interval([entry.first.counts(target, entry.images(target, group))[:, 0]], draws)
 
 
 def over_steps(
@@ -98,7 +96,7 @@ def over_steps(
         images = entry.images(target, group)
         found = []
         for place, step in enumerate(curves[0]):
-            samples = [_curve(run, target, images)[:, place] for run in entry.runs]
+            samples = [run.curve(target, images)[:, place] for run in entry.runs]
             found.append(Point(step, mean_interval(samples, draws)))
         return found
 
@@ -221,12 +219,3 @@ def _facets(
 
 def _families(runs: Sequence[Run], mean: bool) -> list[tuple[Run, ...]]:
     return siblings(runs) if mean else [(run,) for run in runs]
-
-
-def _curve(run: Run, target: str, images: Sequence[str]) -> np.ndarray:
-    """Confusion matrices (images, points, C, C) of a target along a run's curve."""
-    number = list(run.targets).index(target)
-    curves = [run.records[run.images[key]].curve for key in images]
-    if any(curve is None for curve in curves):
-        raise RunsError(f"the records of '{run.folder}' have no curve, but its summary has one; run it again")
-    return np.stack([curve[number] for curve in curves if curve is not None])

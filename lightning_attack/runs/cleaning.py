@@ -1,0 +1,112 @@
+"""Take away what a finished run leaves that only going on with it needs; its figures, and reports, stay the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_attack.runs.errors import RunError
+from lightning_attack.runs.lock import lock_folder
+from lightning_attack.runs.names import (
+    SUMMARY,
+    images_folder,
+    is_run,
+    locks_of_processes,
+    record_files,
+    segment_files,
+    skipped_files,
+    unfinished_files,
+)
+from lightning_attack.runs.segments import merge
+from lightning_attack.runs.store import RecordStore
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was taken away, or would be.
+
+    Attributes:
+        what: in words.
+        files: how many fewer there are.
+        bytes: how much smaller they are.
+    """
+
+    what: str
+    files: int
+    bytes: int
+
+
+def clean_run(folder: Path, images: bool = False, unfinished: bool = False, dry_run: bool = False) -> Iterator[Cleaned]:
+    """Merge a run's records into one file, and delete notes, locks and leftovers of processes that were killed.
+
+    Args:
+        folder: of the run.
+        images: delete its adversarial images too.
+        unfinished: do it to a run that was stopped, which can go on all the same.
+        dry_run: only say what would be done.
+
+    Raises:
+        RunError: it is no run, is under way or not finished, or has damaged records; nothing was changed.
+    """
+    if not is_run(folder):
+        raise RunError(f"'{folder}' is no run: there is no {SUMMARY} in it\ngive the folders of runs")
+    if not unfinished and not _is_finished(folder):
+        raise RunError(f"'{folder}' is not finished\nits own command goes on with it; --unfinished cleans it as it is")
+    lock = lock_folder(folder)
+    try:
+        yield from _cleaned(folder, images, dry_run)
+    finally:
+        lock.release()
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return not json.loads((folder / SUMMARY).read_text()).get("partial")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _cleaned(folder: Path, images: bool, dry_run: bool) -> Iterator[Cleaned]:
+    store = RecordStore(folder)
+    problem = next(iter(store.damaged), None) or next(
+        (facts for _, facts in store.facts() if isinstance(facts, ValueError)), None
+    )
+    if problem:
+        raise RunError(f"{problem}\nthe run's own command repairs it; nothing was changed")
+    old = [*record_files(folder), *segment_files(folder)]
+    if len(old) > 1:
+        before = _size(old)
+        if dry_run:
+            yield Cleaned(f"{len(old)} files of records become one", len(old) - 1, 0)
+        else:
+            path = merge(folder, store)
+            for file in old:
+                file.unlink()
+            yield Cleaned(f"{len(old)} files of records became one", len(old) - 1, before - path.stat().st_size)
+    notes = skipped_files(folder)
+    for what, files in (
+        (f"notes on images that were left out ({SUMMARY} has them)", notes),
+        ("locks of processes", [*locks_of_processes(folder)]),
+        ("files that were not written to their end", unfinished_files(folder)),
+    ):
+        if files:
+            yield Cleaned(what, len(files), _size(files))
+            for file in () if dry_run else files:
+                file.unlink(missing_ok=True)
+    if notes and not dry_run:
+        with suppress(OSError):
+            notes[0].parent.rmdir()
+    place = images_folder(folder)
+    if images and place.is_dir():
+        files = [path for path in place.rglob("*") if path.is_file()]
+        yield Cleaned("adversarial images", len(files), _size(files))
+        if not dry_run:
+            shutil.rmtree(place)
+
+
+def _size(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files)

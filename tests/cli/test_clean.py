@@ -1,0 +1,67 @@
+"""`clean`: fewer files, and the same report."""
+
+import pytest
+
+from lightning_attack.cli.main import main
+from lightning_attack.runs.names import segment_files
+from lightning_attack.runs.skipped import write_skipped
+from lightning_attack.runs.store import RecordStore
+from tests.runs.kept import damage, drop, packed, write
+from tests.runs.made import edit, make_run
+
+
+def everything(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two parts, with an image, what a killed process left, and a lock of its second process."""
+    folder = make_run(tmp_path / "run")
+    last = list(RecordStore(folder).read([20, 21, 22, 23]))
+    drop(folder, 20, 21, 22, 23)
+    write(folder, *last)
+    assert len(segment_files(folder)) == 2
+    write_skipped(folder, 99, "bad", "torn")
+    (folder / ".lock.process_1").touch()
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"picture")
+    (folder / "images" / ".7.unfinished.b.png").write_bytes(b"half")
+    return folder
+
+
+def test_a_clean_run_has_few_files_and_the_same_report(run, tmp_path, capsys):
+    assert main(["report", str(run), f"--output={tmp_path / 'before'}"]) == 0
+    kept, whole = packed(run), everything(run)
+    assert main(["clean", str(run), "--dry_run"]) == 0
+    assert {name: content for name, content in everything(run).items() if name != ".lock"} == whole
+    assert "run: would drop 1 file: locks of processes" in capsys.readouterr().out
+    assert main(["clean", str(run)]) == 0
+    said = capsys.readouterr().out
+    for line in ("1 file: 2 files of records became one", "1 file: notes on images", "1 file: locks of processes",
+                 "1 file: files that were not written to their end"):  # fmt: skip
+        assert f"run: dropped {line}" in said
+    assert packed(run) == kept
+    left = {name for name in everything(run) if name != ".lock"}
+    assert left == {"transfer.json", "settings.json", "images/a.png", "records/0000_0002.segment"}
+    assert main(["report", str(run), f"--output={tmp_path / 'after'}"]) == 0
+    for name in ("report.csv", "report.md"):
+        assert (tmp_path / "before" / name).read_text() == (tmp_path / "after" / name).read_text()
+    assert main(["clean", str(run), "--images"]) == 0
+    assert not (run / "images").exists()
+    assert main(["clean", str(run), "--images"]) == 0
+    assert "nothing to drop" in capsys.readouterr().out
+
+
+def test_what_is_not_finished_or_damaged_stays(run, tmp_path, capsys):
+    edit(run, lambda summary: summary.update(partial=True, missing=1))
+    whole = everything(run)
+    assert main(["clean", str(run)]) == 2
+    assert "run' is not finished" in capsys.readouterr().err
+    assert everything(run) == whole
+    damage(run, 5)
+    assert main(["clean", str(run), "--unfinished"]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert len(segment_files(run)) == 2
+    assert main(["clean", str(tmp_path)]) == 2
+    assert "is no run" in capsys.readouterr().err
