@@ -6,7 +6,7 @@ import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ def unmoved(logits: Tensor) -> Tensor:
     return logits
 
 
-class DefendedView(NamedTuple):
+@dataclass(frozen=True)
+class DefendedView:
     """What a defence makes of an image.
 
     Attributes:

@@ -3,6 +3,7 @@
 .. include:: README.md
 """
 
+from lightning_attack.report import notebook
 from lightning_attack.report.collect import collect
 from lightning_attack.report.command import report
 from lightning_attack.report.intervals import Interval, difference_interval, miou_interval, paired_difference
@@ -18,6 +19,7 @@ __all__ = [
     "collect",
     "difference_interval",
     "miou_interval",
+    "notebook",
     "paired_difference",
     "read_run",
     "report",

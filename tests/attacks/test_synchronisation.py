@@ -260,8 +260,9 @@ def test_a_predict_step_of_every_preset_on_a_device(number, function, monkeypatc
     region = torch.ones_like(labels, dtype=torch.bool)
     region[:, :2] = False
     batch = {"image": images, "mask": labels, "index": torch.arange(2), "region": region}
-    way = WAYS[number % len(WAYS)]
     attack = preset(function)(2)
+    ways = [way for way in WAYS if attack.watchable or "curve_every" not in way]
+    way = ways[number % len(ways)]
     module = AttackModule(ensemble("loss", attack), attack, {"other": network()}, engine="eager", **way)
     expected = module.predict_step(batch, 0)
     assert not torch.equal(expected.adversarial, images)

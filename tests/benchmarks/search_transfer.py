@@ -152,7 +152,7 @@ def show(options: argparse.Namespace) -> None:
         if not common:
             continue
         own, other = [found[pair] for pair in common], [base[pair] for pair in common]
-        difference = mean_difference(own, other)
+        difference = mean_difference([*map(class_counts, own)], [*map(class_counts, other)])
         interval = f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
         hits = [100 * float(np.mean([accuracy(class_counts(one.sum(0))) for one in side])) for side in (own, other)]
         by_source = {

@@ -113,9 +113,13 @@ def test_report_has_stages_and_costs(default_run):
 @pytest.mark.parametrize("file", ATTACKS, ids=lambda file: file.stem)
 def test_every_attack_file_runs_and_gives_its_name(file, predict, tmp_path):
     more = [] if file.stem == "no_attack" else ["--model.attack.steps=2"]
-    # One needs an ensemble, another a second photo in the batch.
-    source = ["-c", CONFIGS / "ensemble.yaml"] if file.stem == "svre" else []
-    photos = 2 if file.stem == "admix" else 1
+    # One needs an ensemble, one a source with attention, others a second photo in the batch.
+    mit = ["--model.source=SMPModel", "--model.source.arch=segformer", "--model.source.encoder_name=mit_b0"]
+    source = {
+        "svre": ["-c", CONFIGS / "ensemble.yaml"],
+        "pna": [*mit, "--model.source.num_classes=8"],
+    }.get(file.stem, [])
+    photos = 2 if file.stem in ("admix", "us_mm") else 1
     assert predict(*source, f"--model.attack={file}", *more, f"--data.limit={photos}", "--model.targets=null") == 0
     (row,) = rows(the_run(tmp_path / "results"))
     assert row["attack"] == file.stem
@@ -182,9 +186,9 @@ def test_every_setting_of_transegpgd_from_the_command_line(predict, tmp_path):
     assert attack["objective"] == {
         "class": "Staged",
         "stages": [
-            {"class": "FoolAllPixels", "gamma": 0.2, "temperature": 3},
+            {"class": "FoolAllPixels", "gamma": 0.2, "temperature": 3, "power": 0},
             {"class": "TransferablePixels", "beta": 0.3, "kl": "clean||adversarial", "threshold": 0.25}
-            | {"temperature": 3},
+            | {"temperature": 3, "power": 0},
         ],
         "switches": [{"class": "Switch", "at": 0.25, "fooled": 0.9, "all_fooled": False}],
     }

@@ -13,6 +13,7 @@ from lightning_attack.cli import study as command
 from lightning_attack.cli.parser import Parser
 from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.passes import backward_passes
+from lightning_attack.runs.store import count_records
 from lightning_attack.study.plan import Study, cells
 
 NETWORKS = {
@@ -84,8 +85,8 @@ def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, 
 def test_shares_and_going_on(run_study, tmp_path, capfd):
     assert run_study("--cell=2/2") == 0
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["none_segformer", "one_segformer", "study.json"]
-    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.record")}
-    assert len(records) == 2 * 3
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.segment")}
+    assert [count_records(tmp_path / "s" / name) for name in ("none_segformer", "one_segformer")] == [3, 3]
     capfd.readouterr()
     assert run_study() == 0
     out, err = capfd.readouterr()

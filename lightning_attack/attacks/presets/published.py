@@ -40,7 +40,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "sia": ("SIA", ("wang2023sia",)),
     "us_mm": ("US-MM", ("wang2023usmm",)),
     "mef": ("MEF", ("qiu2026mef",)),
-    "block_stretch": ("Block stretch", ()),
+    "block_stretch": ("Block stretch", ("bss2025",)),
     "tass": ("TASS", ("he2023tass",)),
     "soft_transfer": ("Soft transfer", ("dong2018mi", "xie2019di", "dong2019ti")),
     "transfer_best": ("Best transfer", ("dong2018mi", "dong2019ti")),

@@ -222,7 +222,8 @@ def block_stretch(
 ) -> IterativeAttack:
     """Block stretch: momentum over copies in which some blocks grow at the cost of others, see `BlockStretch`.
 
-    After the abstract of "Block Stretch and Shrink", 2025, arXiv 2511.17688, whose details are not known to us.
+    Source: after the abstract of "Enhancing Adversarial Transferability through Block Stretch and Shrink", 2025, arXiv
+    2511.17688, whose details are not known to us.
     """
     stretch = BlockStretch(blocks, strength, undo)
     return build("block_stretch", CrossEntropy(), settings, inputs=[stretch], gradients=momentum(decay))
