@@ -208,7 +208,7 @@ def transegpgd_best(
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
     A combination of this project: 10 steps of 0.02, temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5 it is
-    `transfer_best`. Other arguments are those of `transegpgd`.
+    `transfer_best`. Other arguments are those of `transegpgd`. With SGM: configs/attacks/transegpgd_best_sgm.yaml.
     """
     usual: TranSegPGDSettings = {
         "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0

@@ -352,7 +352,8 @@ def transfer_best(
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
     See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`. A combination of
-    this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
+    this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02. On sources
+    with residual connections it is stronger with SGM (`SkipGradients(0.5)`): configs/attacks/transfer_best_sgm.yaml.
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
