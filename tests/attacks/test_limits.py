@@ -108,6 +108,7 @@ def one_step_of(objective):
                 scale=0.0,
                 slant=0.0,
                 kernel_size=1,
+                skip_gamma=1.0,
             ),
             mi_fgsm(**SHORT, random_start=True),
             transfer_best(**SHORT, power=0.0, kernel_size=1),

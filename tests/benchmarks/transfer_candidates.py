@@ -28,7 +28,6 @@ from lightning_attack.attacks import (
     RandomChain,
     RandomColour,
     RandomFlip,
-    SkipGradients,
     TranslationInvariance,
     View,
     transegpgd_best,
@@ -164,13 +163,13 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    "transfer_best_sgm": lambda passes: transfer_best(steps=passes, source_transforms=[SkipGradients(0.5)]),
-    "transfer_best_sgm3": lambda passes: transfer_best(steps=passes, source_transforms=[SkipGradients(0.3)]),
-    "transfer_best_cfm": lambda passes: transfer_best(steps=passes, source_transforms=[CleanFeatureMixup()]),
-    "transfer_best_sgm_cfm": lambda passes: transfer_best(
-        steps=passes, source_transforms=[SkipGradients(0.5), CleanFeatureMixup()]
+    "transfer_best_without_sgm": lambda passes: transfer_best(steps=passes, skip_gamma=1.0),
+    "transegpgd_best_without_sgm": lambda passes: transegpgd_best(steps=passes, skip_gamma=1.0),
+    "transfer_best_sgm3": lambda passes: transfer_best(steps=passes, skip_gamma=0.3),
+    "transfer_best_cfm": lambda passes: transfer_best(
+        steps=passes, skip_gamma=1.0, source_transforms=[CleanFeatureMixup()]
     ),
-    "transegpgd_best_sgm": lambda passes: transegpgd_best(steps=passes, source_transforms=[SkipGradients(0.5)]),
+    "transfer_best_sgm_cfm": lambda passes: transfer_best(steps=passes, source_transforms=[CleanFeatureMixup()]),
     **{change: lambda passes, change=change: changed(passes, [change]) for change in CHANGES},
     **{
         f"design{run}": lambda passes, levels=levels: changed(passes, _made(CHANGES, levels))

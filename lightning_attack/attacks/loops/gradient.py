@@ -16,7 +16,7 @@ from lightning_attack.attacks.input_transforms.base import InputTransform, View,
 from lightning_attack.attacks.objectives.base import Moment, Objective
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.source_transforms.base import SourceTransform
-from lightning_attack.attacks.source_transforms.source import TransformedSource
+from lightning_attack.attacks.source_transforms.source import TransformedSource, transformed
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.engine.autocast import full_precision
 
@@ -81,7 +81,7 @@ class LossGradient:
             elif objective.needs_clean:
                 with torch.no_grad():
                     moment.clean = self._prediction(*recorder(problem.images), View(problem.images))
-            changed = TransformedSource(network, changing) if changing else None
+            changed = transformed(network, changing)
             self._members.append(_Member(recorder, weight, moment, changed))
         self._needs_clean = any(transform.needs_clean for transform in changing)
 

@@ -19,7 +19,7 @@ from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
-from lightning_attack.attacks.source_transforms.source import TransformedSource, check_traceable
+from lightning_attack.attacks.source_transforms.source import check_traceable, transformed
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -136,13 +136,14 @@ class IterativeAttack(Attack):
     def check_model(self, model: Model) -> None:
         for network, _ in loss_members(model):
             Recorder(network, self.objective.layers)
-        if self.source_transforms:
+        if any(transform.required for transform in self.source_transforms):
             check_traceable(model)
 
     def try_source(self, model: Model, images: Tensor) -> None:
         for network, _ in loss_members(model) if self.source_transforms else ():
-            with torch.no_grad():
-                TransformedSource(network, self.source_transforms)(images, Draws([0], images.device), 0, images)
+            if (source := transformed(network, self.source_transforms)) is not None:
+                with torch.no_grad():
+                    source(images, Draws([0], images.device), 0, images)
 
     def gradient(self, problem: Problem, remember: bool = False) -> LossGradient:
         """The gradient of the objective, in all views, with the source transformed; `remember` as in `LossGradient`."""

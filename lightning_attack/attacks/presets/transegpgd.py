@@ -21,6 +21,8 @@ from lightning_attack.attacks.objectives.transegpgd import (
     TransferablePixels,
 )
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
+from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
 __all__ = [
     "transegpgd", "transegpgd_best", "transegpgd_di", "transegpgd_dynamic", "transegpgd_mi", "transegpgd_mi_di_ti",
@@ -93,6 +95,7 @@ def _with(
     settings: TranSegPGDSettings,
     inputs: Sequence[InputTransform] = (),
     gradients: Sequence[GradientTransform] = (),
+    sources: Sequence[SourceTransform] = (),
     looks_ahead: bool = False,
     defaults: Settings | None = None,
     power: float = 0.0,
@@ -104,7 +107,7 @@ def _with(
     objective = _two_stages(**stages, power=power)  # type: ignore[arg-type]
     known: Settings = {"random_start": True, **(defaults or {})}
     steps: dict[str, Any] = {"looks_ahead": looks_ahead, "linf_step": linf_step}
-    return build(preset, objective, cast(Settings, rest), known, inputs, gradients, **steps)
+    return build(preset, objective, cast(Settings, rest), known, inputs, gradients, sources, **steps)
 
 
 def transegpgd_dynamic(**settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
@@ -203,16 +206,18 @@ def transegpgd_best(
     scale: float | Sequence[float] = (0.5, 1.2),
     slant: float = 0.2,
     kernel_size: int = 5,
+    skip_gamma: float = 0.5,
     **settings: Unpack[TranSegPGDSettings],
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
     A combination of this project: 10 steps of 0.02, temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5 it is
-    `transfer_best`. Other arguments are those of `transegpgd`. With SGM: configs/attacks/transegpgd_best_sgm.yaml.
+    `transfer_best`. Other arguments are those of `transegpgd`.
     """
     usual: TranSegPGDSettings = {
         "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
     }  # fmt: skip
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, power=power, linf_step=0.02)
+    sources = [SkipGradients(skip_gamma, required=False)]
+    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, sources, power=power, linf_step=0.02)

@@ -30,6 +30,7 @@ from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum
+from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 from lightning_attack.common.pixels import Pixels
 
 __all__ = [
@@ -347,16 +348,19 @@ def transfer_best(
     scale: float | Sequence[float] = (0.5, 1.2),
     slant: float = 0.2,
     kernel_size: int = 5,
+    skip_gamma: float = 0.5,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
-    See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`. A combination of
-    this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02. On sources
-    with residual connections it is stronger with SGM (`SkipGradients(0.5)`): configs/attacks/transfer_best_sgm.yaml.
+    See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and `SkipGradients`
+    (SGM) with `skip_gamma`, which only works on sources with residual connections; others are attacked as they are, with
+    a warning. SGM runs the source operator by operator; `skip_gamma=1` leaves it out. A combination of this project,
+    found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     defaults: Settings = {"random_start": True, "steps": 10}
     objective = BalancedCrossEntropy(power, temperature)
-    return build("transfer_best", objective, settings, defaults, inputs, gradients, linf_step=0.02)
+    sources = [SkipGradients(skip_gamma, required=False)]
+    return build("transfer_best", objective, settings, defaults, inputs, gradients, sources, linf_step=0.02)

@@ -18,6 +18,10 @@ class SourceTransform(ABC):
     are. Objects hold settings only; randomness comes from `Run`.
     """
 
+    required: bool = True
+    """Whether a source that it cannot change is an error. If no transform is required, such a source is attacked as it
+    is, with a warning."""
+
     @property
     def idle(self) -> bool:
         """Whether the settings are such that it changes nothing; the source then runs as if it were not there."""

@@ -34,14 +34,17 @@ class SkipGradients(SourceTransform):
     Args:
         gamma: what is left of the branches' gradient, in [0, 1]; 1 changes nothing.
         start: depth from which residual connections are changed, in [0, 1], see `SourceGraph`.
+        required: whether a source without residual connections, or without a graph, is an error; False attacks it as
+            it is.
 
     Raises:
         ValueError: an argument is out of range.
         AttackError: at the first pass, the source has no residual connections.
     """
 
-    def __init__(self, gamma: float = 0.2, start: float = 0.0) -> None:
+    def __init__(self, gamma: float = 0.2, start: float = 0.0, required: bool = True) -> None:
         self.gamma, self.start = check_share("gamma", gamma), check_share("start", start)
+        self.required = required
 
     @property
     def idle(self) -> bool:

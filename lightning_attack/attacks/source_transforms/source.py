@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -103,12 +104,16 @@ class _StandIn:
         self._name, self._number, self._transforms, self._run = name, number, transforms, run
 
     def __call__(self, images: Tensor, *others: Any, **named: Any) -> Any:
-        if others or named:
-            raise AttackError(
-                f"source transforms take networks of images alone; '{self._name}' is given more than that"
-            )
         self._run.enter(images)
-        made = self._made(images)
+        try:
+            if others or named:
+                raise AttackError(
+                    f"source transforms take networks of images alone; '{self._name}' is given more than that"
+                )
+            made = self._made(images)
+        except AttackError as error:
+            _as_it_is(self._transforms, error)
+            return self._original(images, *others, **named)
         made.graph.run = self._run
         try:
             return made(images)
@@ -133,11 +138,17 @@ class _StandIn:
     def _graph(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
         """The graph that is kept under a key, or else is made."""
         if key not in self._known:
-            self._known[key] = make()
+            try:
+                self._known[key] = make()
+            except AttackError as error:
+                self._known[key] = error  # it would fail again, after as long a time
             while len(self._known) > GRAPHS:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
-        return self._known[key]
+        found = self._known[key]
+        if isinstance(found, AttackError):
+            raise found
+        return found
 
 
 class _Made:
@@ -161,7 +172,7 @@ class _Graphs:
 
     def __init__(self, weights: list[tuple[int, int]]) -> None:
         self.weights = weights
-        self.graphs: OrderedDict[Hashable, _Made] = OrderedDict()
+        self.graphs: OrderedDict[Hashable, _Made | AttackError] = OrderedDict()
 
 
 _GRAPHS: WeakKeyDictionary[nn.Module, _Graphs] = WeakKeyDictionary()
@@ -188,6 +199,29 @@ def check_traceable(model: Model) -> nn.Module:
     if missing():
         raise AttackError(f"source transforms need the graph of the source: {missing()}; take an attack without them")
     return model
+
+
+def transformed(model: Model, transforms: Sequence[SourceTransform]) -> TransformedSource | None:
+    """The model with source transforms; None if there are none, or none is required and the model can have no graph.
+
+    Raises:
+        AttackError: the model can have no graph, and a transform is required.
+    """
+    changing = [transform for transform in transforms if not transform.idle]
+    if not changing:
+        return None
+    try:
+        return TransformedSource(model, changing)
+    except AttackError as error:
+        _as_it_is(changing, error)
+        return None
+
+
+def _as_it_is(transforms: Sequence[SourceTransform], error: AttackError) -> None:
+    """Warn that the source is attacked as it is; raise the error if a transform is required."""
+    if any(transform.required for transform in transforms):
+        raise error
+    warnings.warn(f"the source is attacked as it is: {error}", stacklevel=3)
 
 
 def _networks(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
