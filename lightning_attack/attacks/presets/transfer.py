@@ -354,9 +354,9 @@ def transfer_best(
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
     See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and `SkipGradients`
-    (SGM) with `skip_gamma`, which only works on sources with residual connections; others are attacked as they are, with
-    a warning. SGM runs the source operator by operator; `skip_gamma=1` leaves it out. A combination of this project,
-    found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
+    (SGM) with `skip_gamma`, for sources with residual connections; others are attacked without it, with a warning. SGM
+    runs the source operator by operator; `skip_gamma=1` leaves it out. A combination of this project, found by a search
+    on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]

@@ -174,6 +174,17 @@ def test_what_cannot_be_changed_is_refused(model, transform, says):
     assert not isinstance(model, nn.Module) or "forward" not in vars(model)
 
 
+@pytest.mark.parametrize("model", [PLAIN, Depends(), lambda x: PLAIN(x)], ids=["no skips", "no graph", "a function"])
+def test_where_no_transform_is_required_such_a_source_is_attacked_as_it_is(model):
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    expected = pgd(steps=2)(model, images, labels % 5, [1])
+    with pytest.warns(UserWarning, match="the source is attacked as it is"):
+        found = pgd(steps=2, source_transforms=[SkipGradients(required=False)])(model, images, labels % 5, [1])
+    assert torch.equal(found, expected)
+    with pytest.raises(AttackError):
+        pgd(steps=2, source_transforms=[SkipGradients(required=False), FixedAttention()])(model, images, labels % 5)
+
+
 def test_a_run_is_refused_before_it_begins():
     for refused in (attack(), WorstCase([pgd(), attack()])):
         with pytest.raises(AttackError, match="has none"):
