@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning_attack.report.facts import counted, missing
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, read_run
-from lightning_attack.runs.names import SUMMARY, is_run, was_replaced
+from lightning_attack.runs.names import SUMMARY, runs_below, was_replaced
 from lightning_attack.runs.order import in_order
 
 _NAMED = 5
@@ -34,7 +33,7 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
         if not path.exists():
             raise RunsError(f"there is no folder '{path}'\ngive folders of runs, or a folder above them")
         start = path if path.is_dir() else path.parent
-        found = list(_below(start))
+        found = list(runs_below(start))
         if not found:
             raise RunsError(f"'{path}' holds no run: there is no {SUMMARY} in it\ngive what --results named, or a run")
         for folder in found:
@@ -67,15 +66,6 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
             "the command of a run goes on with it, and tries again what was left out"
         )
     return runs, notes
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """The folders of runs at and below a folder; folders inside a run are not searched."""
-    for place, inside, _ in os.walk(folder):
-        inside.sort()
-        if is_run(Path(place)):
-            inside.clear()
-            yield Path(place)
 
 
 def _few(names: Iterable[str]) -> str:

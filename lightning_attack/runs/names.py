@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUMMARY, TABLE = "transfer.json", "transfer.csv"
@@ -109,6 +109,15 @@ def segment_path(folder: Path, process: int, start: int) -> Path:
 def segment_files(folder: Path) -> list[Path]:
     """All segments, by process and start; not those that a killed process was writing anew."""
     return sorted(path for path in (folder / _RECORDS).glob("[0-9]*_[0-9]*.segment"))
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The folders of runs at and below a folder; folders inside a run are not searched."""
+    for place, inside, _ in os.walk(folder):
+        inside.sort()
+        if is_run(Path(place)):
+            inside.clear()
+            yield Path(place)
 
 
 def record_files(folder: Path) -> list[Path]:

@@ -33,7 +33,7 @@ def run(tmp_path):
 def test_a_clean_run_has_few_files_and_the_same_report(run, tmp_path, capsys):
     assert main(["report", str(run), f"--output={tmp_path / 'before'}"]) == 0
     kept, whole = packed(run), everything(run)
-    assert main(["clean", str(run), "--dry_run"]) == 0
+    assert main(["clean", str(tmp_path), "--dry_run"]) == 0  # a folder above it
     assert {name: content for name, content in everything(run).items() if name != ".lock"} == whole
     assert "run: would drop 1 file: locks of processes" in capsys.readouterr().out
     assert main(["clean", str(run)]) == 0
@@ -64,4 +64,7 @@ def test_what_is_not_finished_or_damaged_stays(run, tmp_path, capsys):
     assert "nothing was changed" in capsys.readouterr().err
     assert len(segment_files(run)) == 2
     assert main(["clean", str(tmp_path)]) == 2
+    assert "is not finished" in capsys.readouterr().err, "of the run below it"
+    (tmp_path / "empty").mkdir()
+    assert main(["clean", str(tmp_path / "empty")]) == 2
     assert "is no run" in capsys.readouterr().err
