@@ -6,9 +6,8 @@ from argparse import ArgumentParser
 
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.mistake import known
-from lightning_attack.cli.plain_parser import PlainParser
+from lightning_attack.cli.plain_parser import PlainParser, add_draws
 from lightning_attack.cli.program import program
-from lightning_attack.report.intervals import DRAWS
 
 KINDS = {
     "strip": "pictures: clean, adversarial, difference, ground truth and predictions of chosen images",
@@ -84,13 +83,7 @@ def _scores(parser: ArgumentParser) -> None:
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="scored networks, in this order (default: all)")
     parser.add_argument("--mean", action="store_true", help="make one of runs that differ in nothing but their seed")
     parser.add_argument("--common", action="store_true", help="show runs of different images on those that all have")
-    parser.add_argument(
-        "--draws",
-        type=int,
-        default=DRAWS,
-        metavar="N",
-        help="how often images are drawn for the intervals (default: %(default)s)",
-    )
+    add_draws(parser)
 
 
 def _look(parser: ArgumentParser) -> None:

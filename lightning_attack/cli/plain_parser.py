@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.internals import option_names
+from lightning_attack.report.intervals import DRAWS
 
 
 class PlainParser(ArgumentParser):
@@ -14,3 +15,14 @@ class PlainParser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(explain(message, option_names(self), {}))
+
+
+def add_draws(parser: ArgumentParser) -> None:
+    """Add the option `--draws` of the commands that show intervals."""
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=DRAWS,
+        metavar="N",
+        help="how often images are drawn for the intervals (default: %(default)s)",
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lightning_attack.cli.plain_parser import PlainParser
+from lightning_attack.cli.plain_parser import PlainParser, add_draws
 from lightning_attack.cli.program import program
-from lightning_attack.report.command import DRAWS, OUTPUT, report
+from lightning_attack.report.command import OUTPUT, report
 
 
 def run(words: list[str]) -> int:
@@ -28,13 +28,7 @@ def _parser() -> PlainParser:
         metavar="NAME",
         help="attack, label or folder that the others are compared with (default: pgd, or the plainest there is)",
     )
-    parser.add_argument(
-        "--draws",
-        type=int,
-        default=DRAWS,
-        metavar="N",
-        help="how often images are drawn for the intervals (default: %(default)s)",
-    )
+    add_draws(parser)
     parser.add_argument(
         "--names",
         nargs="+",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from lightning_attack.runs.names import record_files, segment_files
 from lightning_attack.runs.old_records import read_old_record
 from lightning_attack.runs.records import Facts, Record, RecordError, unpack, unpack_facts
 from lightning_attack.runs.segments import Frame, Gap, frames, keep_in_segment, record_at
 
+Content = TypeVar("Content")
 _BUFFER = 2**16
 _OPEN = 64
 """Segments that are open at a time: a run that was started a thousand times has as many."""
@@ -73,7 +74,12 @@ class RecordStore:
         """
         for index, (place, content) in zip(self.indices, self._contents(self.indices), strict=True):
             try:
-                yield index, Facts.of(_record(place, content)) if place.frame is None else _facts(place, content)
+                yield (
+                    index,
+                    Facts.of(_record(place, content))
+                    if place.frame is None
+                    else _unpacked(place, content, unpack_facts),
+                )
             except RecordError as error:
                 yield index, error
 
@@ -118,19 +124,14 @@ def keep_records(folder: Path, indices: Collection[int]) -> None:
 
 
 def _record(place: _Place, content: bytes | None) -> Record:
-    if place.frame is None:
-        return read_old_record(place.path)
+    return read_old_record(place.path) if place.frame is None else _unpacked(place, content, unpack)
+
+
+def _unpacked(place: _Place, content: bytes | None, unpack: Callable[[bytes], Content]) -> Content:
+    """What a place of a segment holds, by the function that reads it."""
     whole = _whole(place, content)
     try:
         return unpack(whole)
-    except RecordError as error:
-        raise RecordError(f"'{place.path}' holds {error}") from error
-
-
-def _facts(place: _Place, content: bytes | None) -> Facts:
-    whole = _whole(place, content)
-    try:
-        return unpack_facts(whole)
     except RecordError as error:
         raise RecordError(f"'{place.path}' holds {error}") from error
 

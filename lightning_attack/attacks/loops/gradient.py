@@ -70,7 +70,6 @@ class LossGradient:
         self._partial = any(transform.partial for transform in input_transforms)
         self._checked = False
         self._members: list[_Member] = []
-        changing = [transform for transform in source_transforms if not transform.idle]
         members = loss_members(problem.model)
         # Of an ensemble by loss these logits are those of the average, not of each member.
         known = None if objective.layers or len(members) > 1 else problem.clean_logits
@@ -81,9 +80,9 @@ class LossGradient:
             elif objective.needs_clean:
                 with torch.no_grad():
                     moment.clean = self._prediction(*recorder(problem.images), View(problem.images))
-            changed = transformed(network, changing)
+            changed = transformed(network, source_transforms)
             self._members.append(_Member(recorder, weight, moment, changed))
-        self._needs_clean = any(transform.needs_clean for transform in changing)
+        self._needs_clean = any(member.changed and member.changed.needs_clean for member in self._members)
 
     def begin(self, step: int) -> None:
         """Begin a new step, counted from 0."""
