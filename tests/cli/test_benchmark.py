@@ -28,6 +28,8 @@ def small(tmp_path, monkeypatch):
     content |= {"sources": ["segformer"], "attacks": ["fgsm"], "trainer": {"accelerator": "cpu"}}
     content["data"]["dataset"]["init_args"] |= {"count": 3, "size": 64}
     (tmp_path / "small-1.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "quiet").mkdir()
+    (tmp_path / "quiet" / "small-1.yaml").write_text(yaml.safe_dump(content | {"images": "none"}))
     (tmp_path / "their_attack.py").write_text(THEIRS)
     theirs = {"class_path": "FunctionAttack", "init_args": {"function": "their_attack.attack", "name": "theirs"}}
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(theirs))
@@ -36,7 +38,7 @@ def small(tmp_path, monkeypatch):
 
 def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
     assert main(["benchmark", "-c", "small-1.yaml", "--output=ours.json"]) == 0
-    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "theirs.yaml", "--results=theirs"]) == 0
+    assert main(["benchmark", "-c", "quiet/small-1.yaml", "--attack", "theirs.yaml", "--results=theirs"]) == 0
     ours, theirs = (json.loads((small / name).read_text())
                     for name in ("ours.json", "theirs/small-1/benchmark.json"))  # fmt: skip
     assert ours["check"] == theirs["check"]
