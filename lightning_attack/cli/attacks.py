@@ -15,7 +15,9 @@ from lightning_attack.predict.passes import backward_passes
 
 _KINDS = {
     "white_box": "objective",
-    "transfer": "transfer",
+    "gradients": "transfer",
+    "views": "transfer",
+    "combined": "transfer",
     "source": "transfer",
     "transegpgd": "TranSegPGD",
     "own": "own loop",

@@ -5,15 +5,25 @@ besides their own (attacks with loops of their own say which) and raise `ValueEr
 they return is called with `(model, images, labels)`.
 """
 
-from lightning_attack.attacks.presets import own, source, transfer, white_box
+from lightning_attack.attacks.presets import combined, gradients, own, source, views, white_box
 from lightning_attack.attacks.presets import transegpgd as _transegpgd
+from lightning_attack.attacks.presets.combined import *  # noqa: F403
+from lightning_attack.attacks.presets.gradients import *  # noqa: F403
 from lightning_attack.attacks.presets.own import *  # noqa: F403
 from lightning_attack.attacks.presets.source import *  # noqa: F403
 from lightning_attack.attacks.presets.transegpgd import *  # noqa: F403
-from lightning_attack.attacks.presets.transfer import *  # noqa: F403
+from lightning_attack.attacks.presets.views import *  # noqa: F403
 from lightning_attack.attacks.presets.white_box import *  # noqa: F403
 
-__all__ = [*white_box.__all__, *transfer.__all__, *source.__all__, *_transegpgd.__all__, *own.__all__]
+__all__ = [
+    *white_box.__all__,
+    *gradients.__all__,
+    *views.__all__,
+    *combined.__all__,
+    *source.__all__,
+    *_transegpgd.__all__,
+    *own.__all__,
+]
 
 PRESETS = tuple(globals()[name] for name in __all__)
 """The attacks named after papers, as functions; tests, configurations and tables walk this list."""

@@ -1,0 +1,93 @@
+"""Combinations of views, gradients and losses, among them the strongest transfer of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from lightning_attack.attacks.gradient_transforms.base import Nesterov, TranslationInvariance
+from lightning_attack.attacks.input_transforms.affine import RandomAffine
+from lightning_attack.attacks.input_transforms.base import InputDiversity
+from lightning_attack.attacks.input_transforms.colour import RandomColour
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.objectives.base import CrossEntropy
+from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
+from lightning_attack.attacks.presets.settings import Settings, build, momentum
+from lightning_attack.attacks.source_transforms.residuals import SkipGradients
+
+__all__ = [
+    "soft_transfer",
+    "tass",
+    "transfer_best",
+]
+
+
+def tass(
+    *,
+    decay: float = 1.0,
+    scale: float = 0.9,
+    prob: float = 0.7,
+    kernel_size: int = 5,
+    undo: bool = True,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """TASS: NI, DI and TI together, see `Nesterov`, `InputDiversity` and `TranslationInvariance`.
+
+    Source: "Transferable Attack for Semantic Segmentation", 2023, arXiv 2307.16572 (there: eps 8/255, step eps/10, 10
+    steps, DI with probability 0.7, a 5 x 5 kernel). Departs from the released code, which leaves the prediction where
+    DI moved it (`undo=False` does too) and smooths the image instead of the gradient.
+    """
+    inputs = [InputDiversity(scale, prob, undo)]
+    gradients = [TranslationInvariance(kernel_size), Nesterov(decay)]
+    return build("tass", CrossEntropy(), settings, inputs=inputs, gradients=gradients, looks_ahead=True)
+
+
+def soft_transfer(
+    *,
+    temperature: float = 3.0,
+    decay: float = 1.0,
+    scale: float = 2 / 3,
+    prob: float = 1.0,
+    kernel_size: int = 5,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """Soft transfer: MI, wide DI, TI and the cross-entropy of softened logits, without pixel weights.
+
+    See `CrossEntropy`, `InputDiversity`, `TranslationInvariance`, `Momentum`. A combination of this project, from
+    measurements on real networks: softened logits keep the gradient of pixels alive that are fooled already.
+    """
+    inputs = [InputDiversity(scale, prob)]
+    gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    defaults: Settings = {"random_start": True}
+    return build("soft_transfer", CrossEntropy(temperature), settings, defaults, inputs, gradients)
+
+
+def transfer_best(
+    *,
+    temperature: float = 3.0,
+    power: float = 0.5,
+    decay: float = 1.0,
+    grey: float = 0.5,
+    contrast: float = 0.3,
+    brightness: float = 0.1,
+    degrees: float = 10.0,
+    translate: float = 0.1,
+    scale: float | Sequence[float] = (0.5, 1.2),
+    slant: float = 0.2,
+    kernel_size: int = 5,
+    skip_gamma: float = 0.5,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
+
+    See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and `SkipGradients`
+    (SGM) with `skip_gamma`, for sources with residual connections; others are attacked without it, with a warning. SGM
+    runs the source operator by operator; `skip_gamma=1` leaves it out. A combination of this project, found by a search
+    on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
+    """
+    inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
+    gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    defaults: Settings = {"random_start": True, "steps": 10}
+    objective = BalancedCrossEntropy(power, temperature)
+    sources = [SkipGradients(skip_gamma, required=False)]
+    return build("transfer_best", objective, settings, defaults, inputs, gradients, sources, linf_step=0.02)

@@ -1,0 +1,129 @@
+"""How a step's gradient is made: attacks with momentum, smoothed gradients and gradients at several points."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from lightning_attack.attacks.gradient_transforms.base import Momentum, Nesterov, PreGradient, TranslationInvariance
+from lightning_attack.attacks.gradient_transforms.sampling import (
+    EnhancedSampling,
+    ExpectedFlatness,
+    PenalizedGradientNorm,
+    VarianceTuning,
+)
+from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.objectives.base import CrossEntropy
+from lightning_attack.attacks.presets.settings import Settings, build, momentum
+
+__all__ = [
+    "emi_fgsm",
+    "mef",
+    "mi_fgsm",
+    "ni_fgsm",
+    "pgn",
+    "pre_gradient_fgsm",
+    "ti_fgsm",
+    "vmi_fgsm",
+    "vni_fgsm",
+]
+
+
+def mi_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAttack:
+    """MI-FGSM: momentum, see `Momentum`.
+
+    Source: Y. Dong et al., CVPR 2018, arXiv 1710.06081 (there: eps 16/255, step eps/10, 10 steps, decay 1).
+    """
+    return build("mi_fgsm", CrossEntropy(), settings, gradients=[Momentum(decay)])
+
+
+def ni_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAttack:
+    """NI-FGSM: Nesterov momentum, see `Nesterov`.
+
+    Source: J. Lin et al., ICLR 2020, arXiv 1908.06281 (there: eps 16/255, step eps/10, 10 steps, decay 1).
+    """
+    return build("ni_fgsm", CrossEntropy(), settings, gradients=[Nesterov(decay)], looks_ahead=True)
+
+
+def ti_fgsm(
+    *, decay: float = 0.0, kernel_size: int = 15, nsig: float = 3.0, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """TI-FGSM: gradients smoothed by a Gaussian, see `TranslationInvariance`; without momentum (`decay` 0).
+
+    Source: Y. Dong et al., CVPR 2019, arXiv 1904.02884 (there: eps 16/255, 15 x 15 kernel).
+    """
+    smooth = TranslationInvariance(kernel_size, nsig)
+    return build("ti_fgsm", CrossEntropy(), settings, gradients=[smooth, *momentum(decay)])
+
+
+def vmi_fgsm(
+    *, decay: float = 1.0, samples: int = 20, radius: float = 1.5, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """VMI-FGSM: momentum of gradients tuned by their variance around the last point, see `VarianceTuning`.
+
+    Source: X. Wang, K. He, CVPR 2021, arXiv 2103.15571 (there: eps 16/255, step eps/10, 10 steps, 20 samples).
+    """
+    gradients = [VarianceTuning(samples, radius), Momentum(decay)]
+    return build("vmi_fgsm", CrossEntropy(), settings, gradients=gradients)
+
+
+def vni_fgsm(
+    *, decay: float = 1.0, samples: int = 20, radius: float = 1.5, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """VNI-FGSM: as VMI-FGSM, with Nesterov momentum, see `VarianceTuning` and `Nesterov`.
+
+    Source: X. Wang, K. He, CVPR 2021, arXiv 2103.15571 (there: eps 16/255, step eps/10, 10 steps, 20 samples).
+    """
+    gradients = [VarianceTuning(samples, radius), Nesterov(decay)]
+    return build("vni_fgsm", CrossEntropy(), settings, gradients=gradients, looks_ahead=True)
+
+
+def emi_fgsm(
+    *, decay: float = 1.0, samples: int = 11, radius: float = 7.0, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """EMI-FGSM: momentum of the mean gradient along the last direction, see `EnhancedSampling`.
+
+    Source: X. Wang et al., BMVC 2021, arXiv 2103.10609 (there: eps 16/255, step eps/10, 10 steps, 11 samples).
+    """
+    gradients = [EnhancedSampling(samples, radius), Momentum(decay)]
+    return build("emi_fgsm", CrossEntropy(), settings, gradients=gradients, looks_ahead=True)
+
+
+def pre_gradient_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAttack:
+    """The PI-FGSM of 2021: Nesterov that looks ahead along the last gradient, see `PreGradient`.
+
+    Source: X. Wang et al., BMVC 2021, arXiv 2103.10609. Another attack than the patch-wise `pi_fgsm` of 2020.
+    """
+    return build("pre_gradient_fgsm", CrossEntropy(), settings, gradients=[PreGradient(decay)], looks_ahead=True)
+
+
+def pgn(
+    *,
+    decay: float = 1.0,
+    samples: int = 20,
+    radius: float = 3.0,
+    balance: float = 0.5,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """PGN: momentum towards flat maxima, with two gradients at each random neighbour, see `PenalizedGradientNorm`.
+
+    Source: Z. Ge et al., NeurIPS 2023, arXiv 2306.05225 (there: eps 16/255, step eps/10, 10 steps, 20 samples).
+    """
+    gradients = [PenalizedGradientNorm(samples, radius, balance), Momentum(decay)]
+    return build("pgn", CrossEntropy(), settings, gradients=gradients)
+
+
+def mef(
+    *,
+    decay: float = 0.5,
+    samples: int = 20,
+    radius: float = 2.0,
+    push: float = 0.15,
+    inner_decay: float = 0.9,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """MEF: momentum towards maxima that are flat around, with one gradient at each neighbour, see `ExpectedFlatness`.
+
+    Source: 2024, arXiv 2405.16181 (there: eps 16/255, step 1.6/255, 20 steps, 20 samples, outer decay 0.5).
+    """
+    gradients = [ExpectedFlatness(samples, radius, push, inner_decay), *momentum(decay)]
+    return build("mef", CrossEntropy(), settings, gradients=gradients)
