@@ -183,6 +183,7 @@ STALE = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2", "MASTER_ADDR": "127.
         ({"WORLD_SIZE": "4"}, "(WORLD_SIZE=4)"),
         ({"RANK": "5", "WORLD_SIZE": "4"}, "ranks are below the number"),
         ({"WORLD_SIZE": "many"}, "is no number"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"}, "mpirun started 4 processes"),
     ],
 )  # fmt: skip
 def test_environments_of_other_jobs(environment, says, answer, config, monkeypatch):
@@ -203,6 +204,8 @@ def test_environments_that_are_right():
     launch.check_world(1, 1, {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
     launch.check_world(1, 1, {"MASTER_ADDR": "node17"})
     assert launch.launcher({"TORCHELASTIC_RUN_ID": "a"}) == "torchrun"
+    launch.check_environment({"OMPI_COMM_WORLD_SIZE": "1"})
+    launch.check_environment(JOB | {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "PMI_SIZE": "4"})
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
