@@ -21,6 +21,9 @@ from lightning_attack.study.plan import Study, StudyError, cells
 _FREE = ("attacks", "images", "on_error", "strict", "trainer")
 """What may differ between results of a benchmark that compare: it changes no figure of an attack."""
 
+_DEFENDED = ("Defended", "Smoothed")
+"""Ends of the class paths of networks behind defences."""
+
 
 def run(words: list[str]) -> int:
     """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
@@ -70,7 +73,7 @@ def _parser() -> Parser:
 
 def _benchmark(plan: Study, file: Path) -> Benchmark:
     fixed = {key: value for key, value in asdict(plan).items() if key not in _FREE}
-    defended = {name for name, part in plan.networks.items() if str(part["class_path"]).endswith("Defended")}
+    defended = {name for name, part in plan.networks.items() if str(part["class_path"]).endswith(_DEFENDED)}
     return Benchmark(file.stem, fixed, frozenset(defended))
 
 

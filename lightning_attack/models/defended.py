@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine.content import content
 from lightning_attack.models.defences import Defence, DefendedView, Undo, unmoved
+from lightning_attack.models.draws import draws_for
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model
 
 
@@ -96,8 +95,7 @@ class _Behind(nn.Module):
 
     def _views(self, image: Tensor) -> list[tuple[Tensor, list[Undo]]]:
         """What the network is shown, each with its way back."""
-        digest = blake2b(content(image.detach().cpu()), digest_size=8, key=self.seed.to_bytes(8, "little", signed=True))
-        draws = torch.Generator().manual_seed(int.from_bytes(digest.digest(), "little") % 2**63)
+        draws = draws_for(image, self.seed)
 
         def defended(views: list[tuple[Tensor, list[Undo]]], defence: nn.Module) -> list[tuple[Tensor, list[Undo]]]:
             return [
