@@ -22,6 +22,7 @@ from lightning_attack.callbacks.image_records import image_records, label_maps, 
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
 from lightning_attack.predict.cost import device_facts
+from lightning_attack.predict.defended import defence_facts
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
 from lightning_attack.predict.plausibility import (
@@ -82,7 +83,8 @@ class TransferMetrics(WritingCallback):
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside. One
     with a target that may abstain (`models.Smoothed`) adds `ABSTAINED_COLUMNS`, the share of labelled pixels without a
-    class, which count as wrong, and for that target `certified_radius` to `transfer.json`.
+    class, which count as wrong, and for that target `certified_radius` to `transfer.json`. Targets behind defences have
+    `defence` there: the name of the `network`, `seed`, and `parts` with their settings.
 
     For each network, `flips` in `transfer.json` counts where correct pixels became wrong, by their distance to the
     edges of labels and by the size of their object: `right` were correct on the clean images, `flipped` of these are
@@ -236,9 +238,9 @@ class TransferMetrics(WritingCallback):
             totals.add(record)
             over_images.add(record)
         self.rows, self.summary = totals.summary()
-        for row, network in zip(self.summary["targets"], pl_module.scored, strict=True):
-            if (radius := getattr(network, "certified_radius", None)) is not None:
-                row["certified_radius"] = radius
+        facts = defence_facts(pl_module.networks)
+        for row in self.summary["targets"]:
+            row |= facts.get(row["target"], {})
         self.summary["display_name"] = pl_module.attack.display_name
         self.summary["citations"] = {**pl_module.attack.citations}
         self.summary["labels"] = PREDICTED if self._labels_predicted else MASKS

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_attack.models.defences import Defence, DefendedView, Undo, unmoved
 from lightning_attack.models.draws import draws_for
+from lightning_attack.models.fingerprint import simple_settings
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model
 
 
@@ -62,6 +63,18 @@ class Defended(SegmentationModel):
         behind = _Behind(model, defences, seed, straight_through)
         super().__init__(behind, model.num_classes, name=name or "_".join([model.name, *names]))
         self.classes = model.classes
+
+    @property
+    def defence(self) -> dict[str, object]:  # type: ignore[override]
+        """The defences with their settings, see `SegmentationModel.defence`."""
+        behind: _Behind = self.network  # type: ignore[assignment]
+        parts = [{"class": type(one).__name__, **simple_settings(one)} for one in behind.defences]
+        return {"seed": behind.seed, "parts": parts}
+
+    @property
+    def undefended(self) -> SegmentationModel:  # type: ignore[override]
+        """The network that is shown the images in the end."""
+        return self.network.model  # type: ignore[return-value]
 
 
 class _Behind(nn.Module):

@@ -93,8 +93,24 @@ class Smoothed(SegmentationModel):
             name=name or f"{model.name}_smoothed",
         )
         self.classes = model.classes
-        self.certified_radius = float(sigma * torch.special.ndtri(torch.tensor(tau, dtype=torch.float64)))
-        """Certified radius: no perturbation of a smaller L2 norm changes a pixel that does not abstain."""
+
+    @property
+    def certified_radius(self) -> float:
+        """No perturbation of a smaller L2 norm changes a pixel that does not abstain."""
+        votes: _Votes = self.network  # type: ignore[assignment]
+        return float(votes.sigma * torch.special.ndtri(torch.tensor(votes.tau, dtype=torch.float64)))
+
+    @property
+    def defence(self) -> dict[str, object]:  # type: ignore[override]
+        """The settings of the smoothing, see `SegmentationModel.defence`."""
+        votes: _Votes = self.network  # type: ignore[assignment]
+        settings = {name: getattr(votes, name) for name in ("sigma", "tau", "n0", "n", "alpha")}
+        return {"seed": votes.seed, "parts": [{"class": "Smoothed", **settings}]}
+
+    @property
+    def undefended(self) -> SegmentationModel:  # type: ignore[override]
+        """The network that is smoothed."""
+        return self.network.model  # type: ignore[return-value]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1], see the class."""

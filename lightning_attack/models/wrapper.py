@@ -78,6 +78,10 @@ class SegmentationModel(nn.Module):
     """Names of the classes, where they are known; an empty one stands for a class without a name."""
     abstains = False
     """Whether it says of single pixels that their class is not certain, by equal logits for all classes."""
+    defence: dict[str, object] | None = None
+    """What a defended network is behind, as plain values: `seed` and `parts`, each with its `class` and settings."""
+    undefended: SegmentationModel | None = None
+    """The network inside a defended one."""
     _initial: Initial | None = None
     """Set where no trained weights were loaded, see `Initial`."""
     _classes_last: bool | None = None

@@ -82,7 +82,7 @@ def write_page(
                      "to see those of others. The table has all.")  # fmt: skip
         runs, folders, names = runs[:RUNS], folders[:RUNS], names[:RUNS]
     script, plotly = (_HERE / "page.js").read_text("utf-8"), get_plotlyjs()
-    curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs)]
+    curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs), *charts.strength_curves(runs, names)]
     groups = group_runs(runs)[0]
     named = {run.folder: name for run, name in zip(runs, names, strict=True)}
     if sheets is None:
@@ -143,7 +143,7 @@ def _about_curves(runs: Sequence[Run], count: int) -> str:
         sentences.append(
             "A curve is one target of one source, not a mean; white boxes are dashed or left out. Dotted: clean images."
         )
-    sentences.append("Radius, steps and passes have a chart each where the runs differ in them.")
+    sentences.append("Radius, steps, passes and the strength of a defence have a chart each where they differ.")
     return " ".join(sentences)
 
 

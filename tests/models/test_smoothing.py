@@ -128,7 +128,9 @@ def test_abstained_pixels_are_wrong_and_counted(tmp_path):
     assert [rows[name][column] for name in ("source", "other") for column in ("clean_abstained", "abstained")] == [
         0
     ] * 4
-    assert "certified_radius" not in rows["other"]
+    assert not {"certified_radius", "defence"} & {*rows["other"]}
+    settings = {"class": "Smoothed", "sigma": 0.2, "tau": 0.7, "n0": 4, "n": 40, "alpha": 0.01}
+    assert rows["smoothed"]["defence"] == {"network": "other", "seed": 0, "parts": [settings]}
     assert rows["smoothed"]["certified_radius"] == pytest.approx(0.2 * stats.norm.ppf(0.7))
     hits, labels, preds, away = np.zeros(8), np.zeros(8), np.zeros(8), 0
     for scene in SCENES:
