@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
+from lightning_attack.common.labels import ABSTAINED
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.chunks import in_chunks
 from lightning_attack.models.initial import Initial
@@ -75,6 +76,12 @@ class SegmentationModel(nn.Module):
     """Least number of pixels of an image for which `fast` is used on a CPU; a GPU gains most with small ones."""
     classes: tuple[str, ...] | None = None
     """Names of the classes, where they are known; an empty one stands for a class without a name."""
+    abstains = False
+    """Whether it says of single pixels that their class is not certain, by equal logits for all classes."""
+    defence: dict[str, object] | None = None
+    """What a defended network is behind, as plain values: `seed` and `parts`, each with its `class` and settings."""
+    undefended: SegmentationModel | None = None
+    """The network inside a defended one."""
     _initial: Initial | None = None
     """Set where no trained weights were loaded, see `Initial`."""
     _classes_last: bool | None = None
@@ -280,6 +287,26 @@ def freeze(model: AnyModule) -> AnyModule:
     for module in model.modules():
         module.training = False
     return model.requires_grad_(False)
+
+
+def decide(network: nn.Module, logits: Tensor) -> Tensor:
+    """The classes that a network predicts by its logits: the largest, or `ABSTAINED` where it abstains.
+
+    Args:
+        network: which gave the logits.
+        logits: (B, C, H, W).
+
+    Returns:
+        (B, H, W) int64.
+
+    Example:
+        >>> decide(nn.Identity(), torch.tensor([[0.0, 1.0], [0.0, 2.0]]).view(1, 2, 1, 2)).tolist()
+        [[[0, 1]]]
+    """
+    values, classes = logits.max(1)
+    if not getattr(network, "abstains", False):
+        return classes
+    return classes.masked_fill(values == logits.min(1)[0], ABSTAINED)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.given import Given, attack_of_batch, takes_given
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
-from lightning_attack.common.labels import class_advice
+from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX, class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
@@ -166,6 +166,11 @@ class AttackModule(LightningModule):
         return dict(zip(self.white_box, self.scored, strict=True))
 
     @property
+    def abstains(self) -> bool:
+        """Whether a scored network may abstain, see `models.Smoothed`."""
+        return any(getattr(network, "abstains", False) for network in self.scored)
+
+    @property
     def largest_batch(self) -> int | None:
         """Most images that are attacked at once: one with `exact`, what fitted once memory ran out; None: any."""
         return self._attempts.largest
@@ -296,7 +301,7 @@ class AttackModule(LightningModule):
         keep = {self.source_name: logits} if self._lends else {}
         preds = {name: self._clean_classes(name, batch, score, keep.get(name)) for name in self.target_names}
         seconds += clock(images)
-        labels = batch.get("mask", preds[self.source_name])
+        labels = batch.get("mask", preds[self.source_name].where(preds[self.source_name] != ABSTAINED, IGNORE_INDEX))
         return CleanStep(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
 
     def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
@@ -385,6 +390,7 @@ class AttackModule(LightningModule):
                 {name: both["adversarial"] for name, both in preds.items()},
                 clean.labels,
                 self.num_classes,
+                self.abstains,
             )
         seconds += clock(images)
         return AttackOutput(
