@@ -39,7 +39,7 @@ levels = st.integers(0, 255)
 
 # Attacks whose result no seed changes.
 WITHOUT_CHANCE = {
-    "alma_prox", "bim", "bpa", "dag", "emi_fgsm", "fgsm", "iaa", "linbp", "mi_fgsm", "ni_fgsm", "no_attack", "pi_fgsm",
+    "alma_prox", "bfa", "bim", "bpa", "dag", "emi_fgsm", "fgsm", "iaa", "linbp", "mi_fgsm", "ni_fgsm", "no_attack", "pi_fgsm",
     "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "svre", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
