@@ -1,8 +1,8 @@
 """Adversarial attacks on segmentation networks: five kinds of parts, loops, presets named after papers. Torch only.
 
-Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`, `Probe`),
-an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a gradient
-transform (`Budget`, `GradientFunction`) of their own.
+Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`,
+`Probe`), an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a
+gradient transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """

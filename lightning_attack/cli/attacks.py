@@ -42,7 +42,7 @@ class About(NamedTuple):
     kind: str
     """What it adds to PGD: another objective, means of transfer, the two stages of TranSegPGD, or a loop of its own."""
     passes: str
-    """Backward passes a step, where PGD has 1, then those before the first step; `?` where they depend on the network."""
+    """Backward passes a step, where PGD has 1, and after a + those before the steps; `?`: the network decides."""
     does: str
     """The first sentences of the docstring."""
 
@@ -63,7 +63,7 @@ def run(words: list[str]) -> int:
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(
-        "\npasses: backward passes a step, which are what an attack costs; PGD has 1. After the +: those before the first step\n"
+        "\npasses: backward passes a step, which are what an attack costs; PGD has 1. After a +: those before\n"
         "kind: what it adds to PGD\n"
         f"run one: {program()} predict --model.attack=NAME; its settings: configs/attacks/NAME.yaml"
     )

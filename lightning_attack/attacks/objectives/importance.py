@@ -222,8 +222,8 @@ class BFA(WeightedFeatures):
         L   = - sum of A f / ||A||_2
 
     The copies fit the source's own way of seeing the image, so what stays in A is what other networks see as well. z_y
-    and the cross-entropy are means over the labelled pixels; in a targeted attack g is turned. x_n is not cut to [0, 1],
-    as in the released code.
+    and the cross-entropy are means over the labelled pixels; in a targeted attack g is turned. As in the released code
+    x_n is not cut to [0, 1].
 
     The paper's own arguments: eps 16/255, 10 steps of 1.6/255 with momentum, 30 samples, and 28 for the length of
     x_n - x, in images of 299 x 299; `reach` is that length for any size, 28 / sqrt(3 * 299 * 299) = 0.054. Layers as of
