@@ -1,8 +1,8 @@
 """Adversarial attacks on segmentation networks: five kinds of parts, loops, presets named after papers. Torch only.
 
-Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`),
-an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a gradient
-transform (`Budget`, `GradientFunction`) of their own.
+Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`,
+`Probe`), an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a
+gradient transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """
@@ -56,10 +56,12 @@ from lightning_attack.attacks.objectives.base import (
     CrossEntropy,
     Moment,
     Objective,
+    Probe,
     SegPGD,
     WeightedCrossEntropy,
 )
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.importance import BFA, FIA, NAA
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
     BalancedCrossEntropy,
@@ -95,9 +97,12 @@ from lightning_attack.attacks.wrappers.worst_case import WorstCase
 
 __all__ = [
     "APGD",
+    "BFA",
     "DAG",
+    "FIA",
     "FSPGD",
     "L2",
+    "NAA",
     "PRESETS",
     "RPPGD",
     "SVRE",
@@ -176,6 +181,7 @@ __all__ = [
     "Model",
     "Moment",
     "Prediction",
+    "Probe",
     "Problem",
     "Recorder",
     "Run",
