@@ -16,7 +16,9 @@ from lightning_attack.predict.passes import backward_passes
 _KINDS = {
     "white_box": "objective",
     "gradients": "transfer",
+    "steps": "transfer",
     "views": "transfer",
+    "paths": "transfer",
     "combined": "transfer",
     "source": "transfer",
     "transegpgd": "TranSegPGD",
