@@ -18,13 +18,28 @@ from lightning_attack.attacks.gradient_transforms.base import (
     Momentum,
     Nesterov,
     PreGradient,
+    RunningMean,
     TranslationInvariance,
+)
+from lightning_attack.attacks.gradient_transforms.neighbours import (
+    EnhancedEuler,
+    FinitePenalty,
+    GradientRelevance,
+    RandomWalk,
+    ReversePerturbation,
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
     ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
+)
+from lightning_attack.attacks.gradient_transforms.steps import (
+    AdaptiveTanh,
+    DecayIndicator,
+    NonSign,
+    Rescale,
+    Staircase,
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
@@ -38,12 +53,16 @@ from lightning_attack.attacks.input_transforms.copies import (
     StraightThrough,
 )
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
+from lightning_attack.attacks.input_transforms.masks import MaskedBlocks
+from lightning_attack.attacks.input_transforms.paths import IntegratedGradients
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
@@ -171,6 +190,23 @@ __all__ = [
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",
+    "AdaptiveTanh",
+    "DecayIndicator",
+    "DiverseSizes",
+    "EnhancedEuler",
+    "FinitePenalty",
+    "GlobalMomentum",
+    "GradientRelevance",
+    "GridShifts",
+    "IntegratedGradients",
+    "MaskedBlocks",
+    "MovedCopies",
+    "NonSign",
+    "RandomWalk",
+    "Rescale",
+    "ReversePerturbation",
+    "RunningMean",
+    "Staircase",
     "check_given",
     "image_seeds",
     "Budget",

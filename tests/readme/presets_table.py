@@ -35,6 +35,17 @@ SPENT = {
     "transegpgd_best": {"steps": 20},
     "mef": {"samples": 4, "steps": 5},
     "us_mm": {"masks": 1, "steps": 4},
+    "gra": {"samples": 4, "steps": 4},
+    "gi_fgsm": {"steps": 15},  # and 5 before
+    "ie_fgsm": {"steps": 10},
+    "gnp": {"steps": 10},
+    "rap": {"inner_steps": 2, "steps": 8},  # the first two without them
+    "smi_fgrm": {"samples": 4, "steps": 4},
+    "dem": {"steps": 4},
+    "anda": {"grid": 2, "steps": 5},
+    "mask_block": {"grid": 2, "steps": 5},
+    "mig": {"points": 4, "steps": 5},
+    "mumodig": {"copies": 3, "steps": 5},
     "sea": {"steps": 6},
     "svre": {"inner_steps": 2, "steps": 5},  # on an ensemble of one
     "alma_prox": {"steps": 20, "step_size": 0.005},

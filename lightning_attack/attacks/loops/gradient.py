@@ -93,6 +93,11 @@ class LossGradient:
         for moment in self._moments:
             moment.step, moment.first, moment.figures = step, True, {}
 
+    def forget(self) -> None:
+        """Let the objective forget what it kept from step to step, for an attack that starts anew."""
+        for moment in self._moments:
+            moment.memory.clear()
+
     def select(self, rows: Tensor) -> None:
         """Continue with some of the images: those at `rows` of the present ones."""
         self.problem = self.problem.select(rows)
