@@ -53,23 +53,22 @@ def run(tmp_path_factory):
 def _become(words, cwd, said):
     """End this process as the command would end its own."""
     code = 70
-    try:
-        with said.open("w") as output:
+    with said.open("w") as output:
+        try:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-        os.chdir(cwd)
-        os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        torch.set_num_threads(1)
-        # By these Lightning starts the other processes of a run.
-        sys.argv, sys.modules["__main__"].__spec__ = words, None
-        code = main(words[1:])
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+            sys.stdout = sys.stderr = output
+            os.chdir(cwd)
+            os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+            torch.set_num_threads(1)
+            # By these Lightning starts the other processes of a run.
+            sys.argv, sys.modules["__main__"].__spec__ = words, None
+            code = main(words[1:])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            output.flush()
+            os._exit(code)
 
 
 @pytest.fixture
