@@ -31,7 +31,7 @@ FLOORS = {
     ),
     "callbacks": (
         {"predict", "runs", "metrics", "pictures", "common"},
-        {"torch", "numpy", "lightning", "rich", "PIL"},
+        {"torch", "numpy", "lightning", "rich", "PIL", "tensorboard"},
     ),
     "report": ({"runs", "metrics.iou", "common"}, {"numpy", "plotly", "jinja2", "matplotlib", "rich", "PIL"}),
     "study": ({"runs", "common"}, {"yaml"}),

@@ -1,8 +1,8 @@
 """Adversarial attacks on segmentation networks: five kinds of parts, loops, presets named after papers. Torch only.
 
-Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`),
-an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a gradient
-transform (`Budget`, `GradientFunction`) of their own.
+Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`,
+`Probe`), an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a
+gradient transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """
@@ -18,13 +18,28 @@ from lightning_attack.attacks.gradient_transforms.base import (
     Momentum,
     Nesterov,
     PreGradient,
+    RunningMean,
     TranslationInvariance,
+)
+from lightning_attack.attacks.gradient_transforms.neighbours import (
+    EnhancedEuler,
+    FinitePenalty,
+    GradientRelevance,
+    RandomWalk,
+    ReversePerturbation,
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
     ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
+)
+from lightning_attack.attacks.gradient_transforms.steps import (
+    AdaptiveTanh,
+    DecayIndicator,
+    NonSign,
+    Rescale,
+    Staircase,
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
@@ -38,12 +53,16 @@ from lightning_attack.attacks.input_transforms.copies import (
     StraightThrough,
 )
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
+from lightning_attack.attacks.input_transforms.masks import MaskedBlocks
+from lightning_attack.attacks.input_transforms.paths import IntegratedGradients
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
@@ -56,10 +75,12 @@ from lightning_attack.attacks.objectives.base import (
     CrossEntropy,
     Moment,
     Objective,
+    Probe,
     SegPGD,
     WeightedCrossEntropy,
 )
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.importance import BFA, FIA, NAA
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
     BalancedCrossEntropy,
@@ -95,9 +116,12 @@ from lightning_attack.attacks.wrappers.worst_case import WorstCase
 
 __all__ = [
     "APGD",
+    "BFA",
     "DAG",
+    "FIA",
     "FSPGD",
     "L2",
+    "NAA",
     "PRESETS",
     "RPPGD",
     "SVRE",
@@ -166,6 +190,23 @@ __all__ = [
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",
+    "AdaptiveTanh",
+    "DecayIndicator",
+    "DiverseSizes",
+    "EnhancedEuler",
+    "FinitePenalty",
+    "GlobalMomentum",
+    "GradientRelevance",
+    "GridShifts",
+    "IntegratedGradients",
+    "MaskedBlocks",
+    "MovedCopies",
+    "NonSign",
+    "RandomWalk",
+    "Rescale",
+    "ReversePerturbation",
+    "RunningMean",
+    "Staircase",
     "check_given",
     "image_seeds",
     "Budget",
@@ -176,6 +217,7 @@ __all__ = [
     "Model",
     "Moment",
     "Prediction",
+    "Probe",
     "Problem",
     "Recorder",
     "Run",

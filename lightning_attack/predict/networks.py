@@ -51,7 +51,8 @@ def identify_networks(
         probe_size: height and width of the image of noise.
 
     Raises:
-        ModelError: the networks differ in their number of classes, one fails, or a name stands for two networks.
+        ModelError: the networks differ in their number of classes, one fails, one has another inside that abstains, or
+            a name stands for two networks.
 
     Example:
         >>> source = SegmentationModel(nn.Identity(), name="a")
@@ -63,6 +64,11 @@ def identify_networks(
     doubts: dict[str, list[Doubt]] = {}
 
     def run(network: SegmentationModel, name: str) -> Tensor:
+        if any(getattr(part, "abstains", False) for part in network.modules() if part is not network):
+            raise ModelError(
+                f"network '{name}' has one inside that abstains (Smoothed), which it would take for a choice of a "
+                "class\nput Smoothed around it, in place of inside it"
+            )
         with watch_outputs(name, network) as about_outputs:
             found = probe(network, name, probe_size)
         doubts[name] = [*doubts_about_network(name, network), *about_outputs]

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -133,6 +135,14 @@ def skipped_path(folder: Path, index: int) -> Path:
 def skipped_files(folder: Path) -> list[Path]:
     """All notes on images that could not be used, in the order of the data set."""
     return sorted((folder / _SKIPPED).glob("[0-9]*.json"))
+
+
+def event_path(folder: Path) -> Path:
+    """A new file for TensorBoard, named as its own writer does it: by time, machine, process, and a number."""
+    title, number = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}", 0
+    while (path := folder / f"{title}.{number}").exists():
+        number += 1
+    return path
 
 
 def event_files(folder: Path) -> list[Path]:

@@ -13,9 +13,21 @@ PIXELS = 8 / 255
 STEPS, STEP = 6, 0.01
 BALL = Linf(PIXELS)
 FEW = {
+    "bfa": {"samples": 2},
+    "fia": {"samples": 3},
+    "naa": {"samples": 3},
     "admix": {"copies": 2, "scales": 2},
     "cfm": {"prob": 0.5},
+    "anda": {"grid": 2},
+    "dem": {"rates": [1.3]},
     "emi_fgsm": {"samples": 3},
+    "gi_fgsm": {"pre_steps": 1},
+    "gra": {"samples": 1},
+    "mask_block": {"grid": 2},
+    "mig": {"points": 2},
+    "mumodig": {"copies": 1},
+    "rap": {"inner_steps": 1},
+    "smi_fgrm": {"samples": 1},
     "mef": {"samples": 2},
     "pgn": {"samples": 2},
     "ssa": {"copies": 2},

@@ -7,7 +7,15 @@ from lightning_attack.attacks.gradient_transforms.base import (
     Momentum,
     Nesterov,
     PreGradient,
+    RunningMean,
     TranslationInvariance,
+)
+from lightning_attack.attacks.gradient_transforms.neighbours import (
+    EnhancedEuler,
+    FinitePenalty,
+    GradientRelevance,
+    RandomWalk,
+    ReversePerturbation,
 )
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
@@ -15,17 +23,35 @@ from lightning_attack.attacks.gradient_transforms.sampling import (
     PenalizedGradientNorm,
     VarianceTuning,
 )
+from lightning_attack.attacks.gradient_transforms.steps import (
+    AdaptiveTanh,
+    DecayIndicator,
+    NonSign,
+    Rescale,
+    Staircase,
+)
 
 __all__ = [
+    "AdaptiveTanh",
     "Budget",
+    "DecayIndicator",
+    "EnhancedEuler",
     "EnhancedSampling",
     "ExpectedFlatness",
+    "FinitePenalty",
     "GradientFunction",
+    "GradientRelevance",
     "GradientTransform",
     "Momentum",
     "Nesterov",
+    "NonSign",
     "PenalizedGradientNorm",
     "PreGradient",
+    "RandomWalk",
+    "Rescale",
+    "ReversePerturbation",
+    "RunningMean",
+    "Staircase",
     "TranslationInvariance",
     "VarianceTuning",
 ]

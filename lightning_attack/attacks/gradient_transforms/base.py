@@ -27,6 +27,11 @@ class Budget:
 
     `point` is the iterate of the current step, set by the loop before each step. The point at which a transform is
     evaluated may lie elsewhere, such as ahead of the iterate with `Nesterov`.
+
+    `scale` is the other way round: the length of the coming step in units of its usual one, a number or one for each
+    value, (B, 3, H, W). The loop sets it to 1 before each step; transforms with `scales` multiply it.
+
+    `signs` says whether steps go along the sign of the direction, as in L-inf, or along the direction itself, as in L2.
     """
 
     eps: float
@@ -34,6 +39,8 @@ class Budget:
     steps: int
     draws: Draws
     point: Tensor | None = None
+    scale: float | Tensor = 1.0
+    signs: bool = True
 
 
 class GradientTransform(ABC):
@@ -48,6 +55,8 @@ class GradientTransform(ABC):
     """Whether it keeps anything else from step to step. It must then be evaluated exactly once per step, too."""
     samples: int = 0
     """At how many points it takes the gradient in each step; 0 = only once, at one point."""
+    scales: bool = False
+    """Whether it sets how far each value moves, see `Budget.scale`. It must then see the direction that is taken."""
 
     @abstractmethod
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
@@ -74,7 +83,7 @@ class Momentum(GradientTransform):
     accumulates = True
 
     def __init__(self, decay: float = 1.0) -> None:
-        self.decay = _decay(decay)
+        self.decay = check_decay(decay)
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         momentum: Tensor | float = 0.0
@@ -85,6 +94,38 @@ class Momentum(GradientTransform):
             return momentum
 
         return mi
+
+
+class RunningMean(GradientTransform):
+    """Mean of the gradients of all steps so far, each as large as it is: the mean of ANDA.
+
+    Source: Z. Fang, R. Wang, T. Huang, L. Jing, "Strong Transferable Adversarial Attacks via Ensembled Asymptotically
+    Normal Distribution Learning", CVPR 2024, arXiv 2209.11964; with the views of `GridShifts` the ANDA attack.
+
+        returned in step t: (g_1 + ... + g_t) / t
+
+    The paper's distribution of perturbations has this mean. Its attack with one example, the default of the released
+    code, steps along the mean; the covariance, which serves to draw further examples, is not kept here. Unlike
+    `Momentum` it does not bring gradients to one size, so steps with a steep loss count for more.
+
+    Example:
+        >>> ascent = RunningMean()(lambda x: x, Budget(0.1, 0.01, 2, Draws([0])))
+        >>> ascent(torch.ones(1, 1, 1, 1)), ascent(torch.full((1, 1, 1, 1), 4.0))
+        (tensor([[[[1.]]]]), tensor([[[[2.5000]]]]))
+    """
+
+    accumulates = True
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        total: Tensor | float = 0.0
+        steps = 0
+
+        def mean(x: Tensor) -> Tensor:
+            nonlocal total, steps
+            total, steps = total + gradient(x), steps + 1
+            return total / steps
+
+        return mean
 
 
 class Nesterov(GradientTransform):
@@ -104,7 +145,7 @@ class Nesterov(GradientTransform):
     accumulates = True
 
     def __init__(self, decay: float = 1.0) -> None:
-        self.decay = _decay(decay)
+        self.decay = check_decay(decay)
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         momentum: Tensor | float = 0.0
@@ -148,7 +189,7 @@ class PreGradient(GradientTransform):
     accumulates = True
 
     def __init__(self, decay: float = 1.0) -> None:
-        self.decay = _decay(decay)
+        self.decay = check_decay(decay)
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         momentum: Tensor | float = 0.0
@@ -220,10 +261,10 @@ def unit_mean(gradient: Tensor) -> Tensor:
 
 
 def check_order(transforms: Sequence[GradientTransform]) -> None:
-    """Raise if a transform that samples comes after one that accumulates or remembers.
+    """Raise if a transform that samples comes after one that accumulates or remembers, or one that scales is not last.
 
     The first transform is next to the model. A later one that takes several gradients per step would advance the state
-    of an earlier one, such as its momentum, several times per step.
+    of an earlier one, such as its momentum, several times per step. One that scales the step looks at its direction.
 
     Raises:
         ValueError: the order is wrong, or no order of two of the transforms can work.
@@ -245,6 +286,8 @@ def _clash(early: GradientTransform, late: GradientTransform) -> str:
     first, second = type(early).__name__, type(late).__name__
     if early.accumulates and late.accumulates:
         return f"{first} and {second} both accumulate the gradient over the steps; use one of them"
+    if early.scales and not late.scales:
+        return f"{first} sets the lengths of steps along the final direction, which {second} changes; put {first} last"
     if not late.samples or not (early.accumulates or early.remembers):
         return ""
     if early.accumulates:
@@ -255,7 +298,8 @@ def _clash(early: GradientTransform, late: GradientTransform) -> str:
     return f"{second} cannot come after {first}: it would {moved} more than once a step. {instead}"
 
 
-def _decay(decay: float) -> float:
+def check_decay(decay: float) -> float:
+    """The share of the old momentum that stays, if it is 0 or more; else `ValueError`."""
     if not decay >= 0:  # NaN too
         raise ValueError(f"decay={decay}: must be 0 or more")
     return decay

@@ -46,7 +46,7 @@ class VarianceTuning(GradientTransform):
     remembers = True
 
     def __init__(self, samples: int = 20, radius: float = 1.5) -> None:
-        self.samples, self.radius = _samples(samples, 0), _radius(radius)
+        self.samples, self.radius = check_samples(samples, 0), check_radius(radius)
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         variance: Tensor | float = 0.0
@@ -59,7 +59,7 @@ class VarianceTuning(GradientTransform):
                 centre = x if budget.point is None else budget.point
                 around = torch.zeros_like(here)
                 for _ in range(self.samples):
-                    around = around + gradient(centre + _noise("variance tuning", x, budget, self.radius))
+                    around = around + gradient(centre + noise("variance tuning", x, budget, self.radius))
                 variance = around / self.samples - here
             return tuned
 
@@ -97,7 +97,7 @@ class EnhancedSampling(GradientTransform):
     remembers = True
 
     def __init__(self, samples: int = 11, radius: float = 7.0) -> None:
-        self.samples, self.radius = _samples(samples, 2), _radius(radius)
+        self.samples, self.radius = check_samples(samples, 2), check_radius(radius)
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         last = self.samples - 1
@@ -149,13 +149,13 @@ class PenalizedGradientNorm(GradientTransform):
     def __init__(self, samples: int = 20, radius: float = 3.0, balance: float = 0.5) -> None:
         if not 0 <= balance <= 1:  # NaN too
             raise ValueError(f"balance={balance}: must be between 0 and 1")
-        self.samples, self.radius, self.balance = _samples(samples, 1), _radius(radius), balance
+        self.samples, self.radius, self.balance = check_samples(samples, 1), check_radius(radius), balance
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         def pgn(x: Tensor) -> Tensor:
             total = torch.zeros_like(x)
             for _ in range(self.samples):
-                near = x + _noise("penalized gradient norm", x, budget, self.radius)
+                near = x + noise("penalized gradient norm", x, budget, self.radius)
                 uphill = gradient(near)
                 downhill = gradient(near - budget.step_size * unit_mean(uphill))
                 total = total + ((1 - self.balance) * uphill + self.balance * downhill)
@@ -202,7 +202,7 @@ class ExpectedFlatness(GradientTransform):
             raise ValueError(f"push={push}: must be a finite number")
         if not 0 <= inner_decay < math.inf:  # NaN too
             raise ValueError(f"inner_decay={inner_decay}: must be a number, 0 or more; the paper's is 0.9")
-        self.samples, self.radius = _samples(samples, 1), _radius(radius)
+        self.samples, self.radius = check_samples(samples, 1), check_radius(radius)
         self.push, self.inner_decay = push, inner_decay
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
@@ -212,7 +212,7 @@ class ExpectedFlatness(GradientTransform):
             total = torch.zeros_like(x)
             for i, before in enumerate(pushes):
                 here = gradient(
-                    x + _noise("expected flatness", x, budget, self.radius) + self.push * budget.eps * before
+                    x + noise("expected flatness", x, budget, self.radius) + self.push * budget.eps * before
                 )
                 pushes[i] = unit_mean(here) - self.inner_decay * before
                 total = total + here
@@ -221,19 +221,21 @@ class ExpectedFlatness(GradientTransform):
         return mef
 
 
-def _noise(purpose: str, x: Tensor, budget: Budget, radius: float) -> Tensor:
+def noise(purpose: str, x: Tensor, budget: Budget, radius: float) -> Tensor:
     """Uniform numbers of x's shape and type, radius * eps to each side."""
     reach = radius * budget.eps
     return budget.draws.uniform(purpose, x.shape[1:], -reach, reach).to(x.dtype)
 
 
-def _samples(samples: int, least: int) -> int:
+def check_samples(samples: int, least: int) -> int:
+    """The number of samples, if it is `least` or more; else `ValueError`."""
     if samples < least:
         raise ValueError(f"samples={samples}: must be {least} or more")
     return samples
 
 
-def _radius(radius: float) -> float:
+def check_radius(radius: float) -> float:
+    """The radius, if it is a finite number, 0 or more; else `ValueError`."""
     if not 0 <= radius < math.inf:  # NaN too
         raise ValueError(f"radius={radius}: must be a finite number, 0 or more")
     return radius

@@ -12,7 +12,10 @@ from lightning_attack.attacks.input_transforms.copies import (
     StraightThrough,
 )
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
+from lightning_attack.attacks.input_transforms.masks import MaskedBlocks
+from lightning_attack.attacks.input_transforms.paths import IntegratedGradients
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 
@@ -20,11 +23,16 @@ __all__ = [
     "Admix",
     "BlockShuffle",
     "BlockStretch",
+    "DiverseSizes",
     "DynamicScaling",
+    "GridShifts",
     "InputDiversity",
     "InputTransform",
+    "IntegratedGradients",
     "LocalRegions",
+    "MaskedBlocks",
     "MixMask",
+    "MovedCopies",
     "RandomAffine",
     "RandomChain",
     "RandomColour",

@@ -76,15 +76,7 @@ class RandomAffine(InputTransform):
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         height, width = images.shape[-2:]
-        moves = self.moves(height, width, draws)
-        to_image, to_view = [move.to_image() for move in moves], [move.to_view() for move in moves]
-        around = each(sample, torch.ones_like(images[:, :1]), to_image) < 0.99
-
-        def undo(logits: Tensor) -> Tensor:
-            return each(sample, logits.masked_fill(around, 0), to_view)
-
-        show = partial(sample, mirrored=self.border == "mirror")
-        yield View(each(show, images, to_image), undo if self.undo else unmoved)
+        yield moved(images, self.moves(height, width, draws), self.undo, self.border == "mirror")
 
     def moves(self, height: int, width: int, draws: Draws) -> list[Move]:
         """How each image is moved."""
@@ -111,10 +103,10 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 class Move(NamedTuple):
     """A stretch and a shear, then a turn (in radians, from right to down), then a zoom, then a shift in pixels."""
 
-    angle: float
-    zoom: float
-    right: float
-    down: float
+    angle: float = 0.0
+    zoom: float = 1.0
+    right: float = 0.0
+    down: float = 0.0
     stretch: float = 1.0
     shear: float = 0.0
 
@@ -131,6 +123,27 @@ class Move(NamedTuple):
         rows = (cos / s + h * sin, sin / s - h * cos), (-s * sin, s * cos)
         first, second = ((a, b, -a * self.right - b * self.down) for a, b in rows)
         return first, second
+
+
+def moved(images: Tensor, moves: Sequence[Move], undo: bool = True, mirrored: bool = False) -> View:
+    """The view in which each image has been moved, on black or amid its mirror images.
+
+    Pixels that leave the frame have no logits, nor have those at the border whose logits would be mixed with others.
+
+    Args:
+        images: (B, 3, H, W).
+        moves: one for each image.
+        undo: whether the logits are moved back.
+        mirrored: whether mirror images surround the image.
+    """
+    to_image, to_view = [move.to_image() for move in moves], [move.to_view() for move in moves]
+    around = each(sample, torch.ones_like(images[:, :1]), to_image) < 0.99
+
+    def back(logits: Tensor) -> Tensor:
+        return each(sample, logits.masked_fill(around, 0), to_view)
+
+    shown = each(partial(sample, mirrored=mirrored), images, to_image)
+    return View(shown, back if undo else unmoved)
 
 
 def sample(batch: Tensor, matrix: Matrix, mirrored: bool = False) -> Tensor:

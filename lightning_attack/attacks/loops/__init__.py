@@ -3,10 +3,21 @@
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
+from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.attacks.loops.patch_wise import PatchWise
 from lightning_attack.attacks.loops.svre import SVRE
 
-__all__ = ["APGD", "DAG", "SVRE", "ALMAProx", "IterativeAttack", "LossGradient", "MinimalNorm", "PatchWise"]
+__all__ = [
+    "APGD",
+    "DAG",
+    "SVRE",
+    "ALMAProx",
+    "GlobalMomentum",
+    "IterativeAttack",
+    "LossGradient",
+    "MinimalNorm",
+    "PatchWise",
+]

@@ -26,6 +26,51 @@ Step = Callable[[Tensor, Tensor], Tensor]
 """Adversarial images and the direction to go -> the next adversarial images, inside the ball."""
 
 
+class Climb:
+    """Steps uphill of an attack on one batch: the gradient, what its transforms remember, and the budget.
+
+    Args:
+        problem: the batch.
+        gradient: of the objective.
+        transforms: of the gradient; the first is next to the model.
+        budget: what they are told.
+        step_on: takes a step.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        gradient: LossGradient,
+        transforms: Sequence[GradientTransform],
+        budget: Budget,
+        step_on: Step,
+    ) -> None:
+        self._problem, self._gradient, self._budget, self._step_on = problem, gradient, budget, step_on
+        self._ascent: GradientFunction = gradient
+        for transform in transforms:
+            self._ascent = transform(self._ascent, budget)
+
+    def direction(self, step: int, adversarial: Tensor) -> Tensor:
+        """Where step number `step`, from 0, goes from there; zero outside of the region."""
+        self._gradient.begin(step)
+        self._budget.point, self._budget.scale = adversarial, 1.0
+        return self._problem.inside_only(self._ascent(adversarial))
+
+    def step(self, step: int, adversarial: Tensor) -> Tensor:
+        """The point after a step, inside the ball and the region."""
+        direction = self.direction(step, adversarial)
+        return self._problem.inside(self._step_on(adversarial, direction))
+
+    def start_anew(self) -> None:
+        """Let the objective forget the steps so far; the gradient transforms do not."""
+        self._gradient.forget()
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """What is known of the last step, see `IterativeAttack`."""
+        return self._gradient.figures
+
+
 class IterativeAttack(Attack):
     """Projected gradient ascent from five kinds of parts.
 
@@ -34,7 +79,7 @@ class IterativeAttack(Attack):
         source       <- source transforms (other slopes on the way back, noise on features, ...)
         loss         <- objective, per pixel; summed over the pixels of each image
         gradient     <- with respect to the query point, mean over the views
-        direction    <- gradient transforms (smooth, accumulate)
+        direction    <- gradient transforms (smooth, accumulate; some also scale the step of each value)
         x            <- norm: step, project to the ball, clamp to [0, 1]
         at the end   x <- the nearest corner of the ball, clamped to [0, 1], with `finish="sign"`
 
@@ -52,7 +97,7 @@ class IterativeAttack(Attack):
         step_size: length of a step in the norm, above 0; a number or a fraction such as `2/255`.
         random_start: start at a random point of the ball instead of the clean image.
         input_transforms: applied in order to the image.
-        gradient_transforms: the first is next to the model. Samplers before accumulators.
+        gradient_transforms: the first is next to the model. Samplers before accumulators, those that scale steps last.
         step_schedule: how the length of a step changes around `step_size`, its mean; see `StepSchedule`. Transforms
             that look ahead by a step look ahead by `step_size`.
         finish: `sign` moves every value that changed to the border of the ball after the last step, x0 + eps sign(x -
@@ -152,36 +197,33 @@ class IterativeAttack(Attack):
         )
 
     def perturb(self, problem: Problem) -> Tensor:
-        gradient = self.gradient(problem)
-        eps, step_size = (
-            self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
-        )
-        budget = Budget(eps, step_size, self.steps, problem.draws)
-        ascent: GradientFunction = gradient
-        for transform in self.gradient_transforms:
-            ascent = transform(ascent, budget)
-        step_on = self.stepper(problem)
+        climb = self.climb(problem)
         adversarial = self.start(problem)
         for step in range(self.steps):
-            gradient.begin(step)
-            budget.point = adversarial
-            direction = problem.inside_only(ascent(adversarial))
-            adversarial = problem.inside(step_on(adversarial, direction))
-            problem.log(step, gradient.figures)
+            adversarial = climb.step(step, adversarial)
+            problem.log(step, climb.figures)
             if problem.watch is not None or step == self.steps - 1:
                 finished = self.finished(problem, adversarial)
                 problem.show(step, finished)
         return finished
 
+    def climb(self, problem: Problem) -> Climb:
+        """The steps of the attack on a batch, see `Climb`."""
+        eps, step_size = (
+            self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
+        )
+        budget = Budget(eps, step_size, self.steps, problem.draws, signs=self.norm.name == "linf")
+        return Climb(problem, self.gradient(problem), self.gradient_transforms, budget, self.stepper(problem, budget))
+
     def start(self, problem: Problem) -> Tensor:
         """The point at which the first step begins."""
         return problem.inside(self.norm.start(problem.images, problem.draws)) if self.random_start else problem.images
 
-    def stepper(self, problem: Problem) -> Step:
+    def stepper(self, problem: Problem, budget: Budget) -> Step:
         """The function that takes one step. Made once per batch, so it may keep state from step to step."""
         numbers = count()
         return lambda adversarial, direction: self.norm.step(
-            adversarial, problem.images, direction, self.step_length(next(numbers), problem)
+            adversarial, problem.images, direction, self.step_length(next(numbers), problem) * budget.scale
         )
 
     def step_length(self, step: int, problem: Problem) -> float | Tensor:

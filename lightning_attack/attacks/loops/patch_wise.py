@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_attack.attacks.base import Problem
-from lightning_attack.attacks.gradient_transforms.base import GradientTransform
+from lightning_attack.attacks.gradient_transforms.base import Budget, GradientTransform
 from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack, Step
 from lightning_attack.attacks.norms import Norm
@@ -49,7 +49,7 @@ class PatchWise(IterativeAttack):
         kernel_size: k, an odd number, 3 or more. The paper's is 3 for normally trained networks, 7 for defended ones.
         random_start: start at a random point of the ball; not in the paper.
         input_transforms: applied in order to the image, as in the paper's DPI-FGSM.
-        gradient_transforms: the first is next to the model, as in its MPI- and TPI-FGSM.
+        gradient_transforms: the first is next to the model, as in its MPI- and TPI-FGSM. None that scales steps.
         name: name in tables and folders.
         source_transforms: as in `IterativeAttack`.
 
@@ -99,6 +99,12 @@ class PatchWise(IterativeAttack):
                 f"norm='{norm.name}': the patch-wise attack is for linf; it spreads what each value's own bound cuts "
                 "off, and in other norms values have no bound of their own"
             )
+        for transform in self.gradient_transforms:
+            if transform.scales:
+                raise ValueError(
+                    f"{type(transform).__name__} sets the lengths of steps, and {name} has its own: all values move by "
+                    "amplification * step_size, and what leaves the ball goes to the neighbours"
+                )
         if not 0 < amplification < float("inf"):  # NaN too
             raise ValueError(f"amplification={amplification}: must be a number above 0; the paper's is 10")
         if kernel_size < 3 or kernel_size % 2 == 0:
@@ -106,7 +112,7 @@ class PatchWise(IterativeAttack):
         self.amplification, self.kernel_size = amplification, kernel_size
         self.gamma = norm.eps if gamma is None else parse_pixels(gamma, "gamma")
 
-    def stepper(self, problem: Problem) -> Step:
+    def stepper(self, problem: Problem, budget: Budget) -> Step:
         images = problem.images
         wanted = torch.zeros_like(images)
         kernel = self._kernel(images)

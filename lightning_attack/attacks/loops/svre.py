@@ -52,8 +52,8 @@ class SVRE(IterativeAttack):
         input_transforms: applied in order to what the networks are shown.
         order_seed: of the order of members.
         gradient_transforms: applied to the gradients of the ensemble and of each member, such as
-            `TranslationInvariance`. None that accumulates or remembers: the attack takes several gradients per step,
-            and has its own momentum.
+            `TranslationInvariance`. None that accumulates, remembers or scales: the attack takes several gradients
+            per step, and has its own momentum.
         name: name in tables and folders.
         source_transforms: of the ensemble and of each member.
 
@@ -101,7 +101,7 @@ class SVRE(IterativeAttack):
         if not 0 <= decay < float("inf"):  # NaN too
             raise ValueError(f"decay={decay}: must be a number, 0 or more; the paper's is 1")
         for transform in self.gradient_transforms:
-            if transform.accumulates or transform.remembers:
+            if transform.accumulates or transform.remembers or transform.scales:
                 raise ValueError(
                     f"{type(transform).__name__} must be evaluated once a step, and svre evaluates it many times; "
                     "its own momentum is set by decay"

@@ -5,20 +5,36 @@ besides their own (attacks with loops of their own say which) and raise `ValueEr
 they return is called with `(model, images, labels)`.
 """
 
-from lightning_attack.attacks.presets import combined, gradients, own, source, views, white_box
+from lightning_attack.attacks.presets import (
+    combined,
+    features,
+    gradients,
+    own,
+    paths,
+    source,
+    steps,
+    views,
+    white_box,
+)
 from lightning_attack.attacks.presets import transegpgd as _transegpgd
 from lightning_attack.attacks.presets.combined import *  # noqa: F403
+from lightning_attack.attacks.presets.features import *  # noqa: F403
 from lightning_attack.attacks.presets.gradients import *  # noqa: F403
 from lightning_attack.attacks.presets.own import *  # noqa: F403
+from lightning_attack.attacks.presets.paths import *  # noqa: F403
 from lightning_attack.attacks.presets.source import *  # noqa: F403
+from lightning_attack.attacks.presets.steps import *  # noqa: F403
 from lightning_attack.attacks.presets.transegpgd import *  # noqa: F403
 from lightning_attack.attacks.presets.views import *  # noqa: F403
 from lightning_attack.attacks.presets.white_box import *  # noqa: F403
 
 __all__ = [
     *white_box.__all__,
+    *features.__all__,
     *gradients.__all__,
+    *steps.__all__,
     *views.__all__,
+    *paths.__all__,
     *combined.__all__,
     *source.__all__,
     *_transegpgd.__all__,

@@ -5,23 +5,37 @@ from __future__ import annotations
 from typing import Unpack
 
 from lightning_attack.attacks.gradient_transforms.base import Momentum, Nesterov, PreGradient, TranslationInvariance
+from lightning_attack.attacks.gradient_transforms.neighbours import (
+    EnhancedEuler,
+    FinitePenalty,
+    GradientRelevance,
+    ReversePerturbation,
+)
 from lightning_attack.attacks.gradient_transforms.sampling import (
     EnhancedSampling,
     ExpectedFlatness,
     PenalizedGradientNorm,
     VarianceTuning,
 )
+from lightning_attack.attacks.gradient_transforms.steps import DecayIndicator
+from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
+from lightning_attack.common.pixels import Pixels
 
 __all__ = [
     "emi_fgsm",
+    "gi_fgsm",
+    "gnp",
+    "gra",
+    "ie_fgsm",
     "mef",
     "mi_fgsm",
     "ni_fgsm",
     "pgn",
     "pre_gradient_fgsm",
+    "rap",
     "ti_fgsm",
     "vmi_fgsm",
     "vni_fgsm",
@@ -127,3 +141,75 @@ def mef(
     """
     gradients = [ExpectedFlatness(samples, radius, push, inner_decay), *momentum(decay)]
     return build("mef", CrossEntropy(), settings, gradients=gradients)
+
+
+def gra(
+    *,
+    decay: float = 1.0,
+    samples: int = 20,
+    radius: float = 3.5,
+    eta: float = 0.94,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """GRA: momentum of gradients mixed with those of neighbours, and shorter steps where signs change.
+
+    See `GradientRelevance`, `Momentum` and `DecayIndicator`. Source: H. Zhu et al., ICCV 2023 (there: eps 16/255, step
+    eps/10, 10 steps, 20 samples, radius 3.5 eps, eta 0.94).
+    """
+    gradients = [GradientRelevance(samples, radius), Momentum(decay), DecayIndicator(eta)]
+    return build("gra", CrossEntropy(), settings, gradients=gradients)
+
+
+def gi_fgsm(
+    *, decay: float = 1.0, pre_steps: int = 5, factor: float = 10.0, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """GI-FGSM: MI with a momentum that large steps from the clean image have filled, see `GlobalMomentum`.
+
+    Source: J. Wang et al., 2022, arXiv 2211.11236 (there: eps 16/255, step eps/10, 10 steps, 5 pre-steps, factor 10).
+    """
+    return build(
+        "gi_fgsm",
+        CrossEntropy(),
+        settings,
+        gradients=[Momentum(decay)],
+        kind=GlobalMomentum,
+        pre_steps=pre_steps,
+        factor=factor,
+    )
+
+
+def ie_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAttack:
+    """IE-FGSM: momentum of the mean gradient at the point and a step ahead, see `EnhancedEuler`.
+
+    Source: A. Peng et al., ICASSP 2023 (in a common port: eps 16/255, step eps/10, 10 steps, decay 1).
+    """
+    return build("ie_fgsm", CrossEntropy(), settings, gradients=[EnhancedEuler(decay)])
+
+
+def gnp(
+    *, decay: float = 1.0, reach: Pixels = 0.01, beta: float = 0.8, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """GNP: momentum towards flat maxima by a second gradient a little uphill, see `FinitePenalty`.
+
+    Source: T. Wu, T. Luo, D. C. Wunsch, ICIP 2023, arXiv 2307.04099 (there: eps 16/255, step eps/10, 10 steps, reach
+    0.01, beta 0.8).
+    """
+    return build("gnp", CrossEntropy(), settings, gradients=[FinitePenalty(reach, beta), *momentum(decay)])
+
+
+def rap(
+    *,
+    decay: float = 1.0,
+    inner_steps: int = 8,
+    radius: float = 1.0,
+    inner_size: float = 0.125,
+    late_start: float = 0.25,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """RAP: momentum of gradients where a perturbation against the attack is at its worst, see `ReversePerturbation`.
+
+    Source: Z. Qin et al., NeurIPS 2022, arXiv 2210.05968 (there: eps 16/255, 400 steps of 2/255, after the first 100
+    with 8 inner steps of 2/255).
+    """
+    gradients = [ReversePerturbation(inner_steps, radius, inner_size, late_start), *momentum(decay)]
+    return build("rap", CrossEntropy(), settings, gradients=gradients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
@@ -82,7 +83,7 @@ def build(
         settings: the caller's.
         defaults: the preset's, where they are not those of `Settings`.
         inputs: its own input transforms, after the caller's.
-        gradients: its own gradient transforms, after the caller's.
+        gradients: its own gradient transforms, after the caller's, but before those of the caller that scale steps.
         sources: its own source transforms, after the caller's.
         kind: the class of the attack.
         looks_ahead: whether it takes gradients at a distance of `step_size`.
@@ -97,10 +98,11 @@ def build(
         usual = norm.eps / 10 if looks_ahead else linf_step
         step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
     shape = {"step_schedule": values.get("step_schedule", "constant"), "finish": values.get("finish")}
-    if kind is IterativeAttack:
+    if shape.keys() <= inspect.signature(kind).parameters.keys():
         own = own | shape
     elif shape != {"step_schedule": "constant", "finish": None}:
         raise ValueError(f"{preset} has a loop of its own: step_schedule must be constant there, and finish null")
+    theirs = values.get("gradient_transforms") or []
     attack = kind(
         objective=objective,
         norm=norm,
@@ -108,7 +110,12 @@ def build(
         step_size=step_size,
         random_start=values.get("random_start", False),
         input_transforms=[*(values.get("input_transforms") or []), *inputs],
-        gradient_transforms=[*(values.get("gradient_transforms") or []), *gradients],
+        # What scales steps looks at their final direction.
+        gradient_transforms=[
+            *(transform for transform in theirs if not transform.scales),
+            *gradients,
+            *(transform for transform in theirs if transform.scales),
+        ],
         source_transforms=[*(values.get("source_transforms") or []), *sources],
         name=values.get("name") or preset,
         **own,

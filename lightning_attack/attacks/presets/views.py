@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
-from lightning_attack.attacks.gradient_transforms.base import Nesterov
+from lightning_attack.attacks.gradient_transforms.base import Nesterov, RunningMean
 from lightning_attack.attacks.input_transforms.base import InputDiversity
 from lightning_attack.attacks.input_transforms.copies import (
     Admix,
@@ -14,7 +15,9 @@ from lightning_attack.attacks.input_transforms.copies import (
     StraightThrough,
 )
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling
+from lightning_attack.attacks.input_transforms.masks import MaskedBlocks
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
+from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
 from lightning_attack.attacks.loops.iterative import IterativeAttack
@@ -24,12 +27,15 @@ from lightning_attack.common.pixels import Pixels
 
 __all__ = [
     "admix",
+    "anda",
     "block_shuffle",
     "block_stretch",
     "bsr",
+    "dem",
     "di_fgsm",
     "dynamic_scaling",
     "local_regions",
+    "mask_block",
     "si_ni_fgsm",
     "sia",
     "ssa",
@@ -189,3 +195,37 @@ def local_regions(
     """
     regions = LocalRegions(grid, keep, copies)
     return build("local_regions", CrossEntropy(), settings, inputs=[regions], gradients=momentum(decay))
+
+
+def dem(
+    *,
+    decay: float = 1.0,
+    rates: Sequence[float] = (1.14, 1.27, 1.40, 1.53, 1.66),
+    undo: bool = True,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """DEM: momentum over views with larger and larger margins, in steps that are as long as the radius.
+
+    See `DiverseSizes`. Source: J. Zou et al., ECCV 2020, arXiv 2112.06011 (there: eps 16/255, 10 steps of eps, which
+    the paper calls region fitting; in a common port decay 1). In L2 steps are as long as usual.
+    """
+    sizes = DiverseSizes(rates, undo)
+    step = make_ball(settings).eps
+    return build("dem", CrossEntropy(), settings, inputs=[sizes], gradients=momentum(decay), linf_step=step)
+
+
+def anda(*, grid: int = 5, reach: float = 0.3, undo: bool = True, **settings: Unpack[Settings]) -> IterativeAttack:
+    """ANDA: the mean of all gradients so far, over shifts on a grid, see `GridShifts` and `RunningMean`.
+
+    Source: Z. Fang et al., CVPR 2024, arXiv 2209.11964 (there: eps 16/255, step eps/10, 10 steps, 25 shifts of up to
+    0.3 half sides). One adversarial example, at the mean of the learnt distribution.
+    """
+    return build("anda", CrossEntropy(), settings, inputs=[GridShifts(grid, reach, undo)], gradients=[RunningMean()])
+
+
+def mask_block(*, decay: float = 1.0, grid: int = 4, **settings: Unpack[Settings]) -> IterativeAttack:
+    """MaskBlock: momentum over copies in each of which one cell of a grid is black, see `MaskedBlocks`.
+
+    Source: M. Fan et al., 2022, arXiv 2208.06538 (in a common port: eps 16/255, step 2/255, 10 steps, 16 cells).
+    """
+    return build("mask_block", CrossEntropy(), settings, inputs=[MaskedBlocks(grid)], gradients=momentum(decay))

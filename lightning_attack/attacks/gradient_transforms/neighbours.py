@@ -1,0 +1,262 @@
+"""Gradient transforms that sample: relevance, random walks, anticipated steps and reverse perturbations.
+
+As in `sampling`, points may lie outside [0, 1] and the ball, and `radius` is in `eps`, see `Budget`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_attack.attacks.gradient_transforms.base import (
+    Budget,
+    GradientFunction,
+    GradientTransform,
+    check_decay,
+    unit_mean,
+)
+from lightning_attack.attacks.gradient_transforms.sampling import check_radius, check_samples, noise
+from lightning_attack.common.pixels import Pixels, parse_pixels
+
+
+class GradientRelevance(GradientTransform):
+    """GRA: mix the gradient with the mean of those of random neighbours, by how alike the two are.
+
+    Source: H. Zhu, Y. Ren, X. Sui, L. Yang, W. Jiang, "Boosting Adversarial Transferability via Gradient Relevance
+    Attack", ICCV 2023; with `Momentum` and `DecayIndicator` the GRA attack.
+
+        g = gradient(x),     n = mean over samples of gradient(x + U(-radius * eps, radius * eps)),     s = cos(g, n)
+        returned: s * g + (1 - s) * n            s is of each image
+
+    Each step costs `samples` + 1 gradients.
+
+    Args:
+        samples: neighbours per step, 0 or more; the paper's is 20, 0 does nothing.
+        radius: reach of the neighbours in each value, in eps, 0 or more; the paper's is 3.5.
+
+    Raises:
+        ValueError: samples or radius is below 0, or radius is not finite.
+
+    Example:
+        >>> from lightning_attack.attacks.random import Draws
+        >>> slopes = iter([torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.0, 5.0]]]])])   # here, at the neighbour
+        >>> ascent = GradientRelevance(samples=1)(lambda x: next(slopes), Budget(0, 0, 1, Draws([0])))
+        >>> ascent(torch.zeros(1, 1, 1, 2))                              # s = 20 / (5 * 5); 0.8 * 3, 0.8 * 4 + 0.2 * 5
+        tensor([[[[2.4000, 4.2000]]]])
+    """
+
+    def __init__(self, samples: int = 20, radius: float = 3.5) -> None:
+        self.samples, self.radius = check_samples(samples, 0), check_radius(radius)
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        def gra(x: Tensor) -> Tensor:
+            here = gradient(x)
+            if not self.samples:
+                return here
+            around = torch.zeros_like(here)
+            for _ in range(self.samples):
+                around = around + gradient(x + noise("gradient relevance", x, budget, self.radius))
+            around = around / self.samples
+            likeness = cosine(here, around)
+            return likeness * here + (1 - likeness) * around
+
+        return gra
+
+
+class RandomWalk(GradientTransform):
+    """Mean of the gradients along a random walk from the point: the sampling of SMI-FGRM.
+
+    Source: X. Han, A. Liu, C. Yao, Y. Fan, K. He, "Sampling-based Fast Gradient Rescaling Method for Highly
+    Transferable Adversarial Attacks", 2023, arXiv 2307.02828; with `Momentum` and `Rescale` the SMI-FGRM attack.
+
+        x_0 = x,     x_i = x_{i-1} + U(-radius * eps, radius * eps),     returned: mean over i = 0 .. samples of g(x_i)
+
+    Each step costs `samples` + 1 gradients.
+
+    Args:
+        samples: steps of the walk, 0 or more; the paper's is 12, 0 does nothing.
+        radius: reach of each step of the walk in each value, in eps, 0 or more; the paper's is 1.5.
+
+    Raises:
+        ValueError: samples or radius is below 0, or radius is not finite.
+
+    Example:
+        >>> from lightning_attack.attacks.random import Draws
+        >>> seen = []
+        >>> ascent = RandomWalk(samples=2, radius=1.0)(lambda x: seen.append(x) or x, Budget(0.5, 0, 1, Draws([0])))
+        >>> mean = ascent(torch.zeros(1, 1, 1, 1))
+        >>> len(seen), bool((mean - (seen[1] + seen[2]) / 3).abs() < 1e-6), bool((seen[2] - seen[1]).abs() <= 0.5)
+        (3, True, True)
+    """
+
+    def __init__(self, samples: int = 12, radius: float = 1.5) -> None:
+        self.samples, self.radius = check_samples(samples, 0), check_radius(radius)
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        def walk(x: Tensor) -> Tensor:
+            total = gradient(x)
+            for _ in range(self.samples):
+                x = x + noise("random walk", x, budget, self.radius)
+                total = total + gradient(x)
+            return total / (self.samples + 1)
+
+        return walk
+
+
+class EnhancedEuler(GradientTransform):
+    """IE: momentum of the mean of two gradients, at the point and where a step along the first would lead.
+
+    Source: A. Peng, Z. Lin, H. Zeng, W. Yu, X. Kang, "Boosting Transferability of Adversarial Example via an Enhanced
+    Euler's Method", ICASSP 2023, as a common port has it: IE-FGSM.
+
+        g1 = unit(gradient(x)),     g2 = unit(gradient(x + step_size * g1)),     m <- decay * m + (g1 + g2) / 2
+
+    with unit(g) = g / mean|g|. Each step costs 2 gradients.
+
+    Args:
+        decay: share of the old momentum that stays, 0 or more; the port's is 1, 0 is the mean alone.
+
+    Raises:
+        ValueError: decay is below 0.
+
+    Example:
+        >>> from lightning_attack.attacks.random import Draws
+        >>> ascent = EnhancedEuler()(lambda x: x, Budget(1.0, 1.0, 2, Draws([0])))
+        >>> x = torch.tensor([[[[1.0, 3.0]]]])
+        >>> ascent(x)                                     # g1 = (0.5, 1.5), which is where (1.5, 4.5) points, too
+        tensor([[[[0.5000, 1.5000]]]])
+    """
+
+    accumulates = True
+    samples = 2
+
+    def __init__(self, decay: float = 1.0) -> None:
+        self.decay = check_decay(decay)
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        momentum: Tensor | float = 0.0
+
+        def euler(x: Tensor) -> Tensor:
+            nonlocal momentum
+            here = unit_mean(gradient(x))
+            ahead = unit_mean(gradient(x + budget.step_size * here))
+            momentum = self.decay * momentum + (here + ahead) / 2
+            return momentum
+
+        return euler
+
+
+class FinitePenalty(GradientTransform):
+    """GNP: climb to where the loss is flat, with its gradient's norm penalised by a finite difference.
+
+    Source: T. Wu, T. Luo, D. C. Wunsch, "GNP Attack: Transferable Adversarial Examples via Gradient Norm Penalty",
+    ICIP 2023, arXiv 2307.04099; with `Momentum` the GNP attack.
+
+        g1 = gradient(x),     g2 = gradient(x + reach * g1 / mean|g1|),     returned: (1 + beta) * g1 - beta * g2
+
+    (g2 - g1) / reach stands for the gradient of |g1|, which is to be small. A common port adds beta * g2, which makes
+    the norm grow instead. Each step costs 2 gradients; `PenalizedGradientNorm` does the same at random neighbours.
+
+    Args:
+        reach: mean distance of the second point in each value, of [0, 1] pixels, above 0; the paper's is 0.01.
+        beta: weight of the penalty, 0 or more; the paper's is 0.8.
+
+    Raises:
+        ValueError: reach is not above 0, or beta below 0.
+
+    Example:
+        >>> from lightning_attack.attacks.random import Draws
+        >>> ascent = FinitePenalty(reach=0.5, beta=0.8)(lambda x: x**2, Budget(1.0, 1.0, 1, Draws([0])))
+        >>> ascent(torch.full((1, 1, 1, 1), 2.0))                                        # 1.8 * 2^2 - 0.8 * 2.5^2
+        tensor([[[[2.2000]]]])
+    """
+
+    samples = 2
+
+    def __init__(self, reach: Pixels = 0.01, beta: float = 0.8) -> None:
+        if not 0 <= beta < math.inf:  # NaN too
+            raise ValueError(f"beta={beta}: must be a number, 0 or more; the paper's is 0.8")
+        self.reach, self.beta = parse_pixels(reach, "reach"), beta
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        def gnp(x: Tensor) -> Tensor:
+            here = gradient(x)
+            uphill = gradient(x + self.reach * unit_mean(here))
+            return (1 + self.beta) * here - self.beta * uphill
+
+        return gnp
+
+
+class ReversePerturbation(GradientTransform):
+    """RAP: take the gradient where a perturbation against the attack has made its loss small.
+
+    Source: Z. Qin, Y. Fan, Y. Liu, L. Shen, Y. Zhang, J. Wang, B. Wu, "Boosting the Transferability of Adversarial
+    Attacks with Reverse Adversarial Perturbation", NeurIPS 2022, arXiv 2210.05968.
+
+        n = U(-radius * eps, radius * eps);   inner_steps times:  n <- clip(n - inner_size * sign(gradient(x + n)))
+        returned: gradient(x + n)                              the clip is to radius * eps and, with x, to [0, 1]
+
+    With `late_start` the first steps are without n, as in the paper's RAP-LS. From then on each step costs
+    `inner_steps` + 1 gradients.
+
+    Args:
+        inner_steps: 0 or more; the paper's is 8.
+        radius: of n, in eps, 0 or more; the paper's is 1.
+        inner_size: length of an inner step, in eps, 0 or more; the paper's is 2/16.
+        late_start: share of the steps that are without n, in [0, 1]; the paper's is 100 of 400.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> from lightning_attack.attacks.random import Draws
+        >>> rap = ReversePerturbation(inner_steps=3, radius=0.5, inner_size=0.5, late_start=0.5)
+        >>> ascent = rap(lambda x: x, Budget(0.5, 0.1, 2, Draws([0])))      # where x**2 / 2 is to grow
+        >>> x = torch.full((1, 1, 1, 1), 0.5)
+        >>> ascent(x), ascent(x)                                           # the second at 0.5 - 0.5 * 0.5
+        (tensor([[[[0.5000]]]]), tensor([[[[0.2500]]]]))
+    """
+
+    remembers = True
+
+    def __init__(
+        self, inner_steps: int = 8, radius: float = 1.0, inner_size: float = 0.125, late_start: float = 0.25
+    ) -> None:
+        if inner_steps < 0:
+            raise ValueError(f"inner_steps={inner_steps}: must be 0 or more; the paper's is 8")
+        if not 0 <= inner_size < math.inf:  # NaN too
+            raise ValueError(f"inner_size={inner_size}: must be a finite number, 0 or more")
+        if not 0 <= late_start <= 1:
+            raise ValueError(f"late_start={late_start}: must be between 0 and 1")
+        self.inner_steps, self.radius, self.inner_size = inner_steps, check_radius(radius), inner_size
+        self.late_start, self.samples = late_start, inner_steps + 1
+
+    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
+        step, reach = 0, self.radius * budget.eps
+
+        def rap(x: Tensor) -> Tensor:
+            nonlocal step
+            step += 1
+            if step <= self.late_start * budget.steps:
+                return gradient(x)
+            against = noise("reverse perturbation", x, budget, self.radius)
+            for _ in range(self.inner_steps):
+                against = against - self.inner_size * budget.eps * gradient(x + against).sign()
+                against = (x + against.clamp(-reach, reach)).clamp(0, 1) - x
+            return gradient(x + against)
+
+        return rap
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of the angle between each image's two gradients, (B, 1, 1, 1); 0 if one of them is zero."""
+    first, second = (part / length(part) for part in (first, second))
+    return (first * second).sum(dim=(1, 2, 3), keepdim=True)
+
+
+def length(gradient: Tensor) -> Tensor:
+    """Euclidean length of each image's gradient, (B, 1, 1, 1); above 0."""
+    size: Tensor = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return size.view(-1, 1, 1, 1)

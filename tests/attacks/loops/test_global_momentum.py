@@ -1,0 +1,64 @@
+"""`GlobalMomentum` against a second version of it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_attack.attacks import CrossEntropy, GlobalMomentum, IterativeAttack, Momentum, Staged, Switch, gi_fgsm
+from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, TransferablePixels
+from tests.attacks.toys import BALL, PIXELS, STEP, STEPS, curved, half_right, scene, share_of_differences
+
+
+def setting():
+    model, (images, labels) = curved(), scene(2, 16, 12)
+    return model, images, half_right(model, images, labels)
+
+
+def second_version(model, images, labels, pre_steps, factor, decay):
+    def climb(x, momentum, steps, size):
+        for _ in range(steps):
+            x = x.detach().requires_grad_()
+            F.cross_entropy(model(x), labels, ignore_index=255, reduction="sum").backward()
+            momentum = decay * momentum + x.grad / x.grad.abs().mean((1, 2, 3), keepdim=True)
+            x = torch.clip(images + torch.clip(x + size * momentum.sign() - images, -PIXELS, PIXELS), 0, 1)
+        return x, momentum
+
+    _, momentum = climb(images, 0, pre_steps, factor * STEP)
+    return climb(images, momentum, STEPS, STEP)[0]
+
+
+@pytest.mark.parametrize(("pre_steps", "factor", "decay"), [(5, 10.0, 1.0), (2, 2.0, 0.7)])
+def test_against_a_second_version(pre_steps, factor, decay):
+    model, images, labels = setting()
+    attack = gi_fgsm(eps=PIXELS, steps=STEPS, step_size=STEP, pre_steps=pre_steps, factor=factor, decay=decay)
+    ours = attack(model, images, labels, [1, 2])
+    assert torch.equal(ours, second_version(model, images, labels, pre_steps, factor, decay))
+    plain = gi_fgsm(eps=PIXELS, steps=STEPS, step_size=STEP, pre_steps=0, decay=decay)
+    assert share_of_differences(ours, plain(model, images, labels, [1, 2])) > 0.01
+
+
+def test_the_objective_forgets_the_first_phase():
+    """Stages begin anew: all images are in stage one in the first step, as in an attack without the first phase."""
+    model, images, labels = setting()
+    objective = Staged([FoolAllPixels(), TransferablePixels()], [Switch(at=1.0, fooled=0.01)])
+    seen = []
+    attack = GlobalMomentum(objective, BALL, 3, STEP, gradient_transforms=[Momentum()])
+    attack(model, images, labels, [1, 2], log=lambda step, figures: seen.append(figures["stage_two"].tolist()))
+    first = []
+    plain = IterativeAttack(objective, BALL, 3, STEP, gradient_transforms=[Momentum()])
+    plain(model, images, labels, [1, 2], log=lambda step, figures: first.append(figures["stage_two"].tolist()))
+    assert seen[0] == first[0]
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"pre_steps": -1}, "pre_steps=-1"),
+        ({"factor": 0.0}, "factor=0.0"),
+        ({"gradient_transforms": []}, "there is none"),
+    ],
+)
+def test_out_of_range(settings, says):
+    with pytest.raises(ValueError, match=says):
+        GlobalMomentum(CrossEntropy(), BALL, **{"gradient_transforms": [Momentum()], **settings})
