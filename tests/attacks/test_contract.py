@@ -93,7 +93,7 @@ def size(attack, change):
 @every_attack
 @few_examples
 @given(
-    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17), (1, 97, 61)]),
+    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17), (1, 61, 37)]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 99),
 )

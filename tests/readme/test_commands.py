@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,17 +24,23 @@ from tests.runs.made import make_run, matrices
 HELP = [line for line in commands("predict") if "help" in line or "--print_config" in line]
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Weights as training scripts save them."""
+    trained = TrainedModel("embedded:scenes_segformer").network.state_dict()
+    file = tmp_path_factory.mktemp("checkpoint") / "my_checkpoint.pt"
+    torch.save({"state_dict": {f"module.{name}": values for name, values in trained.items()}}, file)
+    return file
+
+
 @pytest.fixture
-def desk(monkeypatch, tmp_path):
+def desk(monkeypatch, tmp_path, checkpoint):
     """The current folder of somebody who follows the READMEs: photos, a checkpoint, and the files they say to write."""
     for folder in ("photos", "masks"):
         (tmp_path / folder).mkdir()
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photos" / "a.jpg")
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "masks" / "a.png")
-    trained = TrainedModel("embedded:scenes_segformer").network.state_dict()
-    torch.save(
-        {"state_dict": {f"module.{name}": values for name, values in trained.items()}}, tmp_path / "my_checkpoint.pt"
-    )
+    shutil.copy(checkpoint, tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
