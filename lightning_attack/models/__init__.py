@@ -30,6 +30,7 @@ from lightning_attack.models.smoothing import Smoothed
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.torchscript import TorchScriptModel
 from lightning_attack.models.torchvision import TorchVisionModel
+from lightning_attack.models.upernet import RobustUPerNet
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze, with_windows
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "ModelError",
     "Purifier",
     "ResizeAndPad",
+    "RobustUPerNet",
     "SMPHub",
     "SMPModel",
     "SegmentationModel",
