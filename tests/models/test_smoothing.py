@@ -17,6 +17,8 @@ from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.smoothing import at_least, holm
 from lightning_attack.models.wrapper import decide
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.report import collect
+from lightning_attack.report.intervals import miou_interval
 from tests.callbacks.small_runs import SCENES, model, run, strict_json
 
 
@@ -148,6 +150,10 @@ def test_abstained_pixels_are_wrong_and_counted(tmp_path):
     assert rows["smoothed"]["clean_accuracy"] == pytest.approx(hits.sum() / labels.sum(), abs=1e-12)
     assert rows["smoothed"]["clean_abstained"] == pytest.approx(away / labels.sum(), abs=1e-12)
     assert 0.01 < away / labels.sum() < 0.9
+    (read,), _ = collect([str(tmp_path)])
+    interval = miou_interval(read.counts("smoothed")[:, 0], draws=100)
+    assert interval.value == pytest.approx(iou.mean(), abs=1e-12), "reports take them, too"
+    assert interval.low < interval.value < interval.high
     last = summary["step_curve"]["targets"]["smoothed"][-1]
     assert last == rows["smoothed"]["adversarial_miou"]
 
