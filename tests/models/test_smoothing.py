@@ -169,6 +169,12 @@ def test_what_is_refused():
         AttackModule(ready, pgd(steps=2), {"net": f})
     with pytest.raises(ModelError, match=r"network 'both' has one inside that abstains"):
         AttackModule(f, pgd(steps=2), {"both": Ensemble([f, ready])}, probe_size=(16, 16))
+    # Two networks that abstain everywhere on the probe image are not the same for that.
+    timid, other = (Smoothed(f, sigma=9.0, tau=tau, n0=3, n=300, name=f"net_{tau}") for tau in (0.9, 0.95))
+    module = AttackModule(timid, NoAttack(), {"other": other}, probe_size=(16, 16))
+    assert not timid(torch.rand(1, 3, 16, 16)).any()
+    assert module.white_box == {"net_0.9": True, "other": False}
+    assert module.doubts == []
     # Without masks and attack, its own prediction stands for the labels, as far as it has one.
     batch = {"image": torch.rand(1, 3, 16, 16), "name": ["a"], "index": torch.arange(1)}
     output = AttackModule(ready, NoAttack(), {}, probe_size=(16, 16)).predict_step(batch, 0)
