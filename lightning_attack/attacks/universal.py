@@ -110,7 +110,7 @@ class UniversalPerturbation(Attack):
 
     Args:
         file: of the perturbation.
-        eps: L-inf radius of the run, of [0, 1] pixels, above 0: a number or a fraction; that of the file may be smaller.
+        eps: L-inf radius of the run, of [0, 1] pixels, above 0: a number or a fraction; the file's is at most that.
         spread: `tile` or `resize` in place of the file's own way to get the size of an image; null = the file's.
         name: name in tables and folders.
 

@@ -40,7 +40,7 @@ class StartFrom(Wrapper):
         >>> model = torch.nn.Conv2d(3, 2, 1, bias=False)        # class 0 likes bright pixels, class 1 dark ones
         >>> model.weight.data = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1).clone()
         >>> images, labels = torch.full((1, 3, 1, 2), 0.5), torch.tensor([[[0, 1]]])
-        >>> attack(model, images, labels)[0, 0]       # 0.6, then one step towards the dark, and one that is at the border
+        >>> attack(model, images, labels)[0, 0]       # 0.6, then a step: to the dark; it is at the border
         tensor([[0.5500, 0.6000]])
     """
 
