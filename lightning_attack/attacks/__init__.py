@@ -107,10 +107,12 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.universal import Universal, UniversalPerturbation
 from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.function_attack import FunctionAttack
 from lightning_attack.attacks.wrappers.peer import Peer
 from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.attacks.wrappers.start_from import StartFrom
 from lightning_attack.attacks.wrappers.until_fooled import UntilFooled
 from lightning_attack.attacks.wrappers.worst_case import WorstCase
 
@@ -182,11 +184,14 @@ __all__ = [
     "SoftplusResiduals",
     "SpectrumSimulation",
     "Staged",
+    "StartFrom",
     "StraightThrough",
     "Switch",
     "TransferablePixels",
     "TranslationInvariance",
     "Tsallis",
+    "Universal",
+    "UniversalPerturbation",
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",

@@ -87,6 +87,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "sea": ("SEA", ("croce2024sea",)),
     "alma_prox": ("ALMA prox", ("rony2023alma",)),
     "dag": ("DAG", ("xie2017dag",)),
+    "universal": ("Universal", ("moosavi2017universal", "metzen2017universal")),  # no preset: it needs a file
 }
 """By preset: the display name, and the keys of its papers in `papers.bib`. A combination has those of its parts."""
 
