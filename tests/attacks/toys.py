@@ -15,6 +15,7 @@ BALL = Linf(PIXELS)
 FEW = {
     "admix": {"copies": 2, "scales": 2},
     "cfm": {"prob": 0.5},
+    "aes": {"runs": 2},
     "anda": {"grid": 2},
     "dem": {"rates": [1.3]},
     "emi_fgsm": {"samples": 3},

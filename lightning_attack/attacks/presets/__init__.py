@@ -5,9 +5,10 @@ besides their own (attacks with loops of their own say which) and raise `ValueEr
 they return is called with `(model, images, labels)`.
 """
 
-from lightning_attack.attacks.presets import combined, gradients, own, paths, source, steps, views, white_box
+from lightning_attack.attacks.presets import combined, ensembles, gradients, own, paths, source, steps, views, white_box
 from lightning_attack.attacks.presets import transegpgd as _transegpgd
 from lightning_attack.attacks.presets.combined import *  # noqa: F403
+from lightning_attack.attacks.presets.ensembles import *  # noqa: F403
 from lightning_attack.attacks.presets.gradients import *  # noqa: F403
 from lightning_attack.attacks.presets.own import *  # noqa: F403
 from lightning_attack.attacks.presets.paths import *  # noqa: F403
@@ -27,6 +28,7 @@ __all__ = [
     *source.__all__,
     *_transegpgd.__all__,
     *own.__all__,
+    *ensembles.__all__,
 ]
 
 PRESETS = tuple(globals()[name] for name in __all__)
