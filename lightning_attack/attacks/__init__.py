@@ -23,7 +23,6 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.neighbours import (
     EnhancedEuler,
-    FinitePenalty,
     GradientRelevance,
     RandomWalk,
     ReversePerturbation,
@@ -195,7 +194,6 @@ __all__ = [
     "DecayIndicator",
     "DiverseSizes",
     "EnhancedEuler",
-    "FinitePenalty",
     "GlobalMomentum",
     "GradientRelevance",
     "GridShifts",

@@ -41,7 +41,7 @@ levels = st.integers(0, 255)
 # Attacks whose result no seed changes.
 WITHOUT_CHANCE = {
     "adaea", "ai_fgtm", "alma_prox", "anda", "bim", "bpa", "cwa", "dag", "emi_fgsm", "fgnm", "fgs2m", "fgsm", "gi_fgsm",
-    "gnp", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm", "pna",
+    "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm", "pna",
     "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)

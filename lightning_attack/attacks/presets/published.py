@@ -44,7 +44,6 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "gra": ("GRA", ("zhu2023gra",)),
     "gi_fgsm": ("GI-FGSM", ("wang2022gi",)),
     "ie_fgsm": ("IE-FGSM", ("peng2023ie",)),
-    "gnp": ("GNP", ("wu2023gnp",)),
     "rap": ("RAP", ("qin2022rap",)),
     "ai_fgtm": ("AI-FGTM", ("zou2022aifgtm",)),
     "fgs2m": ("FGS2M", ("zhang2021staircase",)),
