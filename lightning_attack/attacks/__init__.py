@@ -23,7 +23,6 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.neighbours import (
     EnhancedEuler,
-    FinitePenalty,
     GradientRelevance,
     RandomWalk,
     ReversePerturbation,
@@ -59,15 +58,19 @@ from lightning_attack.attacks.input_transforms.regions import BlockShuffle, Loca
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
+from lightning_attack.attacks.loops.adaea import AdaEA
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
+from lightning_attack.attacks.loops.common_weakness import CommonWeakness
 from lightning_attack.attacks.loops.dag import DAG
 from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.rotation import SourceRotation
 from lightning_attack.attacks.loops.schedule import StepSchedule
+from lightning_attack.attacks.loops.soup import Soup
 from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.norms import L2, Linf, Norm
 from lightning_attack.attacks.objectives.base import (
@@ -195,11 +198,12 @@ __all__ = [
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",
+    "AdaEA",
     "AdaptiveTanh",
+    "CommonWeakness",
     "DecayIndicator",
     "DiverseSizes",
     "EnhancedEuler",
-    "FinitePenalty",
     "GlobalMomentum",
     "GradientRelevance",
     "GridShifts",
@@ -211,6 +215,8 @@ __all__ = [
     "Rescale",
     "ReversePerturbation",
     "RunningMean",
+    "Soup",
+    "SourceRotation",
     "Staircase",
     "check_given",
     "image_seeds",

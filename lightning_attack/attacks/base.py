@@ -124,6 +124,11 @@ class Attack(ABC):
         return False
 
     @property
+    def needs_members(self) -> bool:
+        """Whether its source must be an ensemble: a model with `members`, `weights` and `by`."""
+        return False
+
+    @property
     def clean_passes(self) -> int:
         """Number of forward passes of the clean images that it saves if it is given their logits, `clean_logits`."""
         return 0

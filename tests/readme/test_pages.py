@@ -90,9 +90,9 @@ def test_files_to_write_have_one_content():
     assert {name for name in FILES if name.endswith(".yaml")} == set(named)
 
 
-def test_some_sixty_attacks():
-    assert "some sixty attacks" in README
-    assert 55 < len(PRESETS) < 65
+def test_some_eighty_attacks():
+    assert "some eighty attacks" in README
+    assert 75 < len(PRESETS) < 90
 
 
 def test_no_command_is_left_out():
