@@ -95,9 +95,10 @@ class Worth:
         pixels = passes * shape[0] * shape[1]
         if pixels < WORTH_COUNTING:
             return False
-        if "_work" not in part.__dict__:
-            part.__dict__["_work"] = _work(part, self._probe_size)
-        work: Work | None = part.__dict__["_work"]
+        known: dict[Shape, Work | None] = part.__dict__.setdefault("_work", {})  # for other runs of the network, too
+        if self._probe_size not in known:
+            known[self._probe_size] = _work(part, self._probe_size)
+        work = known[self._probe_size]
         return work is not None and work.repays(pixels, price)
 
 
