@@ -45,7 +45,7 @@ class Settings(Ball, total=False):
         step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
             Presets that take gradients one step ahead (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer
-            steps these points lie far outside of the ball. Those of `transfer_best` and `transegpgd_best`: `long_steps`.
+            steps these points lie far outside of the ball. `transfer_best` and `transegpgd_best` have `long_steps`.
         step_schedule: how the length of a step changes around `step_size`: `constant` (default), `cosine`, `linear` or
             `dynamic`, see `StepSchedule`.
         finish: `sign` ends at a corner of the L-inf ball, see `IterativeAttack`. Default: the last iterate.
@@ -87,8 +87,8 @@ def build(
         sources: its own source transforms, after the caller's.
         kind: the class of the attack.
         looks_ahead: whether it takes gradients at a distance of `step_size`.
-        linf_step: its default step in L-inf, if it does not look ahead; or the function that gives it for a radius and a
-            number of steps.
+        linf_step: its default step in L-inf, if it does not look ahead; or a function of the radius and the number
+            of steps that gives it.
         own: further arguments of that class.
     """
     check_known(preset, settings, Settings)
