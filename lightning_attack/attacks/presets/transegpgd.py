@@ -211,8 +211,8 @@ def transegpgd_best(
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
-    A combination of this project: 10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5 it
-    is `transfer_best`. Other arguments are those of `transegpgd`.
+    A combination of this project: 10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5
+    it is `transfer_best`. Other arguments are those of `transegpgd`.
     """
     usual: TranSegPGDSettings = {
         "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
@@ -220,5 +220,5 @@ def transegpgd_best(
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     sources = [SkipGradients(skip_gamma, required=False)]
-    known = {**usual, **settings}
+    known: TranSegPGDSettings = {**usual, **settings}
     return _with("transegpgd_best", known, inputs, gradients, sources, power=power, linf_step=long_steps)
