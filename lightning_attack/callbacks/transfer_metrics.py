@@ -23,17 +23,14 @@ from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
 from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.defended import defence_facts
+from lightning_attack.predict.doubt import LABELS_PREDICTED, Doubt, as_plain, refuse
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
-from lightning_attack.predict.plausibility import (
+from lightning_attack.predict.prediction_doubts import (
     FIRST,
-    LABELS_PREDICTED,
-    Doubt,
-    as_plain,
     doubts_about_classes,
     doubts_about_orientation,
     doubts_about_predictions,
-    refuse,
 )
 from lightning_attack.runs.names import skipped_files
 from lightning_attack.runs.records import Record
@@ -94,9 +91,9 @@ class TransferMetrics(WritingCallback):
     images with a solution, and the median of the norms of the attack's own float images, in 1/255.
 
     What looks wrong with the clean result (a network that is no better than chance, for example; see
-    `predict.plausibility`) is warned about before the first image, after the first few and at the end, below the table
-    and under `warnings` in `transfer.json`. Where the labels are the source's own clean prediction, the title of the
-    table says so, and rows have the column `labels`.
+    `predict.prediction_doubts`) is warned about before the first image, after the first few and at the end, below the
+    table and under `warnings` in `transfer.json`. Where the labels are the source's own clean prediction, the title of
+    the table says so, and rows have the column `labels`.
 
     After the run, `rows` holds the rows and `summary` the content of `transfer.json`.
 
