@@ -26,7 +26,7 @@ FLOORS = {
     "runs": ({"metrics.iou", "metrics.flips", "common"}, {"numpy", "filelock", "PIL"}),
     "predict": ({"attacks", "models", "engine", "metrics", "common"}, {"torch", "numpy", "lightning"}),
     "training": (
-        {"attacks.base", "attacks.random", "models", "metrics", "pictures", "common"},
+        {"attacks", "models", "metrics", "pictures", "common"},
         {"torch", "lightning", "segmentation_models_pytorch"},
     ),
     "callbacks": (

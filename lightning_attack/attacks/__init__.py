@@ -23,7 +23,6 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.neighbours import (
     EnhancedEuler,
-    FinitePenalty,
     GradientRelevance,
     RandomWalk,
     ReversePerturbation,
@@ -59,15 +58,19 @@ from lightning_attack.attacks.input_transforms.regions import BlockShuffle, Loca
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
+from lightning_attack.attacks.loops.adaea import AdaEA
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
+from lightning_attack.attacks.loops.common_weakness import CommonWeakness
 from lightning_attack.attacks.loops.dag import DAG
 from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.loops.rotation import SourceRotation
 from lightning_attack.attacks.loops.schedule import StepSchedule
+from lightning_attack.attacks.loops.soup import Soup
 from lightning_attack.attacks.loops.svre import SVRE
 from lightning_attack.attacks.norms import L2, Linf, Norm
 from lightning_attack.attacks.objectives.base import (
@@ -107,10 +110,12 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.universal import Universal, UniversalPerturbation
 from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.function_attack import FunctionAttack
 from lightning_attack.attacks.wrappers.peer import Peer
 from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.attacks.wrappers.start_from import StartFrom
 from lightning_attack.attacks.wrappers.until_fooled import UntilFooled
 from lightning_attack.attacks.wrappers.worst_case import WorstCase
 
@@ -182,19 +187,23 @@ __all__ = [
     "SoftplusResiduals",
     "SpectrumSimulation",
     "Staged",
+    "StartFrom",
     "StraightThrough",
     "Switch",
     "TransferablePixels",
     "TranslationInvariance",
     "Tsallis",
+    "Universal",
+    "UniversalPerturbation",
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",
+    "AdaEA",
     "AdaptiveTanh",
+    "CommonWeakness",
     "DecayIndicator",
     "DiverseSizes",
     "EnhancedEuler",
-    "FinitePenalty",
     "GlobalMomentum",
     "GradientRelevance",
     "GridShifts",
@@ -206,6 +215,8 @@ __all__ = [
     "Rescale",
     "ReversePerturbation",
     "RunningMean",
+    "Soup",
+    "SourceRotation",
     "Staircase",
     "check_given",
     "image_seeds",

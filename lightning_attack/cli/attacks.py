@@ -24,6 +24,7 @@ _KINDS = {
     "source": "transfer",
     "transegpgd": "TranSegPGD",
     "own": "own loop",
+    "ensembles": "own loop",
 }
 """The modules of presets, and what their attacks have in common."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class MaskFile(NamedTuple):
     """Pillow's name of the form."""
 
 
-def read_photo(path: Path, white_level: int | None = None) -> np.ndarray:
+def read_photo(path: Path, white_level: int | None = None, content: bytes | None = None) -> np.ndarray:
     """A photo as (H, W, 3) uint8, upright as its EXIF orientation says.
 
     Grey, palette and CMYK photos are converted to RGB; 16 bits per colour are scaled to 8 and rounded.
@@ -46,11 +47,12 @@ def read_photo(path: Path, white_level: int | None = None) -> np.ndarray:
         path: the file.
         white_level: value of white in photos of 16 bits, such as 4095 for a camera's 12; None: 65535, and photos that
             are so dark by it that something else must be meant are refused.
+        content: of the file, where it lies in another one; `path` then is for messages.
 
     Raises:
         DataError: the file is missing, no image, or truncated, or has colours of a form that would be cut.
     """
-    with _opened(path, "photo") as image:
+    with _opened(path, "photo", content) as image:
         raw = _raw_mode(image)
         if image.mode[0] in "IF" or re.match("(RGB|LA|CMYK)[AXa]*;16", raw):
             if image.mode[0] == "F" or image.mode == "I":
@@ -172,15 +174,15 @@ def size_of_photo(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
+def _opened(path: Path, kind: str, content: bytes | None = None) -> Iterator[Image.Image]:
     """An image file, with every error of its reading as a `DataError` that names it."""
     try:
-        with Image.open(existing(path)) as image:
+        with Image.open(existing(path) if content is None else io.BytesIO(content)) as image:
             yield image
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        found = _kind_of(path) if isinstance(error, UnidentifiedImageError) else None
+        found = _kind_of(path) if content is None and isinstance(error, UnidentifiedImageError) else None
         raise DataError(f"{kind} '{path}' cannot be read{f': it is {found}' if found else f' ({error})'}") from error
 
 

@@ -30,7 +30,15 @@ from lightning_attack.models.smoothing import Smoothed
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.torchscript import TorchScriptModel
 from lightning_attack.models.torchvision import TorchVisionModel
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze, with_windows
+from lightning_attack.models.upernet import RobustUPerNet
+from lightning_attack.models.wrapper import (
+    ModelError,
+    SegmentationModel,
+    as_segmentation_model,
+    decide,
+    freeze,
+    with_windows,
+)
 
 __all__ = [
     "JPEG",
@@ -50,6 +58,7 @@ __all__ = [
     "ModelError",
     "Purifier",
     "ResizeAndPad",
+    "RobustUPerNet",
     "SMPHub",
     "SMPModel",
     "SegmentationModel",
@@ -60,6 +69,7 @@ __all__ = [
     "TotalVariation",
     "TrainedModel",
     "as_segmentation_model",
+    "decide",
     "export_checkpoint",
     "export_model",
     "freeze",

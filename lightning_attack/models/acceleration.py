@@ -71,7 +71,7 @@ class FastNetworks:
 
     def expect(self, expected: Expected | None) -> None:
         """From now on these passes will come; None: nobody knows."""
-        self._worth.expect(expected)
+        self._worth.expect(expected, [part for part, _, _ in self._parts if part.is_worth])
 
     @contextmanager
     def attacking(self, images: Tensor | None = None) -> Iterator[None]:

@@ -31,7 +31,7 @@ class Smoothed(SegmentationModel):
     tau^n > alpha / (H W). Such an n is refused, with one that is large enough, since all pixels would abstain.
 
     Noise depends on `seed` and on the image's own values alone, so that results do not depend on batches or processes.
-    Pixels are not clipped to [0, 1] under noise. Windows of a run (`data.windows`) are those of the network: the whole
+    Pixels are not clipped to [0, 1] under noise. Windows of a run (`model.windows`) are those of the network: the whole
     image gets one noise. Networks that were not trained under noise lose much of their mIoU.
 
     Logits are log(p / (1 - p)) with p = (n_i + 1) / (n + 2) for the class of a pixel and 0 for the other classes; where

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -35,6 +35,13 @@ class Expected:
         largest = sorted(self.images, key=lambda shape: (-self.images[shape] * shape[0] * shape[1], shape))
         self.kept = frozenset(largest[:SHAPES])
 
+    @property
+    def most_pixels(self) -> float:
+        """Pixels of all passes together with images of one shape, at the most."""
+        return max((self.images[height, width] * height * width for height, width in self.images), default=0) * max(
+            self.attack, self.scoring
+        )
+
     @cached_property
     def attack(self) -> float:
         """Backward passes of an attacked network for each image."""
@@ -59,10 +66,18 @@ class Worth:
         self._attacked: Shape | None = None
         self._known: dict[tuple[SegmentationModel, Shape, Shape | None], bool] = {}
 
-    def expect(self, expected: Expected | None) -> None:
-        """From now on these passes will come; None: nobody knows."""
+    def expect(self, expected: Expected | None, parts: Iterable[SegmentationModel] = ()) -> None:
+        """From now on these passes will come, of these networks; None: nobody knows."""
         self._expected = expected
         self._known.clear()
+        if expected is None or expected.most_pixels < WORTH_COUNTING:
+            return
+        for part in parts:  # now, and not at their first pass: an attack may be looking at what runs in it
+            known: dict[Shape, Work | None] = part.__dict__.setdefault(
+                "_work", {}
+            )  # for other runs of the network, too
+            if self._probe_size not in known:
+                known[self._probe_size] = _work(part, self._probe_size)
 
     @contextmanager
     def attacking(self, images: Tensor | None) -> Iterator[None]:
@@ -95,9 +110,7 @@ class Worth:
         pixels = passes * shape[0] * shape[1]
         if pixels < WORTH_COUNTING:
             return False
-        if "_work" not in part.__dict__:
-            part.__dict__["_work"] = _work(part, self._probe_size)
-        work: Work | None = part.__dict__["_work"]
+        work: Work | None = part.__dict__.get("_work", {}).get(self._probe_size)
         return work is not None and work.repays(pixels, price)
 
 

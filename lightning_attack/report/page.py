@@ -29,7 +29,8 @@ from lightning_attack.runs.names import COMMAND
 IMAGES_OF_RUN, IMAGES = 8, 160
 """Largest number of images of a run in the gallery, and roughly of the whole page; every run has at least one."""
 
-
+ROWS = 100
+"""Rows of the table that are shown at a time."""
 RUNS = 100
 """Runs that have more than their rows in the table."""
 PICTURES = 6_000_000
@@ -91,6 +92,7 @@ def write_page(
         choices=page_table.choices(every),
         headings=page_table.HEADINGS,
         numbers=page_table.NUMBERS,
+        page_rows=ROWS,
         rows=page_table.table_rows(every, every_folder, draws),
         curves=_about_curves(runs, len(curves)),
         commands=_commands(runs, names, folders),

@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from lightning_attack import attacks
-from lightning_attack.attacks import PRESETS, SVRE
+from lightning_attack.attacks import PRESETS
 from lightning_attack.attacks.papers import PAPERS
 from lightning_attack.attacks.presets.published import PUBLISHED
 from lightning_attack.cli import CONFIGS, PARTS
@@ -116,7 +116,7 @@ class Small(nn.Module):
 def test_rows_say_what_an_attack_costs(preset):
     torch.manual_seed(0)
     attack = preset()
-    model = Ensemble([Small(), Small()]) if isinstance(attack, SVRE) else rich(attack, Small())
+    model = Ensemble([Small(), Small()]) if attack.needs_members else rich(attack, Small())
     with count_passes(model) as passes:
         attack(model, torch.rand(2, 3, 4, 4), torch.randint(5, (2, 4, 4)), [1, 2])
     assert passes["backward"] / 2 == int(ROWS[preset.__name__][3])

@@ -26,6 +26,7 @@ from lightning_attack.attacks import (
     alma_prox,
     apgd,
     bim,
+    cwa,
     dag,
     mi_fgsm,
     pgd,
@@ -148,7 +149,7 @@ def test_decay(kind, decay):
         kind(decay)
 
 
-OWN_LOOPS = (alma_prox, apgd, dag, sea, svre)
+OWN_LOOPS = (alma_prox, apgd, cwa, dag, sea, svre)
 
 
 class Sampler(GradientTransform):

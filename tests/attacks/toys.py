@@ -18,6 +18,7 @@ FEW = {
     "naa": {"samples": 3},
     "admix": {"copies": 2, "scales": 2},
     "cfm": {"prob": 0.5},
+    "aes": {"runs": 2},
     "anda": {"grid": 2},
     "dem": {"rates": [1.3]},
     "emi_fgsm": {"samples": 3},

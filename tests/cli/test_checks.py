@@ -340,7 +340,8 @@ def test_attacks_are_listed(capsys, monkeypatch):
             r"\w+ +(\d{4})? +(?:objective|transfer|TranSegPGD|own loop) +([\d.?]+)(?: \+ (\d+))?  ", lines[name]
         )
         assert (found[1] or "") == year, name
-        if name not in ("fgsm", "svre", "sea", "dag", "alma_prox", "gi_fgsm"):  # of other numbers of steps
+        # Of other numbers of steps, or of members.
+        if name not in ("fgsm", "gi_fgsm", "sea", "dag", "alma_prox", "adaea", "cwa", "source_rotation", "svre"):
             assert float(found[2]) * 20 + int(found[3] or 0) == int(passes), name
     assert main(["attacks", "momentum", "2021"]) == 0
     assert "emi_fgsm" in (few := capsys.readouterr().out)

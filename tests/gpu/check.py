@@ -292,7 +292,7 @@ class Part:
             name = preset.__name__
             with self.trying(name), full_float32():
                 attack = preset(**{key: 4 for key in ("steps",) if key in inspect.signature(preset).parameters})
-                source = Ensemble(networks) if "svre" in name else networks[0]
+                source = Ensemble(networks) if attack.needs_members else networks[0]
                 last, found, miou = getattr(attack, "steps", 1) - 1, [], []
 
                 def log(step: int, figures: object, last: int = last) -> None:

@@ -17,6 +17,8 @@ from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.smoothing import at_least, holm
 from lightning_attack.models.wrapper import decide
 from lightning_attack.predict.module import AttackModule
+from lightning_attack.report import collect
+from lightning_attack.report.intervals import miou_interval
 from tests.callbacks.small_runs import SCENES, model, run, strict_json
 
 
@@ -148,6 +150,10 @@ def test_abstained_pixels_are_wrong_and_counted(tmp_path):
     assert rows["smoothed"]["clean_accuracy"] == pytest.approx(hits.sum() / labels.sum(), abs=1e-12)
     assert rows["smoothed"]["clean_abstained"] == pytest.approx(away / labels.sum(), abs=1e-12)
     assert 0.01 < away / labels.sum() < 0.9
+    (read,), _ = collect([str(tmp_path)])
+    interval = miou_interval(read.counts("smoothed")[:, 0], draws=100)
+    assert interval.value == pytest.approx(iou.mean(), abs=1e-12), "reports take them, too"
+    assert interval.low < interval.value < interval.high
     last = summary["step_curve"]["targets"]["smoothed"][-1]
     assert last == rows["smoothed"]["adversarial_miou"]
 
@@ -163,6 +169,12 @@ def test_what_is_refused():
         AttackModule(ready, pgd(steps=2), {"net": f})
     with pytest.raises(ModelError, match=r"network 'both' has one inside that abstains"):
         AttackModule(f, pgd(steps=2), {"both": Ensemble([f, ready])}, probe_size=(16, 16))
+    # Two networks that abstain everywhere on the probe image are not the same for that.
+    timid, other = (Smoothed(f, sigma=9.0, tau=tau, n0=3, n=300, name=f"net_{tau}") for tau in (0.9, 0.95))
+    module = AttackModule(timid, NoAttack(), {"other": other}, probe_size=(16, 16))
+    assert not timid(torch.rand(1, 3, 16, 16)).any()
+    assert module.white_box == {"net_0.9": True, "other": False}
+    assert module.doubts == []
     # Without masks and attack, its own prediction stands for the labels, as far as it has one.
     batch = {"image": torch.rand(1, 3, 16, 16), "name": ["a"], "index": torch.arange(1)}
     output = AttackModule(ready, NoAttack(), {}, probe_size=(16, 16)).predict_step(batch, 0)

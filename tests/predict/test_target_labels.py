@@ -42,7 +42,7 @@ def test_pgd_equals_torchattacks(random_start, monkeypatch):
 )
 def test_more_pixels_take_the_wanted_class(preset):
     name, model = preset.__name__, curved()
-    if name == "svre":
+    if preset().needs_members:
         model = Ensemble([curved(seed=0), curved(seed=1)])
     attack = preset(eps=PIXELS, **({} if name == "fgsm" else {"steps": 8}), **FEW.get(name, {}))
     model, (images, wanted) = rich(attack, model), scene(2, 24, 24)

@@ -38,7 +38,6 @@ SPENT = {
     "gra": {"samples": 4, "steps": 4},
     "gi_fgsm": {"steps": 15},  # and 5 before
     "ie_fgsm": {"steps": 10},
-    "gnp": {"steps": 10},
     "rap": {"inner_steps": 2, "steps": 8},  # the first two without them
     "smi_fgrm": {"samples": 4, "steps": 4},
     "dem": {"steps": 4},
@@ -47,20 +46,24 @@ SPENT = {
     "mig": {"points": 4, "steps": 5},
     "mumodig": {"copies": 3, "steps": 5},
     "sea": {"steps": 6},
-    "svre": {"inner_steps": 2, "steps": 5},  # on an ensemble of one
+    # On an ensemble of one.
+    "svre": {"inner_steps": 2, "steps": 5},
+    "adaea": {"steps": 10},
+    "cwa": {"steps": 10},
+    "aes": {"runs": 2, "steps": 10},
     "alma_prox": {"steps": 20, "step_size": 0.005},
     "dag": {"steps": 20, "step_size": "4/255"},
 }
 
-LEFT_OUT = {"pna"}
-"""Presets that the source of the table cannot be attacked with: it has no attention."""
+LEFT_OUT = {"pna", "adaea", "aes", "anda", "cwa", "dem", "mask_block", "mig", "mumodig", "source_rotation"}
+"""Presets that the source of the table cannot be attacked with (`pna`: it has no attention), or not measured yet."""
 PRESETS_SHOWN = ["no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT)]
 
 
 def score(preset: str, limit: int, results: Path) -> list[str]:
     """One row of the table."""
     options = [f"--model.attack.{name}={value}" for name, value in SPENT.get(preset, {}).items()]
-    if preset == "svre":
+    if preset in ("adaea", "cwa", "source_rotation", "svre"):
         options += ["-c", str(CONFIG.with_name("presets_table_ensemble.yaml"))]
     attack = ROOT / "configs" / "attacks" / f"{preset}.yaml"
     arguments = [f"--model.attack={attack}", *options, f"--data.limit={limit}"]

@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision import models
 from torchvision.datasets import voc
 
+from lightning_attack.attacks import Universal, UniversalPerturbation
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.models import TrainedModel
@@ -60,6 +61,8 @@ def test_predict_commands(command, monkeypatch, desk):
     small = ["--data.limit=1", "--trainer.devices=1"]
     if "--model.attack=FunctionAttack" in words:
         pass  # it has no steps of its own
+    elif "universal" in command.lower():
+        Universal(torch.full((3, 8, 8), 8 / 255), 8 / 255, "tile", {}).save(desk / "scenes.pt")
     elif "--model.attack=Peer" in words:
         pytest.importorskip("torchattacks", reason="the peer is optional")
     elif "--data.adversarial_root=their_images" in words:
@@ -103,6 +106,13 @@ def test_fit_commands(command, desk):
     if "voc" in command:
         small.append("--model.network.init_args.encoder_weights=null")
     assert main([*arguments(command), *small]) == 0
+
+
+@pytest.mark.parametrize("command", commands("universal"))
+def test_universal_commands(command, desk):
+    small = ["--trainer.max_epochs=1", "--data.train.init_args.count=8", "--trainer.enable_progress_bar=false"]
+    assert main([*arguments(command), *small]) == 0
+    assert UniversalPerturbation("scenes.pt").norm.eps == 8 / 255
 
 
 def _tiny_voc(root, photos=1):

@@ -12,7 +12,6 @@ from lightning_attack.attacks.gradient_transforms.base import (
 )
 from lightning_attack.attacks.gradient_transforms.neighbours import (
     EnhancedEuler,
-    FinitePenalty,
     GradientRelevance,
     RandomWalk,
     ReversePerturbation,
@@ -38,7 +37,6 @@ __all__ = [
     "EnhancedEuler",
     "EnhancedSampling",
     "ExpectedFlatness",
-    "FinitePenalty",
     "GradientFunction",
     "GradientRelevance",
     "GradientTransform",

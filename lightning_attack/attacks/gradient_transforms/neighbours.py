@@ -18,7 +18,6 @@ from lightning_attack.attacks.gradient_transforms.base import (
     unit_mean,
 )
 from lightning_attack.attacks.gradient_transforms.sampling import check_radius, check_samples, noise
-from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
 class GradientRelevance(GradientTransform):
@@ -146,47 +145,6 @@ class EnhancedEuler(GradientTransform):
             return momentum
 
         return euler
-
-
-class FinitePenalty(GradientTransform):
-    """GNP: climb to where the loss is flat, with its gradient's norm penalised by a finite difference.
-
-    Source: T. Wu, T. Luo, D. C. Wunsch, "GNP Attack: Transferable Adversarial Examples via Gradient Norm Penalty",
-    ICIP 2023, arXiv 2307.04099; with `Momentum` the GNP attack.
-
-        g1 = gradient(x),     g2 = gradient(x + reach * g1 / mean|g1|),     returned: (1 + beta) * g1 - beta * g2
-
-    (g2 - g1) / reach stands for the gradient of |g1|, which is to be small. A common port adds beta * g2, which makes
-    the norm grow instead. Each step costs 2 gradients; `PenalizedGradientNorm` does the same at random neighbours.
-
-    Args:
-        reach: mean distance of the second point in each value, of [0, 1] pixels, above 0; the paper's is 0.01.
-        beta: weight of the penalty, 0 or more; the paper's is 0.8.
-
-    Raises:
-        ValueError: reach is not above 0, or beta below 0.
-
-    Example:
-        >>> from lightning_attack.attacks.random import Draws
-        >>> ascent = FinitePenalty(reach=0.5, beta=0.8)(lambda x: x**2, Budget(1.0, 1.0, 1, Draws([0])))
-        >>> ascent(torch.full((1, 1, 1, 1), 2.0))                                        # 1.8 * 2^2 - 0.8 * 2.5^2
-        tensor([[[[2.2000]]]])
-    """
-
-    samples = 2
-
-    def __init__(self, reach: Pixels = 0.01, beta: float = 0.8) -> None:
-        if not 0 <= beta < math.inf:  # NaN too
-            raise ValueError(f"beta={beta}: must be a number, 0 or more; the paper's is 0.8")
-        self.reach, self.beta = parse_pixels(reach, "reach"), beta
-
-    def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
-        def gnp(x: Tensor) -> Tensor:
-            here = gradient(x)
-            uphill = gradient(x + self.reach * unit_mean(here))
-            return (1 + self.beta) * here - self.beta * uphill
-
-        return gnp
 
 
 class ReversePerturbation(GradientTransform):

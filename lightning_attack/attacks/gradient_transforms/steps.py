@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform
 from lightning_attack.attacks.gradient_transforms.neighbours import length
+from lightning_attack.attacks.to_device import to_device
 
 
 class DecayIndicator(GradientTransform):
@@ -123,7 +124,7 @@ class Staircase(SignReplacement):
         sizes = direction.abs().flatten(1)
         count = sizes.shape[1]
         ends = [min(math.ceil(count * (part + 1) / self.stairs), count) - 1 for part in range(self.stairs)]
-        tops = sizes.sort(dim=1).values[:, ends].contiguous()
+        tops = sizes.sort(dim=1).values.index_select(1, to_device(torch.tensor(ends), direction.device)).contiguous()
         parts = torch.searchsorted(tops, sizes)
         return ((2 * parts + 1) / self.stairs).to(direction.dtype).view_as(direction)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,23 @@ def loss_members(model: Model) -> list[tuple[Model, float]]:
     if getattr(ensemble, "by", None) != "loss":
         return [(model, 1.0)]
     return list(zip(ensemble.members, ensemble.weights, strict=True))
+
+
+class StepGradient(Protocol):
+    """What the steps of an attack follow: a point -> the direction to go; told when a step begins."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Where to go from a point, (B, 3, H, W)."""
+
+    def begin(self, step: int) -> None:
+        """Begin a new step, counted from 0."""
+
+    def forget(self) -> None:
+        """Let the objective forget what it kept from step to step, for an attack that starts anew."""
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """What is known of the current step, one value (B,) per image and name, see `IterativeAttack`."""
 
 
 class LossGradient:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform, check_order
 from lightning_attack.attacks.input_transforms.base import InputTransform
-from lightning_attack.attacks.loops.gradient import LossGradient, loss_members
+from lightning_attack.attacks.loops.gradient import LossGradient, StepGradient, loss_members
 from lightning_attack.attacks.loops.schedule import StepSchedule, check_schedule, step_factor
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
@@ -31,7 +31,7 @@ class Climb:
 
     Args:
         problem: the batch.
-        gradient: of the objective.
+        gradient: of the objective, or what stands for it.
         transforms: of the gradient; the first is next to the model.
         budget: what they are told.
         step_on: takes a step.
@@ -40,7 +40,7 @@ class Climb:
     def __init__(
         self,
         problem: Problem,
-        gradient: LossGradient,
+        gradient: StepGradient,
         transforms: Sequence[GradientTransform],
         budget: Budget,
         step_on: Step,
@@ -179,7 +179,16 @@ class IterativeAttack(Attack):
         return int(self.objective.needs_clean and not self.objective.layers)
 
     def check_model(self, model: Model) -> None:
-        for network, _ in loss_members(model):
+        networks = [network for network, _ in loss_members(model)]
+        if self.needs_members:
+            if not all(hasattr(model, name) for name in ("members", "weights", "by")):
+                what = f"{type(model).__name__}" if hasattr(model, "forward") else "a function"
+                raise ValueError(
+                    f"{self.name} needs an ensemble as source (with members, weights and by); {what} has none"
+                )
+            ensemble: Any = model
+            networks += ensemble.members
+        for network in networks:
             Recorder(network, self.objective.layers)
         if any(transform.required for transform in self.source_transforms):
             check_traceable(model)
@@ -195,6 +204,10 @@ class IterativeAttack(Attack):
         return LossGradient(
             problem, self.objective, self.input_transforms, self.steps, remember, self.source_transforms
         )
+
+    def estimate(self, problem: Problem) -> StepGradient:
+        """What the steps follow before gradient transforms; here the gradient."""
+        return self.gradient(problem)
 
     def perturb(self, problem: Problem) -> Tensor:
         climb = self.climb(problem)
@@ -213,7 +226,7 @@ class IterativeAttack(Attack):
             self.norm.per_value(length, problem.images[0].numel()) for length in (self.norm.eps, self.step_size)
         )
         budget = Budget(eps, step_size, self.steps, problem.draws, signs=self.norm.name == "linf")
-        return Climb(problem, self.gradient(problem), self.gradient_transforms, budget, self.stepper(problem, budget))
+        return Climb(problem, self.estimate(problem), self.gradient_transforms, budget, self.stepper(problem, budget))
 
     def start(self, problem: Problem) -> Tensor:
         """The point at which the first step begins."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.base import Model, Problem
-from lightning_attack.attacks.features import Recorder
+from lightning_attack.attacks.base import Problem
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform, unit_mean
 from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.loops.members import members_of, of_each
 from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.attacks.source_transforms.base import SourceTransform
@@ -70,6 +68,8 @@ class SVRE(IterativeAttack):
         ValueError: svre needs an ensemble as source (with members, weights and by); a function has none
     """
 
+    needs_members = True
+
     def __init__(
         self,
         objective: Objective,
@@ -108,26 +108,14 @@ class SVRE(IterativeAttack):
                 )
         self.inner_steps, self.decay, self.order_seed = inner_steps, decay, order_seed
 
-    def check_model(self, model: Model) -> None:
-        if not all(hasattr(model, name) for name in ("members", "weights", "by")):
-            what = f"{type(model).__name__}" if hasattr(model, "forward") else "a function"
-            raise ValueError(f"{self.name} needs an ensemble as source (with members, weights and by); {what} has none")
-        super().check_model(model)
-        ensemble: Any = model
-        for member in ensemble.members:
-            Recorder(member, self.objective.layers)
-
     def order(self, members: int, weights: Sequence[float], step: int) -> list[int]:
         """Numbers of the members that the inner steps of an outer step use."""
         count = 4 * members if self.inner_steps is None else self.inner_steps
         return random.Random(f"{self.order_seed}/{step}").choices(range(members), weights=weights, k=count)
 
     def perturb(self, problem: Problem) -> Tensor:
-        source: Any = problem.model
-        members, weights = list(source.members), [float(weight) for weight in source.weights]
-        # The clean logits are those of the ensemble, not of its members.
-        alone = [replace(problem, model=model, clean_logits=None) for model in members]
-        losses = [self.gradient(part) for part in (problem, *alone)]
+        members, weights = members_of(problem)
+        losses = [self.gradient(problem), *of_each(problem, self.gradient)]
         ensemble, *single = [self._transformed(problem, loss) for loss in losses]
         adversarial, momentum = self.start(problem), torch.zeros_like(problem.images)
         for step in range(self.steps):

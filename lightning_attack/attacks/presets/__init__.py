@@ -7,6 +7,7 @@ they return is called with `(model, images, labels)`.
 
 from lightning_attack.attacks.presets import (
     combined,
+    ensembles,
     features,
     gradients,
     own,
@@ -18,6 +19,7 @@ from lightning_attack.attacks.presets import (
 )
 from lightning_attack.attacks.presets import transegpgd as _transegpgd
 from lightning_attack.attacks.presets.combined import *  # noqa: F403
+from lightning_attack.attacks.presets.ensembles import *  # noqa: F403
 from lightning_attack.attacks.presets.features import *  # noqa: F403
 from lightning_attack.attacks.presets.gradients import *  # noqa: F403
 from lightning_attack.attacks.presets.own import *  # noqa: F403
@@ -39,6 +41,7 @@ __all__ = [
     *source.__all__,
     *_transegpgd.__all__,
     *own.__all__,
+    *ensembles.__all__,
 ]
 
 PRESETS = tuple(globals()[name] for name in __all__)

@@ -7,7 +7,6 @@ from typing import Unpack
 from lightning_attack.attacks.gradient_transforms.base import Momentum, Nesterov, PreGradient, TranslationInvariance
 from lightning_attack.attacks.gradient_transforms.neighbours import (
     EnhancedEuler,
-    FinitePenalty,
     GradientRelevance,
     ReversePerturbation,
 )
@@ -22,12 +21,10 @@ from lightning_attack.attacks.loops.global_momentum import GlobalMomentum
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
-from lightning_attack.common.pixels import Pixels
 
 __all__ = [
     "emi_fgsm",
     "gi_fgsm",
-    "gnp",
     "gra",
     "ie_fgsm",
     "mef",
@@ -184,17 +181,6 @@ def ie_fgsm(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAtt
     Source: A. Peng et al., ICASSP 2023 (in a common port: eps 16/255, step eps/10, 10 steps, decay 1).
     """
     return build("ie_fgsm", CrossEntropy(), settings, gradients=[EnhancedEuler(decay)])
-
-
-def gnp(
-    *, decay: float = 1.0, reach: Pixels = 0.01, beta: float = 0.8, **settings: Unpack[Settings]
-) -> IterativeAttack:
-    """GNP: momentum towards flat maxima by a second gradient a little uphill, see `FinitePenalty`.
-
-    Source: T. Wu, T. Luo, D. C. Wunsch, ICIP 2023, arXiv 2307.04099 (there: eps 16/255, step eps/10, 10 steps, reach
-    0.01, beta 0.8).
-    """
-    return build("gnp", CrossEntropy(), settings, gradients=[FinitePenalty(reach, beta), *momentum(decay)])
 
 
 def rap(

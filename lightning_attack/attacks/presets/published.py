@@ -47,7 +47,6 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "gra": ("GRA", ("zhu2023gra",)),
     "gi_fgsm": ("GI-FGSM", ("wang2022gi",)),
     "ie_fgsm": ("IE-FGSM", ("peng2023ie",)),
-    "gnp": ("GNP", ("wu2023gnp",)),
     "rap": ("RAP", ("qin2022rap",)),
     "ai_fgtm": ("AI-FGTM", ("zou2022aifgtm",)),
     "fgs2m": ("FGS2M", ("zhang2021staircase",)),
@@ -82,11 +81,16 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "transegpgd_best": ("TranSegPGD (best transfer)", (_SEGMENTATION, "dong2018mi", "dong2019ti", "wu2020sgm")),
     "transegpgd_dynamic": ("TranSegPGD (dynamic steps)", (_SEGMENTATION,)),
     "pi_fgsm": ("PI-FGSM", ("gao2020pi",)),
+    "source_rotation": ("Source rotation", ("li2020ghost",)),
+    "adaea": ("AdaEA", ("chen2023adaea",)),
+    "cwa": ("MI-CWA", ("chen2024cwa",)),
+    "aes": ("AES", ("yang2024aes", "dong2018mi", "xie2019di")),
     "svre": ("SVRE", ("xiong2022svre",)),
     "apgd": ("APGD", ("croce2020apgd",)),
     "sea": ("SEA", ("croce2024sea",)),
     "alma_prox": ("ALMA prox", ("rony2023alma",)),
     "dag": ("DAG", ("xie2017dag",)),
+    "universal": ("Universal", ("moosavi2017universal", "metzen2017universal")),  # no preset: it needs a file
 }
 """By preset: the display name, and the keys of its papers in `papers.bib`. A combination has those of its parts."""
 

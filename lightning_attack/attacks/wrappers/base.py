@@ -30,6 +30,10 @@ class Wrapper(Attack):
         return any(attack.mixes for attack in self.wrapped)
 
     @property
+    def needs_members(self) -> bool:
+        return any(attack.needs_members for attack in self.wrapped)
+
+    @property
     def clean_passes(self) -> int:
         return sum(attack.clean_passes for attack in self.wrapped)
 

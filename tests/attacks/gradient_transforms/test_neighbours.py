@@ -6,7 +6,6 @@ import torch
 from lightning_attack.attacks import (
     Draws,
     EnhancedEuler,
-    FinitePenalty,
     GradientRelevance,
     Momentum,
     RandomWalk,
@@ -44,12 +43,6 @@ def euler(gradient, x, draws, memory):
     return memory["sum"]
 
 
-def gnp(gradient, x, draws, memory):
-    first = gradient(x)
-    change = gradient(x + 0.02 * of_unit_mean(first)) - first
-    return accumulate(first - 0.6 * change, memory, 1.0)
-
-
 def rap(gradient, x, draws, memory):
     memory["step"] = memory.get("step", 0) + 1
     if memory["step"] <= STEPS // 2:
@@ -72,7 +65,6 @@ def anda(gradient, x, draws, memory):
         ((GradientRelevance(2), Momentum()), gra),
         ((RandomWalk(3), Momentum()), walk),
         ((EnhancedEuler(0.7),), euler),
-        ((FinitePenalty(0.02, 0.6), Momentum()), gnp),
         ((ReversePerturbation(2, 0.5, 0.25, 0.5), Momentum()), rap),
         ((RunningMean(),), anda),
     ],
@@ -91,7 +83,6 @@ def test_against_a_second_version(transforms, reference):
         GradientRelevance(0),
         GradientRelevance(1, 0.0),
         RandomWalk(0),
-        FinitePenalty(beta=0.0),
         ReversePerturbation(0, 0.0),
     ],
     ids=lambda part: type(part).__name__,
@@ -113,8 +104,6 @@ def test_relevance_of_gradients_of_zero():
         (lambda: GradientRelevance(-1), "samples=-1: must be 0 or more"),
         (lambda: RandomWalk(radius=-1.0), "radius=-1.0: must be a finite number"),
         (lambda: EnhancedEuler(-1.0), "decay=-1.0"),
-        (lambda: FinitePenalty(0), "reach=0"),
-        (lambda: FinitePenalty(beta=-0.1), "beta=-0.1"),
         (lambda: ReversePerturbation(-1), "inner_steps=-1"),
         (lambda: ReversePerturbation(inner_size=float("nan")), "inner_size=nan"),
         (lambda: ReversePerturbation(late_start=1.5), "late_start=1.5"),
