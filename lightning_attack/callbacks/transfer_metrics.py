@@ -13,27 +13,23 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from rich.console import Console
-from rich.table import Table
 
 from lightning_attack import __version__
 from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
+from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
 from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.defended import defence_facts
+from lightning_attack.predict.doubt import LABELS_PREDICTED, Doubt, as_plain, refuse
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
-from lightning_attack.predict.plausibility import (
+from lightning_attack.predict.prediction_doubts import (
     FIRST,
-    LABELS_PREDICTED,
-    Doubt,
-    as_plain,
     doubts_about_classes,
     doubts_about_orientation,
     doubts_about_predictions,
-    refuse,
 )
 from lightning_attack.runs.names import skipped_files
 from lightning_attack.runs.records import Record
@@ -94,9 +90,9 @@ class TransferMetrics(WritingCallback):
     images with a solution, and the median of the norms of the attack's own float images, in 1/255.
 
     What looks wrong with the clean result (a network that is no better than chance, for example; see
-    `predict.plausibility`) is warned about before the first image, after the first few and at the end, below the table
-    and under `warnings` in `transfer.json`. Where the labels are the source's own clean prediction, the title of the
-    table says so, and rows have the column `labels`.
+    `predict.prediction_doubts`) is warned about before the first image, after the first few and at the end, below the
+    table and under `warnings` in `transfer.json`. Where the labels are the source's own clean prediction, the title of
+    the table says so, and rows have the column `labels`.
 
     After the run, `rows` holds the rows and `summary` the content of `transfer.json`.
 
@@ -277,51 +273,11 @@ class TransferMetrics(WritingCallback):
             for name, value, step in scalars(self.summary, over_images):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
-            self._show(trainer)
+            show_result(self.rows, self.summary, self._folder, self._owner.how_to_go_on(trainer) if self._owner else "")
         else:
             for doubt in doubts:
                 if doubt.message not in self._said:
                     rank_zero_warn(doubt.message)
-
-    def _show(self, trainer: Trainer) -> None:
-        console = Console()
-        console.print(self._table())
-        if self._labels_predicted:
-            console.print(
-                f"Labels: the {PREDICTED}, because the data has no masks; its clean mIoU is 100 by definition"
-            )
-        for doubt in self.summary["warnings"]:
-            console.print(f"Warning: {doubt['message']}", soft_wrap=True, markup=False, style="yellow")
-        if "minimal_norm" in self.summary:
-            found = self.summary["minimal_norm"]
-            norm = "none" if found["median_linf"] is None else f"{found['median_linf']:.3g}/255"
-            console.print(f"Solved: {found['solved']:.1%} of the images; median L-inf norm: {norm}")
-        for image in self.summary.get("skipped", ()):
-            console.print(f"Left out: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
-        for image in self.summary.get("failed", ()):
-            console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
-        if "partial" in self.summary:
-            rest = f"; {self._owner.how_to_go_on(trainer)}" if self._owner else ""
-            partial = f"Partial: {self.summary['missing']} images are missing{rest}"
-            console.print(partial, soft_wrap=True, markup=False, highlight=False)
-        console.print(f"Results: {self._folder}", soft_wrap=True)
-
-    def _table(self) -> Table:
-        first = self.rows[0]
-        title = f"{first['attack']} on {first['source']}, {first['images']} images: mIoU in percent (lower = stronger)"
-        if self._labels_predicted:
-            title += f"; labels: {PREDICTED}"
-        table = Table("target", title=title)
-        columns = {"clean": "clean_miou", "adversarial": "adversarial_miou", "drop": "drop"}
-        more = ("abstained", "success", "inside_adversarial_miou", "outside_adversarial_miou")
-        columns |= {name: name for name in more if name in first}
-        for heading in columns:
-            table.add_column(heading, justify="right")
-        for row in self.rows:
-            numbers = (row[column] for column in columns.values())
-            cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
-            table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
-        return table
 
 
 def _classes(trainer: Trainer, module: AttackModule) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ from lightning_attack.data import SyntheticScenes
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.models.wrapper import ModelError
 from lightning_attack.predict.default_targets import other_classes, unfit
+from lightning_attack.predict.doubt import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.predict.module import AttackModule
-from lightning_attack.predict.plausibility import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.runs.commands import one_line
 from lightning_attack.runs.store import count_records
 

@@ -10,13 +10,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_attack.attacks.base import Attack
-from lightning_attack.attacks.given import Given, attack_of_batch, takes_given
-from lightning_attack.attacks.random import image_seeds
+from lightning_attack.attacks.given import Given, takes_given
 from lightning_attack.attacks.wrappers.per_window import PerWindow
-from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX, class_advice
+from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
@@ -31,19 +30,18 @@ from lightning_attack.models.wrapper import (
     with_windows,
     without_engines,
 )
-from lightning_attack.predict.batches import Batch, as_batch, given_eps
+from lightning_attack.predict.batch_attack import BatchAttack
+from lightning_attack.predict.batches import Batch, as_batch
 from lightning_attack.predict.clean_cache import CleanPredictions
-from lightning_attack.predict.cost import PeakMemory, clock, count_passes
+from lightning_attack.predict.cost import PeakMemory
 from lightning_attack.predict.networks import identify_networks
 from lightning_attack.predict.output import AttackOutput, merge
 from lightning_attack.predict.passes import expected_passes, shown
 from lightning_attack.predict.positions import Positions
 from lightning_attack.predict.preflight import check_attackable
-from lightning_attack.predict.recovery import Attempts, OnError, check_on_error, finite, refuse
-from lightning_attack.predict.scoring import Scorer
+from lightning_attack.predict.recovery import Attempts, OnError, check_on_error
 from lightning_attack.predict.step_curve import StepCurve
-from lightning_attack.predict.steps import AttackStep, CleanStep, to_8_bits
-from lightning_attack.predict.target_labels import check_target_labels, wanted_classes
+from lightning_attack.predict.target_labels import check_target_labels
 
 
 @runtime_checkable
@@ -279,7 +277,7 @@ class AttackModule(LightningModule):
             if trainer is not None:
                 self._positions.check_unique(given)
             with self._exactly():
-                outputs = self._attempts(given, self._attack_batch, skipped)
+                outputs = self._attempts(given, self._batch_attack(), skipped)
         output = merge(outputs) if outputs else AttackOutput.empty(self.target_names, ())
         output.skipped = skipped
         return output
@@ -298,133 +296,31 @@ class AttackModule(LightningModule):
         check_exact(self.engine, self.device)
         return exact_on(self.device)
 
-    def _attack_batch(self, batch: Batch) -> AttackOutput:
-        """Clean predictions, attack, scores."""
-        attack = attack_of_batch(self.attack, batch.get("adversarial"), given_eps(batch))
-        score = Scorer(self.networks, self.source_name, batch["name"], self.on_error)
-        clean = self._predict_clean(batch, attack, score)
-        attacked = self._attack(batch, attack, clean)
-        return self._score(batch, clean, attacked, score)
-
-    def _predict_clean(self, batch: Batch, attack: Attack, score: Scorer) -> CleanStep:
-        """What all networks predict on the clean images, and the labels that follow from it."""
-        images = batch["image"]
-        self._say("clean prediction")
-        seconds = -clock(images)
-        logits: list[Tensor] = []
-        keep = {self.source_name: logits} if self._lends else {}
-        preds = {name: self._clean_classes(name, batch, score, keep.get(name)) for name in self.target_names}
-        seconds += clock(images)
-        labels = batch.get("mask", preds[self.source_name].where(preds[self.source_name] != ABSTAINED, IGNORE_INDEX))
-        return CleanStep(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
-
-    def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
-        """The classes that a network predicts on the clean images; from the cache if it knows all of them."""
-
-        def predict() -> Tensor:
-            return score(name, batch["image"], keep)
-
-        if self.clean_cache is None or "digest" not in batch:
-            return predict()
+    def _batch_attack(self) -> BatchAttack:
+        """What happens to a batch, as the module is set by now."""
         autocast = torch.is_autocast_enabled(self.device.type)
-        run_by = self.engine or self._passes_of_scoring  # which decide on the engine
-        network = self.networks[name], run_by, repr(self.windows), autocast, self.exact
-        classes = self.clean_cache.classes(network, batch["digest"], predict, lambda row: name in score.failed[row])
-        return classes.to(self.device)
+        engine = self.engine or self._passes_of_scoring  # which decide on the engine
+        return BatchAttack(
+            attack=self.attack,
+            source=self.source,
+            source_name=self.source_name,
+            networks=self.networks,
+            num_classes=self.num_classes,
+            target_labels=self.target_labels,
+            quantize=self.quantize,
+            seed=self.seed,
+            curve=self.curve,
+            abstains=self.abstains,
+            on_error=self.on_error,
+            lends=self._lends,
+            clean_cache=self.clean_cache,
+            run_by=(engine, repr(self.windows), autocast, self.exact),
+            fast=self._fast,
+            memory=self._memory,
+            say=self._say,
+        )
 
     @property
     def _lends(self) -> bool:
         """Whether the attack may be given the clean logits that the source is scored by: they are what it would see."""
         return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
-
-    def _attack(self, batch: Batch, attack: Attack, clean: CleanStep) -> AttackStep:
-        """The adversarial images as they are saved, and what they cost."""
-        images, targeted = batch["image"], clean.target_labels is not None
-        figures: list[dict[str, Tensor]] = []
-        watched = None if self.curve is None else self.curve.watch()
-
-        def log(step: int, values: Mapping[str, Tensor]) -> None:
-            figures.append(dict(values))
-            self._say(f"{attack.name} step {step + 1}")
-
-        with self._fast.attacking(images), count_passes(self.source) as passes:
-            self._memory.begin(images.device)
-            seconds = -clock(images)
-            adversarial = attack(
-                self.source,
-                images,
-                clean.labels if clean.target_labels is None else clean.target_labels,
-                image_seeds(self.seed, batch["index"]),
-                log=log,
-                targeted=targeted,
-                region=batch.get("region"),
-                partners=batch.get("partners"),
-                watch=watched,
-                clean_logits=clean.logits[0] if clean.logits else None,
-            )
-            seconds += clock(images)
-            memory = self._memory.end(images.device)
-        if clean.logits:  # computed for the scores and lent to the attack: they are part of its price
-            passes["forward"] += attack.clean_passes * len(images)
-            memory = None if memory is None else memory + clean.logits[0].nbytes
-            clean.logits.clear()
-        # The sign of NaN is NaN, and so is all that follows from it.
-        refuse(~finite(adversarial), batch["name"], f"the gradients of '{self.source_name}' are NaN")
-        if self.quantize:
-            adversarial = to_8_bits(attack, images, adversarial)
-        count = len(images)
-        return AttackStep(
-            attack,
-            adversarial,
-            watched,
-            figures,
-            {kind: number / count for kind, number in passes.items()},
-            seconds,
-            None if memory is None else memory / count,
-        )
-
-    def _score(self, batch: Batch, clean: CleanStep, attacked: AttackStep, score: Scorer) -> AttackOutput:
-        """What all networks predict on the adversarial images, and after single steps if there is a curve."""
-        images, adversarial = batch["image"], attacked.images
-        seconds = -clock(images)
-        preds: dict[str, dict[str, Tensor]] = {}
-        unchanged = torch.equal(adversarial, images)  # as after `NoAttack`: scored already
-        for name in self.target_names:
-            self._say(f"scoring {name}")
-            preds[name] = {
-                "clean": clean.preds[name],
-                "adversarial": clean.preds[name] if unchanged else score(name, adversarial),
-            }
-        curve = None
-        if attacked.watched is not None:
-            self._say("scoring single steps")
-            # A target that fails at a step is left out as a whole: the curve ends in the figure of the table.
-            curve = attacked.watched.count(
-                score,
-                lambda one: attacked.attack.quantize(images, one) if self.quantize else one,
-                {name: both["adversarial"] for name, both in preds.items()},
-                clean.labels,
-                self.num_classes,
-                self.abstains,
-            )
-        seconds += clock(images)
-        return AttackOutput(
-            index=batch["index"],
-            name=batch["name"],
-            digest=batch.get("digest", [""] * len(images)),
-            image=images,
-            adversarial=adversarial,
-            labels=clean.labels,
-            target_labels=clean.target_labels,
-            region=batch.get("region"),
-            preds=preds,
-            curve=curve,
-            failed=score.failed,
-            skipped=[],
-            figures=attacked.figures,
-            passes=attacked.passes,
-            seconds=attacked.seconds,
-            scoring=clean.seconds + seconds,
-            memory=attacked.memory,
-            labels_predicted="mask" not in batch,
-        )

@@ -13,7 +13,8 @@ from lightning_attack.common.windows import Windows
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe, probe_pair
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
-from lightning_attack.predict.plausibility import Doubt, doubts_about_network, not_repeatable, watch_outputs
+from lightning_attack.predict.doubt import Doubt
+from lightning_attack.predict.network_doubts import doubts_about_network, not_repeatable, watch_outputs
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ScoredNetworks:
         white_box: by name, in the same order: whether the attack uses this network.
         source_name: name of the source among them.
         num_classes: number of classes, the same for all.
-        doubts: what looks wrong about them, see `predict.plausibility`.
+        doubts: what looks wrong about them, see `predict.network_doubts`.
     """
 
     scored: list[SegmentationModel]

@@ -7,7 +7,8 @@ from torch import nn
 
 from lightning_attack.models.probe import noise, probe
 from lightning_attack.models.wrapper import ModelError, without_engines
-from lightning_attack.predict.plausibility import Doubt, doubts_about_outputs, not_repeatable
+from lightning_attack.predict.doubt import Doubt
+from lightning_attack.predict.network_doubts import doubts_about_outputs, not_repeatable
 
 _CLOSE = 1e-3
 

@@ -227,7 +227,7 @@ def test_networks_do_not_wait_either(name):
 
 def test_a_predict_step_waits_no_more_for_more_steps(monkeypatch):
     # What it asks the device itself: to be done before the time is taken, and its memory.
-    monkeypatch.setattr("lightning_attack.predict.module.clock", lambda images: 0.0)
+    monkeypatch.setattr("lightning_attack.predict.batch_attack.clock", lambda images: 0.0)
     monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
     monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
     images, labels = scene(2, 12, 14, dtype=torch.float32)
@@ -260,7 +260,7 @@ WAYS = [
 @pytest.mark.parametrize(("number", "function"), [*enumerate(PRESETS)])
 def test_a_predict_step_of_every_preset_on_a_device(number, function, monkeypatch):
     """An ensemble, a target, a region, and one of the ways to attack: the same as on the host."""
-    monkeypatch.setattr("lightning_attack.predict.module.clock", lambda images: 0.0)
+    monkeypatch.setattr("lightning_attack.predict.batch_attack.clock", lambda images: 0.0)
     monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
     monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
     images, labels = scene(2, 8, 12, dtype=torch.float32)

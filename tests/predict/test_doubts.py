@@ -22,7 +22,9 @@ from lightning_attack.models import (
 )
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.predict import AttackModule
-from lightning_attack.predict.plausibility import PlausibilityError, doubts_about_classes, doubts_about_network
+from lightning_attack.predict.doubt import PlausibilityError
+from lightning_attack.predict.network_doubts import doubts_about_network
+from lightning_attack.predict.prediction_doubts import doubts_about_classes
 
 NAMES = SyntheticScenes.classes
 
