@@ -40,7 +40,7 @@ levels = st.integers(0, 255)
 # Attacks whose result no seed changes; that of `fia` not on networks of two convolutions, where its layer is the last.
 WITHOUT_CHANCE = {
     "alma_prox", "bfa", "bim", "bpa", "dag", "emi_fgsm", "fgsm", "fia", "iaa", "linbp", "mi_fgsm", "ni_fgsm",
-    "no_attack", "pi_fgsm", "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "svre", "ti_fgsm",
+    "no_attack", "pi_fgsm", "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "svre", "tgr", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
 LINF_ONLY = (*WITHOUT_BALL, pi_fgsm)

@@ -15,11 +15,13 @@ from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, R
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
+from lightning_attack.attacks.input_transforms.warp import ConstrainedWarp
 
 __all__ = [
     "Admix",
     "BlockShuffle",
     "BlockStretch",
+    "ConstrainedWarp",
     "DynamicScaling",
     "InputDiversity",
     "InputTransform",
