@@ -32,8 +32,8 @@ class ConstrainedWarp(InputTransform):
 
     The logits are moved back along the inverse of T, which is found by Newton's method for each pixel. Pixels that T
     shows nowhere, or where it folds the image over, have no logits. The released code, made for one label per image,
-    leaves them where they are, as `undo=False` does. Departs from the port in one point: there T without a bend zooms in
-    by half a pixel; here it shows the image itself.
+    leaves them where they are, as `undo=False` does. Departs from the port in one point: there T without a bend zooms
+    in by half a pixel; here it shows the image itself.
 
     In `input_transforms` it is the last. It cannot be in a `RandomChain`.
 

@@ -141,7 +141,10 @@ class LossGradient:
             first, member.moment.first = member.moment.first, False  # the step's own first pass is yet to come
             loss = self._loss(prediction, member.moment) / prediction.count.clamp_min(1)
             member.moment.first = first
-            uphill = uphill + torch.autograd.grad(loss.sum(), warp.values)[0] * member.weight
+            # The members share the graph from the values to the view.
+            shared = member is not self._members[-1]
+            slope = torch.autograd.grad(loss.sum(), warp.values, retain_graph=shared)[0]
+            uphill = uphill + slope * member.weight
         values = warp.values.detach() + (warp.rho if self.problem.targeted else -warp.rho) * uphill
         again = None if clean is None or clean.warp is None else clean.warp.at(values)
         return warp.at(values), again

@@ -132,5 +132,5 @@ def test_errors():
     with pytest.raises(ValueError, match="qkv=2: must be between 0 and 1"):
         TokenGradients(qkv=2)
     source = TransformedSource(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()).double(), [TokenGradients()])
-    with pytest.raises(ValueError, match="TokenGradients changes attention with a softmax, and .* has none"):
+    with pytest.raises(ValueError, match=r"TokenGradients changes attention with a softmax, and .* has none"):
         gradient(lambda x: source(x, Draws([7, 8]), 0))
