@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -15,7 +15,7 @@ from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.to_device import to_device
 
 NEWTON = 12
-"""Steps in which the way back is found; from a few on nothing changes."""
+"""Steps in which the way back is found for few pixels; from some number on nothing changes."""
 
 
 class ConstrainedWarp(InputTransform):
@@ -106,13 +106,13 @@ class Bend:
         moves: xi, (inner points, 2), in x and y.
     """
 
-    def __init__(self, points: int, size: tuple[int, ...] | torch.Size, moves: Tensor) -> None:
+    def __init__(self, points: int, size: Sequence[int], moves: Tensor) -> None:
         self.points, self.size, self.moves = points, (size[-2], size[-1]), moves
         self._inverse: tuple[Tensor, Tensor] | None = None
 
     def show(self, image: Tensor) -> Tensor:
         """The image (1, C, H, W), bent."""
-        places = self._pixels()
+        places = self._pixels(self.size)
         phi, _ = self._spline(places, slopes=False)
         return _sampled(image, places + phi @ self.moves)
 
@@ -125,18 +125,25 @@ class Bend:
 
     def _search(self) -> tuple[Tensor, Tensor]:
         """Of each pixel the place p at which T(p) is the pixel, (H, W, 2), and whether there is one, (H, W)."""
-        target, moves = self._pixels(), self.moves.detach()
-        places = target
-        for _ in range(NEWTON):
+        target, moves = self._pixels(self.size), self.moves.detach()
+        # First for few pixels: T is smooth, so from what lies between their places two steps are enough.
+        few = self._pixels(tuple(min(length, length // 8 + 2) for length in self.size))
+        places = self._approach(few, few, moves, NEWTON).movedim(-1, 0)[None]
+        places = F.interpolate(places, self.size, mode="bilinear", align_corners=True)[0].movedim(0, -1)
+        places = self._approach(places, target, moves, 2)
+        # One more step, with a gradient: how the place moves with xi.
+        step, straight = self._newton(places, target, self.moves)
+        pixel = 2 / max(*self.size, 2)
+        found = (step.detach().norm(dim=-1) < pixel / 4) & straight & (places.abs() <= 1 + 1e-6).all(-1)
+        return torch.where(found[..., None], places - step, 0), found
+
+    def _approach(self, places: Tensor, target: Tensor, moves: Tensor, steps: int) -> Tensor:
+        """Places after steps of Newton's method."""
+        for _ in range(steps):
             step, _ = self._newton(places, target, moves)
             # Steps of a quarter of a side at most: far away the spline's slopes say little.
             places = places - step * (0.5 / step.norm(dim=-1, keepdim=True).clamp_min(0.5))
-        step, straight = self._newton(places, target, moves)
-        pixel = 2 / max(*self.size, 2)
-        found = (step.norm(dim=-1) < pixel / 4) & straight & (places.abs() <= 1 + 1e-6).all(-1)
-        # One more step, with a gradient: how the place moves with xi.
-        step, _ = self._newton(places, target, self.moves)
-        return torch.where(found[..., None], places - step, 0), found
+        return places
 
     def _newton(self, places: Tensor, target: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
         """J^-1 (T(p) - target), and whether T keeps left and right apart there; J carries no gradient."""
@@ -151,11 +158,12 @@ class Bend:
         x, y = miss.unbind(-1)
         return torch.stack([d * x - b * y, a * y - c * x], -1) / safe[..., None], area > 1e-3
 
-    def _pixels(self) -> Tensor:
+    def _pixels(self, size: Sequence[int]) -> Tensor:
+        """Where the pixels of an image of some size are, (H, W, 2), from -1 to 1."""
         kind, device = self.moves.dtype, self.moves.device
         down, right = (
             torch.linspace(-1, 1, length, dtype=kind, device=device) if length > 1 else torch.zeros(1, device=device)
-            for length in self.size
+            for length in size
         )
         return torch.stack([right.expand(len(down), -1), down[:, None].expand(-1, len(right))], -1).to(kind)
 
