@@ -75,24 +75,24 @@ class TokenGradients(SourceTransform):
         """Attention of operators of its own: two products, and a softmax between them."""
         before, after = _product_before(softmax), _product_after(softmax)
         graph.follow(softmax, partial(_without_extremes, factor=self.attention, of=_rows_and_columns))
-        for product, skip in ((before, None), (after, softmax)):
-            if product is None:
-                continue
-            left, right = product.args[-2:] if operator(product) is aten.bmm else product.args[1:3]
-            # The sum runs over the channels of queries and keys, and over the tokens of the values.
-            for node, channels in ((left, -1), (right, -2)) if skip is None else ((left, -2), (right, -1)):
-                if skip is None or not _is_shape_of(node, skip):
-                    graph.before(product, node, self._of_tokens(self.qkv, channels))
+        if before is not None:  # a sum over the channels of queries and keys
+            queries, keys = _factors(before)
+            graph.before(before, queries, self._of_tokens(self.qkv, -1))
+            graph.before(before, keys, self._of_tokens(self.qkv, -2))
+        if after is not None:  # a sum over the tokens of the values, which are the left factor where all is turned
+            left, right = _factors(after)
+            turned = not _is_shape_of(left, softmax)
+            graph.before(after, left if turned else right, self._of_tokens(self.qkv, -2 if turned else -1))
 
     def _joined(self, graph: SourceGraph, node: fx.Node) -> None:
         """Attention as one operator: what it computes stays, its gradient is that of the operators it stands for."""
         queries, keys, values, *others = arguments(node)
-        given = {**dict(node.kwargs), "bias": next((one for one in others[:1] if isinstance(one, fx.Node)), None)}
-        bias = given.get("attn_mask") or given["bias"]
-        change = partial(self._of_joined, scale=given.get("scale"))
+        settings: dict[str, Any] = dict(node.kwargs)
+        # On the CPU a mask has a name, on CUDA it is the fourth argument.
+        biases = [one for one in (settings.get("attn_mask"), *others[:1]) if isinstance(one, fx.Node)]
+        change = partial(self._of_joined, scale=settings.get("scale"))
         for output in [user for user in node.users if user.args[1] == 0]:
-            inputs = [queries, keys, values] + ([bias] if isinstance(bias, fx.Node) else [])
-            graph.follow(output, change, *inputs)
+            graph.follow(output, change, queries, keys, values, *biases)
 
     def _of_joined(
         self, value: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, scale: float | None
@@ -177,6 +177,12 @@ def _product_after(softmax: fx.Node) -> fx.Node | None:
         if operator(node) in SHAPING:
             todo += node.users
     return None
+
+
+def _factors(product: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """The two matrices of a product."""
+    left, right = arguments(product)[-2:] if operator(product) is aten.bmm else arguments(product)[1:3]
+    return left, right
 
 
 def _is_shape_of(node: object, origin: fx.Node) -> bool:
