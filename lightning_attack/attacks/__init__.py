@@ -41,7 +41,7 @@ from lightning_attack.attacks.gradient_transforms.steps import (
     Staircase,
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
-from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View
+from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform, View, Warp
 from lightning_attack.attacks.input_transforms.chain import RandomChain
 from lightning_attack.attacks.input_transforms.colour import RandomColour
 from lightning_attack.attacks.input_transforms.copies import (
@@ -58,6 +58,7 @@ from lightning_attack.attacks.input_transforms.regions import BlockShuffle, Loca
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
+from lightning_attack.attacks.input_transforms.warp import ConstrainedWarp
 from lightning_attack.attacks.loops.adaea import AdaEA
 from lightning_attack.attacks.loops.alma_prox import ALMAProx
 from lightning_attack.attacks.loops.apgd import APGD
@@ -110,6 +111,7 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.source_transforms.tokens import TokenGradients
 from lightning_attack.attacks.universal import Universal, UniversalPerturbation
 from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.function_attack import FunctionAttack
@@ -139,6 +141,7 @@ __all__ = [
     "BlockShuffle",
     "BlockStretch",
     "CleanFeatureMixup",
+    "ConstrainedWarp",
     "CosPGD",
     "CrossEntropy",
     "DiversifiedFeatures",
@@ -190,6 +193,7 @@ __all__ = [
     "StartFrom",
     "StraightThrough",
     "Switch",
+    "TokenGradients",
     "TransferablePixels",
     "TranslationInvariance",
     "Tsallis",
@@ -237,6 +241,7 @@ __all__ = [
     "StepLog",
     "StepSchedule",
     "View",
+    "Warp",
     "Watch",
     "WeightedCrossEntropy",
     "Wrapper",

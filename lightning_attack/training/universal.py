@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Problem, describe, frozen
-from lightning_attack.attacks.input_transforms.base import InputTransform
+from lightning_attack.attacks.input_transforms.base import InputTransform, check_last
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.objectives.base import CrossEntropy, Objective
@@ -87,6 +87,7 @@ class UniversalTask(LightningModule):
         self.spread, self.seed = check_spread(spread), seed
         self.objective = objective or CrossEntropy()
         self.input_transforms, self.source_transforms = list(input_transforms or []), list(source_transforms or [])
+        check_last(self.input_transforms)
         if self.objective.layers and (self.source_transforms or any(one.spatial for one in self.input_transforms)):
             raise ValueError(
                 f"{type(self.objective).__name__} uses features of a layer; leave out source_transforms, and "

@@ -42,7 +42,7 @@ levels = st.integers(0, 255)
 WITHOUT_CHANCE = {
     "adaea", "ai_fgtm", "alma_prox", "anda", "bfa", "bim", "bpa", "cwa", "dag", "emi_fgsm", "fgnm", "fgs2m", "fgsm",
     "fia", "gi_fgsm", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm",
-    "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "ti_fgsm",
+    "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "tgr", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
 LINF_ONLY = (*WITHOUT_BALL, pi_fgsm)

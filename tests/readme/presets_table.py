@@ -31,6 +31,7 @@ SPENT = {
     "fia": {"samples": 10, "steps": 10},
     "naa": {"samples": 10, "steps": 10},
     "bfa": {"samples": 5, "steps": 10},
+    "decowa": {"steps": 10},
     "transfer_best": {"steps": 20},
     "transegpgd_best": {"steps": 20},
     "mef": {"samples": 4, "steps": 5},
@@ -55,8 +56,8 @@ SPENT = {
     "dag": {"steps": 20, "step_size": "4/255"},
 }
 
-LEFT_OUT = {"pna", "adaea", "aes", "anda", "cwa", "dem", "mask_block", "mig", "mumodig", "source_rotation"}
-"""Presets that the source of the table cannot be attacked with (`pna`: it has no attention), or not measured yet."""
+LEFT_OUT = {"pna", "tgr", "adaea", "aes", "anda", "cwa", "dem", "mask_block", "mig", "mumodig", "source_rotation"}
+"""Presets that the source of the table cannot be attacked with (`pna`, `tgr`: it has no attention), or not measured yet."""
 PRESETS_SHOWN = ["no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT)]
 
 

@@ -18,11 +18,13 @@ from lightning_attack.attacks.input_transforms.regions import BlockShuffle, Loca
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
+from lightning_attack.attacks.input_transforms.warp import ConstrainedWarp
 
 __all__ = [
     "Admix",
     "BlockShuffle",
     "BlockStretch",
+    "ConstrainedWarp",
     "DiverseSizes",
     "DynamicScaling",
     "GridShifts",

@@ -28,10 +28,27 @@ class View:
     Attributes:
         images: (B, 3, H', W').
         undo: logits (B, C, H', W') -> logits (B, C, H, W); by default nothing was moved.
+        warp: numbers that the view depends on and that take a step of their own before it counts, if there are any.
     """
 
     images: Tensor
     undo: Callable[[Tensor], Tensor] = unmoved
+    warp: Warp | None = None
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Numbers that a view depends on, and that take a step against the attack before the view counts.
+
+    Attributes:
+        values: (B, ...), with a graph from them to the view's images and through its `undo`.
+        rho: length of the step, in gradients of the loss per labelled pixel.
+        at: other values -> the view with them.
+    """
+
+    values: Tensor
+    rho: float
+    at: Callable[[Tensor], View]
 
 
 class InputTransform(ABC):
@@ -54,6 +71,11 @@ class InputTransform(ABC):
     @property
     def mixes(self) -> bool:
         """Whether other images enter an image's view: its partners in `Draws`, or without these others of its batch."""
+        return False
+
+    @property
+    def adapts(self) -> bool:
+        """Whether its views have a `warp`, whose step costs a pass of the network. It is then the last one."""
         return False
 
     @abstractmethod
@@ -147,7 +169,24 @@ def views(transforms: Sequence[InputTransform], images: Tensor, draws: Draws) ->
     *outer, last = transforms
     for view in views(outer, images, draws):
         for inner in last(view.images, draws):
-            yield View(inner.images, _both(inner.undo, view.undo))
+            yield _behind(inner, view.undo)
+
+
+def _behind(view: View, undo: Callable[[Tensor], Tensor]) -> View:
+    """A view of a view, whose logits go back through both."""
+    warp = view.warp
+    again = None if warp is None else Warp(warp.values, warp.rho, lambda values: _behind(warp.at(values), undo))
+    return View(view.images, _both(view.undo, undo), again)
+
+
+def check_last(transforms: Sequence[InputTransform]) -> None:
+    """Raise `ValueError` if a transform whose views adapt is not the last one."""
+    for transform in transforms[:-1]:
+        if transform.adapts:
+            raise ValueError(
+                f"{type(transform).__name__} takes a step of its own at what the network is shown; put it last in "
+                "input_transforms"
+            )
 
 
 def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

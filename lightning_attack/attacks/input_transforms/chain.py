@@ -47,6 +47,8 @@ class RandomChain(InputTransform):
             )
         self.least, self.most = least, most
         for transform in self.transforms:
+            if transform.adapts:
+                raise ValueError(f"{type(transform).__name__} adapts to the network; put it last in input_transforms")
             if transform.mixes:
                 raise ValueError(
                     f"{type(transform).__name__} mixes images, and a chain shows each image by itself; put it before "

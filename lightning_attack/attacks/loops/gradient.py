@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_attack.attacks.base import Model, Problem
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
-from lightning_attack.attacks.input_transforms.base import InputTransform, View, views
+from lightning_attack.attacks.input_transforms.base import InputTransform, View, Warp, views
 from lightning_attack.attacks.objectives.base import Moment, Objective, Probe
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.source_transforms.base import SourceTransform
@@ -141,7 +141,10 @@ class LossGradient:
         # The point may lie anywhere, as the one ahead of NI does; the model sees changes inside the region only.
         x = self.problem.inside(x.detach()).requires_grad_()
         total, count = torch.zeros_like(x), 0
-        for view, clean in self._views(x):
+        for view, clean_view in self._views(x):
+            if view.warp is not None:
+                view, clean_view = self._adapted(view.warp, view, clean_view)
+            clean = None if clean_view is None else clean_view.images
             # The network's part of the graph is each view's own and is freed with it, so memory stays that of one view.
             # The part between x and the views is small, and views may share it.
             shown = view.images.detach().requires_grad_()
@@ -152,8 +155,24 @@ class LossGradient:
             count += 1
         return total / count
 
-    def _views(self, x: Tensor) -> Iterator[tuple[View, Tensor | None]]:
-        """The views of a point, each with the clean images in the same view if a source transform needs them."""
+    def _adapted(self, warp: Warp, view: View, clean: View | None) -> tuple[View, View | None]:
+        """A view, and the clean images in it, after the step of its warp against the attack."""
+        uphill = torch.zeros_like(warp.values)
+        for member in self._members:
+            prediction = self._seen_by(member, view.images, view, None if clean is None else clean.images)
+            first, member.moment.first = member.moment.first, False  # the step's own first pass is yet to come
+            loss = self._loss(prediction, member.moment) / prediction.count.clamp_min(1)
+            member.moment.first = first
+            # The members share the graph from the values to the view.
+            shared = member is not self._members[-1]
+            slope = torch.autograd.grad(loss.sum(), warp.values, retain_graph=shared)[0]
+            uphill = uphill + slope * member.weight
+        values = warp.values.detach() + (warp.rho if self.problem.targeted else -warp.rho) * uphill
+        again = None if clean is None or clean.warp is None else clean.warp.at(values)
+        return warp.at(values), again
+
+    def _views(self, x: Tensor) -> Iterator[tuple[View, View | None]]:
+        """The views of a point, each with that of the clean images if a source transform needs them."""
         if not self._needs_clean:
             for view in views(self.input_transforms, x, self.problem.draws):
                 yield view, None
@@ -163,7 +182,7 @@ class LossGradient:
         both = (views(self.input_transforms, x, self.problem.draws),
                 views(self.input_transforms, self.problem.images, again))  # fmt: skip
         for view, clean in zip(*both, strict=True):
-            yield view, clean.images
+            yield view, clean
 
     def _loss(self, prediction: Prediction, moment: Moment) -> Tensor:
         """The objective of each image, (B,), summed over its pixels."""
@@ -186,13 +205,7 @@ class LossGradient:
     def _at(self, shown: Tensor, view: View, clean: Tensor | None, member: _Member) -> Tensor:
         """Gradient of one member's loss with respect to what it is shown."""
         moment, weight = member.moment, member.weight
-        if member.changed is None:
-            prediction = self._prediction(*member.recorder(shown), view)
-        else:
-            logits = member.changed(shown, self.problem.draws, moment.step, clean)
-            prediction = self._prediction(logits, {}, view)
-            del logits
-        self._check(prediction)
+        prediction = self._seen_by(member, shown, view, clean)
         loss = self._loss(prediction, moment)
         if moment.first:
             moment.report("loss", loss.detach() / prediction.count)
@@ -204,6 +217,16 @@ class LossGradient:
         del loss, prediction  # the backward pass frees what it has used up, if nobody else holds it
         gradient = torch.autograd.grad(total, shown)[0]
         return gradient * (-weight if self.problem.targeted else weight)
+
+    def _seen_by(self, member: _Member, shown: Tensor, view: View, clean: Tensor | None) -> Prediction:
+        """What a member says of a view."""
+        if member.changed is None:
+            logits, features = member.recorder(shown)
+        else:
+            logits, features = member.changed(shown, self.problem.draws, member.moment.step, clean), {}
+        prediction = self._prediction(logits, features, view)
+        self._check(prediction)
+        return prediction
 
     def _look(self, recorder: Recorder, images: Tensor) -> Prediction:
         """A network's prediction for images, for an objective that prepares; weights ask for no gradient."""

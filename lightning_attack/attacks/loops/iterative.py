@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform, check_order
-from lightning_attack.attacks.input_transforms.base import InputTransform
+from lightning_attack.attacks.input_transforms.base import InputTransform, check_last
 from lightning_attack.attacks.loops.gradient import LossGradient, StepGradient, loss_members
 from lightning_attack.attacks.loops.schedule import StepSchedule, check_schedule, step_factor
 from lightning_attack.attacks.norms import Norm
@@ -107,7 +107,7 @@ class IterativeAttack(Attack):
 
     Raises:
         ValueError: steps < 1, step_size <= 0, an unknown schedule or finish, `finish="sign"` with a norm whose ball has
-            no corners, an order of gradient transforms that cannot work, or an objective on features together with
+            no corners, an order of transforms that cannot work, or an objective on features together with
             source transforms or with an input transform that moves pixels.
 
     Example:
@@ -153,6 +153,7 @@ class IterativeAttack(Attack):
         self.gradient_transforms = list(gradient_transforms or [])
         self.source_transforms = list(source_transforms or [])
         check_order(self.gradient_transforms)
+        check_last(self.input_transforms)
         moving = [type(transform).__name__ for transform in self.input_transforms if transform.spatial]
         if self.objective.layers and moving:
             raise ValueError(

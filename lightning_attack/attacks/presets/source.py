@@ -17,6 +17,7 @@ from lightning_attack.attacks.source_transforms.features import (
     PerturbationDecay,
 )
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
+from lightning_attack.attacks.source_transforms.tokens import TokenGradients
 
 __all__ = [
     "bpa",
@@ -28,6 +29,7 @@ __all__ = [
     "linbp",
     "pna",
     "sgm",
+    "tgr",
 ]
 
 
@@ -145,3 +147,21 @@ def pna(
     """
     sources = [FixedAttention(strength, start)]
     return build("pna", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
+
+
+def tgr(
+    *,
+    decay: float = 1.0,
+    attention: float = 0.25,
+    qkv: float = 0.75,
+    mlp: float = 0.5,
+    start: float = 0.0,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """TGR: MI without the extreme gradients of tokens in transformer blocks, see `TokenGradients`.
+
+    Source: J. Zhang et al., CVPR 2023, arXiv 2303.15754 (there: eps 16/255, step eps/10, 10 steps). The source must
+    have attention with a softmax, as SegFormer and DPT have.
+    """
+    sources = [TokenGradients(attention, qkv, mlp, start)]
+    return build("tgr", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)

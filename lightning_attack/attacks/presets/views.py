@@ -20,6 +20,7 @@ from lightning_attack.attacks.input_transforms.regions import BlockShuffle, Loca
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
 from lightning_attack.attacks.input_transforms.structure import StructureInvariance
+from lightning_attack.attacks.input_transforms.warp import ConstrainedWarp
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum
@@ -31,6 +32,7 @@ __all__ = [
     "block_shuffle",
     "block_stretch",
     "bsr",
+    "decowa",
     "dem",
     "di_fgsm",
     "dynamic_scaling",
@@ -147,6 +149,25 @@ def bsr(
     """
     shuffle = BlockShuffle(blocks, copies, undo, degrees)
     return build("bsr", CrossEntropy(), settings, inputs=[shuffle], gradients=momentum(decay))
+
+
+def decowa(
+    *,
+    decay: float = 1.0,
+    points: int = 3,
+    strength: float = 2.0,
+    rho: float = 0.01,
+    copies: int = 1,
+    undo: bool = True,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """DeCowA: momentum over copies that are bent, less where that would help the attack, see `ConstrainedWarp`.
+
+    Source: Q. Lin et al., AAAI 2024, arXiv 2402.03951 (in a public port: eps 16/255, step eps/10, 10 steps, 20 copies).
+    Here 1 copy, drawn anew at every step; each takes two passes.
+    """
+    warp = ConstrainedWarp(points, strength, rho, copies, undo)
+    return build("decowa", CrossEntropy(), settings, inputs=[warp], gradients=momentum(decay))
 
 
 def sia(

@@ -13,6 +13,7 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.source_transforms.tokens import TokenGradients
 
 __all__ = [
     "CleanFeatureMixup",
@@ -27,5 +28,6 @@ __all__ = [
     "SoftplusResiduals",
     "SourceGraph",
     "SourceTransform",
+    "TokenGradients",
     "with_gradient_of",
 ]

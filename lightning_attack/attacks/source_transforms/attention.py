@@ -50,7 +50,7 @@ class FixedAttention(SourceTransform):
         return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = [*graph.all(*JOINED), *(node for node in graph.all(aten._softmax) if _weighs(node))]
+        found = [*graph.all(*JOINED), *(node for node in graph.all(aten._softmax) if weighs(node))]
         for node in graph.find(self, "attention with a softmax", found, self.start):
             if operator(node) is aten._softmax:
                 graph.follow(node, self._fixed)
@@ -65,7 +65,7 @@ class FixedAttention(SourceTransform):
         return with_gradient_of(value, (1 - self.strength) * value)
 
 
-def _weighs(softmax: fx.Node) -> bool:
+def weighs(softmax: fx.Node) -> bool:
     """Whether a matrix is multiplied with the result of a softmax, which may be reshaped before."""
     todo = list(softmax.users)
     while todo:

@@ -1,0 +1,136 @@
+"""TGR against its formula, entry by entry, on a small transformer in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import Function
+
+from lightning_attack.attacks import Draws, TokenGradients
+from lightning_attack.attacks.source_transforms.source import TransformedSource
+
+BATCH, SIDE, WIDTH, HEADS = 2, 4, 6, 2
+
+
+class Regularized(Function):
+    """The gradient times a factor, 0 where a loop says so."""
+
+    @staticmethod
+    def forward(ctx, x, factor, zero):
+        ctx.factor, ctx.zero = factor, zero
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        result = ctx.factor * gradient
+        for row, values in enumerate(gradient):
+            ctx.zero(values, result[row])
+        return result, None, None
+
+
+def tokens(gradient, result):
+    """Of one image or head, (tokens, channels)."""
+    for channel in range(gradient.shape[1]):
+        column = gradient[:, channel].tolist()
+        for extreme in (max(column), min(column)):
+            result[column.index(extreme), channel] = 0
+
+
+def maps(gradient, result):
+    """Of one image, (heads, rows, columns)."""
+    for head in range(len(gradient)):
+        entries = gradient[head].flatten().tolist()
+        for extreme in (max(entries), min(entries)):
+            row, column = divmod(entries.index(extreme), gradient.shape[2])
+            result[head, row, :] = 0
+            result[head, :, column] = 0
+
+
+class Block(nn.Module):
+    """Attention with keys and values of fewer tokens than queries, and an MLP, each a residual branch."""
+
+    def __init__(self, joined, reference=None):
+        super().__init__()
+        self.q, self.kv, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 8), nn.GELU(), nn.Linear(8, WIDTH))
+        self.joined, self.reference = joined, reference
+
+    def change(self, x, what):
+        if self.reference is None:
+            return x
+        factor = self.reference[what]
+        if what == "qkv":  # head by head
+            return Regularized.apply(x.flatten(0, 1), factor, tokens).view_as(x)
+        return Regularized.apply(x, factor, maps if what == "attention" else tokens)
+
+    def heads(self, x):
+        return x.view(BATCH, x.shape[1], HEADS, -1).transpose(1, 2)
+
+    def forward(self, x):
+        q, (k, v) = self.heads(self.q(x)), (self.heads(one) for one in self.kv(x[:, ::2]).chunk(2, -1))
+        if self.joined and self.reference is None:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        else:
+            q, k, v = (self.change(one, "qkv") for one in (q, k, v))
+            weights = (q @ k.transpose(-2, -1) * (WIDTH // HEADS) ** -0.5).softmax(-1)
+            attended = self.change(weights, "attention") @ v
+        x = x + self.out(attended.transpose(1, 2).reshape(BATCH, -1, WIDTH))
+        return x + self.change(self.mlp(x), "mlp")
+
+
+class Transformer(nn.Module):
+    def __init__(self, joined=False, reference=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, WIDTH, 1)
+        self.blocks = nn.ModuleList(Block(joined, reference) for _ in range(2))
+        self.double().requires_grad_(False).eval()
+        for weight in self.blocks.parameters():
+            weight.mul_(2)
+
+    def forward(self, x):
+        x = self.first(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return x.transpose(1, 2).reshape(BATCH, WIDTH, SIDE, SIDE)
+
+
+def gradient(source):
+    x = torch.rand(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x.requires_grad_()
+    logits = source(x)
+    weights = torch.linspace(-1, 2, logits.numel(), dtype=x.dtype).view_as(logits)
+    return logits, torch.autograd.grad((logits * weights.sin()).sum(), x)[0]
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined"])
+@pytest.mark.parametrize("factors", [(0.25, 0.75, 0.5), (1.0, 0.5, 0.0)], ids=["paper", "others"])
+def test_gradient_is_that_of_the_formula(joined, factors):
+    source = TransformedSource(Transformer(joined), [TokenGradients(*factors)])
+    logits, found = gradient(lambda x: source(x, Draws([7, 8]), 0))
+    reference = dict(zip(("attention", "qkv", "mlp"), factors, strict=True))
+    wanted_logits, wanted = gradient(Transformer(joined, reference))
+    plain_logits, plain = gradient(Transformer(joined))
+    assert torch.equal(logits, plain_logits)
+    assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)
+    assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+    assert (found - plain).abs().max() > 1e-2 * plain.abs().max()
+
+
+def test_broken_gradients_stay_broken():
+    from lightning_attack.attacks.source_transforms.tokens import _tokens, _without_extremes
+
+    x = torch.zeros(1, 3, 1, requires_grad=True)
+    given = torch.tensor([[[1.0], [torch.nan], [2.0]]])
+    result = torch.autograd.grad(
+        _without_extremes(x, factor=1.0, of=lambda values: _tokens(values, channels=-1)), x, given
+    )[0]
+    assert result.isnan().any()
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="qkv=2: must be between 0 and 1"):
+        TokenGradients(qkv=2)
+    source = TransformedSource(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()).double(), [TokenGradients()])
+    with pytest.raises(ValueError, match=r"TokenGradients changes attention with a softmax, and .* has none"):
+        gradient(lambda x: source(x, Draws([7, 8]), 0))
