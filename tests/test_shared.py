@@ -2,13 +2,13 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from lightning_attack.cli.main import main
+from tests.readme import presets_table
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -58,10 +58,12 @@ def test_the_source_among_the_targets_is_one_row(predict):
     assert float(rows[0]["adversarial_miou"]) < float(rows[0]["clean_miou"])
 
 
-def test_table_of_presets():
+def test_table_of_presets(monkeypatch, capsys):
     """The README's command, on one photo and for two attacks."""
-    command = [sys.executable, "-m", "tests.readme.presets_table", "fgsm", "svre", "--limit=1"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["presets_table", "fgsm", "svre", "--limit=1"])
+    presets_table.run()
+    printed = capsys.readouterr().out
     table = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
     assert {row[0].strip("| `"): row[1] for row in table} == {"fgsm": "1", "svre": "20"}
     assert all(row[-1] == "8 |" for row in table), "both use the whole budget"

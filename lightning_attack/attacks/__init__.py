@@ -1,8 +1,8 @@
 """Adversarial attacks on segmentation networks: five kinds of parts, loops, presets named after papers. Torch only.
 
-Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`),
-an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a gradient
-transform (`Budget`, `GradientFunction`) of their own.
+Named here is also what authors need who write an attack (`Problem`, `Prediction`, `StepLog`), an objective (`Moment`,
+`Probe`), an input transform (`View`, `Draws`), a source transform (`SourceGraph`, `Run`, `with_gradient_of`) or a
+gradient transform (`Budget`, `GradientFunction`) of their own.
 
 .. include:: README.md
 """
@@ -78,10 +78,12 @@ from lightning_attack.attacks.objectives.base import (
     CrossEntropy,
     Moment,
     Objective,
+    Probe,
     SegPGD,
     WeightedCrossEntropy,
 )
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.importance import BFA, FIA, NAA
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
     BalancedCrossEntropy,
@@ -108,18 +110,23 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.universal import Universal, UniversalPerturbation
 from lightning_attack.attacks.wrappers.base import Wrapper
 from lightning_attack.attacks.wrappers.function_attack import FunctionAttack
 from lightning_attack.attacks.wrappers.peer import Peer
 from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.attacks.wrappers.start_from import StartFrom
 from lightning_attack.attacks.wrappers.until_fooled import UntilFooled
 from lightning_attack.attacks.wrappers.worst_case import WorstCase
 
 __all__ = [
     "APGD",
+    "BFA",
     "DAG",
+    "FIA",
     "FSPGD",
     "L2",
+    "NAA",
     "PRESETS",
     "RPPGD",
     "SVRE",
@@ -180,11 +187,14 @@ __all__ = [
     "SoftplusResiduals",
     "SpectrumSimulation",
     "Staged",
+    "StartFrom",
     "StraightThrough",
     "Switch",
     "TransferablePixels",
     "TranslationInvariance",
     "Tsallis",
+    "Universal",
+    "UniversalPerturbation",
     "UntilFooled",
     "VarianceTuning",
     "WorstCase",
@@ -218,6 +228,7 @@ __all__ = [
     "Model",
     "Moment",
     "Prediction",
+    "Probe",
     "Problem",
     "Recorder",
     "Run",

@@ -226,7 +226,7 @@ class Attack(ABC):
             watch=watch,
             clean_logits=clean_logits,
         )
-        with _frozen(model), torch.enable_grad():
+        with frozen(model), torch.enable_grad():
             return self.solve(problem)
 
     def solve(self, problem: Problem) -> Tensor:
@@ -294,7 +294,7 @@ def _no_log(step: int, figures: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _frozen(model: Model) -> Iterator[None]:
+def frozen(model: Model) -> Iterator[None]:
     """Put a model into eval mode with frozen weights for the length of a `with` block.
 
     Flags are set one by one, not by `eval()`: exported programs refuse it, and each submodule gets its own flag back.

@@ -9,6 +9,7 @@ from lightning_attack.callbacks.image_writer import ImageWriter
 from lightning_attack.callbacks.overview import Overview
 from lightning_attack.callbacks.progress import AttackProgress
 from lightning_attack.callbacks.run_folder import RunFolder
+from lightning_attack.callbacks.shard_writer import ImageShards
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
 from lightning_attack.common.moved import moved_name
 
@@ -16,6 +17,7 @@ __all__ = [
     "AttackProgress",
     "GracefulStop",
     "ImageLogger",
+    "ImageShards",
     "ImageWriter",
     "Overview",
     "RunFolder",

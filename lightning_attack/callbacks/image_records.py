@@ -74,10 +74,11 @@ def _counts(module: AttackModule, outputs: AttackOutput, parts: Sequence[str]) -
     counts, clean = [], []
     for name, part in product(module.target_names, parts):
         for condition in CONDITIONS:
-            matrices = confusion_matrices(outputs.preds[name][condition], _labels(part, outputs), module.num_classes)
+            preds, labels = outputs.preds[name][condition], _labels(part, outputs)
+            matrices = confusion_matrices(preds, labels, module.num_classes, abstains=True)
             counts.append(_of_classes(matrices))
             if (part, condition) == (parts[0], CONDITIONS[0]):
-                clean.append(matrices)
+                clean.append(matrices[..., :-1])
     shape = len(module.target_names), len(parts), len(CONDITIONS)
     of_classes = torch.stack(counts, 1).unflatten(1, shape).cpu().numpy()
     whole = torch.stack(clean, 1).cpu().numpy()
@@ -87,8 +88,12 @@ def _counts(module: AttackModule, outputs: AttackOutput, parts: Sequence[str]) -
 
 
 def _of_classes(matrices: Tensor) -> Tensor:
-    """Hits, labels and predictions of each class, (..., 3, C) int64, as `metrics.iou.class_counts`."""
-    return torch.stack([matrices.diagonal(dim1=-2, dim2=-1), matrices.sum(-1), matrices.sum(-2)], -2)
+    """Hits, labels and predictions of each class, (..., 3, C) int64, as `metrics.iou.class_counts`.
+
+    Pixels of a further column, those that a network abstained from, have labels and no predictions.
+    """
+    predictions = matrices.sum(-2)[..., : matrices.shape[-2]]
+    return torch.stack([matrices.diagonal(dim1=-2, dim2=-1), matrices.sum(-1), predictions], -2)
 
 
 def _labels(part: str, outputs: AttackOutput) -> Tensor:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class RunLogger(TensorBoardLogger):
@@ -19,6 +24,15 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        if self._experiment is None:
+            from lightning_attack.callbacks.events_file import EventsWriter  # loads TensorBoard, which takes a second
+
+            self._experiment = EventsWriter(self.log_dir)
+        return self._experiment
 
     @rank_zero_only
     def save(self) -> None:

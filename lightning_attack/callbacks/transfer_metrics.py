@@ -22,6 +22,7 @@ from lightning_attack.callbacks.image_records import image_records, label_maps, 
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
 from lightning_attack.predict.cost import device_facts
+from lightning_attack.predict.defended import defence_facts
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
 from lightning_attack.predict.plausibility import (
@@ -40,6 +41,7 @@ from lightning_attack.runs.segments import SegmentWriter
 from lightning_attack.runs.skipped import read_skipped, write_skipped
 from lightning_attack.runs.store import RecordStore, keep_records
 from lightning_attack.runs.summary import (
+    ABSTAINED_COLUMNS,
     COLUMNS,
     MASKS,
     PREDICTED,
@@ -50,9 +52,10 @@ from lightning_attack.runs.summary import (
 )
 from lightning_attack.runs.summary_files import seconds_before, write_summary
 
-__all__ = ["COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
+__all__ = ["ABSTAINED_COLUMNS", "COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 UNITS = {
-    "miou, accuracy, iou, drop, success": "share in [0, 1]",
+    "miou, accuracy, iou, drop, success, abstained": "share in [0, 1]",
+    "certified_radius": "L2 norm in [0, 1] pixels, over all values of an image",
     "perturbation.linf, perturbation.linf_median, minimal_norm.median_linf": "1/255 of the range of a pixel",
     "perturbation.l2": "length in [0, 1] pixels, over all values of an image",
     "perturbation.psnr": "dB",
@@ -78,7 +81,10 @@ class TransferMetrics(WritingCallback):
     `skipped`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
-    before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside.
+    before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside. One
+    with a target that may abstain (`models.Smoothed`) adds `ABSTAINED_COLUMNS`, the share of labelled pixels without a
+    class, which count as wrong, and for that target `certified_radius` to `transfer.json`. Targets behind defences have
+    `defence` there: the name of the `network`, `seed`, and `parts` with their settings.
 
     For each network, `flips` in `transfer.json` counts where correct pixels became wrong, by their distance to the
     edges of labels and by the size of their object: `right` were correct on the clean images, `flipped` of these are
@@ -226,12 +232,15 @@ class TransferMetrics(WritingCallback):
         skipped = read_skipped(self._home)
         attack, source = pl_module.attack.name, pl_module.source.name
         steps = pl_module.curve.steps if pl_module.curve else ()
-        scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps)
+        scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps, pl_module.abstains)
         totals, over_images = Totals(scored), OverImages(len(indices))
         for record in store.read(indices):
             totals.add(record)
             over_images.add(record)
         self.rows, self.summary = totals.summary()
+        facts = defence_facts(pl_module.networks)
+        for row in self.summary["targets"]:
+            row |= facts.get(row["target"], {})
         self.summary["display_name"] = pl_module.attack.display_name
         self.summary["citations"] = {**pl_module.attack.citations}
         self.summary["labels"] = PREDICTED if self._labels_predicted else MASKS
@@ -304,8 +313,8 @@ class TransferMetrics(WritingCallback):
             title += f"; labels: {PREDICTED}"
         table = Table("target", title=title)
         columns = {"clean": "clean_miou", "adversarial": "adversarial_miou", "drop": "drop"}
-        columns |= {name: name for name in ("success", "inside_adversarial_miou", "outside_adversarial_miou")
-                    if name in first}  # fmt: skip
+        more = ("abstained", "success", "inside_adversarial_miou", "outside_adversarial_miou")
+        columns |= {name: name for name in more if name in first}
         for heading in columns:
             table.add_column(heading, justify="right")
         for row in self.rows:

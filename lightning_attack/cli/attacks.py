@@ -15,6 +15,7 @@ from lightning_attack.predict.passes import backward_passes
 
 _KINDS = {
     "white_box": "objective",
+    "features": "objective",
     "gradients": "transfer",
     "steps": "transfer",
     "views": "transfer",
@@ -44,7 +45,7 @@ class About(NamedTuple):
     kind: str
     """What it adds to PGD: another objective, means of transfer, the two stages of TranSegPGD, or a loop of its own."""
     passes: str
-    """Backward passes a step, where PGD has 1; `?` where they depend on the network."""
+    """Backward passes a step, where PGD has 1, and after a + those before the steps; `?`: the network decides."""
     does: str
     """The first sentences of the docstring."""
 
@@ -65,7 +66,8 @@ def run(words: list[str]) -> int:
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(
-        "\npasses: backward passes a step, which are what an attack costs; PGD has 1. kind: what it adds to PGD\n"
+        "\npasses: backward passes a step, which are what an attack costs; PGD has 1. After a +: those before\n"
+        "kind: what it adds to PGD\n"
         f"run one: {program()} predict --model.attack=NAME; its settings: configs/attacks/NAME.yaml"
     )
     return 0
@@ -84,11 +86,22 @@ def describe(preset: Callable[..., Attack]) -> About:
     first, source = text.partition("\n\n")[0], text.partition("Source:")[2]
     arxiv = re.search(r"arXiv (\d\d)\d\d\.\d+", source)
     year = f"20{arxiv[1]}" if arxiv else next(iter(re.findall(r"\b20\d\d\b", source)), "")
-    passes = backward_passes(preset(steps=_STEPS), members=1)
     return About(
         preset.__name__,
         year,
         _KINDS[preset.__module__.rpartition(".")[2]],
-        "?" if passes is None else f"{passes / _STEPS:g}",
+        _passes(preset),
         re.sub(_ASIDES, "", " ".join(first.split())).rstrip("."),
     )
+
+
+def _passes(preset: Callable[..., Attack]) -> str:
+    """Backward passes of a preset: those of a step, and if there are any those before the first one."""
+    attack = preset(steps=_STEPS)
+    passes = backward_passes(attack, members=1)
+    if passes is None:
+        return "?"
+    if not getattr(getattr(attack, "objective", None), "prepares", False):
+        return f"{passes / _STEPS:g}"
+    one = backward_passes(preset(steps=_STEPS + 1), members=1) or 0.0
+    return f"{one - passes:g} + {passes - _STEPS * (one - passes):g}"

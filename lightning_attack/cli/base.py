@@ -32,12 +32,14 @@ class CommandCLI(LightningCLI):
 
     Attributes:
         module_class: the LightningModule.
+        trainer_kind: the Trainer.
         default_files: configuration files that are read before those of the user.
         command: the words of the command line, to be typed again.
         exit_code: of the process, once the command is done.
     """
 
     module_class: ClassVar[type]
+    trainer_kind: ClassVar[type[Trainer]] = Trainer
     default_files: ClassVar[Sequence[str]] = ()
     parser: Parser
     exit_code = 0
@@ -52,6 +54,7 @@ class CommandCLI(LightningCLI):
         super().__init__(
             self.module_class,
             SegmentationDataModule,
+            trainer_class=self.trainer_kind,
             parser_class=Parser,
             parser_kwargs={"version": __version__, **{command: text | files for command, text in about.items()}},
             save_config_kwargs={"overwrite": True},

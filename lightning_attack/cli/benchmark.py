@@ -15,19 +15,28 @@ from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.program import program
 from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.common.configs import find_config
-from lightning_attack.report.submission import Benchmark, leaderboard, read_submissions, submission
+from lightning_attack.report.leaderboard import leaderboard, leaderboard_page
+from lightning_attack.report.submission import Benchmark, read_submissions, submission
 from lightning_attack.study.plan import Study, StudyError, cells
 
 _FREE = ("attacks", "images", "on_error", "strict", "trainer")
 """What may differ between results of a benchmark that compare: it changes no figure of an attack."""
+
+_DEFENDED = ("Defended", "Smoothed")
+"""Ends of the class paths of networks behind defences."""
 
 
 def run(words: list[str]) -> int:
     """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
     given = _parser().parse_args(with_paths(words[1:]))
     if given.compare:
-        table = leaderboard(read_submissions([Path(file) for file in given.compare]))
-        _show(table, given.output)
+        if given.output is not None:
+            check_folder(Path(given.output).parent)
+        found = read_submissions([Path(file) for file in given.compare])
+        _show(leaderboard(found))
+        if given.output is not None:
+            page = Path(given.output).suffix.lower() in (".html", ".htm")
+            _write(Path(given.output), leaderboard_page(found) if page else leaderboard(found))
         return 0
     file = Path(find_config(given.file) or given.file)
     plan = study.read(file)
@@ -45,8 +54,7 @@ def run(words: list[str]) -> int:
     if code or not study.is_first():
         return code
     found = submission(_benchmark(plan, file), folders)
-    with atomic_write(output) as path:
-        path.write_text(json.dumps(found, indent=1), "utf-8")
+    _write(output, json.dumps(found, indent=1))
     _show(leaderboard({output.stem: found}))
     Console().print(f"Result: {output}", soft_wrap=True, markup=False, highlight=False)
     return 0
@@ -64,19 +72,22 @@ def _parser() -> Parser:
     parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
     parser.add_argument("--name", type=str | None, default=None, help="Folder of the runs; default: the file's name.")
     parser.add_argument("--compare", nargs="+", metavar="JSON", help="Run nothing; one table of these results.")
-    parser.add_argument("--output", type=str | None, default=None, help="File of the result, or of the table.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="File of the result, or of the table (.md, .html)."
+    )
     return parser
 
 
 def _benchmark(plan: Study, file: Path) -> Benchmark:
     fixed = {key: value for key, value in asdict(plan).items() if key not in _FREE}
-    defended = {name for name, part in plan.networks.items() if str(part["class_path"]).endswith("Defended")}
+    defended = {name for name, part in plan.networks.items() if str(part["class_path"]).endswith(_DEFENDED)}
     return Benchmark(file.stem, fixed, frozenset(defended))
 
 
-def _show(table: str, output: str | None = None) -> None:
+def _show(table: str) -> None:
     Console().print(Markdown(table))
-    if output is not None:
-        check_folder(Path(output).parent)
-        with atomic_write(Path(output)) as path:
-            path.write_text(table, "utf-8")
+
+
+def _write(file: Path, text: str) -> None:
+    with atomic_write(file) as path:
+        path.write_text(text, "utf-8")

@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": Command("fit", "mIoU of a network on the photos of data.val"),
     "test": Command("fit", "the same as validate, under Lightning's name"),
     "export": Command("export", "write the network of a checkpoint to one file for predict"),
+    "universal": Command("universal", "learn one perturbation for all photos of a data set"),
     "attacks": Command("attacks", "list the attacks: year, kind, cost, and what each does"),
     "study": Command("study", "run every attack of a file on every network in it"),
     "benchmark": Command("benchmark", "run attacks on a fixed set of networks, defences and photos"),

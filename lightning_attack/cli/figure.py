@@ -14,6 +14,7 @@ KINDS = {
     "steps": "curves: mIoU over the steps of the attack, of runs with --curve=steps",
     "eps": "curves: mIoU over the radius, through runs that differ in it",
     "passes": "curves: mIoU over the backward passes, through runs that differ in their steps",
+    "strength": "curves: mIoU over a setting of a defence, such as the quality of JPEG",
     "matrix": "mIoU of each source (row) and target (column), a matrix for each attack",
 }
 

@@ -46,7 +46,8 @@ def descriptions(commands: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _epilog(command: str) -> str:
-    network, run = ("model.source", "mine") if command == "predict" else ("model.network", "my_network")
+    has_source = command in ("predict", "universal")
+    network, run = ("model.source", "mine") if has_source else ("model.network", "my_network")
     lines = [
         (f"{program()} {command} --print_config", "all settings, with the rest of the Trainer's"),
         (f"--{network}.help=SMPModel", "the options of one class; so for each option that takes a class"),
@@ -89,7 +90,7 @@ class HelpFormatter(DefaultHelpFormatter):
     def _hidden(self, action: Action) -> bool:
         part, _, name = action.dest.partition(".")
         if part == "trainer":
-            return name not in (TRAINER | FIT if self._prog.endswith("fit") else TRAINER)
+            return name not in (TRAINER | FIT if self._prog.endswith(("fit", "universal")) else TRAINER)
         return is_parser_option(action)
 
     def _get_help_string(self, action: Action) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.program import program
@@ -61,6 +62,7 @@ def check_environment(env: Mapping[str, str] = os.environ) -> None:
                 f"of processes\n{remedy(env)}"
             )
     _check_tasks(env)
+    _check_mpi(env)
 
 
 def check_world(devices: int, nodes: int, env: Mapping[str, str] = os.environ) -> None:
@@ -126,6 +128,20 @@ def _check_tasks(env: Mapping[str, str]) -> None:
             f"this is a shell of a SLURM job of {tasks} tasks (SLURM_NTASKS={tasks}), and this process was not started "
             f"by srun: it would wait for {int(tasks) - 1} others\n"
             f"all tasks: srun {program()} ...; this one alone: env -u SLURM_NTASKS {program()} ..."
+        )
+
+
+def _check_mpi(env: Mapping[str, str]) -> None:
+    """Processes of `mpirun`: Lightning asks mpi4py about them; without it each would be a run of its own."""
+    sizes = {name: env[name] for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") if env.get(name, "1") not in ("0", "1")}
+    known = launcher(env) is not None or _slurm_counts(env) or "WORLD_SIZE" in env
+    if sizes and not known and find_spec("mpi4py") is None:
+        name, size = next(iter(sizes.items()))
+        raise LaunchError(
+            f"mpirun started {size} processes ({name}={size}), and without the package mpi4py each of them would "
+            "attack all photos\n"
+            f"install it, or start {program()} once, without mpirun, with --trainer.devices={size}; to run alone: env "
+            f"-u {name} {program()} ..."
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -72,7 +73,10 @@ class AttackCLI(CommandCLI):
             help="steps: mIoU after every model.curve_every of the attack's steps (else ten).",
         )
         parser.add_argument(
-            "--images", type=Literal["png", "none"], default="png", help="Keep adversarial images as PNG, or not."
+            "--images",
+            type=Literal["png", "shards", "none"],
+            default="png",
+            help="Adversarial images: PNG, few tar files, or none.",
         )
         parser.add_argument(
             "--strict",
@@ -154,9 +158,9 @@ class AttackCLI(CommandCLI):
         trainer = super().instantiate_trainer(**kwargs)
         results, run_name, fresh = (self._get(self.config, key) for key in ("results", "run_name", "fresh"))
         settings: dict[str, Any] = {"data": self._data_settings()}
-        if self._get(self.config, "images") == "none":
-            settings["images"] = "none"
-            trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, callbacks.ImageWriter)]  # type: ignore[attr-defined]
+        if (images := self._get(self.config, "images")) != "png":
+            settings["images"] = images
+            trainer.callbacks = [*_other_images(trainer.callbacks, images)]  # type: ignore[attr-defined]
         self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
         self.stop = callbacks.GracefulStop()
         overview = callbacks.Overview(one_line(self.command))
@@ -266,3 +270,12 @@ class AttackCLI(CommandCLI):
 def _preset_of(name: str) -> str:
     """The preset in the package's file of an attack."""
     return str(yaml.safe_load((CONFIGS / "attacks" / f"{name}.yaml").read_text())["class_path"]).rpartition(".")[2]
+
+
+def _other_images(found: Iterable[Callback], images: str) -> Iterator[Callback]:
+    """The callbacks, with images written to shards, or not at all."""
+    for callback in found:
+        if not isinstance(callback, callbacks.ImageWriter):
+            yield callback
+        elif images == "shards":
+            yield callbacks.ImageShards(callback.folder, callback.workers)

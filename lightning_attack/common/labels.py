@@ -2,6 +2,8 @@
 
 IGNORE_INDEX = 255
 """Label of pixels that have no class and do not count."""
+ABSTAINED = -1
+"""Predicted class of pixels for which a network abstains: wrong, whatever the label."""
 
 
 def class_colour(number: int) -> tuple[int, int, int]:

@@ -58,3 +58,17 @@ def parse_pixels(value: Pixels, name: str = "eps") -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name}={value!r}: must be a number above 0, such as 0.03 or 8/255")
     return number
+
+
+def zero_or_more(value: Pixels, name: str) -> float:
+    """A size in [0, 1] pixels that may be 0.
+
+    Raises:
+        ValueError: it is below 0 or no number; the message names the argument.
+    """
+    if value in (0, "0"):
+        return 0.0
+    try:
+        return parse_pixels(value, name)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0 for no noise") from None

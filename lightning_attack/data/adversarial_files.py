@@ -9,10 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_attack.common.shards import Member, members
 from lightning_attack.data.arrays import ARRAY_SUFFIXES, ArrayFile
 from lightning_attack.data.base import DataError
 from lightning_attack.data.files import PHOTO_SUFFIXES, read_photo
 from lightning_attack.data.listing import find_files, has_suffix, normalised
+
+SHARD = ".tar"
 
 
 class MissingError(DataError):
@@ -35,7 +38,8 @@ class Picture(NamedTuple):
 class Gallery:
     """The adversarial images of a run: a folder of files with the names of the photos, or one file with all of them.
 
-    In a folder the image of the photo `a/b` is `a/b` with any of the suffixes of photos or of arrays. One file holds
+    In a folder the image of the photo `a/b` is `a/b` with any of the suffixes of photos or of arrays. Photos may also
+    lie in tar files (shards) there; of two of one name that in the later shard counts. One other file holds
     all images under one key (torchattacks calls it `adv_inputs`), in the order of the run's photos or of the whole data
     set; or each under the name of its photo.
 
@@ -50,18 +54,37 @@ class Gallery:
         self.root = Path(root)
         self._all = ArrayFile(self.root) if self.root.is_file() and self.root.suffix.lower() in ARRAY_SUFFIXES else None
         self._files: dict[str, Path] = {}
+        self._members: dict[Path, Member] = {}  # of those that lie in shards
         if self._all is not None:
+            return
+        if self.root.is_file() and self.root.suffix.lower() == SHARD:
+            self._take_shards([self.root])
             return
         if not self.root.is_dir():
             raise DataError(
-                f"data.adversarial_root: no folder '{root}', and no file with all images ({', '.join(ARRAY_SUFFIXES)})"
+                f"data.adversarial_root: no folder '{root}', and no file with all images "
+                f"({', '.join((*ARRAY_SUFFIXES, SHARD))})"
             )
-        suffixes = (*PHOTO_SUFFIXES, *ARRAY_SUFFIXES)
-        for path in find_files(self.root, has_suffix(suffixes), expected=", ".join(suffixes)):
-            name = normalised(path.relative_to(self.root).with_suffix("").as_posix())
-            if name in self._files:
-                raise DataError(f"'{self._files[name]}' and '{path}' are both for the photo '{name}'; remove one")
-            self._files[name] = path
+        suffixes = (*PHOTO_SUFFIXES, *ARRAY_SUFFIXES, SHARD)
+        found = find_files(self.root, has_suffix(suffixes), expected=", ".join(suffixes))
+        for path in found:
+            if path.suffix.lower() != SHARD:
+                self._take(path.relative_to(self.root), path)
+        self._take_shards([path for path in found if path.suffix.lower() == SHARD])
+
+    def _take(self, inside: Path, path: Path) -> None:
+        """A file of an image, by its path in the folder of all."""
+        name = normalised(inside.with_suffix("").as_posix())
+        if name in self._files:
+            raise DataError(f"'{self._files[name]}' and '{path}' are both for the photo '{name}'; remove one")
+        self._files[name] = path
+
+    def _take_shards(self, shards: Sequence[Path]) -> None:
+        is_photo = has_suffix(PHOTO_SUFFIXES)
+        for name, member in members(shards).items():
+            if is_photo(Path(name)):
+                self._members[member.shard / name] = member
+                self._take(Path(name), member.shard / name)
 
     def picture(self, name: str, index: int, order: Sequence[int], total: int) -> Picture:
         """The image of a photo.
@@ -86,7 +109,8 @@ class Gallery:
             key = _images_key(arrays, dimensions=(3, 4))
             form = arrays.forms[key]
             return Picture(f"'{path}'", form.shape, form.dtype, lambda: arrays.read(key))
-        photo = torch.from_numpy(read_photo(path))
+        content = self._members[path].read() if path in self._members else None
+        photo = torch.from_numpy(read_photo(path, content=content))
         return Picture(f"'{path}'", tuple(photo.shape), "uint8", lambda: photo)
 
     def _of_all(self, arrays: ArrayFile, name: str, index: int, order: Sequence[int], total: int) -> Picture:

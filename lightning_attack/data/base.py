@@ -66,10 +66,11 @@ class SegmentationDataset(Dataset[Scene], ABC):
     def __getitem__(self, index: int) -> Scene:
         """Read or draw scene `index`. Raises `DataError` where it cannot."""
 
-    def pixels(self, index: int) -> int | None:
-        """Number of pixels of photo `index`, told without reading it whole; None where that is not possible.
+    def photo_size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of photo `index`, told without reading it whole; None where that is not possible.
 
-        Photos of their own sizes are dealt out to the processes of a run by it.
+        Photos of their own sizes are dealt out to the processes of a run by it, and engines tell by it what pays. A
+        photo that cannot be read has (0, 0).
         """
         return None
 

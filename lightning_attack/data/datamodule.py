@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from lightning_attack.data.photo_check import SAMPLE, CheckAhead, PhotoCheck, Wh
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size, unpacked
 from lightning_attack.data.survey import Progress, Survey, survey_all
 from lightning_attack.data.transforms import Fit
+
+MOST_SIZES = 2000
+"""Photos whose sizes are looked up, which takes some 0.1 ms each, before a run."""
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -165,6 +169,21 @@ class SegmentationDataModule(LightningDataModule):
             "batch_size": self.batch_size,
         }
 
+    def image_sizes(self) -> dict[tuple[int, int], int] | None:
+        """How many photos of the run, finished ones too, come as images of each height and width; None: not known.
+
+        Of more than `MOST_SIZES` photos of their own sizes, so many are looked at and stand for all.
+        """
+        indices = self.indices()
+        if self.fit.size is not None and self.fit.mode != "long_side":
+            return {self.fit.size: len(indices)}
+        chosen = [indices[number] for number in spread(len(indices), MOST_SIZES)]
+        sizes = self._photo_sizes(chosen)
+        if sizes is None:
+            return None
+        found = Counter(self.fit.shape(*size) for size in sizes if all(size))
+        return {shape: count * len(indices) // len(chosen) for shape, count in found.items()}
+
     def digests(self, indices: Iterable[int]) -> dict[int, str | None]:
         """The hashes of photos of the run, with all that belongs to each, by position; None where one is unreadable."""
         own, scenes = {*self.indices()}, self.scenes().dataset
@@ -273,13 +292,19 @@ class SegmentationDataModule(LightningDataModule):
 
     def _costs(self, indices: list[int]) -> list[int] | None:
         """What photos cost in comparison with each other; None where all cost the same, or it is not known."""
-        dataset = _given(self.dataset, "dataset", "predict")
-        if self.fit.size is not None or self.batch_size > 1 or self._processes == 1 or not indices:
+        if self.fit.size is not None or self.batch_size > 1 or self._processes == 1:
             return None
-        if dataset.pixels(indices[0]) is None:
+        sizes = self._photo_sizes(indices)
+        costs = [height * width for height, width in sizes or ()]
+        return costs if len({*costs}) > 1 else None
+
+    def _photo_sizes(self, indices: list[int]) -> list[tuple[int, int]] | None:
+        """Height and width of photos on disk; None where they are not known."""
+        dataset = _given(self.dataset, "dataset", "predict")
+        if not indices or dataset.photo_size(indices[0]) is None:
             return None
         threads = None if dataset.concurrent else 1
-        return [*in_threads(lambda number: dataset.pixels(indices[number]) or 0, len(indices), threads)]
+        return [*in_threads(lambda number: dataset.photo_size(indices[number]) or (0, 0), len(indices), threads)]
 
     @property
     def _processes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class MaskFile(NamedTuple):
     """Pillow's name of the form."""
 
 
-def read_photo(path: Path, white_level: int | None = None) -> np.ndarray:
+def read_photo(path: Path, white_level: int | None = None, content: bytes | None = None) -> np.ndarray:
     """A photo as (H, W, 3) uint8, upright as its EXIF orientation says.
 
     Grey, palette and CMYK photos are converted to RGB; 16 bits per colour are scaled to 8 and rounded.
@@ -46,11 +47,12 @@ def read_photo(path: Path, white_level: int | None = None) -> np.ndarray:
         path: the file.
         white_level: value of white in photos of 16 bits, such as 4095 for a camera's 12; None: 65535, and photos that
             are so dark by it that something else must be meant are refused.
+        content: of the file, where it lies in another one; `path` then is for messages.
 
     Raises:
         DataError: the file is missing, no image, or truncated, or has colours of a form that would be cut.
     """
-    with _opened(path, "photo") as image:
+    with _opened(path, "photo", content) as image:
         raw = _raw_mode(image)
         if image.mode[0] in "IF" or re.match("(RGB|LA|CMYK)[AXa]*;16", raw):
             if image.mode[0] == "F" or image.mode == "I":
@@ -152,33 +154,35 @@ def colours_refused(path: Path, mode: str) -> DataError:
     )
 
 
-def count_pixels(path: Path) -> int:
-    """Number of pixels of an image file by its first bytes; 0 for one that cannot be read.
+def size_of_photo(path: Path) -> tuple[int, int]:
+    """Height and width of a photo by its first bytes, upright as `read_photo` gives it; 0, 0 if it cannot be read.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     Image.new("L", (4, 3)).save(f"{folder}/a.png")
-        ...     count_pixels(Path(folder) / "a.png")
-        12
+        ...     size_of_photo(Path(folder) / "a.png")
+        (3, 4)
     """
     try:
         with _opened(path, "photo") as image:
-            return image.width * image.height
-    except DataError:
-        return 0
+            # Pillow reads a whole PNG to look for an EXIF after its pixels, where hardly any file has it.
+            turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (DataError, ValueError):
+        return 0, 0
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
+def _opened(path: Path, kind: str, content: bytes | None = None) -> Iterator[Image.Image]:
     """An image file, with every error of its reading as a `DataError` that names it."""
     try:
-        with Image.open(existing(path)) as image:
+        with Image.open(existing(path) if content is None else io.BytesIO(content)) as image:
             yield image
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        found = _kind_of(path) if isinstance(error, UnidentifiedImageError) else None
+        found = _kind_of(path) if content is None and isinstance(error, UnidentifiedImageError) else None
         raise DataError(f"{kind} '{path}' cannot be read{f': it is {found}' if found else f' ({error})'}") from error
 
 
@@ -203,13 +207,19 @@ def _raw_mode(image: Image.Image) -> str:
     return raw if isinstance(raw, str) else image.mode
 
 
-def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Pixels of a loaded image turned as its EXIF says. (What Pillow has turned itself, it no longer says.)"""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 is upright."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # a damaged EXIF makes Pillow raise nearly anything
         raise ValueError(f"its EXIF is damaged: {type(error).__name__}: {error}") from error
-    if orientation not in range(2, 9):
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Pixels of a loaded image turned as its EXIF says. (What Pillow has turned itself, it no longer says.)"""
+    orientation = _orientation(image)
+    if orientation == 1:
         return pixels
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset
-from lightning_attack.data.files import PHOTO_SUFFIXES, count_pixels, read_photo
+from lightning_attack.data.files import PHOTO_SUFFIXES, read_photo, size_of_photo
 from lightning_attack.data.listing import existing, find_files, has_suffix, normalised
 from lightning_attack.data.mask_values import MaskReader
 
@@ -102,8 +102,8 @@ class ImageFolder(SegmentationDataset):
         mask = None if self.masks is None else self._reader(self._mask(name))
         return Scene(read_photo(self._photos[name], self.white_level), mask, name)
 
-    def pixels(self, index: int) -> int:
-        return count_pixels(self._photos[self._names[index]])
+    def photo_size(self, index: int) -> tuple[int, int]:
+        return size_of_photo(self._photos[self._names[index]])
 
     def _find(self) -> list[Path]:
         """The photos; masks that lie among them are none."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, values_in
-from lightning_attack.data.files import count_pixels, read_mask, read_photo
+from lightning_attack.data.files import read_mask, read_photo, size_of_photo
 from lightning_attack.data.listing import existing, find_files, is_clutter
 
 
@@ -43,8 +43,8 @@ class LabelledFiles(SegmentationDataset):
         name, photo, mask = self._pairs[index]
         return Scene(read_photo(photo), self.labels(mask), name)
 
-    def pixels(self, index: int) -> int:
-        return count_pixels(self._pairs[index].photo)
+    def photo_size(self, index: int) -> tuple[int, int]:
+        return size_of_photo(self._pairs[index].photo)
 
     @abstractmethod
     def labels(self, mask: Path) -> np.ndarray:

@@ -100,9 +100,9 @@ class TrainAug(SegmentationDataset):
         dataset, position = self._scenes[index]
         return dataset[position]
 
-    def pixels(self, index: int) -> int | None:
+    def photo_size(self, index: int) -> tuple[int, int] | None:
         dataset, position = self._scenes[index]
-        return dataset.pixels(position)
+        return dataset.photo_size(position)
 
 
 def read_mat(path: Path) -> np.ndarray:

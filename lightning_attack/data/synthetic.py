@@ -117,6 +117,9 @@ class SyntheticScenes(SegmentationDataset):
     def __len__(self) -> int:
         return self.count
 
+    def photo_size(self, index: int) -> tuple[int, int]:
+        return self.size, self.size
+
     def __getitem__(self, index: int) -> Scene:
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")

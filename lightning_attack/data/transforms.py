@@ -62,14 +62,28 @@ class Fit:
         # nearest-exact takes the centres of the pixels, as bilinear does; plain nearest would shift the mask.
         return self._fit(mask[None], self.size, InterpolationMode.NEAREST_EXACT, fill)[0]
 
-    def _fit(self, picture: Tensor, size: tuple[int, int], interpolation: InterpolationMode, fill: int) -> Tensor:
-        height, width = picture.shape[-2:]
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what a photo of this size becomes.
+
+        Example:
+            >>> Fit(4).shape(6, 8), Fit(4, "long_side").shape(6, 8), Fit(None).shape(6, 8)
+            ((4, 4), (3, 4), (6, 8))
+        """
+        if self.size is None:
+            return height, width
+        return self._inner(height, width, self.size) if self.mode == "long_side" else self.size
+
+    def _inner(self, height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of a photo in its aspect ratio, around the size (`crop`) or inside it."""
         ratios = size[0] / height, size[1] / width
+        ratio = max(ratios) if self.mode == "crop" else min(ratios)
+        return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+    def _fit(self, picture: Tensor, size: tuple[int, int], interpolation: InterpolationMode, fill: int) -> Tensor:
         if self.mode == "stretch":
             return F.resize(picture, list(size), interpolation)
-        ratio = max(ratios) if self.mode == "crop" else min(ratios)
-        inner = [max(1, round(height * ratio)), max(1, round(width * ratio))]
-        picture = F.resize(picture, inner, interpolation)
+        inner = self._inner(picture.shape[-2], picture.shape[-1], size)
+        picture = F.resize(picture, list(inner), interpolation)
         if self.mode == "long_side":
             return picture
         if self.mode == "crop":

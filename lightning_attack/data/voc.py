@@ -8,7 +8,7 @@ import numpy as np
 from torchvision import datasets
 
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset
-from lightning_attack.data.files import colours_refused, count_pixels, open_mask, read_photo
+from lightning_attack.data.files import colours_refused, open_mask, read_photo, size_of_photo
 from lightning_attack.data.labelled import check_split
 from lightning_attack.data.listing import is_clutter
 from lightning_attack.data.palette_masks import PaletteMasks
@@ -75,8 +75,8 @@ class VOCSegmentation(SegmentationDataset):
         with listed(self._list, name):
             return Scene(read_photo(self._photos / f"{name}.jpg"), self._labels(self._mask(name)), name)
 
-    def pixels(self, index: int) -> int:
-        return count_pixels(self._photos / f"{self.names[index]}.jpg")
+    def photo_size(self, index: int) -> tuple[int, int]:
+        return size_of_photo(self._photos / f"{self.names[index]}.jpg")
 
     def _labels(self, path: Path) -> np.ndarray:
         mask = open_mask(path)

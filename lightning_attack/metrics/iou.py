@@ -85,6 +85,21 @@ def accuracy(counts: np.ndarray) -> np.ndarray:
     return share
 
 
+def abstained(counts: np.ndarray) -> np.ndarray:
+    """Share of the labelled pixels for which a network abstains, so that they have no prediction; NaN without labels.
+
+    Args:
+        counts: (..., 3, C), see `class_counts`.
+
+    Example:
+        >>> abstained(np.array([[2.0, 1.0], [3.0, 5.0], [2.0, 2.0]]))       # 8 labels, 4 predictions
+        np.float64(0.5)
+    """
+    with np.errstate(invalid="ignore"):
+        share: np.ndarray = 1 - counts[..., 2, :].sum(-1) / counts[..., 1, :].sum(-1)
+    return share
+
+
 def _mean(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         mean: np.ndarray = np.where(counted, values, 0.0).sum(-1) / counted.sum(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX
 from lightning_attack.metrics.iou import accuracy, class_counts, iou, miou, miou_union
 
 
@@ -85,14 +85,19 @@ class SegmentationScores(Metric):
         return {name: torch.as_tensor(values) for name, values in figures.items()}
 
 
-def confusion_matrices(preds: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
+def confusion_matrices(
+    preds: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX, abstains: bool = False
+) -> Tensor:
     """The confusion matrix of each image, (B, C, C) int64: rows are labels, columns predictions.
+
+    With `abstains` it is (B, C, C + 1), and the last column counts pixels whose prediction is `ABSTAINED`.
 
     Args:
         preds: predicted classes, (B, ...), integers.
         target: labels of the same shape.
         num_classes: C; classes are 0..C-1.
         ignore_index: label of pixels that do not count.
+        abstains: whether predictions may be `ABSTAINED`.
 
     Raises:
         ValueError: shapes differ, or a prediction or label is out of range.
@@ -106,14 +111,18 @@ def confusion_matrices(preds: Tensor, target: Tensor, num_classes: int, ignore_i
         raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have one shape")
     preds, target = preds.flatten(1).long(), target.flatten(1).long()
     ignored = target == ignore_index
-    foreign = ((target < 0) | (target >= num_classes)) & ~ignored | (preds < 0) | (preds >= num_classes)
+    foreign = ((target < 0) | (target >= num_classes)) & ~ignored | (preds >= num_classes)
+    foreign |= (preds < 0) & ~((preds == ABSTAINED) & abstains)
     if foreign.any():
         raise ValueError(
             f"labels are {int(target.min())}..{int(target.max())}, predictions {int(preds.min())}.."
             f"{int(preds.max())}; allowed are 0..{num_classes - 1} (and {ignore_index} for labels)"
         )
+    columns = num_classes + abstains
+    if abstains:
+        preds = torch.where(preds == ABSTAINED, num_classes, preds)
     # One extra row for each image takes the ignored pixels: cheaper than selecting the others.
     images = torch.arange(len(preds), device=preds.device)[:, None]
-    cells = (images * (num_classes + 1) + torch.where(ignored, num_classes, target)) * num_classes + preds
-    counts = torch.bincount(cells.flatten(), minlength=len(preds) * (num_classes + 1) * num_classes)
-    return counts.view(len(preds), num_classes + 1, num_classes)[:, :num_classes]
+    cells = (images * (num_classes + 1) + torch.where(ignored, num_classes, target)) * columns + preds
+    counts = torch.bincount(cells.flatten(), minlength=len(preds) * (num_classes + 1) * columns)
+    return counts.view(len(preds), num_classes + 1, columns)[:, :num_classes]

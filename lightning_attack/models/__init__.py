@@ -9,6 +9,7 @@ from lightning_attack.models.class_map import ClassMap
 from lightning_attack.models.defences import (
     JPEG,
     BitDepth,
+    CropAndScale,
     Defence,
     DefendedView,
     FlipAndScales,
@@ -18,21 +19,32 @@ from lightning_attack.models.defences import (
     ResizeAndPad,
 )
 from lightning_attack.models.defended import Defended
+from lightning_attack.models.denoising import TotalVariation
 from lightning_attack.models.ensemble import Ensemble
 from lightning_attack.models.export import export_checkpoint, export_model
 from lightning_attack.models.exported import ExportedModel
 from lightning_attack.models.hub import SMPHub
 from lightning_attack.models.huggingface import HuggingFaceModel
 from lightning_attack.models.semseg import SemSegModel
+from lightning_attack.models.smoothing import Smoothed
 from lightning_attack.models.smp import SMPModel, TrainedModel
 from lightning_attack.models.torchscript import TorchScriptModel
 from lightning_attack.models.torchvision import TorchVisionModel
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, freeze, with_windows
+from lightning_attack.models.upernet import RobustUPerNet
+from lightning_attack.models.wrapper import (
+    ModelError,
+    SegmentationModel,
+    as_segmentation_model,
+    decide,
+    freeze,
+    with_windows,
+)
 
 __all__ = [
     "JPEG",
     "BitDepth",
     "ClassMap",
+    "CropAndScale",
     "Defence",
     "Defended",
     "DefendedView",
@@ -46,14 +58,18 @@ __all__ = [
     "ModelError",
     "Purifier",
     "ResizeAndPad",
+    "RobustUPerNet",
     "SMPHub",
     "SMPModel",
     "SegmentationModel",
     "SemSegModel",
+    "Smoothed",
     "TorchScriptModel",
     "TorchVisionModel",
+    "TotalVariation",
     "TrainedModel",
     "as_segmentation_model",
+    "decide",
     "export_checkpoint",
     "export_model",
     "freeze",

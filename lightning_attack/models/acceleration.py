@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,8 @@ from lightning_attack.engine import (
     out_of_memory,
     prepare,
 )
+from lightning_attack.models.worth import Expected, Shape, Worth
 from lightning_attack.models.wrapper import SegmentationModel
-
-WORTH_REWRITING = 320 * 320
-"""Pixels of an image from which rewriting, which takes a second or two, pays; the default where no engine is named."""
 
 
 class FastNetworks:
@@ -33,12 +32,13 @@ class FastNetworks:
 
     Args:
         networks: the networks, on [0, 1] images.
-        engine: see `engine.prepare`; None = `fused` for images of 320 x 320 pixels or more, `eager` for smaller ones.
-            On CUDA `fused` for all.
+        engine: see `engine.prepare`; None = `fused` for images of which so many passes will come that it pays, `eager`
+            for others, see `Worth` and `expect`. On CUDA `fused` for all.
         precision: precision of forward and backward passes inside `attacking()`; all others (scoring) are float32.
         on_status: see `engine.prepare`.
         exact: use the engine from the first batch on, so that an image does not depend on the ones before it; and
             record nothing, for a recorded pass need not take the same algorithms as one that is not.
+        probe_size: height and width of images that every network takes.
 
     Raises:
         ValueError: there is no such engine or precision, or they do not go together.
@@ -51,12 +51,14 @@ class FastNetworks:
         precision: Precision,
         on_status: StatusCallback = ignore_status,
         exact: bool = False,
+        probe_size: Shape = (64, 64),
     ) -> None:
         if engine == "eager" and precision != "float32":
             raise ValueError(
                 f"engine='eager' runs networks as they are; precision={precision!r} needs fused or compiled"
             )
         self._parts = []
+        self._worth, self._all_attacked = Worth(probe_size), precision != "float32"
         for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
             prepared, attacking = (
                 _prepared(part, engine or "fused", kind, exact, on_status) for kind in ("float32", precision)
@@ -65,20 +67,32 @@ class FastNetworks:
             scoring = _Scoring(part, prepared)
             self._parts.append((part, scoring, attacking))
             part.fast = scoring
-            part.fast_from = WORTH_REWRITING if engine is None and precision == "float32" else 0
+            part.is_worth = None if engine else partial(self._worth, part)
+
+    def expect(self, expected: Expected | None) -> None:
+        """From now on these passes will come; None: nobody knows."""
+        self._worth.expect(expected, [part for part, _, _ in self._parts if part.is_worth])
 
     @contextmanager
-    def attacking(self) -> Iterator[None]:
-        """Inside the `with` block, one batch is attacked: passes have the attack's precision."""
+    def attacking(self, images: Tensor | None = None) -> Iterator[None]:
+        """Inside the `with` block, one batch is attacked: passes have the attack's precision.
+
+        Args:
+            images: the batch; only its shape counts, see `Worth`.
+        """
         with ExitStack() as stack:
+            stack.enter_context(self._worth.attacking(images))
+            worth = [part.is_worth for part, _, _ in self._parts]
             try:
                 for part, _, attacking in self._parts:
                     stack.enter_context(attacking.batch())
                     part.fast = attacking.__call__
+                    if self._all_attacked:  # what is not rewritten does not compute in bfloat16
+                        part.is_worth = None
                 yield
             finally:
-                for part, scoring, _ in self._parts:
-                    part.fast = scoring
+                for (part, scoring, _), before in zip(self._parts, worth, strict=True):
+                    part.fast, part.is_worth = scoring, before
 
 
 class _Scoring:

@@ -213,6 +213,53 @@ class ResizeAndPad(Defence):
         return [DefendedView(F.pad(small, around)[0], undo)]
 
 
+class CropAndScale(Defence):
+    """Four crops of one random size, one at each corner of the image, enlarged to its size; logits are moved back.
+
+    Source: C. Guo et al., ICLR 2018, arXiv 1711.00117, who average over random crops. A segmentation network has to see
+    every pixel: crops are at least half as high and as wide as the image, so that the four cover it. Where they
+    overlap, probabilities are averaged.
+
+    Args:
+        smallest: least height and width of a crop, as a share of the image's, in [0.5, 1].
+
+    Raises:
+        ModelError: `smallest` is out of range.
+
+    Example:
+        >>> views = CropAndScale(0.5).views(torch.rand(3, 40, 60), torch.Generator())
+        >>> len(views), views[0].image.shape, views[0].undo(torch.ones(1, 2, 40, 60)).shape
+        (4, torch.Size([3, 40, 60]), torch.Size([1, 2, 40, 60]))
+    """
+
+    def __init__(self, smallest: float = 0.8) -> None:
+        super().__init__()
+        if not 0.5 <= smallest <= 1:
+            raise ModelError(
+                f"CropAndScale: smallest={smallest} must be 0.5 to 1; smaller crops would leave pixels out"
+            )
+        self.smallest = smallest
+
+    def views(self, image: Tensor, draws: torch.Generator) -> Sequence[DefendedView]:
+        full = image.shape[-2:]
+        shares = self.smallest + (1 - self.smallest) * torch.rand(2, generator=draws, dtype=torch.float64)
+        height, width = (math.ceil(side * share) for side, share in zip(full, shares.tolist(), strict=True))
+        # Fewer where a crop is as high or as wide as the image.
+        corners = dict.fromkeys((top, left) for top in (0, full[0] - height) for left in (0, full[1] - width))
+        return [_crop(image, top, left, height, width) for top, left in corners]
+
+
+def _crop(image: Tensor, top: int, left: int, height: int, width: int) -> DefendedView:
+    full = image.shape[-2:]
+    around = (left, full[1] - width - left, top, full[0] - height - top)
+
+    def undo(logits: Tensor) -> Tensor:
+        # Equal logits outside: no class gains there, whatever the other crops say.
+        return F.pad(_resized(logits, (height, width)), around)
+
+    return DefendedView(_resized(image[None, :, top : top + height, left : left + width], full)[0], undo)
+
+
 class FlipAndScales(Defence):
     """Predictions on the image at several scales, and mirrored, averaged: the usual inference of published tables.
 

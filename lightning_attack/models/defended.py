@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.engine.content import content
 from lightning_attack.models.defences import Defence, DefendedView, Undo, unmoved
+from lightning_attack.models.draws import draws_for
+from lightning_attack.models.fingerprint import simple_settings
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model
 
 
@@ -64,6 +64,18 @@ class Defended(SegmentationModel):
         super().__init__(behind, model.num_classes, name=name or "_".join([model.name, *names]))
         self.classes = model.classes
 
+    @property
+    def defence(self) -> dict[str, object]:  # type: ignore[override]
+        """The defences with their settings, see `SegmentationModel.defence`."""
+        behind: _Behind = self.network  # type: ignore[assignment]
+        parts = [{"class": type(one).__name__, **simple_settings(one)} for one in behind.defences]
+        return {"seed": behind.seed, "parts": parts}
+
+    @property
+    def undefended(self) -> SegmentationModel:  # type: ignore[override]
+        """The network that is shown the images in the end."""
+        return self.network.model  # type: ignore[return-value]
+
 
 class _Behind(nn.Module):
     """The network behind its defences."""
@@ -96,8 +108,7 @@ class _Behind(nn.Module):
 
     def _views(self, image: Tensor) -> list[tuple[Tensor, list[Undo]]]:
         """What the network is shown, each with its way back."""
-        digest = blake2b(content(image.detach().cpu()), digest_size=8, key=self.seed.to_bytes(8, "little", signed=True))
-        draws = torch.Generator().manual_seed(int.from_bytes(digest.digest(), "little") % 2**63)
+        draws = draws_for(image, self.seed)
 
         def defended(views: list[tuple[Tensor, list[Undo]]], defence: nn.Module) -> list[tuple[Tensor, list[Undo]]]:
             return [

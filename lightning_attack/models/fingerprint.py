@@ -21,12 +21,23 @@ def fingerprint(network: nn.Module) -> str:
     """
     digest = blake2b(digest_size=8)
     for name, module in network.named_modules():
-        settings = {key: value for key, value in sorted(vars(module).items()) if _is_simple(value) and key[0] != "_"}
-        digest.update(f"{name} {type(module).__name__} {settings | {'training': False}}".encode())
+        settings = simple_settings(module) | {"training": False}
+        digest.update(f"{name} {type(module).__name__} {dict(sorted(settings.items()))}".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(content(tensor))
     return digest.hexdigest()
+
+
+def simple_settings(module: nn.Module) -> dict[str, object]:
+    """The settings of a module that are plain values, by name; private ones and its mode are left out.
+
+    Example:
+        >>> simple_settings(nn.Dropout(0.5))
+        {'inplace': False, 'p': 0.5}
+    """
+    known = sorted(vars(module).items())
+    return {key: value for key, value in known if key[0] != "_" and key != "training" and _is_simple(value)}
 
 
 def _is_simple(value: object) -> bool:

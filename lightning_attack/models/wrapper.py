@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_attack.common.errors import UserError
+from lightning_attack.common.labels import ABSTAINED
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.chunks import in_chunks
 from lightning_attack.models.initial import Initial
@@ -71,10 +72,16 @@ class SegmentationModel(nn.Module):
     windows: Windows | None = None
     fast: Callable[[Tensor], Tensor] | None = None
     """Used instead of `outputs` in eval mode; a plain callable, so that weights are not registered twice."""
-    fast_from = 0
-    """Least number of pixels of an image for which `fast` is used on a CPU; a GPU gains most with small ones."""
+    is_worth: Callable[[Tensor], bool] | None = None
+    """Whether `fast` is used for images on a CPU; None: for all. A GPU gains most with small ones."""
     classes: tuple[str, ...] | None = None
     """Names of the classes, where they are known; an empty one stands for a class without a name."""
+    abstains = False
+    """Whether it says of single pixels that their class is not certain, by equal logits for all classes."""
+    defence: dict[str, object] | None = None
+    """What a defended network is behind, as plain values: `seed` and `parts`, each with its `class` and settings."""
+    undefended: SegmentationModel | None = None
+    """The network inside a defended one."""
     _initial: Initial | None = None
     """Set where no trained weights were loaded, see `Initial`."""
     _classes_last: bool | None = None
@@ -117,7 +124,9 @@ class SegmentationModel(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         # Engines belong to this process; a copy gets its own where one is wanted.
-        return {key: value for key, value in vars(self).items() if key not in ("_prepared", "fast", "fast_from")}
+        return {
+            key: value for key, value in vars(self).items() if key not in ("_prepared", "_work", "fast", "is_worth")
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1]."""
@@ -134,6 +143,11 @@ class SegmentationModel(nn.Module):
         """Whether `limit_batch` was called."""
         return self._batch is not None
 
+    @property
+    def least_batch(self) -> int:
+        """The least number of images that the network takes at a time."""
+        return 1 if self._batch is None else self._batch[0]
+
     def _run(self, images: Tensor) -> Tensor:
         if self._batch is None or self._batch[0] <= len(images) <= self._batch[1]:
             return self._run_batch(images)
@@ -149,8 +163,9 @@ class SegmentationModel(nn.Module):
         return in_chunks(self._run_batch, images, least, most)
 
     def _run_batch(self, images: Tensor) -> Tensor:
-        small = images.shape[-2] * images.shape[-1] < self.fast_from and not images.is_cuda
-        if self.fast is None or self.training or small:
+        if self.fast is None or self.training:
+            return self.outputs(images)[0]
+        if self.is_worth is not None and not images.is_cuda and not self.is_worth(images):
             return self.outputs(images)[0]
         return self.fast(images)
 
@@ -280,6 +295,26 @@ def freeze(model: AnyModule) -> AnyModule:
     for module in model.modules():
         module.training = False
     return model.requires_grad_(False)
+
+
+def decide(network: nn.Module, logits: Tensor) -> Tensor:
+    """The classes that a network predicts by its logits: the largest, or `ABSTAINED` where it abstains.
+
+    Args:
+        network: which gave the logits.
+        logits: (B, C, H, W).
+
+    Returns:
+        (B, H, W) int64.
+
+    Example:
+        >>> decide(nn.Identity(), torch.tensor([[0.0, 1.0], [0.0, 2.0]]).view(1, 2, 1, 2)).tolist()
+        [[[0, 1]]]
+    """
+    values, classes = logits.max(1)
+    if not getattr(network, "abstains", False):
+        return classes
+    return classes.masked_fill(values == logits.min(1)[0], ABSTAINED)
 
 
 @contextmanager

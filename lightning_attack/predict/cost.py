@@ -76,23 +76,44 @@ def _of_process(key: str) -> int:
 
 @contextmanager
 def count_passes(source: nn.Module) -> Iterator[dict[str, int]]:
-    """Count forward and backward passes, image by image; of an ensemble those of its members."""
+    """Count forward and backward passes, image by image; of an ensemble those of its members.
+
+    A gradient that starts at the logits or ends at the images is a backward pass, also if it does not do both: that of
+    a loss of features, or that of the logits w.r.t. features.
+    """
     passes = {"forward": 0, "backward": 0}
+    begun: dict[nn.Module, list[int]] = {}
 
     def forward(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         passes["forward"] += len(inputs[0])
         if not inputs[0].requires_grad:
             return None
-        # At the input, which the gradient of every loss reaches, of features too; a view of its own for each pass,
-        # because several networks may be shown the same tensor.
+        counted = begun[network] = [0]
+
+        def at_images(gradient: Tensor) -> None:
+            # One that started at the logits is counted already.
+            passes["backward"] += len(gradient) - counted[0]
+            counted[0] = 0
+
+        # A view of its own for each pass, because several networks may be shown the same tensor.
         images = inputs[0].view_as(inputs[0])
-        images.register_hook(backward)
+        images.register_hook(at_images)
         return (images, *inputs[1:])
 
-    def backward(gradient: Tensor) -> None:
-        passes["backward"] += len(gradient)
+    def after(network: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if not isinstance(output, Tensor) or not output.requires_grad or network not in begun:
+            return
+        counted = begun.pop(network)
 
-    hooks = [network.register_forward_pre_hook(forward) for network in getattr(source, "members", [source])]
+        def at_logits(gradient: Tensor) -> None:
+            passes["backward"] += len(gradient)
+            counted[0] = len(gradient)
+
+        output.register_hook(at_logits)
+
+    networks = getattr(source, "members", [source])
+    hooks = [network.register_forward_pre_hook(forward) for network in networks]
+    hooks += [network.register_forward_hook(after) for network in networks]
     try:
         yield passes
     finally:

@@ -16,13 +16,14 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.given import Given, attack_of_batch, takes_given
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.wrappers.per_window import PerWindow
-from lightning_attack.common.labels import class_advice
+from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX, class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import noise
+from lightning_attack.models.worth import Expected
 from lightning_attack.models.wrapper import (
     ModelError,
     as_segmentation_model,
@@ -35,6 +36,7 @@ from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.cost import PeakMemory, clock, count_passes
 from lightning_attack.predict.networks import identify_networks
 from lightning_attack.predict.output import AttackOutput, merge
+from lightning_attack.predict.passes import expected_passes, shown
 from lightning_attack.predict.positions import Positions
 from lightning_attack.predict.preflight import check_attackable
 from lightning_attack.predict.recovery import Attempts, OnError, check_on_error, finite, refuse
@@ -88,7 +90,8 @@ class AttackModule(LightningModule):
         exact: show the networks one image at a time, so that results are the same to the last bit whatever the batch
             size; networks compute in another order for another batch size, and sign steps amplify that rounding. On
             CUDA it takes algorithms that add in a fixed order, and full float32 without TF32.
-        engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`.
+        engine: how networks are run, see `FastNetworks`: `eager` (the reference), `fused` or `compiled`; None: `fused`
+            where the passes that will come pay for it, see `Worth`.
         precision: what the attack's passes compute in, unless with `eager`: `float32` or `bf16`.
         curve_every: score the images after every so many steps of the attack too, see `StepCurve`; `auto`: about ten
             times; None: only after the last.
@@ -146,7 +149,7 @@ class AttackModule(LightningModule):
             found = check_attackable(self.source, self.source_name, probe_size)
             self.doubts += [doubt for doubt in found if doubt not in self.doubts]
         self.engine, self.precision, self.probe_size = engine, precision, probe_size
-        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say), exact)
+        self._fast = FastNetworks(networks.scored, engine, precision, weak_callback(self._say), exact, probe_size)
         self._memory = PeakMemory()
         self._positions = Positions()
         self._attempts = Attempts(self.on_error, largest=1 if exact else None)
@@ -164,6 +167,11 @@ class AttackModule(LightningModule):
     def networks(self) -> dict[str, nn.Module]:
         """The scored networks by name."""
         return dict(zip(self.white_box, self.scored, strict=True))
+
+    @property
+    def abstains(self) -> bool:
+        """Whether a scored network may abstain, see `models.Smoothed`."""
+        return any(getattr(network, "abstains", False) for network in self.scored)
 
     @property
     def largest_batch(self) -> int | None:
@@ -231,12 +239,23 @@ class AttackModule(LightningModule):
         self.check_classes(getattr(datamodule, "classes", None))
         if datamodule is not None and hasattr(datamodule, "set_partners"):
             datamodule.set_partners(self.partners_seed)
+        sizes = datamodule.image_sizes() if datamodule is not None and hasattr(datamodule, "image_sizes") else None
+        self._fast.expect(None if sizes is None else self._expected(sizes))
         self._positions.begin()
         self._listeners = [callback for callback in self.trainer.callbacks if isinstance(callback, StatusListener)]  # type: ignore[attr-defined]
         # Lightning decides on the mode after this hook and before the loop; later is too late.
         if self.trainer.predict_loop.inference_mode:
             rank_zero_info("Attacks need gradients: inference mode is switched off for this run.")
             self.trainer.predict_loop.inference_mode = False
+
+    def _expected(self, sizes: Mapping[tuple[int, int], int]) -> Expected:
+        """The passes that will come, by which engines are chosen."""
+        return Expected(shown(sizes, self.windows), expected_passes(self.attack, self.source), self._passes_of_scoring)
+
+    @property
+    def _passes_of_scoring(self) -> int:
+        """Forward passes of each network for each image: clean, adversarial, and after single steps."""
+        return 2 if self.curve is None else 1 + len(self.curve.steps)
 
     def teardown(self, stage: str) -> None:
         self._listeners = []
@@ -296,7 +315,7 @@ class AttackModule(LightningModule):
         keep = {self.source_name: logits} if self._lends else {}
         preds = {name: self._clean_classes(name, batch, score, keep.get(name)) for name in self.target_names}
         seconds += clock(images)
-        labels = batch.get("mask", preds[self.source_name])
+        labels = batch.get("mask", preds[self.source_name].where(preds[self.source_name] != ABSTAINED, IGNORE_INDEX))
         return CleanStep(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
 
     def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
@@ -308,7 +327,8 @@ class AttackModule(LightningModule):
         if self.clean_cache is None or "digest" not in batch:
             return predict()
         autocast = torch.is_autocast_enabled(self.device.type)
-        network = self.networks[name], self.engine, repr(self.windows), autocast, self.exact
+        run_by = self.engine or self._passes_of_scoring  # which decide on the engine
+        network = self.networks[name], run_by, repr(self.windows), autocast, self.exact
         classes = self.clean_cache.classes(network, batch["digest"], predict, lambda row: name in score.failed[row])
         return classes.to(self.device)
 
@@ -327,7 +347,7 @@ class AttackModule(LightningModule):
             figures.append(dict(values))
             self._say(f"{attack.name} step {step + 1}")
 
-        with self._fast.attacking(), count_passes(self.source) as passes:
+        with self._fast.attacking(images), count_passes(self.source) as passes:
             self._memory.begin(images.device)
             seconds = -clock(images)
             adversarial = attack(
@@ -385,6 +405,7 @@ class AttackModule(LightningModule):
                 {name: both["adversarial"] for name, both in preds.items()},
                 clean.labels,
                 self.num_classes,
+                self.abstains,
             )
         seconds += clock(images)
         return AttackOutput(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
+from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import probe, probe_pair
 from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
 from lightning_attack.predict.plausibility import Doubt, doubts_about_network, not_repeatable, watch_outputs
@@ -51,7 +52,8 @@ def identify_networks(
         probe_size: height and width of the image of noise.
 
     Raises:
-        ModelError: the networks differ in their number of classes, one fails, or a name stands for two networks.
+        ModelError: the networks differ in their number of classes, one fails, one has another inside that abstains, or
+            a name stands for two networks.
 
     Example:
         >>> source = SegmentationModel(nn.Identity(), name="a")
@@ -63,6 +65,11 @@ def identify_networks(
     doubts: dict[str, list[Doubt]] = {}
 
     def run(network: SegmentationModel, name: str) -> Tensor:
+        if any(getattr(part, "abstains", False) for part in network.modules() if part is not network):
+            raise ModelError(
+                f"network '{name}' has one inside that abstains (Smoothed), which it would take for a choice of a "
+                "class\nput Smoothed around it, in place of inside it"
+            )
         with watch_outputs(name, network) as about_outputs:
             found = probe(network, name, probe_size)
         doubts[name] = [*doubts_about_network(name, network), *about_outputs]
@@ -86,6 +93,8 @@ def identify_networks(
                 f"{class_advice(logits.shape[1], found.shape[1])}"
             )
         same = torch.equal(found, logits)
+        if same and target.abstains:  # on noise two of them may abstain everywhere
+            same = fingerprint(target) == fingerprint(source)
         if name == source.name and not same:
             raise ModelError(f"source and a target are both named '{name}' but differ; rename one (name: ...)")
         white_box[name] = same or any(torch.equal(found, member) for member in members)

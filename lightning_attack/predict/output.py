@@ -30,9 +30,10 @@ class AttackOutput:
         target_labels: wanted classes of a targeted attack, (B, H, W) int64, 255 = none wanted; None if untargeted.
         region: where images were allowed to change, (B, H, W) bool; None: everywhere.
         preds: for each scored network, by name, its predicted classes on the `clean` and on the `adversarial` images,
-            each (B, H, W) int64. Where the network failed (see `failed`) they are zeros and mean nothing.
+            each (B, H, W) int64; -1 (`ABSTAINED`) where it abstains. Where the network failed (see `failed`) they are
+            zeros and mean nothing.
         curve: confusion matrices after some of the attack's steps, (B, networks, points, C, C) int64, networks in the
-            order of `preds`, see `StepCurve`; None without a curve.
+            order of `preds`, see `StepCurve`; None without a curve. Where a network may abstain, C + 1 columns.
         failed: for each image the targets that could not be scored on it, by name, with the reason.
         skipped: images that were left out, as (index, name, reason).
         figures: for each attack step figures by name, each (B,), see `lightning_attack.attacks.base.StepLog`.

@@ -1,8 +1,8 @@
-"""`backward_passes`: how many an attack makes, counted before any run, for `study --dry-run`."""
+"""`backward_passes`: how many an attack makes, counted before any run: for `study --dry-run`, and to choose engines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks import Attack
+from lightning_attack.attacks.given import takes_given
+from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.common.windows import Windows
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 
@@ -42,6 +45,38 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
         except ValueError:
             return None
     return passes["backward"] / len(images)
+
+
+def expected_passes(attack: Attack, source: nn.Module) -> Callable[[], float]:
+    """Counts the backward passes of the source for each image, of each member if it is an ensemble, once it is called.
+
+    Where they cannot be counted they are its steps, at least one.
+    """
+    members, by = len(getattr(source, "members", [source])), getattr(source, "by", "logits")
+    plain = attack.attack if isinstance(attack, PerWindow) else attack  # windows are images of their own
+
+    def count() -> float:
+        if takes_given(plain):
+            return 0.0
+        try:
+            passes = backward_passes(plain, members, by)
+        except Exception:  # an attack of somebody's own may raise anything on a network that is not the source
+            passes = None
+        return passes / members if passes else float(getattr(plain, "steps", 1))
+
+    return count
+
+
+def shown(sizes: Mapping[tuple[int, int], int], windows: Windows | None) -> Mapping[tuple[int, int], int]:
+    """How many images of each height and width networks are shown in one look at all images of a run.
+
+    Example:
+        >>> shown({(6, 13): 2, (4, 5): 1}, Windows(6, 2 / 3))
+        {(6, 6): 7}
+    """
+    if windows is None:
+        return sizes
+    return {windows.shape: sum(count * len(windows.grid(*size)) for size, count in sizes.items())}
 
 
 @contextmanager

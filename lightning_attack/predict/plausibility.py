@@ -167,6 +167,7 @@ def watch_outputs(name: str, network: SegmentationModel) -> Iterator[list[Doubt]
             )
         )
         for part_name, part in _parts(name, network)
+        if not part.abstains  # equal logits say that nothing is certain, not that they are probabilities
     ]
     try:
         yield found

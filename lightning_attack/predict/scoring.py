@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.engine import out_of_memory
+from lightning_attack.models.wrapper import decide
 from lightning_attack.predict.recovery import OnError, finite, refuse
 
 
@@ -41,7 +42,7 @@ class Scorer:
         self.failed: list[dict[str, str]] = [{} for _ in self._names]
 
     def __call__(self, name: str, images: Tensor, keep: list[Tensor] | None = None) -> Tensor:
-        """Classes that a network predicts, (B, H, W).
+        """Classes that a network predicts, (B, H, W); `ABSTAINED` where it abstains.
 
         Args:
             name: of the network.
@@ -56,8 +57,9 @@ class Scorer:
         try:
             with torch.no_grad():
                 logits = self._networks[name](images)
-                values, classes = logits.max(1)
-            bad = ~finite(values)
+                classes = decide(self._networks[name], logits)
+            # The largest are all that counts, and cheaper to look at than all of them.
+            bad = ~finite(logits.gather(1, classes.clamp(min=0)[:, None]))
             if keep is not None:
                 keep.append(logits)
         except Exception as error:

@@ -79,8 +79,11 @@ class WatchedSteps:
         last: Mapping[str, Tensor],
         labels: Tensor,
         num_classes: int,
+        abstains: bool = False,
     ) -> Tensor:
         """Confusion matrices along the curve, (B, networks, steps, C, C) int64.
+
+        With `abstains` there is one column more, see `metrics.confusion_matrices`.
 
         Args:
             classes: gives the classes (B, H, W) that a network, by name, predicts for images.
@@ -88,6 +91,7 @@ class WatchedSteps:
             last: for each network its predictions after the last step, which are known already.
             labels: (B, H, W), 255 = ignored.
             num_classes: C.
+            abstains: whether a network may abstain.
 
         Raises:
             AttackError: the attack did not show all the steps.
@@ -105,7 +109,7 @@ class WatchedSteps:
             raise AttackError(f"the attack did not show its images after step {missing[0]} (Problem.show)")
         kept = [saved(self.images[step]) for step in self.wanted]
         counts = [
-            torch.stack([confusion_matrices(one, labels, num_classes) for one in predicted], 1)
+            torch.stack([confusion_matrices(one, labels, num_classes, abstains=abstains) for one in predicted], 1)
             for predicted in ([*(classes(name, one) for one in kept), last[name]] for name in last)
         ]
         return torch.stack(counts, 1)

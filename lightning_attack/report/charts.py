@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from lightning_attack.report.facts import backward_passes, radius, steps
 from lightning_attack.report.row_names import line_names
+from lightning_attack.report.strengths import families
 from lightning_attack.runs.folder import Run
 
 COLOURS = ("#1f77b4", "#d62728", "#26862b", "#7d55ad", "#b85c00", "#0e7f8f", "#8c564b", "#b83280", "#75751a", "#444444")
@@ -107,6 +108,28 @@ def transfer_curves(runs: Sequence[Run]) -> list[go.Figure]:
     figures.append(_against(runs, list(map(steps, runs)), "steps", "steps"))
     figures.append(_against(runs, list(map(backward_passes, runs)), "backward passes per image", "steps"))
     return [figure for figure in figures if figure]
+
+
+def strength_curves(runs: Sequence[Run], names: Sequence[str]) -> list[go.Figure]:
+    """The mIoU of targets that are one network behind a defence, over a setting of it; dotted on the clean images."""
+    figures: dict[tuple[str, str, str], go.Figure] = {}
+    attacks = list(dict.fromkeys(names))
+    for run, name in zip(runs, names, strict=True):
+        scores = {row["target"]: row for row in run.summary["targets"]}
+        for family in families(run.summary["targets"]):
+            key = run.source, family.title, family.setting
+            rows = [scores[target] for target in family.targets.values()]
+            lines = [(name, "adversarial_miou", {"color": COLOURS[attacks.index(name) % len(COLOURS)]})]
+            if key not in figures:
+                figures[key] = _figure(f"{family.title}, source {run.source}", family.setting, "mIoU (percent)")
+                figures[key].update_yaxes(rangemode="tozero")
+                lines.insert(0, ("clean images", "clean_miou", {"color": LINES, "dash": "dot"}))
+            for label, column, line in lines:
+                values = [_percent(row[column]) for row in rows]
+                figures[key].add_trace(
+                    go.Scatter(x=[*family.targets], y=values, name=_escaped(label), mode="lines+markers", line=line)
+                )
+    return [_with_legend(figure.update_xaxes(title={"text": _escaped(key[2])})) for key, figure in figures.items()]
 
 
 def class_bars(run: Run, target: str) -> go.Figure:

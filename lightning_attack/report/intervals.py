@@ -204,10 +204,13 @@ def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: f
 
 
 def _check_counts(counts: np.ndarray) -> None:
-    """Raise `ValueError` for what is not (images, 3, C) with hits that are among labels and predictions."""
+    """Raise `ValueError` for what is not (images, 3, C) with hits that are among labels and predictions.
+
+    There are fewer predictions than labels where a network abstains, and never more.
+    """
     if counts.ndim != 3 or counts.shape[1] != 3:
         raise ValueError(f"counts {counts.shape} must be (images, 3, classes): see metrics.iou.class_counts")
-    if (counts[:, 0] > counts[:, 1:].min(1)).any() or (counts[:, 1].sum(-1) != counts[:, 2].sum(-1)).any():
+    if (counts[:, 0] > counts[:, 1:].min(1)).any() or (counts[:, 1].sum(-1) < counts[:, 2].sum(-1)).any():
         raise ValueError("these are not hits, labels and predictions: see metrics.iou.class_counts")
 
 

@@ -32,21 +32,30 @@ function show(place, figures) {
 
 for (const place of document.querySelectorAll("[data-charts]")) show(place, data.charts[place.dataset.charts]);
 
-// The table.
+// The table: only the rows of the page that is shown are in the document, which thousands would make slow.
+const size = Number(at("table").dataset.page);
 const body = at("table").tBodies[0];
 const rows = [...body.rows];
 const texts = new Map(rows.map((row) => [row, [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase()]));
 const filters = [...document.querySelectorAll(".filter")];
+let found = rows;
+
+function turn(page) {
+  const last = Math.max(0, Math.ceil(found.length / size) - 1);
+  const shown = Math.min(Math.max(page, 0), last);
+  body.replaceChildren(...found.slice(shown * size, (shown + 1) * size));
+  at("pages").hidden = !last;
+  offer(at("page"), Array.from({ length: last + 1 }, (_, place) => `${place + 1} of ${last + 1}`), shown);
+  at("back").disabled = shown === 0;
+  at("on").disabled = shown === last;
+}
 
 function filter() {
   const words = at("words").value.toLowerCase().split(/\s+/);
-  let count = 0;
-  for (const row of rows) {
-    row.hidden = !words.every((word) => texts.get(row).includes(word))
-      || !filters.every(({ value, dataset }) => !value || row.cells[dataset.column].textContent === value);
-    count += !row.hidden;
-  }
-  at("count").textContent = `${count} of ${rows.length} rows`;
+  found = rows.filter((row) => words.every((word) => texts.get(row).includes(word))
+    && filters.every(({ value, dataset }) => !value || row.cells[dataset.column].textContent === value));
+  at("count").textContent = `${found.length} of ${rows.length} rows`;
+  turn(0);
 }
 
 function sort(heading) {
@@ -64,7 +73,7 @@ function sort(heading) {
     if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // at the end, either way
     return up ? a - b : b - a;
   });
-  body.append(...rows);
+  filter();
 }
 
 for (const heading of at("table").tHead.rows[0].cells) {
@@ -72,6 +81,9 @@ for (const heading of at("table").tHead.rows[0].cells) {
 }
 at("words").addEventListener("input", filter);
 for (const choice of filters) choice.addEventListener("change", filter);
+at("page").addEventListener("change", () => turn(at("page").selectedIndex));
+at("back").addEventListener("click", () => turn(at("page").selectedIndex - 1));
+at("on").addEventListener("click", () => turn(at("page").selectedIndex + 1));
 filter();
 
 // One run.

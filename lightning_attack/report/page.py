@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from lightning_attack.common.atomic import atomic_write
@@ -23,6 +20,7 @@ from lightning_attack.report.overview import overviews
 from lightning_attack.report.pictures import gallery
 from lightning_attack.report.row_names import row_names, short_folders
 from lightning_attack.report.sheet import Sheet, compute
+from lightning_attack.report.templates import HERE, TEMPLATES, policy, style
 from lightning_attack.runs.commands import read_commands
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
@@ -31,20 +29,12 @@ from lightning_attack.runs.names import COMMAND
 IMAGES_OF_RUN, IMAGES = 8, 160
 """Largest number of images of a run in the gallery, and roughly of the whole page; every run has at least one."""
 
-
+ROWS = 100
+"""Rows of the table that are shown at a time."""
 RUNS = 100
 """Runs that have more than their rows in the table."""
 PICTURES = 6_000_000
 """Characters of pictures on the page; runs after those that take them have none."""
-_HERE = Path(__file__).parent
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_HERE),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 def write_page(
@@ -81,8 +71,8 @@ def write_page(
         notes.append(f"Charts, pictures and commands are of the first {RUNS} of the {len(runs)} runs; name fewer runs "
                      "to see those of others. The table has all.")  # fmt: skip
         runs, folders, names = runs[:RUNS], folders[:RUNS], names[:RUNS]
-    script, plotly = (_HERE / "page.js").read_text("utf-8"), get_plotlyjs()
-    curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs)]
+    script, plotly = (HERE / "page.js").read_text("utf-8"), get_plotlyjs()
+    curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs), *charts.strength_curves(runs, names)]
     groups = group_runs(runs)[0]
     named = {run.folder: name for run, name in zip(runs, names, strict=True)}
     if sheets is None:
@@ -92,9 +82,9 @@ def write_page(
         sheets, display or Display({}), {run.folder: one for run, one in zip(every, every_folder, strict=True)}
     )
     # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.
-    page = _TEMPLATES.get_template("page.html").render(
-        policy=_policy(plotly, script),
-        style=(_HERE / "page.css").read_text("utf-8"),
+    page = TEMPLATES.get_template("page.html").render(
+        policy=policy(plotly, script),
+        style=style(),
         summary=_summary(every),
         provenance=[*provenance(every)],
         overviews=tables,
@@ -102,6 +92,7 @@ def write_page(
         choices=page_table.choices(every),
         headings=page_table.HEADINGS,
         numbers=page_table.NUMBERS,
+        page_rows=ROWS,
         rows=page_table.table_rows(every, every_folder, draws),
         curves=_about_curves(runs, len(curves)),
         commands=_commands(runs, names, folders),
@@ -112,14 +103,6 @@ def write_page(
     )
     with atomic_write(path) as unfinished:
         unfinished.write_text(page, "utf-8", "backslashreplace", "\n")
-
-
-def _policy(*scripts: str) -> str:
-    """Content security policy: these scripts, inline styles and pictures, and no network."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    known = " ".join(f"'sha256-{one}'" for one in hashes)
-    inside = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    return f"default-src 'none'; script-src {known}; {inside}"
 
 
 def _summary(runs: Sequence[Run]) -> str:
@@ -143,7 +126,7 @@ def _about_curves(runs: Sequence[Run], count: int) -> str:
         sentences.append(
             "A curve is one target of one source, not a mean; white boxes are dashed or left out. Dotted: clean images."
         )
-    sentences.append("Radius, steps and passes have a chart each where the runs differ in them.")
+    sentences.append("Radius, steps, passes and the strength of a defence have a chart each where they differ.")
     return " ".join(sentences)
 
 

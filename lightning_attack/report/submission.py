@@ -1,21 +1,19 @@
-"""`submission`: the result of a benchmark as plain values to be stored; `leaderboard`: several of them as a table."""
+"""`submission`: the result of a benchmark as plain values to be stored; `read_submissions`: several of them again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.report.collect import collect
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS, Interval
 from lightning_attack.report.sheet import Row, Score, compute
-from lightning_attack.report.tables import percent
 from lightning_attack.runs.errors import RunsError
 
 KINDS = ("plain", "defended", "white box")
@@ -135,53 +133,3 @@ def read_submissions(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
                 f"and {other['benchmark']} ({other['check']}), which differ in their file, networks or photos"
             )
     return found
-
-
-def leaderboard(submissions: Mapping[str, Mapping[str, Any]]) -> str:
-    """All attacks of some submissions as a Markdown table, the strongest transfer first.
-
-    An attack that stands in several submissions with equal settings and figures has one row.
-
-    Example:
-        >>> means = {"plain": 0.5, "defended": None, "white box": 0.125}
-        >>> attack = {"name": "mine", "settings": {}, "backward_passes": 10.0, "means": means, "scores": []}
-        >>> one = {"benchmark": "scenes-1", "images": 32, "attacks": [attack]}
-        >>> print(leaderboard({"a": one, "b": one}))
-        # scenes-1
-        <BLANKLINE>
-        mIoU in percent over 32 images, lower = stronger: means over sources and targets of a kind.
-        <BLANKLINE>
-        | attack | backward passes | plain | defended | white box | from |
-        |---|---|---|---|---|---|
-        | mine | 10 | 50.00 | - | 12.50 | a, b |
-        <BLANKLINE>
-    """
-    rows: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
-    for name, attack in _attacks(submissions):
-        key = json.dumps([attack["name"], attack["settings"], attack["means"]], sort_keys=True)
-        rows.setdefault(key, (attack, []))[1].append(name)
-    first = next(iter(submissions.values()))
-    lines = [
-        f"# {escape(first['benchmark'])}",
-        "",
-        f"mIoU in percent over {first['images']} images, lower = stronger: means over sources and targets of a kind.",
-        "",
-        table_row(["attack", "backward passes", *KINDS, "from"]),
-        "|---|---|---|---|---|---|",
-    ]
-    for attack, names in sorted(rows.values(), key=lambda row: _strength(row[0])):
-        passes = attack["backward_passes"]
-        figures = [percent(float("nan") if value is None else value) for value in map(attack["means"].get, KINDS)]
-        cells = ["-" if passes is None else f"{passes:g}", *figures]
-        lines.append(table_row([escape(attack["name"]), *cells, escape(", ".join(names))]))
-    return "\n".join([*lines, ""])
-
-
-def _attacks(submissions: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, one in submissions.items():
-        yield from ((name, attack) for attack in one["attacks"])
-
-
-def _strength(attack: Mapping[str, Any]) -> float:
-    plain = attack["means"].get("plain")
-    return float("inf") if plain is None else float(plain)

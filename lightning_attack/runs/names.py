@@ -7,6 +7,7 @@ results/
     command.txt, config.yaml    how it was started (config.yaml is written by the command line)
     events.out.tfevents.*       TensorBoard
     images/NAME.png             adversarial images
+    images/0000_0001.tar        or many of them in one file: in the first part of the run, of process 1
     panels/00000003.png         strips of panels, by the image's place in the data set
     records/0000_0001.segment   counts of images, from which all figures follow: of process 0, in its second part
     records/00000003.record     in runs of older versions: counts of one image
@@ -20,6 +21,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -70,7 +73,12 @@ def is_run(folder: Path) -> bool:
 
 def image_path(folder: Path, name: str) -> Path:
     """The adversarial image of a name, which may have folders in it."""
-    return images_folder(folder) / f"{name}.png"
+    return images_folder(folder) / image_name(name)
+
+
+def image_name(name: str) -> str:
+    """The path of an adversarial image below the folder of these, and in a shard."""
+    return f"{name}.png"
 
 
 def images_folder(folder: Path) -> Path:
@@ -78,17 +86,19 @@ def images_folder(folder: Path) -> Path:
     return folder / _IMAGES
 
 
-def image_files(folder: Path) -> set[Path] | None:
-    """All adversarial images of a run; None if it writes none. One listing in place of many looks."""
-    images = images_folder(folder)
-    if not images.is_dir():
-        return None
-    return {Path(place) / name for place, _, files in os.walk(images) for name in files if name.endswith(".png")}
+def shard_path(folder: Path, part: int, process: int) -> Path:
+    """The adversarial images that a process has appended, in one of the parts of the run."""
+    return images_folder(folder) / f"{part:04d}_{process:04d}.tar"
 
 
-def has_images(folder: Path) -> bool:
-    """Whether a run has written an adversarial image."""
-    return bool(image_files(folder))
+def shard_files(folder: Path) -> list[Path]:
+    """All shards, those of later parts of the run after those of earlier ones."""
+    return sorted(images_folder(folder).glob("[0-9]*_[0-9]*.tar"))
+
+
+def next_part(folder: Path) -> int:
+    """The number of a new part of a run, by the shards that there are."""
+    return 1 + max((int(path.stem.partition("_")[0]) for path in shard_files(folder)), default=-1)
 
 
 def panel_path(folder: Path, index: int) -> Path:
@@ -133,6 +143,14 @@ def skipped_path(folder: Path, index: int) -> Path:
 def skipped_files(folder: Path) -> list[Path]:
     """All notes on images that could not be used, in the order of the data set."""
     return sorted((folder / _SKIPPED).glob("[0-9]*.json"))
+
+
+def event_path(folder: Path) -> Path:
+    """A new file for TensorBoard, named as its own writer does it: by time, machine, process, and a number."""
+    title, number = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}", 0
+    while (path := folder / f"{title}.{number}").exists():
+        number += 1
+    return path
 
 
 def event_files(folder: Path) -> list[Path]:

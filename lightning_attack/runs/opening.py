@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_attack.common.shards import mend
 from lightning_attack.runs import names
 from lightning_attack.runs.commands import note_command
 from lightning_attack.runs.errors import RunError
+from lightning_attack.runs.images import KeptImages
 from lightning_attack.runs.lock import FolderLock, lock_folder
 from lightning_attack.runs.records import RecordError
 from lightning_attack.runs.settings import check_same, write_settings
@@ -59,7 +61,7 @@ class OpenRun:
 
     def discard(self) -> None:
         """Give the folder back and, if this run has made it and nothing is finished, take it away again."""
-        worthless = self._made and not count_records(self.folder) and not names.has_images(self.folder)
+        worthless = self._made and not count_records(self.folder) and not KeptImages(self.folder)
         if worthless:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
@@ -96,6 +98,8 @@ def _entered(folder: Path, settings: Mapping[str, Any], command: Sequence[str], 
     try:
         for path in names.unfinished_files(folder):
             path.unlink()
+        for path in names.shard_files(folder):
+            mend(path)
         if command:
             note_command(folder, command)
         return OpenRun(folder, frozenset(_finished(folder, digests)), lock)
@@ -136,14 +140,14 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
     now = digests(store.indices) if store.indices and digests else {}
     for damaged in store.damaged:
         _warn(f"{damaged}; its image is attacked again")
-    images = names.image_files(folder)
+    images = KeptImages(folder) if names.images_folder(folder).is_dir() else None
     for index, facts in store.facts():
         if isinstance(facts, RecordError):
             _warn(f"{facts}; its image is attacked again")
             continue
         name, digest = facts.name, facts.digest
-        if images is not None and (image := names.image_path(folder, name)) not in images and not image.is_file():
-            _warn(f"'{image}' is gone; its image is attacked again")
+        if images is not None and name not in images:
+            _warn(f"'{names.image_path(folder, name)}' is gone; its image is attacked again")
             continue
         if digest and digest != now.get(index):
             if index in now:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lightning_attack.metrics.flips import BINS, STATES
-from lightning_attack.metrics.iou import accuracy, iou, miou, miou_union
+from lightning_attack.metrics.iou import abstained, accuracy, iou, miou, miou_union
 from lightning_attack.runs.records import Record
 
 COLUMNS = (
@@ -25,6 +25,7 @@ CONDITIONS = ("clean", "adversarial")
 MASKS, PREDICTED = "masks", "clean prediction of the source"
 """Where labels come from, in `transfer.json`."""
 SUCCESS_COLUMNS = ("clean_success", "success")
+ABSTAINED_COLUMNS = ("clean_abstained", "abstained")
 REGION_COLUMNS = tuple(f"{part}_{condition}_miou" for part in ("inside", "outside") for condition in CONDITIONS)
 
 
@@ -39,6 +40,7 @@ class Scored:
         classes: names of the classes.
         parts: of the pixels: `all`; `wanted`, those with a wanted class; `inside` and `outside` of the regions.
         curve_steps: the numbers of steps at which the records' curves have points; none without curves.
+        abstains: whether a scored network may abstain from single pixels.
     """
 
     attack: str
@@ -47,6 +49,7 @@ class Scored:
     classes: tuple[str, ...]
     parts: tuple[str, ...]
     curve_steps: tuple[int, ...] = ()
+    abstains: bool = False
 
 
 def summarize(records: Iterable[Record], scored: Scored) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -151,6 +154,9 @@ class Totals:
                 "clean_accuracy": _number(accuracy(clean)),
                 "adversarial_accuracy": _number(accuracy(adversarial)),
             }
+            if scored.abstains:
+                for column, condition in zip(ABSTAINED_COLUMNS, CONDITIONS, strict=True):
+                    row[column] = _number(abstained(of["all", condition]))
             if "wanted" in scored.parts:
                 for column, condition in zip(SUCCESS_COLUMNS, CONDITIONS, strict=True):
                     row[column] = _number(accuracy(of["wanted", condition]))

@@ -42,7 +42,7 @@ class Study:
         on_error: as `--on_error` of predict: `raise` or `skip`.
         strict: as `--strict` of predict.
         curve: `steps`, as `--curve` of predict; nothing = no curve.
-        images: as `--images` of predict: `png`, or `none` for studies too large to keep a million files.
+        images: as `--images` of predict: `png`, or `shards` or `none` for studies too large to keep a million files.
     """
 
     networks: dict[str, dict[str, Any]]
@@ -57,7 +57,7 @@ class Study:
     on_error: Literal["raise", "skip"] = "raise"
     strict: bool = False
     curve: Literal["steps"] | None = None
-    images: Literal["png", "none"] = "png"
+    images: Literal["png", "shards", "none"] = "png"
 
 
 @dataclass(frozen=True)

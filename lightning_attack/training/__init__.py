@@ -6,6 +6,7 @@
 from lightning_attack.training.adversarial_training import AdversarialTraining
 from lightning_attack.training.example_predictions import ExamplePredictions
 from lightning_attack.training.task import SegmentationTask
+from lightning_attack.training.universal import UniversalTask
 from lightning_attack.training.weights_export import WeightsExport
 
-__all__ = ["AdversarialTraining", "ExamplePredictions", "SegmentationTask", "WeightsExport"]
+__all__ = ["AdversarialTraining", "ExamplePredictions", "SegmentationTask", "UniversalTask", "WeightsExport"]

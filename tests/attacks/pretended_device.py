@@ -1,7 +1,8 @@
 """A device that is pretended on the CPU, and sees whenever the host would have to wait for it."""
 
-import traceback
+import sys
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ DEVICE = "meta"
 """A device that torch knows without hardware: here it has values."""
 FOR_THE_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """What torch itself says of operators whose result, or the size of it, the host has to read off the device."""
+PACKAGE = f"{Path(lightning_attack.__file__).parent}/"
 COMPUTED = {torch.ops.aten._conj.default: torch.ops.aten.conj_physical.default}
 """Instead of an operator that only marks a tensor one that computes: `OnDevice` hides such marks."""
 
@@ -89,7 +91,7 @@ class PretendedDevice(TorchDispatchMode):
             masks = [place for place in args[1] if place is not None and place.dtype == torch.bool]
             waits = bool(of_device) and bool(of_host or masks)
         else:
-            waits = bool(of_device and FOR_THE_HOST.intersection(func.tags))
+            waits = bool(of_device) and _is_for_the_host(func)
             if of_device and any(tensor.ndim for tensor in of_host):
                 raise RuntimeError(f"{name}: tensors of the host and of the device")
         if waits:
@@ -140,8 +142,14 @@ def _on_device(value):
     return OnDevice(value) if isinstance(value, Tensor) else value
 
 
+@cache
+def _is_for_the_host(func):
+    return not FOR_THE_HOST.isdisjoint(func.tags)
+
+
 def _line():
     """The line of the package that asked."""
-    package = Path(lightning_attack.__file__).parent
-    lines = [frame for frame in traceback.extract_stack() if package in Path(frame.filename).parents]
-    return f"{Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else "a test"
+    frame = sys._getframe()
+    while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "a test"

@@ -38,11 +38,11 @@ many_examples = settings(few_examples, max_examples=60)
 levels = st.integers(0, 255)
 
 
-# Attacks whose result no seed changes.
+# Attacks whose result no seed changes; that of `fia` not on networks of two convolutions, where its layer is the last.
 WITHOUT_CHANCE = {
-    "adaea", "ai_fgtm", "alma_prox", "anda", "bim", "bpa", "cwa", "dag", "emi_fgsm", "fgnm", "fgs2m", "fgsm", "gi_fgsm",
-    "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm", "pna",
-    "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "ti_fgsm",
+    "adaea", "ai_fgtm", "alma_prox", "anda", "bfa", "bim", "bpa", "cwa", "dag", "emi_fgsm", "fgnm", "fgs2m", "fgsm",
+    "fia", "gi_fgsm", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm",
+    "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
 LINF_ONLY = (*WITHOUT_BALL, pi_fgsm)
@@ -92,7 +92,7 @@ def size(attack, change):
 @every_attack
 @few_examples
 @given(
-    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17), (1, 97, 61)]),
+    shape=st.sampled_from([(1, 1, 1), (2, 33, 21), (3, 8, 17), (1, 61, 37)]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 99),
 )

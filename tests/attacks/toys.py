@@ -13,6 +13,9 @@ PIXELS = 8 / 255
 STEPS, STEP = 6, 0.01
 BALL = Linf(PIXELS)
 FEW = {
+    "bfa": {"samples": 2},
+    "fia": {"samples": 3},
+    "naa": {"samples": 3},
     "admix": {"copies": 2, "scales": 2},
     "cfm": {"prob": 0.5},
     "aes": {"runs": 2},

@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 
 def run(processes: int, config: Path | None, words: list[str], results: Path) -> dict[str, float]:
     """Times of one run in seconds."""
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     files = [] if config is None else ["-c", str(config)]
-    command = [sys.executable, *launcher, "main.py", "predict", *files, *words, f"--results={results}",
-               "--run_name=run", f"--trainer.devices={processes}", "--trainer.accelerator=cpu",
+    several = ["--trainer.strategy=ddp"] if processes > 1 else []
+    command = [sys.executable, "main.py", "predict", *files, *words, f"--results={results}", "--run_name=run",
+               f"--trainer.devices={processes}", *several, "--trainer.accelerator=cpu",
                "--trainer.enable_progress_bar=false"]  # fmt: skip
     start = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from lightning_attack.attacks import Attack, pgd, transegpgd, vmi_fgsm
 from lightning_attack.models.acceleration import FastNetworks
 from tests.benchmarks.networks import NETWORKS, build
+from tests.benchmarks.processes import clean_processes
 from tests.benchmarks.steps import added_memory, naive
 
 ATTACKS: dict[str, partial[Attack]] = {
@@ -30,7 +30,7 @@ ATTACKS: dict[str, partial[Attack]] = {
 PRECISIONS = "float32", "bf16"
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="deeplabv3plus-resnet50")
@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--repeats", type=int, default=3, help="runs of each")
     parser.add_argument("--json", type=Path, help="file for the rows")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     work = [("plain loop", "float32"), *((name, one) for name in options.attacks for one in options.precisions)]
     rows = []
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    with clean_processes().Pool(1, maxtasksperchild=1) as pool:
         for attack, precision in work:
             arguments = attack, precision, options.network, options.size, options.repeats
             rows.append({

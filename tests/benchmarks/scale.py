@@ -38,6 +38,7 @@ from lightning_attack.runs.summary import Scored, Totals
 SIZES = {"photos": 100, "classes": 20, "targets": 3, "runs": 2}
 PIXELS, OCCUR, STEPS = 512 * 512, 8, 20
 COLUMNS = ("write", "files", "kB/photo", "count", "end", "end MB", "report", "report MB", "page MB")
+WIDTH = max(map(len, (*SIZES, *COLUMNS))) + 2
 
 
 def made_record(index: int, classes: int, targets: int, seed: int) -> Record:
@@ -147,10 +148,10 @@ def main() -> None:
     several = [start] if own else [
         start, *(start | {name: factor * start[name]} for name in SIZES for factor in ((2,) if quick else (2, 4)))
     ]  # fmt: skip
-    print("".join(f"{name:>9}" for name in (*SIZES, *COLUMNS)))
+    print("".join(f"{name:>{WIDTH}}" for name in (*SIZES, *COLUMNS)))
     for sizes in several:
-        values = "".join(f"{value:9.2f}" for value in measure(sizes))
-        print("".join(f"{size:9d}" for size in sizes.values()) + values, flush=True)
+        values = "".join(f"{value:{WIDTH}.2f}" for value in measure(sizes))
+        print("".join(f"{size:{WIDTH}d}" for size in sizes.values()) + values, flush=True)
 
 
 if __name__ == "__main__":

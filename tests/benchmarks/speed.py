@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -26,23 +26,24 @@ import torch
 import torch.nn.functional as F
 
 from tests.benchmarks.networks import NETWORKS
+from tests.benchmarks.processes import clean_processes
 from tests.benchmarks.steps import work
 
 PLAIN, PREPARED = ("naive", "backward"), ("float32", "bf16")
 PARTS = ("network", "loss", "rest")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds: under a minute on two idle cores")
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS))
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     plain = PLAIN
     if importlib.util.find_spec("torchattacks") and not options.quick:
         plain = (*PLAIN, "torchattacks")
-    context, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    context, threads = clean_processes(), torch.get_num_threads()
     workers: dict[str, Connection] = {}
     ends = []
     for ways in (plain, PREPARED):

@@ -10,21 +10,24 @@ import numpy as np
 import pytest
 
 from lightning_attack.predict.passes import backward_passes
-from tests.benchmarks import scale
+from tests.benchmarks import memory, scale, speed
 from tests.benchmarks.search_transfer import main as search
 from tests.benchmarks.transfer_candidates import CANDIDATES, DESIGN, SECOND
+from tests.readme import strength_table
 
 BENCHMARKS = Path(__file__).parent
 
 
-def rows(name, file, *words):
+def rows(main, file, *words):
     """The figures of a benchmark."""
-    subprocess.run([sys.executable, BENCHMARKS / name, *words, f"--json={file}"], check=True, timeout=300)
+    main([*words, f"--json={file}"])
     return json.loads(file.read_text())["rows"]
 
 
 def test_one_process_against_two(tmp_path):
-    one, two = rows("end_to_end.py", tmp_path / "file.json", "--limit=4", "--rounds=1", "--model.attack.steps=1")
+    file, words = tmp_path / "file.json", ["--limit=4", "--rounds=1", "--model.attack.steps=1"]
+    subprocess.run([sys.executable, BENCHMARKS / "end_to_end.py", *words, f"--json={file}"], check=True, timeout=300)
+    one, two = json.loads(file.read_text())["rows"]
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["speedup_of_run"] == one["speedup_of_command"] == 1
     for row in (one, two):
@@ -34,7 +37,7 @@ def test_one_process_against_two(tmp_path):
 
 
 def test_a_step_in_turns_with_plain_loops(tmp_path):
-    found = rows("speed.py", tmp_path / "file.json", "--quick", "--networks=embedded-deeplabv3plus")
+    found = rows(speed.main, tmp_path / "file.json", "--quick", "--networks=embedded-deeplabv3plus")
     assert [(row["network"], row["precision"], row["engine"]) for row in found] == [
         ("embedded-deeplabv3plus", "float32", "fused"), ("embedded-deeplabv3plus", "bf16", "fused")
     ]  # fmt: skip
@@ -49,16 +52,16 @@ def test_a_step_in_turns_with_plain_loops(tmp_path):
 
 def test_memory_of_an_attack(tmp_path):
     words = ["--network=unet-resnet18", "--size", "1", "256", "256", "--attacks", "pgd", "--precisions", "float32"]
-    plain, fused = rows("memory.py", tmp_path / "file.json", *words, "--repeats=1")
+    plain, fused = rows(memory.main, tmp_path / "file.json", *words, "--repeats=1")
     assert [plain["attack"], fused["attack"]] == ["plain loop", "pgd"]
     assert 0 < fused["peak_memory_mb"] < plain["peak_memory_mb"] / 1.5
 
 
-def test_table_of_engines():
+def test_table_of_engines(capsys):
     """The README's command, on one scene, one start and one engine."""
     words = ["--limit=1", "--starts=1", "--engine_starts=1", "--sources", "scenes_deeplabv3plus", "--engines", "fused"]
-    command = [sys.executable, "-m", "tests.readme.strength_table", *words]
-    printed = subprocess.run(command, cwd=BENCHMARKS.parents[1], capture_output=True, text=True, check=True).stdout
+    strength_table.main(words)
+    printed = capsys.readouterr().out
     heading, _, *table = [[cell.strip() for cell in line.strip("| ").split("|")] for line in printed.splitlines()]
     assert heading == ["source", "attack", "eps", "eager", "fused", "fused bf16", "starts", "equal"]
     assert [row[1:3] for row in table] == [

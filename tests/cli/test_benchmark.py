@@ -1,6 +1,7 @@
 """The command `benchmark`: a fixed study with defended targets, its result, and several results side by side."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -58,6 +59,17 @@ def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
     board = (small / "board.md").read_text().splitlines()
     assert board[0] == "# small-1"
     assert len([line for line in board if line.startswith(("| fgsm", "| theirs"))]) == 2
+    # The same as a page, which nothing from outside and no name gets into.
+    ours["attacks"][0]["name"] = "<script>alert(1)</script>"
+    (small / "odd.json").write_text(json.dumps(ours))
+    assert main(["benchmark", "--compare", "odd.json", "theirs/small-1/benchmark.json", "--output=board.html"]) == 0
+    page = (small / "board.html").read_text()
+    assert "<script" not in page.lower()
+    assert "src=" not in page.replace("img-src", "")
+    assert re.search(r"<h1>small-1: leaderboard</h1>", page)
+    assert len(re.findall(r'<tr><th scope="row">(theirs|&lt;script&gt;alert)', page)) == 4, "the ranking and one source"
+    for score in (*fgsm["scores"], *own["scores"]):
+        assert f">{100 * score['miou']:.2f}" in page
     # Another number of photos is another benchmark.
     theirs["check"] = "0"
     (small / "other.json").write_text(json.dumps(theirs))

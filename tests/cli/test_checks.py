@@ -183,6 +183,7 @@ STALE = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2", "MASTER_ADDR": "127.
         ({"WORLD_SIZE": "4"}, "(WORLD_SIZE=4)"),
         ({"RANK": "5", "WORLD_SIZE": "4"}, "ranks are below the number"),
         ({"WORLD_SIZE": "many"}, "is no number"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"}, "mpirun started 4 processes"),
     ],
 )  # fmt: skip
 def test_environments_of_other_jobs(environment, says, answer, config, monkeypatch):
@@ -203,6 +204,8 @@ def test_environments_that_are_right():
     launch.check_world(1, 1, {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
     launch.check_world(1, 1, {"MASTER_ADDR": "node17"})
     assert launch.launcher({"TORCHELASTIC_RUN_ID": "a"}) == "torchrun"
+    launch.check_environment({"OMPI_COMM_WORLD_SIZE": "1"})
+    launch.check_environment(JOB | {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "PMI_SIZE": "4"})
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -333,11 +336,13 @@ def test_attacks_are_listed(capsys, monkeypatch):
     # The README has the same years, and the passes of 20 steps.
     readme = (CONFIGS.parent / "lightning_attack" / "attacks" / "README.md").read_text()
     for name, year, passes in re.findall(r"^\| `(\w+)` \| (\d*) \|[^|]*\|[^|]*\| (\d+) \|", readme, re.MULTILINE):
-        found = re.match(r"\w+ +(\d{4})? +(?:objective|transfer|TranSegPGD|own loop) +([\d.?]+)  ", lines[name])
+        found = re.match(
+            r"\w+ +(\d{4})? +(?:objective|transfer|TranSegPGD|own loop) +([\d.?]+)(?: \+ (\d+))?  ", lines[name]
+        )
         assert (found[1] or "") == year, name
         # Of other numbers of steps, or of members.
         if name not in ("fgsm", "gi_fgsm", "sea", "dag", "alma_prox", "adaea", "cwa", "source_rotation", "svre"):
-            assert float(found[2]) * 20 == int(passes), name
+            assert float(found[2]) * 20 + int(found[3] or 0) == int(passes), name
     assert main(["attacks", "momentum", "2021"]) == 0
     assert "emi_fgsm" in (few := capsys.readouterr().out)
     assert "\nbim" not in few

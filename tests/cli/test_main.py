@@ -120,7 +120,8 @@ def test_every_attack_file_runs_and_gives_its_name(file, predict, tmp_path):
         "pna": [*mit, "--model.source.num_classes=8"],
     }.get(file.stem, [])
     photos = 2 if file.stem in ("admix", "us_mm") else 1
-    assert predict(*source, f"--model.attack={file}", *more, f"--data.limit={photos}", "--model.targets=null") == 0
+    small = (f"--data.limit={photos}", "--data.dataset.size=32", "--model.probe_size=[32,32]", "--model.targets=null")
+    assert predict(*source, f"--model.attack={file}", *more, *small) == 0
     (row,) = rows(the_run(tmp_path / "results"))
     assert row["attack"] == file.stem
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_attack.common.shards import ShardWriter
 from lightning_attack.data import DataError, ImageFolder, SegmentationDataModule
 from lightning_attack.data.arrays import ArrayFile
 
@@ -88,6 +89,27 @@ def test_jpeg_is_read_as_it_decodes(folder):
     assert torch.equal(loaded(folder), unit(decoded))
     with pytest.raises(DataError, match=r"3 of 3 adversarial images exceed data.adversarial_eps, the worst: .*\.JPG"):
         data(folder, adversarial_eps="8/255").check()
+
+
+def test_shards_of_a_run(folder):
+    """Of an image that was attacked again, the one in the later part of the run counts."""
+    parts = {"0000_0000.tar": [0, 1, 0], "0000_0001.tar": [2], "0001_0000.tar": [0]}
+    for name, numbers in parts.items():
+        writer = ShardWriter(folder / "adv" / name)
+        for number in numbers:
+            content = io.BytesIO()
+            image = ADVERSARIAL[number] if name == "0001_0000.tar" or number else PHOTOS[0]
+            Image.fromarray(image).save(content, format="png")
+            writer.append(f"{NAMES[number]}.png", content.getvalue())
+        writer.close()
+    assert torch.equal(loaded(folder, batch_size=2, adversarial_eps="8/255"), unit(ADVERSARIAL))
+    assert torch.equal(loaded(folder, num_workers=1), unit(ADVERSARIAL))
+    assert torch.equal(loaded(folder, "adv/0001_0000.tar", limit=1), unit(ADVERSARIAL[:1]))
+    with pytest.raises(DataError, match=r"1 of 3 photos have no adversarial image in '.*0000_0000.tar': 'b/d'"):
+        loaded(folder, "adv/0000_0000.tar")
+    Image.fromarray(PHOTOS[0]).save(folder / "adv" / "a.png")
+    with pytest.raises(DataError, match=r"a.png' and '.*0001_0000.tar/a.png' are both for the photo 'a'"):
+        loaded(folder)
 
 
 ALL_IN_ONE = {

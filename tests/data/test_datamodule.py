@@ -223,12 +223,12 @@ def test_photos_of_their_own_sizes_are_dealt_out_by_what_they_cost(processes):
     assert max(by_turns) - min(by_turns) > 5 * (max(loads) - min(loads))
 
 
-def test_pixels_are_known_where_photos_are_files(tmp_path):
+def test_sizes_are_known_where_photos_are_files(tmp_path):
     for name, size in (("a", (4, 3)), ("b", (2, 2))):
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_text("damaged")
     photos = ImageFolder(str(tmp_path))
-    assert [photos.pixels(index) for index in range(3)] == [12, 4, 0]
+    assert [photos.photo_size(index) for index in range(3)] == [(3, 4), (2, 2), (0, 0)]
     data = SegmentationDataModule(photos)
     assert data._costs([0, 1]) is None  # one process
     data.trainer = SimpleNamespace(world_size=2)

@@ -61,7 +61,6 @@ def test_graphs_of_cuda(name, monkeypatch):
     network = freeze(NETWORKS[name]())
     images = noise(1, 3, 65, 90)
     expected, gradient = exact(network, images)
-    network = freeze(NETWORKS[name]())
     with pretended(network), monkeypatch.context() as patch:
         patch.setattr(F, "scaled_dot_product_attention", attention_of_cuda)
         made = program(network, images)

@@ -13,6 +13,7 @@ from lightning_attack.attacks import NoAttack, pgd
 from lightning_attack.models import (
     JPEG,
     BitDepth,
+    CropAndScale,
     Defended,
     FlipAndScales,
     GaussianFilter,
@@ -21,7 +22,9 @@ from lightning_attack.models import (
     Purifier,
     ResizeAndPad,
     SegmentationModel,
+    TotalVariation,
 )
+from lightning_attack.models.denoising import divergence, gradient
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.predict.module import AttackModule
 
@@ -56,6 +59,48 @@ def test_blur_is_that_of_scipy(sigma):
     assert np.allclose(view(GaussianFilter(sigma), IMAGE.double()).image.numpy(), expected, atol=1e-12)
 
 
+def chambolle(image, weight, steps):
+    """Pixel by pixel, as Chambolle (2004) writes it."""
+    height, width = image.shape
+    p = np.zeros((2, height, width))
+
+    def div(i, j):
+        down = (p[0, i, j] if i < height - 1 else 0) - (p[0, i - 1, j] if i else 0)
+        return down + (p[1, i, j] if j < width - 1 else 0) - (p[1, i, j - 1] if j else 0)
+
+    def divs():
+        return np.array([[div(i, j) for j in range(width)] for i in range(height)])
+
+    for _ in range(steps):
+        v = divs() - image / weight
+        for i in range(height):
+            for j in range(width):
+                g = np.array(
+                    [v[i + 1, j] - v[i, j] if i < height - 1 else 0, v[i, j + 1] - v[i, j] if j < width - 1 else 0]
+                )
+                p[:, i, j] = (p[:, i, j] + 0.25 * g) / (1 + 0.25 * np.hypot(*g))
+    return image - weight * divs()
+
+
+def test_total_variation_is_that_of_a_plain_loop():
+    image = IMAGE[:, :9, :7].double()
+    expected = np.stack([chambolle(colour, 0.2, 12) for colour in image.numpy()]).clip(0, 1)
+    assert np.allclose(view(TotalVariation(0.2, 12), image).image.numpy(), expected, atol=1e-12)
+
+
+def test_total_variation_is_at_its_optimum():
+    """P(u) - D(p) = weight (TV(u) - <u, div p>) bounds how far u is from the optimum, and divergence is the adjoint."""
+    dual = torch.randn(2, 3, 20, 26, dtype=torch.float64)
+    assert torch.isclose((divergence(dual) * IMAGE).sum(), -(dual * gradient(IMAGE.double())).sum())
+    smooth = 0.25 + IMAGE.double() / 2  # nothing is cut off
+    for weight in (0.02, 0.3):
+        found = view(TotalVariation(weight, 600), smooth).image
+        # u is optimal if, and only if, f - u is weight times a subgradient of TV at u: <f - u, u> = weight TV(u).
+        length = gradient(found).norm(dim=0).sum()
+        gap = weight * length - (found * (smooth - found)).sum()
+        assert 0 <= gap < 5e-4 * weight * gradient(smooth).norm(dim=0).sum()
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_bit_depth(bits):
     found = view(BitDepth(bits)).image
@@ -75,6 +120,20 @@ def test_what_is_moved_is_moved_back():
     views = FlipAndScales([0.5, 1.5]).views(ramp, torch.Generator())
     assert [one.image.shape[-2:] for one in views] == [(15, 20)] * 2 + [(45, 60)] * 2
     assert all((one.undo(one.image[None])[0] - ramp).abs().max() < 0.03 for one in views)
+
+
+def test_crops_cover_the_image():
+    ramp = torch.linspace(0, 1, 40).expand(3, 30, 40).contiguous()
+    for seed in range(4):
+        views = CropAndScale(0.5).views(ramp, torch.Generator().manual_seed(seed))
+        assert len(views) in (2, 4), "two where a crop is as high as the image"
+        covered = torch.stack([one.undo(torch.ones(1, 1, 30, 40)) for one in views]).sum(0)
+        assert covered.min() > 0.99, "every pixel is in a crop"
+        for one in views:
+            back, inside = one.undo(one.image[None])[0], one.undo(torch.ones(1, 3, 30, 40))[0] > 0
+            assert ((back - ramp).abs()[inside] < 0.03).all(), "up to the interpolation"
+    (whole,) = CropAndScale(1.0).views(ramp, torch.Generator())
+    assert torch.equal(whole.image, ramp)
 
 
 def test_probabilities_of_several_views_are_averaged():
@@ -140,6 +199,9 @@ def test_purifiers(tmp_path):
         (lambda: BitDepth(9), "bits=9 must be 1 to 8"),
         (lambda: MedianFilter(2), "size=2 must be odd"),
         (lambda: GaussianFilter(0.0), "sigma=0.0 must be above 0"),
+        (lambda: CropAndScale(0.4), "smallest=0.4 must be 0.5 to 1"),
+        (lambda: TotalVariation(0.0), "weight=0.0 must be above 0"),
+        (lambda: TotalVariation(steps=0), "steps=0 must be 1 or more"),
         (lambda: ResizeAndPad(1.2), "smallest=1.2 must be above 0 and at most 1"),
         (lambda: FlipAndScales([]), "must be one or more numbers above 0"),
         (lambda: Defended(nn.Identity(), []), "one or more defences, such as JPEG"),

@@ -7,7 +7,7 @@ that distance. The embedded networks are attacked on drawn scenes, those beside 
 """
 
 import argparse
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def score(module: AttackModule, attack: Attack, seed: int, batches: list[dict[st
     return source, sum(targets) / len(targets)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=24, help="number of photos")
     parser.add_argument("--starts", type=int, default=5, help="number of random starts of `eager`")
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="*", choices=["fused", "compiled"], default=["fused", "compiled"])
     sources = EMBEDDED[0], *ZOO
     parser.add_argument("--sources", nargs="*", choices=sources, default=sources)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     ways = [way for way in WAYS if way[0] in ("eager", *options.engines)]
     headings = [f"{engine} {precision}".replace(" float32", "") for engine, precision in ways]
     print("| source | attack | eps | " + " | ".join(headings) + " | starts | equal |\n|" + "---|" * (5 + len(ways)))

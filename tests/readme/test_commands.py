@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torchvision import models
 from torchvision.datasets import voc
 
+from lightning_attack.attacks import Universal, UniversalPerturbation
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.models import TrainedModel
@@ -23,17 +25,23 @@ from tests.runs.made import make_run, matrices
 HELP = [line for line in commands("predict") if "help" in line or "--print_config" in line]
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Weights as training scripts save them."""
+    trained = TrainedModel("embedded:scenes_segformer").network.state_dict()
+    file = tmp_path_factory.mktemp("checkpoint") / "my_checkpoint.pt"
+    torch.save({"state_dict": {f"module.{name}": values for name, values in trained.items()}}, file)
+    return file
+
+
 @pytest.fixture
-def desk(monkeypatch, tmp_path):
+def desk(monkeypatch, tmp_path, checkpoint):
     """The current folder of somebody who follows the READMEs: photos, a checkpoint, and the files they say to write."""
     for folder in ("photos", "masks"):
         (tmp_path / folder).mkdir()
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photos" / "a.jpg")
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "masks" / "a.png")
-    trained = TrainedModel("embedded:scenes_segformer").network.state_dict()
-    torch.save(
-        {"state_dict": {f"module.{name}": values for name, values in trained.items()}}, tmp_path / "my_checkpoint.pt"
-    )
+    shutil.copy(checkpoint, tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -53,6 +61,8 @@ def test_predict_commands(command, monkeypatch, desk):
     small = ["--data.limit=1", "--trainer.devices=1"]
     if "--model.attack=FunctionAttack" in words:
         pass  # it has no steps of its own
+    elif "universal" in command.lower():
+        Universal(torch.full((3, 8, 8), 8 / 255), 8 / 255, "tile", {}).save(desk / "scenes.pt")
     elif "--model.attack=Peer" in words:
         pytest.importorskip("torchattacks", reason="the peer is optional")
     elif "--data.adversarial_root=their_images" in words:
@@ -96,6 +106,13 @@ def test_fit_commands(command, desk):
     if "voc" in command:
         small.append("--model.network.init_args.encoder_weights=null")
     assert main([*arguments(command), *small]) == 0
+
+
+@pytest.mark.parametrize("command", commands("universal"))
+def test_universal_commands(command, desk):
+    small = ["--trainer.max_epochs=1", "--data.train.init_args.count=8", "--trainer.enable_progress_bar=false"]
+    assert main([*arguments(command), *small]) == 0
+    assert UniversalPerturbation("scenes.pt").norm.eps == 8 / 255
 
 
 def _tiny_voc(root, photos=1):

@@ -109,7 +109,7 @@ def test_no_command_is_left_out():
         "python -m pdoc": "tests/readme/test_reference.py", "python -m pydoc": "tests/readme/test_reference.py",
         "python -m pytest": "tests/readme/test_commands.py",
     }  # fmt: skip
-    words = ("predict", "fit", "export", "report", "figure", "study", "clean", "benchmark")
+    words = ("predict", "fit", "export", "report", "figure", "study", "clean", "benchmark", "universal")
     ours = tuple(f"lightning-attack {word} " for word in words)
     assert [line for line in COMMANDS if not f"{line} ".startswith((*ours, *elsewhere))] == []
     for file in elsewhere.values():

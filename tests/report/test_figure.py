@@ -10,10 +10,12 @@ from PIL import Image
 from lightning_attack.cli.main import main
 from lightning_attack.common.labels import class_colour
 from lightning_attack.report import collect
+from lightning_attack.report.charts import strength_curves
 from lightning_attack.report.figures import curves, entries, matrix, strip
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import miou_interval
+from lightning_attack.report.strengths import families
 from lightning_attack.runs.panels import Panel, cut, panel_order, read_strip
 from tests.runs.made import NETWORKS, edit, make_run, matrices
 
@@ -199,7 +201,7 @@ def test_files_have_the_width_and_the_labels(study, tmp_path, capsys):
         (["matrix", "kept", "--output=a.gif"], ["--output=a.gif", "allowed: .pdf, .svg, .png, .jpg"]),
         (["matrix", "kept", "--output=kept/pgd_a/a.pdf"], ["lies in the run"]),
         (["matrix", "none"], ["there is no folder 'none'"]),
-        (["kept"], ["no kind of figure 'kept'", "known: eps, matrix, passes, steps, strip", "matrix kept"]),
+        (["kept"], ["no kind of figure 'kept'", "known: eps, matrix, passes, steps, strength, strip", "matrix kept"]),
         (["steps", "kept", "--images", "a"], ["there is no option 'images'"]),
     ],
 )  # fmt: skip
@@ -236,3 +238,61 @@ def test_radii_over_seeds_and_runs_without_a_radius(study, tmp_path):
         assert point.miou.value == pytest.approx(sum(both) / 2)
     _, facets = entries.over_eps(found, ("net_b",), mean=False, draws=100)
     assert list(facets[0].lines) == ["pgd seed=5", "pgd seed=6"]
+
+
+def behind_jpeg(folder, attack, lost):
+    """A run whose three targets are one network behind JPEG of three qualities."""
+    targets = {"net": True, "jpeg_95": False, "jpeg_30": False, "jpeg_60": False}
+    make_run(folder, attack, matrices(24, 4, lost=lost), "net", targets)
+
+    def noted(summary):
+        for row in summary["targets"][1:]:
+            part = {"class": "JPEG", "quality": int(row["target"][-2:])}
+            row["defence"] = {"network": "net", "seed": 0, "parts": [part]}
+
+    edit(folder, noted)
+    return folder
+
+
+def test_curves_over_the_strength_of_a_defence(tmp_path, capsys):
+    runs = [behind_jpeg(tmp_path / attack, attack, lost) for attack, lost in (("pgd", 0.2), ("segpgd", 0.4))]
+    found = group(*runs)
+    axis, (facet,) = entries.over_strength(found, found.targets, mean=False, draws=50)
+    assert (axis.title, facet.source, facet.target, facet.white_box) == ("JPEG quality", "net", "net", False)
+    (axes,) = curves.draw_curves(axis, [facet], 3.25, 7, None, PLAIN).axes
+    rows = [{row["target"]: row for row in run.summary["targets"]} for run in found.runs]
+    lines = drawn(axes)
+    for colour, own, column in (
+        (curves.COLOURS[0], rows[0], "adversarial_miou"),
+        (curves.COLOURS[1], rows[1], "adversarial_miou"),
+        (curves.CLEAN, rows[0], "clean_miou"),
+    ):
+        expected = [(quality, 100 * own[f"jpeg_{quality}"][column]) for quality in (30, 60, 95)]
+        np.testing.assert_allclose(lines[colour], expected)
+    assert axes.get_xlim()[0] > 20
+    assert main(["figure", "strength", *map(str, runs), "--draws=100", f"--output={tmp_path / 'curve.svg'}"]) == 0
+    few = ["figure", "strength", *map(str, runs), "--targets", "net", "jpeg_95", f"--output={tmp_path / 'none.svg'}"]
+    assert main(few) == 2
+    assert "no two of the targets are one network behind one defence" in capsys.readouterr().err
+    (page_curve,) = strength_curves(found.runs, ["a", "b"])
+    assert [(line.name, line.x) for line in page_curve.data] == [
+        (name, (30, 60, 95)) for name in ("clean images", "a", "b")
+    ]  # fmt: skip
+    assert page_curve.data[2].y[1] == round(100 * rows[1]["jpeg_60"]["adversarial_miou"], 4)
+
+
+def test_families_of_targets_with_several_settings():
+    """A grid of sigma and bits: each row and each column is a family; targets of other classes are none."""
+    rows = [
+        {"target": f"{sigma} {bits}", "defence": {"network": "net", "seed": 0, "parts": [
+            {"class": "GaussianFilter", "sigma": sigma}, {"class": "BitDepth", "bits": bits}]}}
+        for sigma in (2.0, 0.5) for bits in (3, 5)
+    ]  # fmt: skip
+    other = {"target": "flips", "defence": {"network": "net", "seed": 0, "parts": [{"class": "FlipAndScales"}]}}
+    found = families([{"target": "net"}, other, *rows])
+    assert [(one.setting, one.others, one.targets) for one in found] == [
+        ("GaussianFilter sigma", "BitDepth bits 3", {0.5: "0.5 3", 2.0: "2.0 3"}),
+        ("GaussianFilter sigma", "BitDepth bits 5", {0.5: "0.5 5", 2.0: "2.0 5"}),
+        ("BitDepth bits", "GaussianFilter sigma 2.0", {3: "2.0 3", 5: "2.0 5"}),
+        ("BitDepth bits", "GaussianFilter sigma 0.5", {3: "0.5 3", 5: "0.5 5"}),
+    ]

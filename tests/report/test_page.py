@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 import lightning_attack
 from lightning_attack.cli.main import main
 from lightning_attack.report import Run, RunsError, page, read_run
+from lightning_attack.report.page_table import HEADINGS
 from lightning_attack.report.pictures import gallery, titles
 
 SMALL = ("--data.dataset.init_args.count=3", "--data.dataset.init_args.size=64", "--trainer.accelerator=cpu",
@@ -260,6 +261,45 @@ def test_command_is_copied(browser, find, runs):
     assert button.text == "copied"
     assert words.get_attribute("value") == text
     words.clear()
+
+
+def test_long_tables_are_shown_in_pages(browser, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "ROWS", 4)
+    find = opened(browser, runs, tmp_path / "report.html")
+    place = HEADINGS.index("adversarial mIoU")
+    figures = [f"{100 * row['adversarial_miou']:.2f}" for run in runs for row in run.summary["targets"]]
+    back, on = find("#back")[0], find("#on")[0]
+
+    def shown():
+        script = "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.cells[%d].textContent)"
+        return browser.execute_script(script % place)
+
+    def pages():
+        """What the pages show, turned one after the other, and the names that they have."""
+        turned = [shown()]
+        while on.is_enabled():
+            on.click()
+            turned.append(shown())
+        return turned, find("#page")[0].text.split("\n")
+
+    assert pages() == ([figures[:4], figures[4:8], figures[8:]], ["1 of 3", "2 of 3", "3 of 3"])
+    back.click()
+    assert shown() == figures[4:8]
+    find("#table thead button")[place].click()  # all rows are sorted, and the first page is shown
+    in_order = sorted(figures, key=float)
+    assert not back.is_enabled()
+    assert pages()[0] == [in_order[:4], in_order[4:8], in_order[8:]]
+    choose(find, "page", "2 of 3")
+    assert shown() == in_order[4:8]
+    find("#words")[0].send_keys("transegpgd")  # what is found is paged, from its first page on
+    assert find("#count")[0].text == "6 of 9 rows"
+    assert [len(one) for one in pages()[0]] == [4, 2]
+    find("#words")[0].send_keys(" fpn")
+    assert len(shown()) == 2
+    assert not find("#pages")[0].is_displayed()
+    find("#words")[0].send_keys(" nothing")
+    assert find("#count")[0].text == "0 of 9 rows"
+    assert quiet(browser)
 
 
 def test_names_are_no_markup(browser, runs, tmp_path):

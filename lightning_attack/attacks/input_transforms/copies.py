@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, check_count, each, unmoved
 from lightning_attack.attacks.input_transforms.spectral import dct2, idct2
 from lightning_attack.attacks.random import Draws
-from lightning_attack.common.pixels import Pixels, parse_pixels
+from lightning_attack.common.pixels import Pixels, zero_or_more
 
 
 class ScaleCopies(InputTransform):
@@ -225,20 +225,6 @@ class StraightThrough(InputTransform):
         for view in self.transform(images.detach(), draws):
             # The bracket is 0, not T(x) - x, so that adding it rounds nothing.
             yield View(view.images + (images - images.detach()), view.undo)
-
-
-def zero_or_more(value: Pixels, name: str) -> float:
-    """A size in [0, 1] pixels that may be 0.
-
-    Raises:
-        ValueError: it is below 0 or no number; the message names the argument.
-    """
-    if value in (0, "0"):
-        return 0.0
-    try:
-        return parse_pixels(value, name)
-    except ValueError as error:
-        raise ValueError(f"{error}, or 0 for no noise") from None
 
 
 def other_images(images: Tensor, draws: Draws, purpose: str, who: str) -> Tensor:

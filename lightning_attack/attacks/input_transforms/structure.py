@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, check_count, each, unmoved
-from lightning_attack.attacks.input_transforms.copies import zero_or_more
 from lightning_attack.attacks.random import Draws
-from lightning_attack.common.pixels import Pixels
+from lightning_attack.common.pixels import Pixels, zero_or_more
 
 
 class StructureInvariance(InputTransform):

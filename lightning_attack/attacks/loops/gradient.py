@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from lightning_attack.attacks.base import Model, Problem
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, views
-from lightning_attack.attacks.objectives.base import Moment, Objective
+from lightning_attack.attacks.objectives.base import Moment, Objective, Probe
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.source import TransformedSource, transformed
@@ -97,6 +98,8 @@ class LossGradient:
             elif objective.needs_clean:
                 with torch.no_grad():
                     moment.clean = self._prediction(*recorder(problem.images), View(problem.images))
+            if objective.prepares:
+                objective.prepare(Probe(partial(self._look, recorder), problem.images, problem.draws), moment)
             changed = transformed(network, source_transforms)
             self._members.append(_Member(recorder, weight, moment, changed))
         self._needs_clean = any(member.changed and member.changed.needs_clean for member in self._members)
@@ -189,9 +192,7 @@ class LossGradient:
             logits = member.changed(shown, self.problem.draws, moment.step, clean)
             prediction = self._prediction(logits, {}, view)
             del logits
-        if not self._checked:
-            self._checked = True
-            check_labels(prediction)  # the only check that waits for the device, once per batch
+        self._check(prediction)
         loss = self._loss(prediction, moment)
         if moment.first:
             moment.report("loss", loss.detach() / prediction.count)
@@ -203,6 +204,20 @@ class LossGradient:
         del loss, prediction  # the backward pass frees what it has used up, if nobody else holds it
         gradient = torch.autograd.grad(total, shown)[0]
         return gradient * (-weight if self.problem.targeted else weight)
+
+    def _look(self, recorder: Recorder, images: Tensor) -> Prediction:
+        """A network's prediction for images, for an objective that prepares; weights ask for no gradient."""
+        images = images if images.requires_grad else images.detach().requires_grad_(torch.is_grad_enabled())
+        logits, features = recorder(images)
+        prediction = Prediction(logits, self.problem.labels, self.problem.targeted, features)
+        self._check(prediction)
+        return prediction
+
+    def _check(self, prediction: Prediction) -> None:
+        """Check the labels, which waits for the device, once per batch."""
+        if not self._checked:
+            self._checked = True
+            check_labels(prediction)
 
     def _prediction(self, logits: Tensor, features: dict[str, Tensor], view: View) -> Prediction:
         labels, hidden = self.problem.labels, None

@@ -5,10 +5,12 @@ from lightning_attack.attacks.objectives.base import (
     CrossEntropy,
     Moment,
     Objective,
+    Probe,
     SegPGD,
     WeightedCrossEntropy,
 )
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
+from lightning_attack.attacks.objectives.importance import BFA, FIA, NAA
 from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
     BalancedCrossEntropy,
@@ -19,7 +21,10 @@ from lightning_attack.attacks.objectives.masked import (
 from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, Staged, Switch, TransferablePixels
 
 __all__ = [
+    "BFA",
+    "FIA",
     "FSPGD",
+    "NAA",
     "RPPGD",
     "BalancedCrossEntropy",
     "BalancedMaskedCrossEntropy",
@@ -33,6 +38,7 @@ __all__ = [
     "MaskedSpherical",
     "Moment",
     "Objective",
+    "Probe",
     "SegPGD",
     "Staged",
     "Switch",

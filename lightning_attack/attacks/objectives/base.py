@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_attack.attacks.objectives.balance import balance
 from lightning_attack.attacks.prediction import Prediction
+from lightning_attack.attacks.random import Draws
 
 
 @dataclass
@@ -40,6 +41,22 @@ class Moment:
             self.figures[name] = values
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What an objective may use before the first step, see `Objective.prepare`.
+
+    Attributes:
+        look: images (B, 3, H, W), in [0, 1] or not, to the network's prediction for them, with the features of the
+            objective's `layers`. Where gradients are enabled it has a graph, also back to images that ask for one.
+        images: (B, 3, H, W), clean.
+        draws: random numbers, image by image.
+    """
+
+    look: Callable[[Tensor], Prediction]
+    images: Tensor
+    draws: Draws
+
+
 class Objective(ABC):
     """Loss of each pixel, to be maximised; in a targeted attack, where labels are wanted classes, to be minimised.
 
@@ -62,6 +79,17 @@ class Objective(ABC):
     def targetable(self) -> bool:
         """Whether it can pull pixels to wanted classes; one that uses no labels cannot."""
         return True
+
+    @property
+    def prepares(self) -> bool:
+        """Whether `prepare` does anything, which costs passes before the first step."""
+        return False
+
+    def prepare(self, probe: Probe, moment: Moment) -> None:  # noqa: B027 (most objectives need nothing)
+        """Called before the first step, once for each batch and network: to keep in `moment.memory` what lasts.
+
+        Each value there has the images as its first axis.
+        """
 
     @abstractmethod
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:

@@ -65,7 +65,7 @@ class RPPGD(Objective):
         if not 0 <= prototypes <= 1:
             raise ValueError(f"prototypes={prototypes}: must be between 0 and 1")
         self.prototypes = prototypes
-        self.layers = _names(layers) if prototypes else ()
+        self.layers = check_layers(layers) if prototypes else ()
 
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
         with torch.no_grad():
@@ -77,7 +77,7 @@ class RPPGD(Objective):
         in_t = self.regions(prediction, moment)[0]
         agreement = torch.stack([_agreement_of_classes(features, prediction, in_t) for features in maps]).mean(0)
         share = -self.prototypes if prediction.targeted else self.prototypes
-        return loss + _on_pixels(share * agreement, prediction)
+        return loss + on_pixels(share * agreement, prediction)
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         """Weight of each pixel's cross-entropy, (B, H, W); updates the regions at a step's first forward pass."""
@@ -141,7 +141,7 @@ class FSPGD(Objective):
     layers: Sequence[str] = ()
 
     def __init__(self, layers: Sequence[str] = (AUTO,), cosine: float = 0.5) -> None:
-        self.layers = _names(layers)
+        self.layers = check_layers(layers)
         if not -1 <= cosine <= 1:
             raise ValueError(f"cosine={cosine}: must be between -1 and 1")
         self.cosine = cosine
@@ -155,7 +155,7 @@ class FSPGD(Objective):
             now = unit(_features(prediction, layer), dim=2)
             local = (before * now).sum(2).mean(1)
             losses.append(-share * local - (1 - share) * self.context(before, now))
-        return _on_pixels(torch.stack(losses).mean(0), prediction)
+        return on_pixels(torch.stack(losses).mean(0), prediction)
 
     def context(self, before: Tensor, now: Tensor) -> Tensor:
         """Mean likeness of places that were alike, halved, (B,), from features (B, N, D) of length 1."""
@@ -210,7 +210,7 @@ def _agreement_of_classes(features: Tensor, prediction: Prediction, pixels: Tens
     return cosines.sum((1, 2)) / (number * (number - 1)).clamp_min(1)
 
 
-def _on_pixels(values: Tensor, prediction: Prediction) -> Tensor:
+def on_pixels(values: Tensor, prediction: Prediction) -> Tensor:
     """One value per image (B,) on each of its labelled pixels, (B, H, W)."""
     return values.view(-1, 1, 1) * prediction.valid
 
@@ -233,7 +233,12 @@ def _clean(objective: Objective, moment: Moment) -> Prediction:
     return moment.clean
 
 
-def _names(layers: Sequence[str]) -> tuple[str, ...]:
+def check_layers(layers: Sequence[str]) -> tuple[str, ...]:
+    """The names of layers, if they are a list of one or more.
+
+    Raises:
+        ValueError: they are not.
+    """
     if isinstance(layers, str) or not layers:
         raise ValueError(f"layers={layers!r}: must be a list of one or more names of layers, such as ['{AUTO}']")
     return tuple(layers)

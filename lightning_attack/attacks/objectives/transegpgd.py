@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.objectives.base import Moment, Objective, WeightedCrossEntropy, two_weights
+from lightning_attack.attacks.objectives.base import Moment, Objective, Probe, WeightedCrossEntropy, two_weights
 from lightning_attack.attacks.prediction import Prediction
 
 KLDirection = Literal["adversarial||clean", "clean||adversarial"]
@@ -223,6 +223,14 @@ class Staged(Objective):
     @property
     def targetable(self) -> bool:
         return all(stage.targetable for stage in self.stages)
+
+    @property
+    def prepares(self) -> bool:
+        return any(stage.prepares for stage in self.stages)
+
+    def prepare(self, probe: Probe, moment: Moment) -> None:
+        for stage in self.stages:
+            stage.prepare(probe, moment)
 
     def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
         stage = self._stage(prediction, moment)

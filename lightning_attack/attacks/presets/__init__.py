@@ -5,10 +5,22 @@ besides their own (attacks with loops of their own say which) and raise `ValueEr
 they return is called with `(model, images, labels)`.
 """
 
-from lightning_attack.attacks.presets import combined, ensembles, gradients, own, paths, source, steps, views, white_box
+from lightning_attack.attacks.presets import (
+    combined,
+    ensembles,
+    features,
+    gradients,
+    own,
+    paths,
+    source,
+    steps,
+    views,
+    white_box,
+)
 from lightning_attack.attacks.presets import transegpgd as _transegpgd
 from lightning_attack.attacks.presets.combined import *  # noqa: F403
 from lightning_attack.attacks.presets.ensembles import *  # noqa: F403
+from lightning_attack.attacks.presets.features import *  # noqa: F403
 from lightning_attack.attacks.presets.gradients import *  # noqa: F403
 from lightning_attack.attacks.presets.own import *  # noqa: F403
 from lightning_attack.attacks.presets.paths import *  # noqa: F403
@@ -20,6 +32,7 @@ from lightning_attack.attacks.presets.white_box import *  # noqa: F403
 
 __all__ = [
     *white_box.__all__,
+    *features.__all__,
     *gradients.__all__,
     *steps.__all__,
     *views.__all__,

@@ -21,6 +21,9 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "eroseg": ("EroSeg", ("song2026eroseg",)),
     "rp_pgd": ("RP-PGD", ("zhang2025rppgd",)),
     "fspgd": ("FSPGD", ("park2025fspgd",)),
+    "fia": ("FIA", ("wang2021fia",)),
+    "naa": ("NAA", ("zhang2022naa",)),
+    "bfa": ("BFA", ("wang2024bfa",)),
     "mi_fgsm": ("MI-FGSM", ("dong2018mi",)),
     "ni_fgsm": ("NI-FGSM", ("lin2020ni",)),
     "si_ni_fgsm": ("SI-NI-FGSM", ("lin2020ni",)),
@@ -87,6 +90,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "sea": ("SEA", ("croce2024sea",)),
     "alma_prox": ("ALMA prox", ("rony2023alma",)),
     "dag": ("DAG", ("xie2017dag",)),
+    "universal": ("Universal", ("moosavi2017universal", "metzen2017universal")),  # no preset: it needs a file
 }
 """By preset: the display name, and the keys of its papers in `papers.bib`. A combination has those of its parts."""
 

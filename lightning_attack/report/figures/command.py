@@ -28,8 +28,13 @@ from lightning_attack.report.row_names import short_folders
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
 
-Kind = Literal["strip", "steps", "eps", "passes", "matrix"]
-CURVES = {"steps": entries.over_steps, "eps": entries.over_eps, "passes": entries.over_passes}
+Kind = Literal["strip", "steps", "eps", "passes", "strength", "matrix"]
+CURVES = {
+    "steps": entries.over_steps,
+    "eps": entries.over_eps,
+    "passes": entries.over_passes,
+    "strength": entries.over_strength,
+}
 SUFFIXES = (".pdf", ".svg", ".png", ".jpg")
 WITHOUT_DATE = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """What is said to writers so that the same runs give the same file."""
@@ -58,7 +63,8 @@ def figure(
 
     Args:
         kind: `strip`, pictures of images and predictions; `steps`, `eps` and `passes`, curves of mIoU over the steps of
-            the attack, its radius and its backward passes; `matrix`, mIoU of each source and target.
+            the attack, its radius and its backward passes; `strength`, over a setting of a defence; `matrix`, mIoU of
+            each source and target.
         runs: Folders of runs, or folders above them.
         output: Files; the suffix chooses the format, of `SUFFIXES`.
         width: `column`, `page`, see `style.WIDTHS`, or inches.

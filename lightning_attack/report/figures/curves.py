@@ -51,8 +51,9 @@ def draw_curves(
     ends += [end for facet in facets for interval in _intervals(facet) for end in (interval.value, interval.high)]
     top = max(100 * end for end in ends if not math.isnan(end))
     grid[0, 0].set_ylim(0, min(100, 1.05 * top))
-    grid[0, 0].set_xlim(left=0)
-    grid[0, 0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if axis.from_zero:
+        grid[0, 0].set_xlim(left=0)
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(5, integer=axis.from_zero))
     figure.supxlabel(axis.title, fontsize=size)
     figure.supylabel("adversarial mIoU (%)", fontsize=size)
     handles: list[Artist] = [Line2D([], [], **_look(number)) for number in range(len(labels))]
@@ -65,7 +66,11 @@ def draw_curves(
 
 
 def _facet(axes: Axes, axis: Axis, facet: Facet, labels: Sequence[str]) -> None:
-    axes.axhline(100 * facet.clean.value, color=CLEAN, linestyle="--", linewidth=0.8, zorder=1)
+    if facet.clean_line:
+        ends = [(point.x, 100 * point.miou.value) for point in facet.clean_line]
+        axes.plot(*zip(*ends, strict=True), color=CLEAN, linestyle="--", linewidth=0.8, zorder=1)
+    else:
+        axes.axhline(100 * facet.clean.value, color=CLEAN, linestyle="--", linewidth=0.8, zorder=1)
     for label, points in facet.lines.items():
         look = _look(labels.index(label))
         line = [*([Point(0, facet.clean)] if axis.from_clean else []), *points]
@@ -85,4 +90,5 @@ def _look(number: int) -> dict[str, str]:
 
 
 def _intervals(facet: Facet) -> list[Interval]:
-    return [facet.clean, *(point.miou for points in facet.lines.values() for point in points)]
+    lines = [facet.clean_line, *facet.lines.values()]
+    return [facet.clean, *(point.miou for points in lines for point in points)]

@@ -11,6 +11,7 @@ from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import Interval, mean_interval
 from lightning_attack.report.row_names import Called, line_names, norm_balls, own_name, short_number, siblings
 from lightning_attack.report.sheet import Entry, named_entries
+from lightning_attack.report.strengths import families
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
 
@@ -33,6 +34,7 @@ class Facet:
         white_box: whether it was attacked itself.
         clean: its mIoU on the clean images.
         lines: by label.
+        clean_line: where each point has other clean images' mIoU, these.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Facet:
     white_box: bool
     clean: Interval
     lines: dict[str, list[Point]] = field(default_factory=dict)
+    clean_line: list[Point] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ class Axis:
         title: with its unit.
         from_clean: whether the clean images are its point 0.
         notes: on runs that have no place on it.
+        from_zero: whether it begins at 0 and has whole numbers.
     """
 
     title: str
     from_clean: bool
     notes: tuple[str, ...] = ()
+    from_zero: bool = True
 
 
 def entries(group: Group, mean: bool, called: Called = own_name) -> list[Entry]:
@@ -146,6 +151,45 @@ def over_passes(
     return axis, _through(
         group, targets, values, shown, ("steps", "predict --model.attack.steps=40"), mean, draws, called
     )
+
+
+def over_strength(
+    group: Group, targets: Sequence[str], mean: bool, draws: int, called: Called = own_name
+) -> tuple[Axis, list[Facet]]:
+    """The mIoU over a setting of a defence, through targets that are one network behind it; clean images too.
+
+    Raises:
+        RunsError: there are no such targets, or they differ in several settings.
+    """
+    rows = {row["target"]: row for run in group.runs for row in run.summary["targets"]}
+    found = families([rows[target] for target in targets if target in rows])
+    if not found:
+        raise RunsError(
+            "no two of the targets are one network behind one defence of different strengths, such as JPEG of quality "
+            "50 and 75\na run notes what its targets are behind; runs of older versions did not"
+        )
+    if len(settings := dict.fromkeys(family.setting for family in found)) > 1:
+        raise RunsError(
+            f"the targets differ in several settings: {', '.join(settings)}\n"
+            "--targets chooses those of one, such as "
+            f"--targets {' '.join(found[0].targets.values())}"
+        )
+    facets: list[Facet] = []
+    for entry in entries(group, mean, called):
+        for family in found:
+            places = {x: name for x, name in family.targets.items() if entry.images(name, group)}
+            if not places:
+                continue
+            key = entry.first.source, family.title
+            white_box = any(entry.first.targets[name] for name in places.values())
+            facet = next((one for one in facets if (one.source, one.target) == key), None)
+            if facet is None:
+                cleans = [Point(x, clean(entry, name, group, draws)) for x, name in places.items()]
+                facet = Facet(*key, white_box, cleans[0].miou, clean_line=cleans)
+                facets.append(facet)
+            line = facet.lines.setdefault(entry.label, [])
+            line += [Point(x, adversarial(entry, name, group, draws)) for x, name in places.items()]
+    return Axis(next(iter(settings)), False, from_zero=False), facets
 
 
 def _through(

@@ -1,0 +1,58 @@
+"""The command `universal`: learn one perturbation for all photos of a data set."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_attack.cli.base import CommandCLI
+from lightning_attack.common.atomic import check_folder
+from lightning_attack.common.configs import CONFIGS
+from lightning_attack.training.universal import UniversalTask
+
+
+def run(words: list[str]) -> int:
+    """Run `universal`, the first word; returns the exit code."""
+    return UniversalCLI(words).exit_code
+
+
+class UniversalTrainer(Trainer):
+    """The Trainer, whose `fit` has the command's name here."""
+
+    def universal(self, model: Any, datamodule: Any = None, ckpt_path: str | None = None) -> None:
+        """Learn a perturbation.
+
+        Args:
+            model: the `UniversalTask`.
+            datamodule: the photos.
+            ckpt_path: checkpoint to go on from.
+        """
+        # There is nothing to validate with; whether photos for it are given does not matter.
+        warnings.filterwarnings("ignore", message=".*but have no `validation_step`.*")
+        self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+
+
+class UniversalCLI(CommandCLI):
+    """LightningCLI with a `UniversalTask`."""
+
+    module_class = UniversalTask
+    trainer_kind = UniversalTrainer
+    default_files = (str(CONFIGS / "universal.yaml"),)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The command, and the arguments of the Trainer's method that are no options."""
+        return {"universal": {"model", "datamodule"}}
+
+    def before_universal(self) -> None:
+        """Find what would fail later, before anything is learned."""
+        if self.trainer.is_global_zero:
+            check_folder(self.model.file.parent)
+        self.datamodule.train_dataloader()  # says what is missing
+
+    def after_universal(self) -> None:
+        """Say where the perturbation is."""
+        if self.trainer.is_global_zero and self.model.file.is_file():
+            print(f"Perturbation: {self.model.file}")

@@ -1,0 +1,74 @@
+"""What rewriting a network costs, in what the network itself computes: counts, the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORWARD_PRICE, BACKWARD_PRICE = 24e6, 12e6
+"""For each operator of a network, how many values its forward passes must compute until rewriting it for one shape of
+images has paid: of forward passes alone, and of those with a backward pass. Measured, see the engine's README."""
+WORTH_COUNTING = 1e6
+"""Pixels in all passes together below which no network is large enough."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a forward pass of a network consists of.
+
+    Attributes:
+        operators: how many; views are none.
+        values: how many they compute, for each pixel of an image.
+    """
+
+    operators: int
+    values: float
+
+    def repays(self, pixels: float, price: float) -> bool:
+        """Whether rewriting for one shape pays.
+
+        Args:
+            pixels: in all passes together that will come with images of this shape.
+            price: `FORWARD_PRICE` or `BACKWARD_PRICE`.
+
+        Example:
+            >>> network = Work(operators=200, values=500)
+            >>> network.repays(20 * 500 * 500, BACKWARD_PRICE), network.repays(19 * 500 * 500, BACKWARD_PRICE)
+            (True, False)
+        """
+        return pixels * self.values >= price * self.operators
+
+
+def count_work(network: Callable[[Tensor], object], images: Tensor) -> Work | None:
+    """Count what a network computes for images (B, 3, H, W); None where it cannot be seen, nor rewritten then.
+
+    Example:
+        >>> count_work(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU()), torch.zeros(2, 3, 4, 4))
+        Work(operators=2, values=16.0)
+    """
+    try:
+        from torch.utils._python_dispatch import TorchDispatchMode  # not public: a build of torch may lack it
+        from torch.utils._pytree import tree_leaves
+    except ImportError:
+        return None
+
+    class Count(TorchDispatchMode):
+        operators = values = 0
+
+        def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = operator(*args, **(kwargs or {}))
+            if not operator.is_view:
+                self.operators += 1
+                self.values += sum(one.numel() for one in tree_leaves(result) if isinstance(one, Tensor))
+            return result
+
+    try:
+        with torch.no_grad(), Count() as count:  # type: ignore[no-untyped-call]
+            network(images)
+    except Exception:  # networks raise whatever they like; run as they are, they will do so again
+        return None
+    return Work(count.operators, count.values / (images.shape[0] * images.shape[-2] * images.shape[-1]))

@@ -1,0 +1,115 @@
+"""One perturbation for all photos: against a plain loop, with batches that are put together, and from a checkpoint."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from lightning_attack.attacks import FIA, RandomFlip, SegPGD, SkipGradients, Universal
+from lightning_attack.models import SegmentationModel
+from lightning_attack.training import UniversalTask
+from tests.attacks.toys import CLASSES, PIXELS, curved, scene
+
+STEP = 1 / 255
+
+
+def photos(count=8, height=12, width=10):
+    images, labels = scene(count, height, width, dtype=torch.float32)
+    return [{"image": images[i], "mask": labels[i], "index": torch.tensor(i)} for i in range(count)]
+
+
+def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, **settings):
+    """The task after training on unshuffled photos, and its checkpoint."""
+    source = SegmentationModel(curved(torch.float32), num_classes=CLASSES, name="toy")
+    task = UniversalTask(source, file=str(folder / "learned.pt"), size=(5, 4), **settings)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(task, DataLoader(photos(), batch_size), ckpt_path=ckpt)
+    return task, trainer.checkpoint_callback.best_model_path
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learned")
+    return *learn(folder), folder
+
+
+def by_hand(batch_size, epochs):
+    model, delta, momentum = curved(torch.float32), torch.zeros(3, 5, 4), 0
+    for _ in range(epochs):
+        for start in range(0, 8, batch_size):
+            part = photos()[start : start + batch_size]
+            delta.requires_grad_()
+            losses = []
+            for photo in part:
+                rows, columns = torch.arange(12) % 5, torch.arange(10) % 4
+                shown = (photo["image"] + delta[:, rows][:, :, columns]).clamp(0, 1)
+                losses.append(F.cross_entropy(model(shown[None]), photo["mask"][None], ignore_index=255))
+            gradient = torch.autograd.grad(sum(losses) / len(part), delta)[0]
+            momentum = gradient / gradient.abs().mean() + 0.9 * momentum
+            delta = (delta.detach() + STEP * momentum.sign()).clamp(-PIXELS, PIXELS)
+    return delta
+
+
+def test_it_is_that_of_a_plain_loop(learned):
+    task, _, folder = learned
+    expected = by_hand(2, 2)
+    assert torch.allclose(task.delta, expected, rtol=0, atol=1e-7)
+    assert expected.abs().max() > 3 * STEP
+    found = Universal.load(folder / "learned.pt")
+    assert torch.equal(found.delta, task.delta)
+    assert (found.eps, found.spread) == (PIXELS, "tile")
+    assert {key: found.about[key] for key in ("source", "steps", "epochs", "momentum")} == {
+        "source": "toy", "steps": 8, "epochs": 2, "momentum": 0.9,
+    }  # fmt: skip
+    assert found.about["objective"] == {"class": "CrossEntropy", "temperature": 1.0}
+
+
+def test_batches_may_be_put_together(learned, tmp_path):
+    assert torch.allclose(learn(tmp_path, batch_size=1, accumulate=2)[0].delta, learned[0].delta, rtol=0, atol=1e-7)
+
+
+def test_it_goes_on_from_a_checkpoint_which_has_no_network(learned, tmp_path):
+    first, checkpoint = learn(tmp_path, epochs=1)
+    assert list(torch.load(checkpoint, weights_only=False)["state_dict"]) == ["delta"]
+    assert not torch.equal(first.delta, learned[0].delta)
+    assert torch.equal(learn(tmp_path, epochs=2, ckpt=checkpoint)[0].delta, learned[0].delta)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"spread": "resize", "momentum": 0.0},
+        {"objective": SegPGD(), "input_transforms": [RandomFlip(0.5)]},
+        {"objective": FIA(["network.1"], samples=2)},
+        {"source_transforms": [SkipGradients(0.5, required=False)], "seed": 3},
+    ],
+    ids=["resize", "views", "features", "source"],
+)
+def test_parts(settings, tmp_path, learned):
+    task, _ = learn(tmp_path, epochs=1, **settings)
+    assert 0 < task.delta.abs().max() <= PIXELS
+    assert all(not weight.requires_grad and weight.grad is None for weight in task.source.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"momentum": -1}, "momentum=-1: must be a number, 0 or more"),
+        ({"size": 0}, "size=0: must be 1 or more"),
+        ({"spread": "mirror"}, "spread='mirror': must be one of tile, resize"),
+        ({"step_size": 0}, "step_size=0: must be a number above 0"),
+        ({"objective": FIA(), "input_transforms": [RandomFlip()]}, "FIA uses features of a layer; leave out"),
+    ],
+)
+def test_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        UniversalTask(curved(torch.float32), **settings)
