@@ -137,13 +137,19 @@ def moved(images: Tensor, moves: Sequence[Move], undo: bool = True, mirrored: bo
         mirrored: whether mirror images surround the image.
     """
     to_image, to_view = [move.to_image() for move in moves], [move.to_view() for move in moves]
-    around = each(sample, torch.ones_like(images[:, :1]), to_image) < 0.99
+    around = _sample_each(torch.ones_like(images[:, :1]), to_image) < 0.99
 
     def back(logits: Tensor) -> Tensor:
-        return each(sample, logits.masked_fill(around, 0), to_view)
+        return _sample_each(logits.masked_fill(around, 0), to_view)
 
-    shown = each(partial(sample, mirrored=mirrored), images, to_image)
-    return View(shown, back if undo else unmoved)
+    return View(_sample_each(images, to_image, mirrored), back if undo else unmoved)
+
+
+def _sample_each(batch: Tensor, matrices: Sequence[Matrix], mirrored: bool = False) -> Tensor:
+    """`sample` of each image with its own matrix; at once where they have the same one."""
+    if len({*matrices}) == 1:
+        return sample(batch, matrices[0], mirrored)
+    return each(partial(sample, mirrored=mirrored), batch, matrices)
 
 
 def sample(batch: Tensor, matrix: Matrix, mirrored: bool = False) -> Tensor:

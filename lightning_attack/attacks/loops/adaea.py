@@ -39,8 +39,9 @@ class AdaEA(IterativeAttack):
 
     L is the cross-entropy of the labelled pixels, w of each image. In a targeted attack, where a good step makes L
     fall, the ratio is turned over. The ensemble averages logits or softmax, whatever `by` says; by loss, g is the
-    weighted sum of the g_k. The released code leaves the last member out of the filter, and its MI variant sets w in
-    the first step only; here w is of each step, as in a common port.
+    weighted sum of the g_k. The ensemble's own weights count for what is logged only. The released code leaves the last
+    member out of the filter, and its MI variant sets w in the first step only; here w is of each step, as in a common
+    port.
 
     Each step costs a gradient of each member, K^2 forward passes for K members, and a gradient of the ensemble, which
     is another one of each member, unless it is by loss.
