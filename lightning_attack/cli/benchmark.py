@@ -79,8 +79,12 @@ def _parser() -> Parser:
 
 
 def _benchmark(plan: Study, file: Path) -> Benchmark:
-    fixed = {key: value for key, value in asdict(plan).items() if key not in _FREE}
-    defended = {name for name, part in plan.networks.items() if str(part["class_path"]).endswith(_DEFENDED)}
+    # Without a key that is not used, benchmarks from before it was there keep their hash.
+    unused = () if plan.defended else ("defended",)
+    fixed = {key: value for key, value in asdict(plan).items() if key not in (*_FREE, *unused)}
+    defended = {*plan.defended} | {
+        name for name, part in plan.networks.items() if str(part["class_path"]).endswith(_DEFENDED)
+    }
     return Benchmark(file.stem, fixed, frozenset(defended))
 
 

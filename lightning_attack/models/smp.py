@@ -102,7 +102,7 @@ class TrainedModel(SMPModel):
 
     Args:
         file: path of the file, or `embedded:NAME` for one that comes with the package: `embedded:scenes_deeplabv3plus`,
-            `embedded:scenes_fpn`, `embedded:scenes_segformer`.
+            `embedded:scenes_fpn`, `embedded:scenes_segformer`, and a robust one, `embedded:scenes_fpn_robust`.
 
     Raises:
         ModelError: no such file, or one without a recipe.

@@ -43,6 +43,8 @@ class Study:
         strict: as `--strict` of predict.
         curve: `steps`, as `--curve` of predict; nothing = no curve.
         images: as `--images` of predict: `png`, or `shards` or `none` for studies too large to keep a million files.
+        defended: networks that a benchmark counts as defended beside those of `Defended` and `Smoothed`, such as robust
+            ones.
     """
 
     networks: dict[str, dict[str, Any]]
@@ -58,6 +60,7 @@ class Study:
     strict: bool = False
     curve: Literal["steps"] | None = None
     images: Literal["png", "shards", "none"] = "png"
+    defended: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
         >>> [cell.name for cell in cells(two)]
         ['a_x_eps4-255', 'a_x_eps0.03', 'a_y_eps4-255', 'a_y_eps0.03']
     """
-    for key, names in (("sources", study.sources), ("targets", study.targets)):
+    for key, names in (("sources", study.sources), ("targets", study.targets), ("defended", study.defended)):
         unknown = [name for name in names if name not in study.networks]
         if unknown:
             raise StudyError(f"{key}: there is no network '{unknown[0]}'\nknown: {', '.join(map(str, study.networks))}")

@@ -6,7 +6,9 @@ import re
 import pytest
 import yaml
 
-from lightning_attack.cli import CONFIGS, main
+from lightning_attack.cli import CONFIGS, main, study
+from lightning_attack.cli.benchmark import _benchmark
+from lightning_attack.study.plan import StudyError, cells
 
 THEIRS = """
 import torch
@@ -80,3 +82,16 @@ def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
     assert "'none.json' is no result of the command benchmark" in capsys.readouterr().err
     assert main(["benchmark", "-c", "small-1.yaml", "--attack", "pdg"]) == 2
     assert "there is no attack 'pdg'" in capsys.readouterr().err
+
+
+def test_networks_that_count_as_defended():
+    files = [CONFIGS / "benchmarks" / f"scenes-{number}.yaml" for number in (1, 2)]
+    first, second = (_benchmark(study.read(file), file) for file in files)
+    assert "defended" not in first.study, "results from before the key was there compare"
+    assert second.study["defended"] == ["fpn_robust"]
+    assert second.defended == {"fpn_robust", "fpn_jpeg", "fpn_median", "fpn_resized", "fpn_smoothed"}
+    assert {name.rpartition("_")[2] for name in first.defended} == {"jpeg", "median", "resized"}
+    plan = study.read(files[1])
+    plan.defended = ["fpn_rubust"]
+    with pytest.raises(StudyError, match="defended: there is no network 'fpn_rubust'"):
+        cells(plan)
