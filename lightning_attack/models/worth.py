@@ -38,9 +38,8 @@ class Expected:
     @property
     def most_pixels(self) -> float:
         """Pixels of all passes together with images of one shape, at the most."""
-        return max((self.images[height, width] * height * width for height, width in self.images), default=0) * max(
-            self.attack, self.scoring
-        )
+        in_one = max((count * height * width for (height, width), count in self.images.items()), default=0)
+        return in_one * max(self.attack, self.scoring)
 
     @cached_property
     def attack(self) -> float:
@@ -73,9 +72,7 @@ class Worth:
         if expected is None or expected.most_pixels < WORTH_COUNTING:
             return
         for part in parts:  # now, and not at their first pass: an attack may be looking at what runs in it
-            known: dict[Shape, Work | None] = part.__dict__.setdefault(
-                "_work", {}
-            )  # for other runs of the network, too
+            known = part.__dict__.setdefault("_work", {})  # for other runs of the network, too
             if self._probe_size not in known:
                 known[self._probe_size] = _work(part, self._probe_size)
 
