@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import FolderLock, lock_process
 from lightning_attack.runs.names import event_files, run_title
 from lightning_attack.runs.opening import Digests, OpenRun, Place, open_run
-from lightning_attack.runs.settings import check_same
+from lightning_attack.runs.settings import REMEDY, check_same
 
 __all__ = ["RunError", "RunFolder"]
 
@@ -53,6 +54,9 @@ class RunFolder(Callback):
         ValueError: `run_name` is not the name of a folder.
     """
 
+    remedy = REMEDY
+    """What the user can do about a folder of other settings, for the message."""
+
     def __init__(
         self,
         results: str = "results",
@@ -76,7 +80,8 @@ class RunFolder(Callback):
         folder = Path(self.results) / (self.run_name or "")
         check_folder(folder)
         if self.run_name and not self.fresh and folder.exists():
-            check_same(folder, self._settings(trainer, module))
+            earlier = partial(self._earlier, trainer, module)
+            check_same(folder, self._settings(trainer, module), earlier, self.remedy)
 
     def arrange(self, trainer: Trainer) -> None:
         """Put the trainer's callbacks into the order in which they work, before any of them is set up."""
@@ -157,15 +162,21 @@ class RunFolder(Callback):
         return f"to go on: {one_line([*self.command, *options])}"
 
     def _open(self, trainer: Trainer, module: AttackModule) -> OpenRun:
-        title = run_title(module.attack.name, module.source.name)
-        place = Place(Path(self.results), title, self.run_name, self.fresh)
+        title = run_title(module.attack.name, module.source_name)
+        place = Place(Path(self.results), title, self.run_name, self.fresh, self.remedy)
         datamodule: Any = getattr(trainer, "datamodule", None)
         digests: Digests | None = datamodule.digests if hasattr(datamodule, "skip") else None
-        return open_run(place, self._settings(trainer, module), self.command, digests)
+        earlier = partial(self._earlier, trainer, module)
+        return open_run(place, self._settings(trainer, module), self.command, digests, earlier)
 
     def _settings(self, trainer: Trainer, module: AttackModule) -> dict[str, Any]:
-        own = {"model": module.settings(), "trainer": {"precision": trainer.precision}}
-        return own | self.settings
+        return self._with_data(trainer, module.settings())
+
+    def _earlier(self, trainer: Trainer, module: AttackModule) -> list[dict[str, Any]]:
+        return [self._with_data(trainer, settings) for settings in module.earlier_settings()]
+
+    def _with_data(self, trainer: Trainer, model: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": model, "trainer": {"precision": trainer.precision}} | self.settings
 
 
 class _Release(Callback):

@@ -76,7 +76,7 @@ class CellCLI(AttackCLI):
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         for name, network in self.model.networks.items():
-            network.name = name  # in all tables they are called as in the study
+            network.name = name  # in messages they are called as in tables, which is as in the study
 
     def show_estimate(self) -> None:
         self.timed = time_batch(self.trainer, self.model, self.datamodule)

@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 from torch import nn
 
+from lightning_attack.common.network_hash import CURRENT
 from lightning_attack.engine.content import content
+from lightning_attack.models.wrapper import SegmentationModel
+
+_NAMES = ("name", "classes", "metadata")
+"""Settings of a `SegmentationModel` that say what it is called, and change no result."""
+_PLACES = ("name_or_path", "warnings_issued")
+"""What transformers notes in its networks about where they lie and what it has said of them."""
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A hash of a network's modules with their settings, and of its tensors: 16 hexadecimal digits.
+    """A hash of a network's modules with their settings, and of its tensors: `v2:` and 16 hexadecimal digits.
 
-    It is the same in every process and on every machine.
+    It is the same in every process and on every machine, whatever the network and its classes are called.
 
     Example:
         >>> layer = nn.Linear(2, 1)
         >>> fingerprint(layer) == fingerprint(layer), fingerprint(layer) == fingerprint(nn.Linear(2, 1))
         (True, False)
+        >>> fingerprint(SegmentationModel(layer, name="a")) == fingerprint(SegmentationModel(layer, name="b"))
+        True
     """
+    return CURRENT + _hash(network, _deciding)
+
+
+def earlier_fingerprint(network: nn.Module, name: str | None = None) -> str:
+    """The hash that earlier versions gave a network, which depended on its name: 16 hexadecimal digits.
+
+    Args:
+        network: the network.
+        name: what it was called then; None: what it is called now.
+    """
+
+    def settings(module: nn.Module) -> dict[str, object]:
+        found = simple_settings(module)
+        return found | {"name": name} if module is network and name and "name" in found else found
+
+    return _hash(network, settings)
+
+
+def _hash(network: nn.Module, settings_of: Callable[[nn.Module], dict[str, object]]) -> str:
     digest = blake2b(digest_size=8)
     for name, module in network.named_modules():
-        settings = simple_settings(module) | {"training": False}
+        settings = settings_of(module) | {"training": False}
         digest.update(f"{name} {type(module).__name__} {dict(sorted(settings.items()))}".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(content(tensor))
     return digest.hexdigest()
+
+
+def _deciding(module: nn.Module) -> dict[str, object]:
+    """The simple settings of a module, without what it is called and where it comes from."""
+    settings = {key: value for key, value in simple_settings(module).items() if key not in _PLACES}
+    if not isinstance(module, SegmentationModel):
+        return settings
+    recipe = settings.get("recipe")  # of networks of smp
+    if isinstance(recipe, dict):
+        settings["recipe"] = {key: value for key, value in recipe.items() if key != "name"}
+    return {key: value for key, value in settings.items() if key not in _NAMES}
 
 
 def simple_settings(module: nn.Module) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
-from lightning_attack.models.fingerprint import fingerprint
+from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
 from lightning_attack.models.probe import noise
 from lightning_attack.models.worth import Expected
 from lightning_attack.models.wrapper import (
@@ -62,12 +62,12 @@ class AttackModule(LightningModule):
     adversarial image does not depend on batch size, order or the number of processes. The position is the batch's
     `index`; without one it is what the loader's sampler drew, see `Positions`.
 
-    The source is always scored (white box). A target that gives the same logits on a probe image as the source *is* the
-    source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is attacked
-    is white box too. Networks are run on an image of noise first, and a source that cannot be attacked is refused (see
-    `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks one after the other: how
-    they are run (`engine`, `precision`, `windows`) is up to the newest. Callbacks that are a `StatusListener` are told
-    what is being done.
+    The source is always scored (white box). A target that gives the same logits on a probe image as the source *is*
+    the source: it takes the white-box row and is not run twice, and the source goes by the name of that target. A
+    target that is a member of an ensemble that is attacked is white box too. Networks are run on an image of noise
+    first, and a source that cannot be attacked is refused (see `check_attackable`). Networks are frozen and stay in
+    eval mode. Modules may share networks one after the other: how they are run (`engine`, `precision`, `windows`)
+    is up to the newest. Callbacks that are a `StatusListener` are told what is being done.
 
     What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
 
@@ -183,10 +183,21 @@ class AttackModule(LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """What decides on the results, as plain values; each network by a hash of its weights."""
+        return self._settings(lambda _, network: fingerprint(network))
+
+    def earlier_settings(self) -> Iterator[dict[str, Any]]:
+        """`settings` as earlier versions may have written them, whose hashes depended on what networks were called.
+
+        `predict` called them by their own names, `study` by those of the study.
+        """
+        yield self._settings(lambda _, network: earlier_fingerprint(network))
+        yield self._settings(lambda name, network: earlier_fingerprint(network, name))
+
+    def _settings(self, mark: Callable[[str, nn.Module], str]) -> dict[str, Any]:
         return {
             "attack": self.attack.settings(),
-            "source": {self.source_name: fingerprint(self.source)},
-            "targets": {name: fingerprint(network) for name, network in self.networks.items()},
+            "source": {self.source_name: mark(self.source_name, self.source)},
+            "targets": {name: mark(name, network) for name, network in self.networks.items()},
             "target_labels": self.target_labels,
             "quantize": self.quantize,
             "seed": self.seed,

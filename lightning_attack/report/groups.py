@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_attack.common.network_hash import is_current
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, common_images
 
@@ -106,11 +107,14 @@ def _why_apart(run: Run, other: Run, common: bool) -> tuple[str, str] | None:
 def _same_network(run: Run, other: Run, target: str) -> bool:
     """Whether a name stands for the same network, by the hash of its weights and by how it is shown the photos.
 
-    Where a run kept no hashes, the clean predictions decide.
+    Where a run kept no hashes, the clean predictions decide. So they do where hashes of an earlier version differ,
+    which depended on what networks were called.
     """
-    marks = [_mark(one, target) for one in (run, other)]
-    if None not in marks:
-        return marks[0] == marks[1]
+    mine, theirs = _mark(run, target), _mark(other, target)
+    if mine is not None and theirs is not None:
+        (hash_, *shown), (other_hash, *other_shown) = mine, theirs
+        if shown != other_shown or hash_ == other_hash or (is_current(hash_) and is_current(other_hash)):
+            return mine == theirs
     images = common_images([run, other], run.scored(target) & other.scored(target))
     return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
 

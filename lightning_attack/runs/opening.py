@@ -17,7 +17,7 @@ from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.images import KeptImages
 from lightning_attack.runs.lock import FolderLock, lock_folder
 from lightning_attack.runs.records import RecordError
-from lightning_attack.runs.settings import check_same, write_settings
+from lightning_attack.runs.settings import REMEDY, Earlier, check_same, write_settings
 from lightning_attack.runs.store import RecordStore, count_records
 
 Digests = Callable[[Iterable[int]], Mapping[int, str | None]]
@@ -33,12 +33,14 @@ class Place:
         title: folder of the runs without a name, see `names.run_title`.
         run_name: a name of its own; without one, the run's folder is the first free `version_N`.
         fresh: rename a folder of that name to `<run_name>.old_N` and start over.
+        remedy: what the user can do if the folder is of other settings, for the message.
     """
 
     results: Path
     title: str
     run_name: str | None = None
     fresh: bool = False
+    remedy: str = REMEDY
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ class OpenRun:
                 folder.rmdir()
 
 
-def open_run(place: Place, settings: Mapping[str, Any], command: Sequence[str], digests: Digests | None) -> OpenRun:
+def open_run(
+    place: Place,
+    settings: Mapping[str, Any],
+    command: Sequence[str],
+    digests: Digests | None,
+    earlier: Earlier = tuple,
+) -> OpenRun:
     """The folder of a run: a new one, or with a name that of an earlier part of the same run.
 
     Args:
@@ -79,6 +87,7 @@ def open_run(place: Place, settings: Mapping[str, Any], command: Sequence[str], 
         settings: what must be the same in all parts of a run.
         command: the words that started the run, for `command.txt`; none = no line there.
         digests: tells which photos have changed; None = the data cannot leave out finished images.
+        earlier: gives the settings as earlier versions wrote them; a run that has these goes on, and gets the new ones.
 
     Raises:
         RunError: the folder is of other settings, is in use, or has finished images that cannot be left out.
@@ -88,14 +97,15 @@ def open_run(place: Place, settings: Mapping[str, Any], command: Sequence[str], 
         lock_folder(folder).release()
         folder.rename(names.free_replaced(folder))
     if place.run_name and folder.exists():
+        check_same(folder, settings, earlier, place.remedy)
         return _entered(folder, settings, command, digests)
     return _made(place, settings, command)
 
 
 def _entered(folder: Path, settings: Mapping[str, Any], command: Sequence[str], digests: Digests | None) -> OpenRun:
-    check_same(folder, settings)
     lock = lock_folder(folder)
     try:
+        write_settings(folder, settings)  # which are the same, but may be in the form of an earlier version
         for path in names.unfinished_files(folder):
             path.unlink()
         for path in names.shard_files(folder):
@@ -120,7 +130,7 @@ def _made(place: Place, settings: Mapping[str, Any], command: Sequence[str]) -> 
             break
         except FileExistsError:  # of two jobs that start together, one gets the number and the other the next
             if place.run_name:
-                raise RunError(f"'{folder}' was made by another run just now; choose another --run_name") from None
+                raise RunError(f"'{folder}' was made by another run just now; {place.remedy}") from None
     run = OpenRun(folder, frozenset(), lock_folder(folder), (folder, *above))
     try:
         write_settings(folder, settings)

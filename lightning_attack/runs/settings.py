@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_attack.common.atomic import atomic_write
+from lightning_attack.common.network_hash import is_current
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.names import SETTINGS
 
+Earlier = Callable[[], Iterable[Mapping[str, Any]]]
+"""Gives the settings of a run in the forms in which earlier versions would have written them."""
 _ABSENT = "not there"
+REMEDY = "choose another --run_name, or --fresh=true to start over"
+"""What a user of `predict` can do about a folder of other settings."""
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,24 +36,50 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(settings, indent=2))
 
 
-def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `RunError` if a folder is not that of a run with these settings; it names every one that differs."""
+def check_same(
+    folder: Path,
+    settings: Mapping[str, Any],
+    earlier: Earlier = tuple,
+    remedy: str = REMEDY,
+) -> None:
+    """Raise `RunError` if a folder is not that of a run with these settings; it names every one that differs.
+
+    Args:
+        folder: of the run.
+        settings: as they are now.
+        earlier: gives the same settings as earlier versions wrote them; called only if something differs.
+        remedy: what the user can do, for the message.
+    """
     try:
-        before = json.loads((folder / SETTINGS).read_text())
-        old, new = dict(flat(before)), dict(flat(as_json(settings)))
+        old = dict(flat(json.loads((folder / SETTINGS).read_text())))
+        new = dict(flat(as_json(settings)))
     except (OSError, ValueError):
         raise RunError(
-            f"'{folder}' exists already and is no run that could go on (no readable {SETTINGS}); choose another "
-            "--run_name"
+            f"'{folder}' exists already and is no run that could go on (no readable {SETTINGS}); {remedy}"
         ) from None
-    # A setting that an older version did not know is the same as one that is None.
-    differing = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    differing = _differing(old, new)
     if differing:
-        lines = [f"  {key}: {old.get(key, _ABSENT)} before, {new.get(key, _ABSENT)} now" for key in differing]
-        raise RunError(
-            f"'{folder}' is a run of other settings; choose another --run_name, or --fresh=true to start over:\n"
-            + "\n".join(lines)
-        )
+        differing = min([differing, *(_differing(old, dict(flat(as_json(one)))) for one in earlier())], key=len)
+    if differing:
+        lines = [f"  {_said(key, old.get(key, _ABSENT), new.get(key, _ABSENT))}" for key in differing]
+        raise RunError(f"'{folder}' is a run of other settings; {remedy}:\n" + "\n".join(lines))
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The settings that differ. One that an older version did not know is the same as one that is None."""
+    return [key for key in {**new, **old} if old.get(key) != new.get(key)]
+
+
+def _said(key: str, before: object, now: object) -> str:
+    """A setting that differs, as a line for the user."""
+    kind, _, name = key.removeprefix("model.").partition(".")
+    if not (key.startswith("model.") and kind in ("source", "targets") and name) or _ABSENT in (before, now):
+        return f"{key}: {before} before, {now} now"
+    of_earlier = "" if is_current(before) else "; an earlier version, whose hashes depended on names, made the first"
+    return (
+        f"'{name}' ({key}) is not the network of before: its weights, structure or settings are others "
+        f"(hash {before} before, {now} now{of_earlier})"
+    )
 
 
 def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

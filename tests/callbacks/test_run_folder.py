@@ -52,7 +52,7 @@ def test_another_run_of_the_same_name_is_refused(tmp_path):
     content = (tmp_path / "mine" / "transfer.json").read_text()
     for change, says in (
         ({"seed": 1}, r"model\.seed: 0 before, 1 now"),
-        ({"targets": {"other": model(1)}}, r"model\.targets\.other: not there before, [0-9a-f]{16} now"),
+        ({"targets": {"other": model(1)}}, r"model\.targets\.other: not there before, v2:[0-9a-f]{16} now"),
     ):
         with pytest.raises(RunError, match=rf"mine' is a run of other settings; .*--fresh=true(?s:.*){says}"):
             run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()], **change)
@@ -60,6 +60,30 @@ def test_another_run_of_the_same_name_is_refused(tmp_path):
     (tmp_path / "mine" / "settings.json").write_text("{")
     with pytest.raises(RunError, match=r"is no run that could go on \(no readable settings.json\)"):
         run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
+
+
+@pytest.mark.parametrize("form", [0, 1], ids=["of predict", "of study"])
+def test_a_run_of_an_earlier_version_goes_on(tmp_path, form):
+    """Its hashes of networks depended on what these were called."""
+
+    def again(**change):
+        folder, targets = RunFolder(str(tmp_path), "mine"), {"theirs": model(change.pop("weights", 1), "other")}
+        run(tmp_path, NoAttack(), callbacks=[folder, TransferMetrics(table=False)], targets=targets, **change)
+
+    again()
+    file = tmp_path / "mine" / "settings.json"
+    now = json.loads(file.read_text())
+    module = AttackModule(model(0, "source"), NoAttack(), {"theirs": model(1, "other")})
+    old = json.dumps(now | {"model": [*module.earlier_settings()][form]})
+    file.write_text(old)
+    for change, says in (({"seed": 1}, "model.seed: 0 before, 1 now"), ({"weights": 2}, "'theirs'")):
+        with pytest.raises(RunError, match="is a run of other settings") as error:
+            again(**change)
+        (line,) = str(error.value).splitlines()[1:]
+        assert says in line, "nothing else differs"
+        assert file.read_text() == old
+    again()
+    assert json.loads(file.read_text()) == now, "from now on with the hashes of today"
 
 
 def test_fresh_starts_over_and_keeps_the_old_folder(tmp_path):

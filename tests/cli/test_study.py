@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 from functools import cache
 
 import pytest
@@ -14,6 +15,9 @@ from lightning_attack.cli import study as command
 from lightning_attack.cli.parser import Parser
 from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.passes import backward_passes
+from lightning_attack.report.collect import collect
+from lightning_attack.report.groups import group_runs
+from lightning_attack.runs.commands import read_commands
 from lightning_attack.runs.store import count_records
 from lightning_attack.study.plan import Study, cells
 
@@ -75,12 +79,21 @@ def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, 
     assert [(row["source"], row["target"], row["white_box"]) for row in rows] == [
         ("segformer", "segformer", "True"), ("segformer", "fpn", "False"),
     ]  # fmt: skip
-    # The same run on its own, with networks of its own and their own name for the source.
+    # The same run on its own, with networks of its own: they are called as among the targets.
     alone = {"source": NETWORKS["segformer"], "targets": NETWORKS, **STUDY["model"]}
     words = ["--model.attack=configs/attacks/fgsm.yaml", "--run_name=alone"]
     assert predict({"model": alone, "data": STUDY["data"]}, *words) == 0
     found = list(csv.DictReader((tmp_path / "results" / "alone" / "transfer.csv").open()))
-    assert sorted(rows, key=str) == sorted((row | {"source": "segformer"} for row in found), key=str)
+    assert sorted(rows, key=str) == sorted(found, key=str)
+    assert len(collected := collect([folder / "one_segformer", tmp_path / "results" / "alone"])[0]) == 2
+    assert [len(group.runs) for group in group_runs(collected)[0]] == [2], "they stand in one table"
+    # The command that the cell notes goes on in its folder, and so does its configuration.
+    before = (folder / "one_segformer" / "transfer.csv").read_bytes()
+    (line,) = read_commands(folder / "one_segformer")
+    assert main(shlex.split(line)[2:]) == 0
+    config, place = folder / "one_segformer" / "config.yaml", ("--run_name=one_segformer", f"--results={folder}")
+    assert main(["predict", "-c", str(config), *place]) == 0
+    assert (folder / "one_segformer" / "transfer.csv").read_bytes() == before
 
 
 def test_shares_and_going_on(run_study, tmp_path, capfd):

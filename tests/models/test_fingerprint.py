@@ -2,8 +2,10 @@
 
 from copy import deepcopy
 
-from lightning_attack.models import Ensemble, SegmentationModel
-from lightning_attack.models.fingerprint import fingerprint
+from torch import nn
+
+from lightning_attack.models import JPEG, ClassMap, Defended, Ensemble, SegmentationModel, Smoothed, TrainedModel
+from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
 from tests.callbacks.small_runs import model
 
 
@@ -15,3 +17,31 @@ def test_networks_that_differ_in_settings_only_are_others():
     prints = [fingerprint(network) for network in (*ensembles, first, second, wide)]
     assert len(set(prints)) == len(prints)
     assert fingerprint(model(1)) == fingerprint(first.train())
+
+
+def renamed(network, name):
+    """A copy in which all networks go by another name, and say other things of themselves that change no result."""
+    copy = deepcopy(network)
+    for part in copy.modules():
+        if isinstance(part, SegmentationModel):
+            part.name, part.classes, part.metadata = name, ("a", "b"), {"name": name}
+            if hasattr(part, "recipe"):
+                part.recipe = part.recipe | {"name": name}
+        part.name_or_path = f"/moved/{name}"  # as transformers notes it in networks
+    return copy
+
+
+def test_what_a_network_is_called_is_no_part_of_it():
+    first, second = model(1), model(2)
+    kinds = [first, Ensemble([first, second]), Defended(first, [JPEG(50)]), ClassMap(first, [[0, 1], [2]]),
+             Smoothed(first), TrainedModel("embedded:scenes_fpn")]  # fmt: skip
+    for network in kinds:
+        assert fingerprint(network) == fingerprint(renamed(network, "other")), network.name
+        assert earlier_fingerprint(network) != earlier_fingerprint(renamed(network, "other")), "it had names in it"
+    assert len({*map(fingerprint, kinds)}) == len(kinds)
+    assert earlier_fingerprint(model(1, "mine")) == earlier_fingerprint(first, "mine") != earlier_fingerprint(first)
+    layer = nn.Conv2d(3, 2, 1).requires_grad_(False)
+    layer.weight[:], layer.bias[:] = 0.5, 0
+    network = SegmentationModel(layer, 2, name="net")
+    assert earlier_fingerprint(network) == "17ece9d8e5517e83", "as it stands in folders of runs of 0.1"
+    assert earlier_fingerprint(Defended(network, [JPEG(50)])) == "302eb9d7853d0872"

@@ -37,12 +37,13 @@ def of_class(confusion):
 
 def make_run(
     folder, attack="pgd", counts=None, source="net_a", white_box=NETWORKS, classes=CLASSES, names=None, digests=None,
-    eps=8 / 255, seed=0, failed=(), networks="weights", steps=20, curve_steps=(), strips=(), **more,
+    eps=8 / 255, seed=0, failed=(), networks="weights", form="v2:", steps=20, curve_steps=(), strips=(), **more,
 ):  # fmt: skip
     """Write a run of 24 images into a folder; `failed` are pairs of image and network, `more` goes into the table.
 
-    `networks` stands for the weights of all networks; None is a run that kept no `settings.json`. After each of the
-    `curve_steps` but the last, half of the images are still clean. The images at the places `strips` have panels.
+    `networks` stands for the weights of all networks; None is a run that kept no `settings.json`. `form` is what hashes
+    of networks begin with; earlier versions had "". After each of the `curve_steps` but the last, half of the images
+    are still clean. The images at the places `strips` have panels.
     """
     counts = matrices(24) if counts is None else counts
     names = names or [f"photo{number}" for number in range(len(counts))]
@@ -72,7 +73,7 @@ def make_run(
     }
     (folder / "transfer.json").write_text(json.dumps(report | more))
     if networks:
-        model = {"targets": {name: f"{networks} {name}" for name in white_box}, "windows": None, "engine": None}
+        model = {"targets": {name: f"{form}{networks} {name}" for name in white_box}, "windows": None, "engine": None}
         settings = {"model": model, "trainer": {"precision": "32-true"}}
         (folder / "settings.json").write_text(json.dumps(settings))
     return folder
