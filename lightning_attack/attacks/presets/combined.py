@@ -12,7 +12,7 @@ from lightning_attack.attacks.input_transforms.colour import RandomColour
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
-from lightning_attack.attacks.presets.settings import Settings, build, momentum
+from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
 __all__ = [
@@ -72,7 +72,7 @@ def transfer_best(
     brightness: float = 0.1,
     degrees: float = 10.0,
     translate: float = 0.1,
-    scale: float | Sequence[float] = (0.5, 1.2),
+    scale: float | Sequence[float] = (0.65, 1.6),
     slant: float = 0.2,
     kernel_size: int = 5,
     skip_gamma: float = 0.5,
@@ -83,11 +83,11 @@ def transfer_best(
     See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and `SkipGradients`
     (SGM) with `skip_gamma`, for sources with residual connections; others are attacked without it, with a warning. SGM
     runs the source operator by operator; `skip_gamma=1` leaves it out. A combination of this project, found by a search
-    on real networks (tests/benchmarks/search_transfer.py): 10 steps of 0.02.
+    on real networks (tests/benchmarks/search_transfer.py): 10 steps, whose lengths add up to 0.2 (`long_steps`).
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     defaults: Settings = {"random_start": True, "steps": 10}
     objective = BalancedCrossEntropy(power, temperature)
     sources = [SkipGradients(skip_gamma, required=False)]
-    return build("transfer_best", objective, settings, defaults, inputs, gradients, sources, linf_step=0.02)
+    return build("transfer_best", objective, settings, defaults, inputs, gradients, sources, linf_step=long_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Momentum
@@ -45,8 +45,8 @@ class Settings(Ball, total=False):
         step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
             Presets that take gradients one step ahead (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer
-            steps these points lie far outside of the ball. `transfer_best` and `transegpgd_best` have 0.02, `dem`
-            has eps.
+            steps these points lie far outside of the ball. `transfer_best` and `transegpgd_best` have `long_steps`,
+            `dem` has eps.
         step_schedule: how the length of a step changes around `step_size`: `constant` (default), `cosine`, `linear` or
             `dynamic`, see `StepSchedule`.
         finish: `sign` ends at a corner of the L-inf ball, see `IterativeAttack`. Default: the last iterate.
@@ -73,7 +73,7 @@ def build(
     sources: Sequence[SourceTransform] = (),
     kind: type[IterativeAttack] = IterativeAttack,
     looks_ahead: bool = False,
-    linf_step: float = 0.01,
+    linf_step: float | Callable[[float, int], float] = 0.01,
     **own: Any,
 ) -> IterativeAttack:
     """The attack of a preset: its objective and own transforms, the caller's settings, the preset's defaults.
@@ -88,7 +88,8 @@ def build(
         sources: its own source transforms, after the caller's.
         kind: the class of the attack.
         looks_ahead: whether it takes gradients at a distance of `step_size`.
-        linf_step: its default step in L-inf, if it does not look ahead.
+        linf_step: its default step in L-inf, if it does not look ahead; or a function of the radius and the number
+            of steps that gives it.
         own: further arguments of that class.
     """
     check_known(preset, settings, Settings)
@@ -96,7 +97,8 @@ def build(
     values: Settings = {**(defaults or {}), **settings}
     steps, step_size = values.get("steps", 20), values.get("step_size")
     if step_size is None:
-        usual = norm.eps / 10 if looks_ahead else linf_step
+        usual = linf_step(norm.eps, steps) if callable(linf_step) else linf_step
+        usual = norm.eps / 10 if looks_ahead else usual
         step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
     shape = {"step_schedule": values.get("step_schedule", "constant"), "finish": values.get("finish")}
     if shape.keys() <= inspect.signature(kind).parameters.keys():
@@ -122,6 +124,19 @@ def build(
         **own,
     )
     return published(attack, preset, values.get("name"), values.get("display_name"))
+
+
+def long_steps(eps: float, steps: int) -> float:
+    """Steps that are 6.4 radii long together: 0.02 each for 10 steps at 8/255, 0.002 for 100.
+
+    Longer ones for few steps, because momentum then crosses the ball several times; for many steps such long ones are
+    no better than ten (measured, see the README of attacks).
+
+    Example:
+        >>> [round(long_steps(8 / 255, steps), 4) for steps in (10, 20, 100)]
+        [0.02, 0.01, 0.002]
+    """
+    return 0.2 * (eps / (8 / 255)) / steps
 
 
 def check_known(preset: str, settings: Ball, kind: type) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack, cast
 
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform, Nesterov, TranslationInvariance
@@ -20,7 +20,7 @@ from lightning_attack.attacks.objectives.transegpgd import (
     Switch,
     TransferablePixels,
 )
-from lightning_attack.attacks.presets.settings import Settings, build, momentum
+from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
@@ -99,7 +99,7 @@ def _with(
     looks_ahead: bool = False,
     defaults: Settings | None = None,
     power: float = 0.0,
-    linf_step: float = 0.01,
+    linf_step: float | Callable[[float, int], float] = 0.01,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
     rest = dict(settings)
@@ -203,7 +203,7 @@ def transegpgd_best(
     brightness: float = 0.1,
     degrees: float = 10.0,
     translate: float = 0.1,
-    scale: float | Sequence[float] = (0.5, 1.2),
+    scale: float | Sequence[float] = (0.65, 1.6),
     slant: float = 0.2,
     kernel_size: int = 5,
     skip_gamma: float = 0.5,
@@ -211,8 +211,8 @@ def transegpgd_best(
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
-    A combination of this project: 10 steps of 0.02, temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5 it is
-    `transfer_best`. Other arguments are those of `transegpgd`.
+    A combination of this project: 10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5
+    it is `transfer_best`. Other arguments are those of `transegpgd`.
     """
     usual: TranSegPGDSettings = {
         "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
@@ -220,4 +220,5 @@ def transegpgd_best(
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     sources = [SkipGradients(skip_gamma, required=False)]
-    return _with("transegpgd_best", {**usual, **settings}, inputs, gradients, sources, power=power, linf_step=0.02)
+    known: TranSegPGDSettings = {**usual, **settings}
+    return _with("transegpgd_best", known, inputs, gradients, sources, power=power, linf_step=long_steps)
