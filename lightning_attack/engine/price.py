@@ -12,6 +12,9 @@ from torch import Tensor
 FORWARD_PRICE, BACKWARD_PRICE = 24e6, 12e6
 """For each operator of a network, how many values its forward passes must compute until rewriting it for one shape of
 images has paid: of forward passes alone, and of those with a backward pass. Measured, see the engine's README."""
+LEAST_VALUES = 64e3
+"""For each operator of a network, how many values a single pass must compute: the time of small images goes into
+calling operators, which rewriting does not save."""
 WORTH_COUNTING = 1e6
 """Pixels in all passes together below which no network is large enough."""
 
@@ -28,19 +31,23 @@ class Work:
     operators: int
     values: float
 
-    def repays(self, pixels: float, price: float) -> bool:
+    def repays(self, pixels: int, passes: float, price: float) -> bool:
         """Whether rewriting for one shape pays.
 
         Args:
-            pixels: in all passes together that will come with images of this shape.
+            pixels: of an image.
+            passes: that will come with images of this shape.
             price: `FORWARD_PRICE` or `BACKWARD_PRICE`.
 
         Example:
             >>> network = Work(operators=200, values=500)
-            >>> network.repays(20 * 500 * 500, BACKWARD_PRICE), network.repays(19 * 500 * 500, BACKWARD_PRICE)
+            >>> network.repays(500 * 500, 20, BACKWARD_PRICE), network.repays(500 * 500, 19, BACKWARD_PRICE)
             (True, False)
+            >>> network.repays(100 * 100, 10**6, BACKWARD_PRICE)
+            False
         """
-        return pixels * self.values >= price * self.operators
+        each = pixels * self.values
+        return each >= LEAST_VALUES * self.operators and passes * each >= price * self.operators
 
 
 def count_work(network: Callable[[Tensor], object], images: Tensor) -> Work | None:

@@ -104,11 +104,11 @@ class Worth:
         return self._repays(part, shape, several * expected.attack, BACKWARD_PRICE)
 
     def _repays(self, part: SegmentationModel, shape: Shape, passes: float, price: float) -> bool:
-        pixels = passes * shape[0] * shape[1]
-        if pixels < WORTH_COUNTING:
+        pixels = shape[0] * shape[1]
+        if passes * pixels < WORTH_COUNTING:
             return False
         work: Work | None = part.__dict__.get("_work", {}).get(self._probe_size)
-        return work is not None and work.repays(pixels, price)
+        return work is not None and work.repays(pixels, passes, price)
 
 
 def _work(part: SegmentationModel, size: Shape) -> Work | None:

@@ -45,6 +45,12 @@ def test_it_pays_from_a_number_of_photos_on(price):
             assert not found(part(operators=20), images(300, 400)), "twice as much work to rewrite"
 
 
+def test_small_images_never_pay():
+    """Calling operators takes their time, and a rewritten network calls as many."""
+    found, network = decides({(100, 63): 10**6, (100, 64): 10**6}), part()
+    assert [found(network, images(100, width)) for width in (63, 64)] == [False, True]
+
+
 def test_what_is_not_known():
     found = Worth((64, 64))
     side = round(WORTH_REWRITING**0.5)
@@ -107,7 +113,7 @@ def cheap(monkeypatch):
     monkeypatch.setattr(worth, "WORTH_COUNTING", 0)
     for name in ("FORWARD_PRICE", "BACKWARD_PRICE"):
         monkeypatch.setattr(worth, name, 0)
-    monkeypatch.setattr(Work, "repays", lambda work, pixels, price: pixels >= 10 * 16 * 16)
+    monkeypatch.setattr(Work, "repays", lambda work, pixels, passes, price: passes * pixels >= 10 * 16 * 16)
 
 
 def rewritten(monkeypatch, photos, skip=(), **settings):
