@@ -9,6 +9,9 @@ from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Linf, Norm
 from lightning_attack.common.pixels import LEVELS
 
+_USUAL = 32
+"""Levels of 8-bit images: papers hardly ever attack with a larger L-inf radius."""
+
 
 def doubts(attack: Attack, quantize: bool) -> list[str]:
     """What is strange about an attack and the attacks inside of it, a sentence each.
@@ -25,6 +28,8 @@ def doubts(attack: Attack, quantize: bool) -> list[str]:
         'pgd: step_size=8/255 is longer than eps=4/255, so every step'
         >>> doubts(pgd(eps="0.4/255", step_size="0.1/255"), True)[0][:60]
         'pgd: eps=0.4/255 is less than half a level of 8-bit images, '
+        >>> doubts(pgd(eps=0.8, step_size=0.2), True)[0][:60]
+        'pgd: eps=204/255 in L-inf changes photos beyond recognition '
     """
     return list(dict.fromkeys(doubt for part in _attacks(attack) for doubt in _doubts(part, quantize)))
 
@@ -43,6 +48,11 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
         return
     in_levels = isinstance(norm, Linf)
     eps = _shown(norm.eps, in_levels)
+    if in_levels and norm.eps * LEVELS > _USUAL + 1e-6:
+        yield (
+            f"{attack.name}: eps={eps} in L-inf changes photos beyond recognition or nearly so, and figures for it say "
+            f"little about a network; 4/255 to 16/255 are usual (8/255 in most papers), above {_USUAL}/255 hardly any"
+        )
     if in_levels and quantize and norm.eps * LEVELS < 0.5:
         yield (
             f"{attack.name}: eps={eps} is less than half a level of 8-bit images, so rounding takes the whole "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ class GracefulStop(Callback):
     """On SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 the running batch is finished and stored, then the run ends as usual.
 
     All processes stop, whichever got the signal: it leaves a file `.stop` in the run's folder, which the others see
-    after their batch. A second SIGINT interrupts at once. `signal` is the number of the signal that stopped the run,
+    after their batch. A SIGINT after the first signal interrupts at once; the first process says so. `signal` is the number of the signal that stopped the run,
     else 0; the command line's exit code is 128 + signal. A process whose launcher was killed ends after its batch too,
     for nobody waits for it. Without a `RunFolder`, which arranges callbacks, it must be the last one of the list, so
     that the batch is stored before.
@@ -34,10 +35,12 @@ class GracefulStop(Callback):
         self._file = Path()
         self._before: dict[int, Any] = {}
         self._parent = 0
+        self._speaks = False
         self._connector: Any = None
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self.signal, self._parent = 0, os.getppid()
+        self._speaks = trainer.is_global_zero
         self._file = Path(trainer.log_dir or ".") / STOP  # talks to the other processes: all of them must ask
         if trainer.is_global_zero:
             self._file.unlink(missing_ok=True)
@@ -79,7 +82,12 @@ class GracefulStop(Callback):
     def _told(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        first, self.signal = not self.signal, number
+        if first and self._speaks:
+            _say(
+                f"{signal.Signals(number).name}: the batch that runs is finished first, then the run stops; Ctrl-C "
+                "(SIGINT) from now on stops it at once"
+            )
 
     def _restore(self) -> None:
         if self._connector is not None:
@@ -87,6 +95,15 @@ class GracefulStop(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _say(line: str) -> None:
+    """Write a line to standard error from a handler of signals.
+
+    Past Python's buffers and past the progress bar, whose locks the code that was interrupted may hold.
+    """
+    with suppress(OSError):  # nobody reads it any more
+        os.write(2, f"\n{line}\n".encode())
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -108,9 +108,16 @@ def said_by(env: Mapping[str, str] = os.environ) -> str:
     return ", ".join(f"{name}={env[name]}" for name in VARIABLES if name in env)
 
 
-def remedy(env: Mapping[str, str] = os.environ) -> str:
-    """How to start this program without what another job has left in the environment."""
+def remedy(env: Mapping[str, str] = os.environ, nodes: int = 2) -> str:
+    """How to start this program without what another job has left in the environment.
+
+    Args:
+        env: the environment.
+        nodes: machines of the run; with one, nothing has to be started elsewhere.
+    """
     if launcher(env) == "lightning":
+        if nodes == 1:
+            return "this program starts them itself, on this machine; if one fails, its own message says why"
         return (
             "give the same command on every machine, with NODE_RANK=0, 1, ... and the MASTER_ADDR of the first; or use "
             "configs/cluster/torchrun.sh"

@@ -178,6 +178,7 @@ class AttackCLI(CommandCLI):
             self.run_folder.check(self.trainer, self.model)
             self._check_classes()
             self._check_masks()
+            self._warn_of_the_default_source()
             if self._get(self.config, "strict"):
                 refuse(self.model.doubts + ([LABELS_PREDICTED] if self.datamodule.classes is None else []))
             for doubt in doubts(self.model.attack, self.model.quantize):
@@ -215,6 +216,18 @@ class AttackCLI(CommandCLI):
             raise UsageError(
                 f"{error}\nyou gave no {key}, so it is that of the default configuration: give yours (--{key}=...)"
             ) from error
+
+    def _warn_of_the_default_source(self) -> None:
+        """Photos of the user that a network for drawn scenes is attacked on: hardly anybody means that."""
+        if (
+            "data.dataset" in self.named
+            and "model.source" not in self.named
+            and not isinstance(self.datamodule.dataset, SyntheticScenes)
+        ):
+            rank_zero_warn(
+                "you gave no model.source, so it is that of the default configuration, a network for drawn scenes "
+                "(circles, squares, ...), which does not know what photos show; give yours (--model.source=...)"
+            )
 
     def _check_masks(self) -> None:
         """Wanted classes from masks need both the masks and the wish."""

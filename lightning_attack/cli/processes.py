@@ -47,7 +47,7 @@ class MeetingDDP(DDPStrategy):
         rank, size = environment.global_rank(), environment.world_size()
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
         _check_address(environment.main_address, self.num_nodes)
-        with _notice(rank, size, _QUIET if launcher() and self.num_nodes == 1 else _SOON):
+        with _notice(rank, size, self.num_nodes, _QUIET if launcher() and self.num_nodes == 1 else _SOON):
             try:
                 meeting = dist.rendezvous("env://", rank, size, timeout=MEETING)
                 self._store = next(iter(meeting))[0]
@@ -59,7 +59,7 @@ class MeetingDDP(DDPStrategy):
                     ) from error
                 raise LaunchError(
                     f"process {rank} of {size} waited {_minutes()} for the others in vain ({said_by()})\n"
-                    f"see why they did not start; {remedy()}"
+                    f"see why they did not start; {remedy(nodes=self.num_nodes)}"
                 ) from error
         self._store.set_timeout(self._timeout)
 
@@ -124,15 +124,15 @@ def _check_address(address: str, nodes: int) -> None:
         problem = "is another machine, but trainer.num_nodes is 1"
     except OSError as error:
         problem = f"is no machine that can be found ({error.strerror or error})"
-    raise LaunchError(f"MASTER_ADDR={address} {problem}\n{remedy()}")
+    raise LaunchError(f"MASTER_ADDR={address} {problem}\n{remedy(nodes=nodes)}")
 
 
 @contextmanager
-def _notice(rank: int, size: int, after: float) -> Iterator[None]:
+def _notice(rank: int, size: int, nodes: int, after: float) -> Iterator[None]:
     """Say what is waited for, if it takes longer than so many seconds."""
     text = (
         f"Process {rank} waits for {size - 1} other{'s' * (size > 2)} of this run ({said_by()}), {_minutes()} at most; "
-        f"{remedy()}"
+        f"{remedy(nodes=nodes)}"
     )
     timer = Timer(after, lambda: print(text, file=sys.stderr, flush=True))
     timer.daemon = True

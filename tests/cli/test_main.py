@@ -390,7 +390,8 @@ def test_a_run_of_the_same_name_goes_on_or_is_refused(predict, tmp_path, capsys)
 def test_photos_of_ones_own_without_masks(predict, tmp_path):
     photos(tmp_path)
     root = tmp_path / "photos"
-    assert predict("--data.dataset=ImageFolder", f"--data.dataset.root={root}", "--data.batch_size=1") == 0
+    with pytest.warns(match="you gave no model.source, so it is that of the default configuration"):
+        assert predict("--data.dataset=ImageFolder", f"--data.dataset.root={root}", "--data.batch_size=1") == 0
     folder = the_run(tmp_path / "results")
     source = next(row for row in rows(folder) if row["white_box"] == "True")
     assert float(source["clean_miou"]) == 1, "the source's clean prediction is the label"
