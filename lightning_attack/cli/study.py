@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,8 @@ class CellCLI(AttackCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        remedy = "choose another --name, the folder of all runs, or move this one away to start it over"
+        self.run_folder.advice = replace(self.run_folder.advice, remedy=remedy)
         trainer.callbacks.insert(-1, self._progress)  # type: ignore[attr-defined]
         return trainer
 
