@@ -17,7 +17,7 @@ from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import FolderLock, lock_process
 from lightning_attack.runs.names import event_files, run_title
 from lightning_attack.runs.opening import Digests, OpenRun, Place, open_run
-from lightning_attack.runs.settings import REMEDY, check_same
+from lightning_attack.runs.settings import Advice, check_same
 
 __all__ = ["RunError", "RunFolder"]
 
@@ -54,8 +54,8 @@ class RunFolder(Callback):
         ValueError: `run_name` is not the name of a folder.
     """
 
-    remedy = REMEDY
-    """What the user can do about a folder of other settings, for the message."""
+    advice = Advice()
+    """What is said to the user about a folder of other settings."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class RunFolder(Callback):
         check_folder(folder)
         if self.run_name and not self.fresh and folder.exists():
             earlier = partial(self._earlier, trainer, module)
-            check_same(folder, self._settings(trainer, module), earlier, self.remedy)
+            check_same(folder, self._settings(trainer, module), earlier, self.advice)
 
     def arrange(self, trainer: Trainer) -> None:
         """Put the trainer's callbacks into the order in which they work, before any of them is set up."""
@@ -163,7 +163,7 @@ class RunFolder(Callback):
 
     def _open(self, trainer: Trainer, module: AttackModule) -> OpenRun:
         title = run_title(module.attack.name, module.source_name)
-        place = Place(Path(self.results), title, self.run_name, self.fresh, self.remedy)
+        place = Place(Path(self.results), title, self.run_name, self.fresh, self.advice)
         datamodule: Any = getattr(trainer, "datamodule", None)
         digests: Digests | None = datamodule.digests if hasattr(datamodule, "skip") else None
         earlier = partial(self._earlier, trainer, module)

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from lightning_attack.cli.plain_parser import PlainParser
 from lightning_attack.cli.program import program
-from lightning_attack.runs.cleaning import clean_run
+from lightning_attack.runs.cleaning import NotFinishedError, clean_run
+from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.names import runs_below
 
 
 def run(words: list[str]) -> int:
-    """Run `clean RUN...`, see `runs.cleaning.clean_run`; returns the exit code."""
+    """Run `clean RUN...`, see `runs.cleaning.clean_run`; returns the exit code.
+
+    A run that cannot be cleaned does not keep it from the others. Those that are not finished are no error, unless
+    there is no other.
+    """
     given = _parser().parse_args(words[1:])
     would = "would drop" if given.dry_run else "dropped"
-    for folder in (run for place in map(Path, given.runs) for run in [*runs_below(place)] or [place]):
-        found = list(clean_run(folder, given.images, given.unfinished, given.dry_run))
+    folders = [run for place in map(Path, given.runs) for run in [*runs_below(place)] or [place]]
+    problems: list[RunError] = []
+    for folder in folders:
+        try:
+            found = list(clean_run(folder, given.images, given.unfinished, given.dry_run))
+        except RunError as error:
+            problems.append(error)
+            continue
         for one in found:
             size = f", {one.bytes / 1e6:.1f} MB" if one.bytes >= 1e5 else ""
             print(f"{folder}: {would} {one.files} {'file' if one.files == 1 else 'files'}{size}: {one.what}")
         if not found:
             print(f"{folder}: nothing to drop")
-    return 0
+    if len(folders) == len(problems) == 1:
+        raise problems[0]
+    for problem in problems:
+        print(f"left as it is: {problem}", file=sys.stderr)
+    harmless = len(problems) < len(folders) and all(isinstance(problem, NotFinishedError) for problem in problems)
+    return 0 if harmless else 2
 
 
 def _parser() -> PlainParser:

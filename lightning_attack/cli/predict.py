@@ -28,6 +28,7 @@ from lightning_attack.predict.default_targets import other_classes, unfit
 from lightning_attack.predict.doubt import LABELS_PREDICTED, Doubt, refuse
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.commands import one_line
+from lightning_attack.runs.settings import Advice
 from lightning_attack.runs.store import count_records
 
 
@@ -162,6 +163,7 @@ class AttackCLI(CommandCLI):
             settings["images"] = images
             trainer.callbacks = [*_other_images(trainer.callbacks, images)]  # type: ignore[attr-defined]
         self.run_folder = callbacks.RunFolder(results, run_name, fresh, settings, self.command)
+        self.run_folder.advice = Advice(files=self._files())
         self.stop = callbacks.GracefulStop()
         overview = callbacks.Overview(one_line(self.command))
         trainer.callbacks = [self.run_folder, *trainer.callbacks, overview, self.stop]  # type: ignore[attr-defined]
@@ -273,11 +275,23 @@ class AttackCLI(CommandCLI):
     def _metrics(self) -> callbacks.TransferMetrics:
         return next(one for one in self.trainer.callbacks if isinstance(one, callbacks.TransferMetrics))  # type: ignore[attr-defined]
 
+    def _files(self) -> dict[str, str]:
+        """Where the networks come from, by name, as far as their settings say it."""
+        model = self._get(self.config, "model")
+        parts = {self.model.source_name: model.source, **(model.targets or {})}
+        found = {name: getattr(part, "init_args", None) or {} for name, part in parts.items()}
+        named = {name: next((args.get(key) for key in _FILES if args.get(key)), None) for name, args in found.items()}
+        return {name: str(file) for name, file in named.items() if file}
+
     def _data_settings(self) -> dict[str, Any]:
         """What the data of a run is, for a run that goes on; not how it is read."""
         data = self._get(self.config, "data").as_dict()
         others = ("batch_size", "num_workers", "train", "val", "on_error", "check")
         return {key: value for key, value in data.items() if key not in others}
+
+
+_FILES = ("file", "path", "weights", "folder_or_repo")
+"""Settings of networks that say where the weights come from."""
 
 
 def _preset_of(name: str) -> str:

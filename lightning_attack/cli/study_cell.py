@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -86,5 +87,7 @@ class CellCLI(AttackCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        remedy = "choose another --name, the folder of all runs, or move this one away to start it over"
+        self.run_folder.advice = replace(self.run_folder.advice, remedy=remedy)
         trainer.callbacks.insert(-1, self._progress)  # type: ignore[attr-defined]
         return trainer

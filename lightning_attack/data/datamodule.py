@@ -153,8 +153,8 @@ class SegmentationDataModule(LightningDataModule):
         """What is attacked, in plain values for the summary of a run.
 
         `dataset` (the class), `split` and `root` (where it has them), `photos` (all of it), `chosen` (by `every` and
-        `limit`), `classes` (their number; None without masks), `size` (height and width; None = each photo's own),
-        `fit`, `batch_size`.
+        `limit`), `classes` (their number; None without masks), `size` (height and width; None = photos of several
+        sizes, or not known), `fit`, `batch_size`.
         """
         dataset = _given(self.dataset, "dataset", "predict")
         own = {key: str(value) for key in ("split", "root") if (value := getattr(dataset, key, None)) is not None}
@@ -164,10 +164,18 @@ class SegmentationDataModule(LightningDataModule):
             "photos": len(dataset),
             "chosen": len(self.indices()),
             "classes": None if dataset.classes is None else len(dataset.classes),
-            "size": None if self.fit.size is None else list(self.fit.size),
+            "size": self._common_size(),
             "fit": self.fit.mode,
             "batch_size": self.batch_size,
         }
+
+    def _common_size(self) -> list[int] | None:
+        """The size that was asked for, or that all photos of the run have."""
+        if self.fit.size is not None:
+            return list(self.fit.size)
+        sizes, photos = self.image_sizes() or {}, len(self.indices())
+        known = len(sizes) == 1 and photos <= MOST_SIZES and sum(sizes.values()) == photos
+        return list(*sizes) if known else None
 
     def image_sizes(self) -> dict[tuple[int, int], int] | None:
         """How many photos of the run, finished ones too, come as images of each height and width; None: not known.

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.report.checks import check_draws, check_outside_runs
 from lightning_attack.report.collect import collect
-from lightning_attack.report.facts import counted, doubts
+from lightning_attack.report.facts import attack_facts, counted, doubts, provenance
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS
@@ -74,7 +74,7 @@ def report(
     texts = {
         "report.csv": table_csv(sheets),
         "differences.csv": differences_csv(sheets),
-        "report.md": markdown(sheets, titles, notes),
+        "report.md": markdown(sheets, titles, notes, [*attack_facts(found), *provenance(found)]),
         "report.tex": latex(sheets, display, intervals),
         "report.bib": bibtex(sheets),
     }

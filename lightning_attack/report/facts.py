@@ -97,6 +97,25 @@ def provenance(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     yield from ((name, text) for name, text in facts.items() if text)
 
 
+def attack_facts(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """Budgets, steps and numbers of images of the runs, each in the order in which they occur.
+
+    Example:
+        >>> from pathlib import Path
+        >>> attacks = [{"steps": n, "norm": {"class": "Linf", "eps": 8 / 255}} for n in (20, 40)]
+        >>> [*attack_facts([Run(Path(), {"images": 48, "settings": {"attack": one}}, ()) for one in attacks])]
+        [('images', '48'), ('budget', '8/255'), ('steps', '20, 40')]
+    """
+    facts: dict[str, list[object]] = {
+        "images": [run.summary.get("images") for run in runs],
+        "budget": [radius_text(run) for run in runs],
+        "steps": [steps(run) for run in runs],
+    }
+    for name, values in facts.items():
+        if known := dict.fromkeys(str(value) for value in values if value is not None):
+            yield name, ", ".join(known)
+
+
 def _photos(run: Run) -> str:
     data, text = run.summary.get("data") or {}, data_text(run)
     if not text:

@@ -11,8 +11,9 @@ measured in standard errors of that draw (the studentised bootstrap, or bootstra
 
 where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
 An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of
-the draws themselves. A difference of two attacks has the same images in each draw, and so has what they have in common
-taken away.
+the draws themselves. No end lies beyond what can be: a mIoU is in [0, 1], and an attack can be lower than another one
+by no more than the other's mIoU. A difference of two attacks has the same images in each draw, and so has what they
+have in common taken away.
 """
 
 from __future__ import annotations
@@ -230,11 +231,23 @@ def _computed(terms: Sequence[_Term], draws: int, level: float, seed: int) -> In
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = _quantiles(ratios, tails)
     lowest, highest = _quantiles(drawn, tails)
-    least, most = (sum(side(factor, 0.0) for factor, *_ in terms) for side in (min, max))
+    least, most = _limits(terms)
     # From the upper tail comes the lower end.
-    lower = lowest if high >= _LARGE else max(value - high * error, least)
-    upper = highest if low <= -_LARGE else min(value - low * error, most)
-    return Interval(value, lower, upper, images)
+    lower = lowest if high >= _LARGE else value - high * error
+    upper = highest if low <= -_LARGE else value - low * error
+    return Interval(value, max(lower, least), min(upper, most), images)
+
+
+def _limits(terms: Sequence[_Term]) -> tuple[float, float]:
+    """The least and the most that the figure can be: of a difference, if either of its sides is as it was measured."""
+    value, most = {True: 0.0, False: 0.0}, {True: 0.0, False: 0.0}  # of what is added, and of what is taken away
+    for term in terms:
+        whole, _ = _of_term(term, np.ones((1, len(term.counts))), "whole")
+        value[term.factor > 0] += abs(term.factor) * float(whole[0])
+        most[term.factor > 0] += abs(term.factor)
+    if not most[False]:
+        return 0.0, most[True]
+    return max(-value[False], value[True] - most[False]), min(value[True], most[True] - value[False])
 
 
 def _quantiles(blocks: Sequence[np.ndarray], tails: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from lightning_attack.common.markdown import escape, table_row
-from lightning_attack.report.differences import sentences
+from lightning_attack.report.differences import ends, sentences
 from lightning_attack.report.intervals import Interval
 from lightning_attack.report.sheet import Row, Score, Section, Sheet
 
@@ -55,8 +55,9 @@ def span(interval: Interval, signed: bool = False) -> str:
         >>> span(Interval(0.5, 0.4, 0.6, 48)), span(Interval(0.5, 0.4, 0.6, 48), signed=True)
         ('40.0..60.0', '+40.0..+60.0')
     """
-    sign = "+" if signed else ""
-    return "" if math.isnan(interval.low) else f"{100 * interval.low:{sign}.1f}..{100 * interval.high:{sign}.1f}"
+    if math.isnan(interval.low):
+        return ""
+    return ends(interval, "+") if signed else f"{100 * interval.low:.1f}..{100 * interval.high:.1f}"
 
 
 def console(sheet: Sheet, title: str) -> Table:
@@ -89,10 +90,12 @@ def console_differences(sheet: Sheet) -> Table | None:
     return table if table.row_count else None
 
 
-def markdown(sheets: Sequence[Sheet], titles: Sequence[str], notes: Iterable[str]) -> str:
-    """All tables with their notes, and the differences as sentences."""
-    blocks = ["# Transfer of adversarial examples", f"{LEGEND} White boxes are in italics."]
-    blocks += [_list(notes)]
+def markdown(
+    sheets: Sequence[Sheet], titles: Sequence[str], notes: Iterable[str], facts: Iterable[tuple[str, str]] = ()
+) -> str:
+    """What was run (`facts`, by name), all tables with their notes, and the differences as sentences."""
+    blocks = ["# Transfer of adversarial examples", _list(f"{name}: {text}" for name, text in facts)]
+    blocks += [f"{LEGEND} White boxes are in italics.", _list(notes)]
     for sheet, title in zip(sheets, titles, strict=True):
         blocks.append(f"## {title}")
         lines = [["attack", *map(escape, sheet.targets)], ["---"] * (1 + len(sheet.targets))]
@@ -171,11 +174,10 @@ def _columns(sheet: Sheet) -> list[Column]:
 def _console_cell(cell: Score | None) -> str:
     if cell is None:
         return "-"
-    ends = span(cell.adversarial)
-    text = figure(cell)
+    text, between = figure(cell), span(cell.adversarial) or "-"
     if cell.white_box:
-        return f"[dim]{text} ({ends or '-'})[/]"
-    return f"{f'[bold]{text}[/]' if cell.best else text} [dim]({ends or '-'})[/]"
+        return f"[dim]{text} ({between})[/]"
+    return f"{f'[bold]{text}[/]' if cell.best else text} [dim]({between})[/]"
 
 
 def _markdown_cell(cell: Score | None) -> str:

@@ -40,6 +40,10 @@ class Cleaned:
     bytes: int
 
 
+class NotFinishedError(RunError):
+    """A run that was stopped or is under way, and is left as it is."""
+
+
 def clean_run(folder: Path, images: bool = False, unfinished: bool = False, dry_run: bool = False) -> Iterator[Cleaned]:
     """Merge a run's records into one file, and delete notes, locks and leftovers of processes that were killed.
 
@@ -50,12 +54,15 @@ def clean_run(folder: Path, images: bool = False, unfinished: bool = False, dry_
         dry_run: only say what would be done.
 
     Raises:
-        RunError: it is no run, is under way or not finished, or has damaged records; nothing was changed.
+        NotFinishedError: it is not finished; nothing was changed.
+        RunError: it is no run, is under way, or has damaged records; nothing was changed.
     """
     if not is_run(folder):
         raise RunError(f"'{folder}' is no run: there is no {SUMMARY} in it\ngive the folders of runs")
     if not unfinished and not _is_finished(folder):
-        raise RunError(f"'{folder}' is not finished\nits own command goes on with it; --unfinished cleans it as it is")
+        raise NotFinishedError(
+            f"'{folder}' is not finished\nits own command goes on with it; --unfinished cleans it as it is"
+        )
     lock = lock_folder(folder)
     try:
         yield from _cleaned(folder, images, dry_run)

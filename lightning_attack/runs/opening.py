@@ -6,7 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.images import KeptImages
 from lightning_attack.runs.lock import FolderLock, lock_folder
 from lightning_attack.runs.records import RecordError
-from lightning_attack.runs.settings import REMEDY, Earlier, check_same, write_settings
+from lightning_attack.runs.settings import Advice, Earlier, check_same, write_settings
 from lightning_attack.runs.store import RecordStore, count_records
 
 Digests = Callable[[Iterable[int]], Mapping[int, str | None]]
@@ -33,14 +33,14 @@ class Place:
         title: folder of the runs without a name, see `names.run_title`.
         run_name: a name of its own; without one, the run's folder is the first free `version_N`.
         fresh: rename a folder of that name to `<run_name>.old_N` and start over.
-        remedy: what the user can do if the folder is of other settings, for the message.
+        advice: for the message, if the folder is of other settings.
     """
 
     results: Path
     title: str
     run_name: str | None = None
     fresh: bool = False
-    remedy: str = REMEDY
+    advice: Advice = field(default_factory=Advice)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def open_run(
         lock_folder(folder).release()
         folder.rename(names.free_replaced(folder))
     if place.run_name and folder.exists():
-        check_same(folder, settings, earlier, place.remedy)
+        check_same(folder, settings, earlier, place.advice)
         return _entered(folder, settings, command, digests)
     return _made(place, settings, command)
 
@@ -130,7 +130,7 @@ def _made(place: Place, settings: Mapping[str, Any], command: Sequence[str]) -> 
             break
         except FileExistsError:  # of two jobs that start together, one gets the number and the other the next
             if place.run_name:
-                raise RunError(f"'{folder}' was made by another run just now; {place.remedy}") from None
+                raise RunError(f"'{folder}' was made by another run just now; {place.advice.remedy}") from None
     run = OpenRun(folder, frozenset(), lock_folder(folder), (folder, *above))
     try:
         write_settings(folder, settings)

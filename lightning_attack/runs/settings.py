@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,22 @@ from lightning_attack.runs.names import SETTINGS
 Earlier = Callable[[], Iterable[Mapping[str, Any]]]
 """Gives the settings of a run in the forms in which earlier versions would have written them."""
 _ABSENT = "not there"
-REMEDY = "choose another --run_name, or --fresh=true to start over"
-"""What a user of `predict` can do about a folder of other settings."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a message about a folder of other settings says beside them.
+
+    Attributes:
+        remedy: what the user can do.
+        files: where the networks come from, by name, as far as it is known.
+    """
+
+    remedy: str = "choose another --run_name, or --fresh=true to start over"
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+_OF_PREDICT = Advice()
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +55,7 @@ def check_same(
     folder: Path,
     settings: Mapping[str, Any],
     earlier: Earlier = tuple,
-    remedy: str = REMEDY,
+    advice: Advice = _OF_PREDICT,
 ) -> None:
     """Raise `RunError` if a folder is not that of a run with these settings; it names every one that differs.
 
@@ -48,21 +63,21 @@ def check_same(
         folder: of the run.
         settings: as they are now.
         earlier: gives the same settings as earlier versions wrote them; called only if something differs.
-        remedy: what the user can do, for the message.
+        advice: for the message.
     """
     try:
         old = dict(flat(json.loads((folder / SETTINGS).read_text())))
         new = dict(flat(as_json(settings)))
     except (OSError, ValueError):
         raise RunError(
-            f"'{folder}' exists already and is no run that could go on (no readable {SETTINGS}); {remedy}"
+            f"'{folder}' exists already and is no run that could go on (no readable {SETTINGS}); {advice.remedy}"
         ) from None
     differing = _differing(old, new)
     if differing:
         differing = min([differing, *(_differing(old, dict(flat(as_json(one)))) for one in earlier())], key=len)
     if differing:
-        lines = [f"  {_said(key, old.get(key, _ABSENT), new.get(key, _ABSENT))}" for key in differing]
-        raise RunError(f"'{folder}' is a run of other settings; {remedy}:\n" + "\n".join(lines))
+        lines = [f"  {_said(key, old.get(key, _ABSENT), new.get(key, _ABSENT), advice.files)}" for key in differing]
+        raise RunError(f"'{folder}' is a run of other settings; {advice.remedy}:\n" + "\n".join(lines))
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -70,14 +85,15 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [key for key in {**new, **old} if old.get(key) != new.get(key)]
 
 
-def _said(key: str, before: object, now: object) -> str:
+def _said(key: str, before: object, now: object, files: Mapping[str, str]) -> str:
     """A setting that differs, as a line for the user."""
     kind, _, name = key.removeprefix("model.").partition(".")
     if not (key.startswith("model.") and kind in ("source", "targets") and name) or _ABSENT in (before, now):
         return f"{key}: {before} before, {now} now"
     of_earlier = "" if is_current(before) else "; an earlier version, whose hashes depended on names, made the first"
+    file = f", now from '{files[name]}'," if name in files else ""
     return (
-        f"'{name}' ({key}) is not the network of before: its weights, structure or settings are others "
+        f"'{name}' ({key}){file} is not the network of before: its weights, structure or settings are others "
         f"(hash {before} before, {now} now{of_earlier})"
     )
 

@@ -96,7 +96,7 @@ def test_json(finished):
     assert report["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert report["device"]["type"] == "cpu"
     assert set(report["versions"]) >= {"lightning_attack", "python", "torch", "lightning", "torchmetrics"}
-    about = {"dataset": "SyntheticScenes", "photos": 5, "chosen": 5, "classes": 8, "size": None}
+    about = {"dataset": "SyntheticScenes", "photos": 5, "chosen": 5, "classes": 8, "size": [32, 32]}
     assert about.items() <= report["data"].items()
     age = datetime.now().astimezone() - datetime.fromisoformat(report["date"])
     assert 0 <= age.total_seconds() < 3600

@@ -68,3 +68,20 @@ def test_what_is_not_finished_or_damaged_stays(run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["clean", str(tmp_path / "empty")]) == 2
     assert "is no run" in capsys.readouterr().err
+
+
+def test_runs_that_are_not_finished_do_not_keep_it_from_the_others(run, tmp_path, capsys):
+    edit(make_run(tmp_path / "a"), lambda summary: summary.update(partial=True, missing=1))
+    assert main(["clean", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "run: dropped 1 file: 2 files of records became one" in said.out
+    assert said.err.startswith(f"left as it is: '{tmp_path / 'a'}' is not finished\n")
+    assert len(segment_files(run)) == 1
+    damage(make_run(tmp_path / "b"), 5)
+    assert main(["clean", str(tmp_path), str(tmp_path / "none")]) == 2, "these are more than notes"
+    said = capsys.readouterr()
+    assert "run: nothing to drop" in said.out
+    assert [said.err.count(text) for text in ("left as it is: ", "nothing was changed", "none' is no run")] == [3, 1, 1]
+    edit(run, lambda summary: summary.update(partial=True, missing=1))
+    (tmp_path / "b" / "transfer.json").unlink()
+    assert main(["clean", str(tmp_path)]) == 2, "nothing could be cleaned"

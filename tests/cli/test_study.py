@@ -56,7 +56,7 @@ def noting(made):
     return noted
 
 
-def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, tmp_path, monkeypatch):
+def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, tmp_path, monkeypatch, capsys):
     made, seen = [], []
     look = SegmentationModel.forward
     monkeypatch.setattr(command.Shared, "make", noting(made))
@@ -94,6 +94,14 @@ def test_networks_are_loaded_once_and_see_clean_photos_once(run_study, predict, 
     config, place = folder / "one_segformer" / "config.yaml", ("--run_name=one_segformer", f"--results={folder}")
     assert main(["predict", "-c", str(config), *place]) == 0
     assert (folder / "one_segformer" / "transfer.csv").read_bytes() == before
+    # With other photos it is another study; the remedy is one that `study` has.
+    data = yaml.safe_load(yaml.safe_dump(STUDY["data"]).replace("count: 3", "count: 2"))
+    capsys.readouterr()
+    assert run_study(data=data) == 2
+    said = capsys.readouterr().err
+    assert "none_fpn' is a run of other settings; choose another --name, the folder of all runs, or move this" in said
+    assert "count: 3 before, 2 now" in said
+    assert "--run_name" not in said.partition("is a run of")[2]
 
 
 def test_shares_and_going_on(run_study, tmp_path, capfd):

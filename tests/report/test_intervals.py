@@ -132,6 +132,21 @@ def test_hits_in_one_image_only():
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
 
 
+def test_no_end_lies_beyond_what_can_be():
+    """Few photos, and classes that only one or two of them have."""
+    generator = np.random.default_rng(0)
+    beyond = 0
+    for _ in range(60):
+        _, first, second = population(generator, 8, 8)
+        first[:-1, 1:], second[:-2, 2:] = 0, 0  # classes of one photo, and of two
+        found, one, other = difference_interval(first, second, draws=200), miou(first), miou(second)
+        assert max(-other, one - 1) <= found.low <= found.value <= found.high <= min(one, 1 - other)
+        beyond += found.low == max(-other, one - 1) or found.high == min(one, 1 - other)
+        alone = miou_interval(first, draws=200)
+        assert 0 <= alone.low <= alone.value <= alone.high <= 1
+    assert beyond, "some would have been beyond"
+
+
 def test_too_little_for_an_interval():
     one = miou_interval(np.array([[[3, 1], [0, 4]]]))
     assert (one.value, one.images) == (pytest.approx(0.775), 1)

@@ -72,6 +72,7 @@ def test_tables_of_a_study(study, tmp_path, capsys, monkeypatch):
     assert best == {("net_a", "net_c", "strong"), ("net_b", "net_c", "strong"), ("net_b", "net_a", "pgd")}
 
     text = (tmp_path / "report" / "report.md").read_text()
+    assert text.split("\n\n")[1].splitlines()[:3] == ["- images: 24", "- budget: 8/255", "- steps: 20"]
     assert len(re.findall(r"\*\*\d\d\.\d\d\*\*", text)) == 3
     assert len(re.findall(r"(?<!\*)\*\d\d\.\d\d\*(?!\*)", text)) == 6, "white boxes in italics"
     said = next(line for line in text.splitlines() if line.startswith("- net_a -> net_c: strong"))

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_attack.runs import RunError
-from lightning_attack.runs.settings import check_same, write_settings
+from lightning_attack.runs.settings import Advice, check_same, write_settings
 
 SETTINGS = {"model": {"seed": 0, "parts": [{"class": "A", "size": 3}], "steps": [1, 2]}, "data": {"limit": None}}
 
@@ -28,6 +28,22 @@ def test_every_setting_that_differs_is_named(settings, line, tmp_path):
     with pytest.raises(RunError, match=r"is a run of other settings; .*--fresh=true") as error:
         check_same(tmp_path, settings)
     assert f"  {line}" in str(error.value).splitlines()
+
+
+def test_a_network_that_differs_is_said_in_words(tmp_path):
+    old, new = {"source": {"mine": "v2:0a"}, "targets": {"mine": "v2:0a", "x": "1b"}}, "v2:0b"
+    write_settings(tmp_path, {"model": old})
+    now = {"model": {"source": {"mine": new}, "targets": {"mine": "v2:0a", "x": new}}}
+    with pytest.raises(RunError, match="choose another --name:") as error:
+        check_same(tmp_path, now, advice=Advice("choose another --name", {"mine": "a.pt2"}))
+    mine, other = str(error.value).splitlines()[1:]
+    assert mine == (
+        "  'mine' (model.source.mine), now from 'a.pt2', is not the network of before: its weights, structure or "
+        "settings are others (hash v2:0a before, v2:0b now)"
+    )
+    assert other.endswith(
+        "(hash 1b before, v2:0b now; an earlier version, whose hashes depended on names, made the first)"
+    )
 
 
 @pytest.mark.parametrize("content", ["{", None])
