@@ -22,10 +22,10 @@ class GracefulStop(Callback):
     """On SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 the running batch is finished and stored, then the run ends as usual.
 
     All processes stop, whichever got the signal: it leaves a file `.stop` in the run's folder, which the others see
-    after their batch. A SIGINT after the first signal interrupts at once; the first process says so. `signal` is the number of the signal that stopped the run,
-    else 0; the command line's exit code is 128 + signal. A process whose launcher was killed ends after its batch too,
-    for nobody waits for it. Without a `RunFolder`, which arranges callbacks, it must be the last one of the list, so
-    that the batch is stored before.
+    after their batch. A SIGINT after the first signal interrupts at once; the first process says so. `signal` is the
+    number of the signal that stopped the run, else 0; the command line's exit code is 128 + signal. A process whose
+    launcher was killed ends after its batch too, for nobody waits for it. Without a `RunFolder`, which arranges
+    callbacks, it must be the last one of the list, so that the batch is stored before.
     """
 
     place = 5
