@@ -1,4 +1,4 @@
-"""`full_precision`: arithmetic that autocast must not round."""
+"""Arithmetic that autocast must not round, and whether it is on."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def full_precision(values: Tensor) -> AbstractContextManager[object]:
     device = values.device.type
     available = torch.amp.is_autocast_available(device)
     return torch.autocast(device, enabled=False) if available else nullcontext()
+
+
+def autocast_is_on(device: str) -> bool:
+    """Whether networks compute in the precision of `torch.autocast` on a type of device; some types know none.
+
+    Example:
+        >>> autocast_is_on("cpu"), autocast_is_on("meta")
+        (False, False)
+    """
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

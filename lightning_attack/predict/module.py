@@ -18,6 +18,7 @@ from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
+from lightning_attack.engine.autocast import autocast_is_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
@@ -309,7 +310,6 @@ class AttackModule(LightningModule):
 
     def _batch_attack(self) -> BatchAttack:
         """What happens to a batch, as the module is set by now."""
-        autocast = torch.is_autocast_enabled(self.device.type)
         engine = self.engine or self._passes_of_scoring  # which decide on the engine
         return BatchAttack(
             attack=self.attack,
@@ -325,7 +325,7 @@ class AttackModule(LightningModule):
             on_error=self.on_error,
             lends=self._lends,
             clean_cache=self.clean_cache,
-            run_by=(engine, repr(self.windows), autocast, self.exact),
+            run_by=(engine, repr(self.windows), autocast_is_on(self.device.type), self.exact),
             fast=self._fast,
             memory=self._memory,
             say=self._say,

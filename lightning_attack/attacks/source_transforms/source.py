@@ -19,6 +19,7 @@ from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.run import Run
+from lightning_attack.engine.autocast import autocast_is_on
 from lightning_attack.engine.graphs import BUILDING, copied
 from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.support import missing
@@ -122,8 +123,7 @@ class _StandIn:
 
     def _made(self, images: Tensor) -> _Made:
         device = images.device
-        autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-        key = tuple(images.shape), images.dtype, device, autocast
+        key = tuple(images.shape), images.dtype, device, autocast_is_on(device.type)
 
         def changed() -> _Made:
             made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
