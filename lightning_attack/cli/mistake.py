@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 Part = type | str
-_MANY = 15
+_MANY = 24
 """More names than these are not listed."""
 
 

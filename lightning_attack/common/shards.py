@@ -11,13 +11,14 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
-class Member(NamedTuple):
+@dataclass(frozen=True)
+class Member:
     """Where a file lies in a shard: its first byte and its length."""
 
     shard: Path

@@ -63,7 +63,7 @@ class AttackModule(LightningModule):
     `index`; without one it is what the loader's sampler drew, see `Positions`.
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is*
-    the source: it takes the white-box row and is not run twice, and the source goes by the name of that target. A
+    the source: it takes the white-box row and is not run twice. A
     target that is a member of an ensemble that is attacked is white box too. Networks are run on an image of noise
     first, and a source that cannot be attacked is refused (see `check_attackable`). Networks are frozen and stay in
     eval mode. Modules may share networks one after the other: how they are run (`engine`, `precision`, `windows`)

@@ -136,7 +136,7 @@ def long_steps(eps: float, steps: int) -> float:
         >>> [round(long_steps(8 / 255, steps), 4) for steps in (10, 20, 100)]
         [0.02, 0.01, 0.002]
     """
-    return 0.2 * (eps / (8 / 255)) / steps
+    return 0.2 * (eps / (8 / 255)) / max(steps, 1)
 
 
 def check_known(preset: str, settings: Ball, kind: type) -> None:
