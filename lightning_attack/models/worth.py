@@ -69,7 +69,8 @@ class Worth:
         """From now on these passes will come, of these networks; None: nobody knows."""
         self._expected = expected
         self._known.clear()
-        if expected is None or expected.most_pixels < WORTH_COUNTING:
+        parts = list(parts)
+        if not parts or expected is None or expected.most_pixels < WORTH_COUNTING:
             return
         for part in parts:  # now, and not at their first pass: an attack may be looking at what runs in it
             known = part.__dict__.setdefault("_work", {})  # for other runs of the network, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def expected_passes(attack: Attack, source: nn.Module) -> Callable[[], float]:
         if takes_given(plain):
             return 0.0
         try:
-            passes = backward_passes(plain, members, by)
+            passes = backward_passes(deepcopy(plain), members, by)  # it may count its calls
         except Exception:  # an attack of somebody's own may raise anything on a network that is not the source
             passes = None
         return passes / members if passes else float(getattr(plain, "steps", 1))
