@@ -162,7 +162,7 @@ class RunFolder(Callback):
         return f"to go on: {one_line([*self.command, *options])}"
 
     def _open(self, trainer: Trainer, module: AttackModule) -> OpenRun:
-        title = run_title(module.attack.name, module.source.name)
+        title = run_title(module.attack.name, module.source_title)
         place = Place(Path(self.results), title, self.run_name, self.fresh, self.advice)
         datamodule: Any = getattr(trainer, "datamodule", None)
         digests: Digests | None = datamodule.digests if hasattr(datamodule, "skip") else None

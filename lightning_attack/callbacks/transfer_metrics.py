@@ -226,7 +226,7 @@ class TransferMetrics(WritingCallback):
         indices = [index for index in store.indices if expected is None or index in expected]
         classes = _classes(trainer, pl_module)
         skipped = read_skipped(self._home)
-        attack, source = pl_module.attack.name, pl_module.source.name
+        attack, source = pl_module.attack.name, pl_module.source_title
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps, pl_module.abstains)
         totals, over_images = Totals(scored), OverImages(len(indices))

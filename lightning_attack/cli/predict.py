@@ -139,6 +139,14 @@ class AttackCLI(CommandCLI):
             self.left_out |= unfit(settings["source"], optional, size, self.optional_may_fail)
             return module()
 
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        model = self._get(self.config, "model")
+        for name, target in (model.targets or {}).items():
+            if target == model.source:  # as in the runs of a study, which thereby keep its name for the source
+                self.model.source_title = str(name)
+                break
+
     def optional_targets(self) -> set[str]:
         """Names of the targets that may be left out: those of the default configuration beside a source of the user."""
         ours = "model.source" in self.named and "model.targets" not in self.named

@@ -63,11 +63,11 @@ class AttackModule(LightningModule):
     `index`; without one it is what the loader's sampler drew, see `Positions`.
 
     The source is always scored (white box). A target that gives the same logits on a probe image as the source *is*
-    the source: it takes the white-box row and is not run twice. A
-    target that is a member of an ensemble that is attacked is white box too. Networks are run on an image of noise
-    first, and a source that cannot be attacked is refused (see `check_attackable`). Networks are frozen and stay in
-    eval mode. Modules may share networks one after the other: how they are run (`engine`, `precision`, `windows`)
-    is up to the newest. Callbacks that are a `StatusListener` are told what is being done.
+    the source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is
+    attacked is white box too. Networks are run on an image of noise first, and a source that cannot be attacked is
+    refused (see `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks one
+    after the other: how they are run (`engine`, `precision`, `windows`) is up to the newest. Callbacks that are a
+    `StatusListener` are told what is being done.
 
     What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
 
@@ -133,6 +133,7 @@ class AttackModule(LightningModule):
         self.source = with_windows(as_segmentation_model(source), windows)
         networks = identify_networks(self.source, targets or {}, windows, probe_size)
         self.source_name, self.white_box = networks.source_name, networks.white_box
+        self.source_title = self.source.name  # what tables and folders call the source
         self.scored = nn.ModuleList(networks.scored)
         self.num_classes, self.doubts = networks.num_classes, networks.doubts
         self.target_labels = check_target_labels(target_labels, self.num_classes)
