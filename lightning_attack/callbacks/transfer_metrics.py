@@ -21,6 +21,7 @@ from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
+from lightning_attack.common.counted import counted
 from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.defended import defence_facts
 from lightning_attack.predict.module import AttackModule
@@ -302,13 +303,15 @@ class TransferMetrics(WritingCallback):
             console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
         if "partial" in self.summary:
             rest = f"; {self._owner.how_to_go_on(trainer)}" if self._owner else ""
-            partial = f"Partial: {self.summary['missing']} images are missing{rest}"
+            missing = self.summary["missing"]
+            partial = f"Partial: {counted(missing, 'image')} {'is' if missing == 1 else 'are'} missing{rest}"
             console.print(partial, soft_wrap=True, markup=False, highlight=False)
         console.print(f"Results: {self._folder}", soft_wrap=True)
 
     def _table(self) -> Table:
         first = self.rows[0]
-        title = f"{first['attack']} on {first['source']}, {first['images']} images: mIoU in percent (lower = stronger)"
+        images = counted(first["images"], "image")
+        title = f"{first['attack']} on {first['source']}, {images}: mIoU in percent (lower = stronger)"
         if self._labels_predicted:
             title += f"; labels: {PREDICTED}"
         table = Table("target", title=title)
