@@ -155,7 +155,9 @@ def test_a_signal_ends_the_study(run_study, monkeypatch, tmp_path, capsys):
         ({}, ["--cell=3/2"], "--cell=3/2: give k/n with k from 1 to n"),
         ({}, ["--dry_rum"], "there is no option 'dry_rum'"),
         ({"trainer": {"devicez": 1}}, [], "cell 'none_fpn': there is no option 'trainer.devicez'"),
-        ({"sources": "fpn"}, [], "sources: "),
+        ({"sources": "fpn"}, [], "sources: expected a list; given: fpn\nwrite it in brackets: [fpn]"),
+        ({"networks": {"fpn": "fpn"}}, [], "networks takes networks by names of your own; given"),
+        ({"attacks": ["pgd", {"mi_fgsm": {"steps": 3}}]}, [], "{mine: {class_path: mi_fgsm, init_args: {steps: 3}}"),
     ],
 )
 def test_mistakes(run_study, tmp_path, capsys, changes, words, said):
