@@ -20,7 +20,7 @@ from lightning_attack.cli.meant import NETWORK_KEYS
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
 from lightning_attack.cli.untyped import check_arguments
-from lightning_attack.cli.weight_files import refuse_files
+from lightning_attack.cli.weight_files import refuse_files, refuse_python
 from lightning_attack.cli.yaml_files import TEXT, at, check_yaml, class_names, listed_names, network_names, preset_paths
 from lightning_attack.common.configs import find_attack, find_config
 from lightning_attack.models.functions import accept_functions
@@ -139,7 +139,9 @@ def _kind(option: str) -> str:
 
 def _value(option: str, value: str) -> str:
     kind = _kind(option)
-    if option.startswith("-"):
+    if kind == "file":
+        refuse_python(value)  # of weights below
+    elif option.startswith("-"):
         refuse_files(option.strip("-+").split("."), _composed(value), in_file=False)
     if kind and not (kind == "attack" and _is_attack_class(value)):
         found = find_attack(value) if kind == "attack" else find_config(value)

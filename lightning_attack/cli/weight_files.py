@@ -13,8 +13,6 @@ from lightning_attack.cli.meant import NETWORK_KEYS, WEIGHT_FILES, weights_answe
 _NAMED = ("targets", "networks", "members")
 """Keys below which networks stand, by name or in a list."""
 
-_CONFIGS = ("attack", "attacks", "c", "config")
-
 
 def refuse_files(path: list[str], node: yaml.Node | None, in_file: bool) -> None:
     """Raise `UsageError` if a file of weights or of Python stands where a network, an attack or settings belong.
@@ -25,12 +23,13 @@ def refuse_files(path: list[str], node: yaml.Node | None, in_file: bool) -> None
         in_file: whether it is said in a file, not on the command line.
     """
     for keys, value in _scalars(path, node, set()):
-        last, before = keys[-1], keys[-2] if len(keys) > 1 else ""
-        network = last in NETWORK_KEYS or before in _NAMED
-        if (network or last in _CONFIGS or before == "attacks") and "\n" not in value:
+        before, last = ["", "", *keys][-2:]
+        # On the command line an argument of a class of the user may be called `network` too: --model.source.network.
+        network = before in _NAMED or (last in NETWORK_KEYS and (in_file or len(keys) <= 2))
+        if (network or last in ("attack", "attacks") or before == "attacks") and "\n" not in value:
             refuse_python(value)
             if is_weights(Path(value)):
-                raise UsageError(weights_answer(".".join(keys).removeprefix("config."), value, network, in_file))
+                raise UsageError(weights_answer(".".join(keys), value, network, in_file))
 
 
 def refuse_python(value: str) -> None:
@@ -61,7 +60,8 @@ def is_weights(path: Path) -> bool:
             start = file.read(9)
     except (OSError, ValueError):  # text that is no path
         return False
-    return path.suffix in WEIGHT_FILES or start[:2] in (b"PK", b"\x80\x02") or start[8:] == b"{"
+    safetensors = start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    return path.suffix in WEIGHT_FILES or safetensors or start.startswith((b"PK\x03\x04", b"\x80\x02"))
 
 
 def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[list[str], str]]:
@@ -72,9 +72,17 @@ def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterato
         yield keys, node.value
     elif isinstance(node, yaml.MappingNode):
         seen.add(id(node))
+        theirs = any(key.value == "class_path" and _is_theirs(value.value) for key, value in node.value)
         for key, value in node.value:
+            if theirs and key.value == "init_args":
+                continue  # an argument called `network` may well be a file
             yield from _scalars([*keys, *str(key.value).split(".")], value, seen)
     elif isinstance(node, yaml.SequenceNode):
         seen.add(id(node))
         for value in node.value:
             yield from _scalars([*keys, keys[-1]] if keys else ["-"], value, seen)
+
+
+def _is_theirs(class_path: object) -> bool:
+    """Whether it is a class or function of the user, by its import path."""
+    return "." in str(class_path) and not str(class_path).startswith("lightning_attack.")

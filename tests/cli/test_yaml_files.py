@@ -53,13 +53,17 @@ def test_what_is_wrong_and_where(text, says, tmp_path):
         "",
         "a: 0\nb: 0.5\nc: '010'\nd: 0x1f\ne: [010]\nf: 10:x\n",
         "a: 1\nA: 2\n",
+        "a: 1\nb: {c: 2}\n",
+        "hello",
+        "model: {source: {class_path: mine.build, init_args: {network: WEIGHTS, config: mine.py}}}",
         "1: a\n'1': b\n",
         "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n",
         "- a: 1\n- a: 2\n",
     ],
 )
 def test_what_is_right(text, tmp_path):
-    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "mine.ckpt").write_bytes(b"PK\x03\x04")
+    (tmp_path / "a.yaml").write_text(text.replace("WEIGHTS", str(tmp_path / "mine.ckpt")))
     check_yaml(tmp_path / "a.yaml")
     yaml.safe_load(text)
 
