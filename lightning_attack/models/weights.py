@@ -92,7 +92,7 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         raise ModelError(f"'{path}' is {kind}")
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            content: Any = load_file(path)
             if key is None:
                 return content
         else:

@@ -184,7 +184,7 @@ def test_files_without_settings(predict, tmp_path, capsys, content, says):
         (["-c", "FILE"], "'FILE' is a file of weights, not one of settings"),
         (["--model.network=FILE2"], "write --model.network=ExportedModel --model.network.path=FILE2"),
         (["--model.source=net.py"], "give a class or function in it by its import path: net.NAME"),
-        (["--attack", "nets/net.py"], "net.NAME (with 'nets' on PYTHONPATH)"),
+        (["--model.attack", "nets/net.py"], "net.NAME (with 'nets' on PYTHONPATH)"),
     ],
 )
 def test_files_of_weights_and_of_python_on_the_command_line(words, says, tmp_path, monkeypatch):
