@@ -113,7 +113,7 @@ def test_a_dry_run_makes_nothing(run_study, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "vmi_fpn_eps4-255_seed1" in printed
     assert printed.split("all")[-1].split("│")[2].strip() == "90", "2 cells x 3 photos x 3 (1 + 4) passes"
-    assert re.search(r"all +│ +│ +90 │ about \d[\d. a-z]*s ", printed)
+    assert re.search(r"all +│ +│ +90 │ +about \d[\d. a-z]*(?:s|min) ", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
