@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
+from lightning_attack.common.counted import counted
 from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import CONFIG
@@ -137,9 +138,10 @@ def _in_sight(results: Mapping[str, float]) -> dict[str, float]:
 
 def _miou_table(summary: Mapping[str, Any]) -> str:
     names = escape(f"{summary['attack']} on {summary['source']}")
-    head = [f"{names}, {summary['images']} images: mIoU in percent", ""]
+    head = [f"{names}, {counted(summary['images'], 'image')}: mIoU in percent", ""]
     if summary.get("partial"):
-        head = [f"Partial: {summary['missing']} images are missing.", "", *head]
+        missing = summary["missing"]
+        head = [f"Partial: {counted(missing, 'image')} {'is' if missing == 1 else 'are'} missing.", "", *head]
     rows = [
         [row["target"] + (" (white box)" if row["white_box"] else ""),
          *(_percent(row[column]) for column in ("clean_miou", "adversarial_miou", "drop"))]

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lightning_attack.common.counted import counted
 from lightning_attack.runs.summary import PREDICTED
 
 
@@ -39,14 +40,16 @@ def show_result(
         console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
     if "partial" in summary:
         rest = f"; {how_to_go_on}" if how_to_go_on else ""
-        partial = f"Partial: {summary['missing']} images are missing{rest}"
+        missing = summary["missing"]
+        partial = f"Partial: {counted(missing, 'image')} {'is' if missing == 1 else 'are'} missing{rest}"
         console.print(partial, soft_wrap=True, markup=False, highlight=False)
     console.print(f"Results: {folder}", soft_wrap=True)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Table:
     first = rows[0]
-    title = f"{first['attack']} on {first['source']}, {first['images']} images: mIoU in percent (lower = stronger)"
+    images = counted(first["images"], "image")
+    title = f"{first['attack']} on {first['source']}, {images}: mIoU in percent (lower = stronger)"
     if summary["labels"] == PREDICTED:
         title += f"; labels: {PREDICTED}"
     table = Table("target", title=title)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cache
 from typing import NamedTuple
 
 from lightning_attack.attacks import PRESETS, Attack
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.mistake import either
 from lightning_attack.cli.program import program
 from lightning_attack.predict.passes import backward_passes
 
@@ -60,7 +62,8 @@ def run(words: list[str]) -> int:
         raise UsageError(f"there is no option '{wrong[0]}'\n{program()} attacks [WORD ...] lists attacks by words")
     found = [about for about in map(describe, PRESETS) if all(word in " ".join(about).lower() for word in wanted)]
     if not found:
-        raise UsageError(f"no attack has {' and '.join(wanted)} in its line\n`{program()} attacks` lists all")
+        hint = _meant(wanted)
+        raise UsageError(f"no attack has {' and '.join(wanted)} in its line\n{hint}`{program()} attacks` lists all")
     table = [About("attack", "year", "kind", "passes", ""), *found]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
@@ -71,6 +74,15 @@ def run(words: list[str]) -> int:
         f"run one: {program()} predict --model.attack=NAME; its settings: configs/attacks/NAME.yaml"
     )
     return 0
+
+
+def _meant(wanted: list[str]) -> str:
+    """Words of the lines that are written like words that no line has."""
+    lines = [" ".join(describe(preset)).lower() for preset in PRESETS]
+    words = {word for line in lines for word in re.findall(r"[a-z]\w{2,}(?:-\w+)*", line)}
+    missing = [word for word in wanted if not any(word in line for line in lines)]
+    close = dict.fromkeys(one for word in missing for one in get_close_matches(word, words, n=3))
+    return f"did you mean {either([*close])}? " if close else ""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,10 +17,11 @@ from lightning_attack import __version__, attacks, callbacks, models, training  
 from lightning_attack.cli import processes
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import descriptions
+from lightning_attack.cli.named import file_with
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program_words
-from lightning_attack.cli.translate import known_error
+from lightning_attack.cli.translate import DEVICES, known_error
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.user_code import error_of_user_code
 from lightning_attack.data import SegmentationDataModule
@@ -69,6 +71,8 @@ class CommandCLI(LightningCLI):
         """Read options and files."""
         try:
             super().parse_arguments(parser, args)
+        except UsageError as error:
+            raise UsageError(_in_file(str(error), self.command)) from error
         except UnicodeDecodeError as error:
             raise UsageError(f"a configuration file is no text in UTF-8 ({error})") from error
         except SyntaxError as error:  # of a module of the user, which the parser imports
@@ -93,6 +97,9 @@ class CommandCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         processes.register()
+        devices = self._get(self.config, "trainer").devices
+        if isinstance(devices, str) and re.match(r"(cuda|gpu|cpu|mps|tpu)\b", devices):
+            raise UsageError(f"trainer.devices is a number, or a list of numbers of GPUs; given: {devices}\n{DEVICES}")
         trainer = super().instantiate_trainer(**kwargs)
         chosen = self._get(self.config, "trainer").accelerator
         if chosen == "auto" and trainer.strategy.root_device.type == "cpu" and (reason := why_no_gpu()):
@@ -116,3 +123,10 @@ class CommandCLI(LightningCLI):
                 raise
             # A class behind an optional argument is tried as one of several types; its own words are inside.
             raise UsageError(known_error(error) or explain(str(error), (), PARTS)) from error
+
+
+def _in_file(message: str, words: Sequence[str]) -> str:
+    """The message about an option that does not exist, with the file that it stands in."""
+    match = re.match(r"there is no option '([\w.]+)'(?=\n|$)", message)
+    file = match and file_with(match[1], words)
+    return f"{match[0]} (in '{file}'){message[match.end() :]}" if match and file else message

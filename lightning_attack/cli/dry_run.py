@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning_attack.callbacks.start_line import device_words, network_words
 from lightning_attack.callbacks.timing import Timed, Timing
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.common.counted import counted
 from lightning_attack.common.durations import duration
 from lightning_attack.data import SegmentationDataModule
 from lightning_attack.predict.module import AttackModule
@@ -47,10 +48,10 @@ def in_words(timed: Timed, trainer: Trainer, module: AttackModule, photos: int, 
     warm = "after another to warm up" if timed.warm else "the only one, so with what comes only once"
     by = f" in {processes} processes" if processes > 1 else ""
     lines = [
-        f"Dry run, nothing is written: {network_words(module)}; {photos} photos"
+        f"Dry run, nothing is written: {network_words(module)}; {counted(photos, 'photo')}"
         + (f", {done} of them done," if done else "") + f" on {device_words(trainer)}",
         f"A batch of {timed.photos} took {duration(timed.seconds)} ({warm}), {each:.3g} s per photo: "
-        f"about {duration(each * ceil(left / processes))} for {left} photos{by}",
+        f"about {duration(each * ceil(left / processes))} for {counted(left, 'photo')}{by}",
     ]  # fmt: skip
     if timed.memory is not None:
         fits = f"; data.batch_size={timed.fits} would fill this GPU" if timed.fits else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
@@ -83,6 +84,8 @@ def _unknown_option(mistake: Mistake) -> str | None:
     what = f"there is no option '{wrong}'"
     if (elsewhere := meant.ELSEWHERE.get(wrong)) in mistake.options:
         return f"{what}\ndid you mean --{elsewhere}?"
+    if nearest := _first_unknown(wrong, mistake.options):
+        return nearest
     before, _, last = wrong.replace("-", "_").rpartition(".")
     inner = [option for option in mistake.options if option.rpartition(".")[2] == last]
     if inner:  # the right name at the wrong place
@@ -93,6 +96,20 @@ def _unknown_option(mistake: Mistake) -> str | None:
         return f"{what}\ndid you mean {either(places[:3])}?{example}"
     beside = [option for option in mistake.options if option.rpartition(".")[0] == before]
     return known(what, wrong, beside, "--print_config shows all")
+
+
+def _first_unknown(wrong: str, options: Sequence[str]) -> str | None:
+    """The first key of a longer one that is not known, where a similar one is: `model.target` of `model.target.a`."""
+    keys = wrong.split(".")
+    for count in range(1, len(keys)):
+        whole = keys[:count]
+        places = {
+            ".".join(option.split(".")[:count]) for option in options if option.split(".")[: count - 1] == whole[:-1]
+        }
+        if ".".join(whole) not in places:
+            close = get_close_matches(".".join(whole), places, n=1, cutoff=0.8)
+            return f"there is no option '{'.'.join(whole)}'\ndid you mean {close[0]}?" if close else None
+    return None
 
 
 def _stray_word(mistake: Mistake) -> str | None:
@@ -183,6 +200,18 @@ def _wrong_value(mistake: Mistake) -> str | None:
     return said + meant.in_brackets(kinds, given, mistake.key)
 
 
+def _union(mistake: Mistake) -> str | None:
+    """A value that none of several types takes."""
+    match = re.search(
+        r"Union subtypes Subtypes: \[(.+)\] Errors: (.+?) Given value type: .+? Given value: (.+)$", mistake.text
+    )
+    if not match or any(not error.startswith("Expected") for error in re.split(r"(?:^| )- ", match[2])[1:]):
+        return None
+    given = match[3] if len(match[3]) <= 60 else f"{match[3][:60]}..."
+    kinds = match[1].replace("typing.", "").replace("NoneType", "null")
+    return f"{mistake.key}: expected one of {kinds}; given: {given}".removeprefix(": ")
+
+
 _RULES: Sequence[Callable[[Mistake], str | None]] = (
     _explained,
     meant.required,
@@ -191,6 +220,8 @@ _RULES: Sequence[Callable[[Mistake], str | None]] = (
     meant.file_of_another_command,
     meant.class_for_a_file,
     meant.weights,
+    meant.networks_by_name,
+    meant.no_such_file,
     _several_classes,
     _class_help,
     _unknown_option,
@@ -200,4 +231,6 @@ _RULES: Sequence[Callable[[Mistake], str | None]] = (
     _unknown_part,
     _wrong_value,
     meant.kind_of_value,
+    meant.one_kind_of_value,
+    _union,
 )

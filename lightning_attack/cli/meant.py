@@ -6,16 +6,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_attack.cli.mistake import Mistake, either
+from lightning_attack.cli.mistake import Mistake, beside, either
 
 _STUDY = {"networks", "attacks", "sources", "targets", "budgets", "seeds"}
-_NETWORK_KEYS = {"source", "network", "members", "targets"}
-_FILES = {
+NETWORK_KEYS = {"source", "network", "members", "targets"}
+WEIGHT_FILES = {
     ".safetensors": ("TrainedModel", "file"),
     ".pt2": ("ExportedModel", "path"),
     ".ckpt": ("SMPModel", "weights"),
     ".pth": ("SMPModel", "weights"),
     ".pt": ("SMPModel", "weights"),
+    ".bin": ("SMPModel", "weights"),
 }
 """The class that loads a file of weights, and its option."""
 
@@ -103,19 +104,90 @@ def weights(mistake: Mistake) -> str | None:
     key = mistake.key.rpartition(".")[2]
     match = re.search(r"Expected a path but (\S+) either not accessible", mistake.text)
     match = match or re.search(r"Unable to load config ['\"]([^'\"]+)['\"]", mistake.text)
-    if not match or key not in _NETWORK_KEYS:
+    match = match or re.search(r"(?:dot import path string: |import path format: )([^\s']+)", mistake.text)
+    if not match or key not in NETWORK_KEYS:
         return None
     file = match[1]
-    kind, option = _FILES.get(".safetensors" if file.startswith("embedded:") else Path(file).suffix, ("", ""))
-    if not kind:
+    known = file.startswith("embedded:") or Path(file).suffix in WEIGHT_FILES
+    return weights_answer(mistake.key, file) if known else None
+
+
+def weights_answer(key: str, file: str, network: bool = True, in_file: bool = False) -> str:
+    """What to write where a file of weights was given as if it were a network, an attack or settings.
+
+    Args:
+        key: where it was given, such as `model.source`.
+        file: the file.
+        network: whether a network stands there.
+        in_file: whether it was given in a file, not on the command line.
+
+    Example:
+        >>> print(weights_answer("model.source", "a.pt2"))
+        model.source: 'a.pt2' is a file of weights, not a network
+        write --model.source=ExportedModel --model.source.path=a.pt2
+        >>> print(weights_answer("model.targets.a", "a.safetensors", in_file=True))
+        model.targets.a: 'a.safetensors' is a file of weights, not a network
+        write a: {class_path: TrainedModel, init_args: {file: a.safetensors}}
+    """
+    suffix = ".safetensors" if file.startswith("embedded:") else Path(file).suffix
+    kind, option = WEIGHT_FILES.get(suffix, ("SMPModel", "weights"))
+    other = kind == "SMPModel"
+    also = " and its arch, encoder_name and num_classes" if other else ""
+    more = (
+        "\nother networks: TorchVisionModel, SemSegModel, or SegmentationModel with network and weights"
+        if other
+        else ""
+    )
+    if not network:
+        what = f"'{file}' is a file of weights, not {'an attack' if 'attack' in key else 'one of settings'}"
+        return f"{what}\nto attack it: --model.source={kind} --model.source.{option}={file}{also}{more}"
+    what = f"{key}: '{file}' is a file of weights, not a network"
+    before, _, last = key.rpartition(".")
+    part = f"{{class_path: {kind}, init_args: {{{option}: {file}}}}}"
+    place = before if before.endswith(("targets", "members")) else key
+    if in_file:
+        return f"{what}\nwrite {f'- {part}' if last == 'members' else f'{last}: {part}'}{also}{more}"
+    if place.endswith(("targets", "members")):
+        name = last if place == before else "NAME"
+        part = f"{{{name}: {part}}}" if place.endswith("targets") else f"[{part}]"
+        return f"{what}\nwrite --{place}='{part}'{also}{more}"
+    return f"{what}\nwrite --{key}={kind} --{key}.{option}={file}{also}{more}"
+
+
+def networks_by_name(mistake: Mistake) -> str | None:
+    """A name where a mapping from names to networks is expected, as at `model.targets`."""
+    last = mistake.key.rpartition(".")[2]
+    match = re.search(r"Expected a dict.*?(?:Got|Given) value: ([\w-]+)$", mistake.text)
+    if not match or last not in ("targets", "networks"):
         return None
-    what = f"{mistake.key}: '{file}' is a file of weights, not a network"
-    if key in ("targets", "members"):
-        part = f"{{class_path: {kind}, init_args: {{{option}: {file}}}}}"
-        part = f"{{NAME: {part}}}" if key == "targets" else f"[{part}]"
-        return f"{what}\nwrite --{mistake.key}='{part}'"
-    also = " and its arch, encoder_name and num_classes" if kind == "SMPModel" else ""
-    return f"{what}\nwrite --{mistake.key}={kind} --{mistake.key}.{option}={file}{also}"
+    part = f"{{{match[1]}: {{class_path: TrainedModel, init_args: {{file: FILE}}}}}}"
+    option = f"--{mistake.key}='{part}'" if last == "targets" else f"{last}: {part}"
+    return (
+        f"{mistake.key} takes networks by names of your own; given: {match[1]}\n"
+        f"write {option} (or another class: SMPModel, ExportedModel, ...)"
+    )
+
+
+_SAID = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
+         "dict": "a mapping (name: value)"}  # fmt: skip
+
+
+def one_kind_of_value(mistake: Mistake) -> str | None:
+    """A value of the wrong kind, where one kind is allowed."""
+    match = re.search(r"^(?:.*\": )?Expected an? (.+?)\. Got value: (.{1,60})$", mistake.text)
+    if not match:
+        return None
+    names = re.fullmatch(r"typing\.Literal\[(.+)\]", match[1])
+    said = either([name.strip("'") for name in names[1].split(", ")]) if names else _SAID.get(match[1], match[1])
+    place = f"{mistake.key}: ".removeprefix(": ")
+    return f"{place}expected {said}; given: {match[2]}{in_brackets([match[1]], match[2], mistake.key)}"
+
+
+def no_such_file(mistake: Mistake) -> str | None:
+    """A file of settings that is not there, while one of a similar name is."""
+    match = re.search(r"File does not exist: '([^']+)'", mistake.text)
+    close = beside(Path(match[1])) if match else ""
+    return f"File does not exist: '{match[1]}'{close}" if match and close else None
 
 
 def kind_of_value(mistake: Mistake) -> str | None:

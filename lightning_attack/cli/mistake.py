@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 Part = type | str
 _MANY = 24
@@ -47,6 +48,17 @@ def known(what: str, wrong: str, names: Iterable[str], more: str = "") -> str:
 
 def _last_word(name: str) -> str:
     return re.split(r"[./]", re.sub(r"\.ya?ml$", "", name))[-1].lower()
+
+
+def beside(path: Path) -> str:
+    """A second line with the files of the same folder that have a similar name; empty if none has."""
+    try:
+        names = [file.name for file in path.absolute().parent.iterdir() if file.is_file()]
+    except (OSError, ValueError):
+        return ""
+    close = get_close_matches(path.name, names, n=3, cutoff=0.75)
+    here = path.absolute().parent == Path.cwd()
+    return f"\ndid you mean {either([name if here else str(path.parent / name) for name in close])}?" if close else ""
 
 
 def either(names: Sequence[str]) -> str:

@@ -29,6 +29,20 @@ def named(words: Sequence[str], keys: Iterable[str]) -> set[str]:
     return {key for key in keys if any(_sets(option, value, key, content) for option, value in given)}
 
 
+def file_with(key: str, words: Sequence[str]) -> str | None:
+    """The file at `-c` that has a nested key such as `model.target`; None if none has."""
+    for option, value in _options(words):
+        content = _content(value) if option in ("-c", "--config") and find_config(value) else None
+        for part in key.split("."):
+            content = content.get(part, _NOTHING) if isinstance(content, dict) else _NOTHING
+        if content is not _NOTHING:
+            return value
+    return None
+
+
+_NOTHING = object()
+
+
 def _sets(option: str, value: str, key: str, content_of: Callable[[str], object]) -> bool:
     """Whether an option with this value sets a key or a part of it."""
     part, _, last = key.partition(".")

@@ -16,9 +16,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
+from lightning_attack.cli.meant import NETWORK_KEYS
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.program import program
 from lightning_attack.cli.untyped import check_arguments
+from lightning_attack.cli.weight_files import refuse_files, refuse_python
 from lightning_attack.cli.yaml_files import TEXT, at, check_yaml, class_names, listed_names, network_names, preset_paths
 from lightning_attack.common.configs import find_attack, find_config
 from lightning_attack.models.functions import accept_functions
@@ -109,7 +111,7 @@ def with_paths(words: Iterable[str]) -> list[str]:
             _warn_of_order(found, name, value)
             found.append(f"{name}={value}")
         else:
-            option = word if _kind(word) else ""
+            option = word if _kind(word) or (word[:2] == "--" and word.rpartition(".")[2] in NETWORK_KEYS) else ""
             found.append(word)
     return found
 
@@ -137,6 +139,10 @@ def _kind(option: str) -> str:
 
 def _value(option: str, value: str) -> str:
     kind = _kind(option)
+    if kind == "file":
+        refuse_python(value)  # of weights below
+    elif option.startswith("-"):
+        refuse_files(option.strip("-+").split("."), _composed(value), in_file=False)
     if kind and not (kind == "attack" and _is_attack_class(value)):
         found = find_attack(value) if kind == "attack" else find_config(value)
         value = value if found is None else str(found)
@@ -154,13 +160,17 @@ def _value(option: str, value: str) -> str:
 
 def _as_texts(value: str) -> str:
     """A list of names in which YAML would take `yes` and `1` for a truth value and a number, with these as text."""
-    try:
-        root = yaml.compose(value, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return value  # the parser says what is wrong
+    root = _composed(value)
     if not isinstance(root, yaml.SequenceNode):
         return value
     return _rewritten(value, [(name, name.value) for name in listed_names(root) if name.tag != TEXT])
+
+
+def _composed(value: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(value, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return None  # the parser says what is wrong
 
 
 def _is_attack_class(name: str) -> bool:

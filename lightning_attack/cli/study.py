@@ -13,7 +13,7 @@ from lightning_attack.attacks import Attack
 from lightning_attack.callbacks.study_progress import StudyProgress
 from lightning_attack.callbacks.timing import Timed
 from lightning_attack.cli.errors import UsageError, explain
-from lightning_attack.cli.mistake import either
+from lightning_attack.cli.mistake import beside, either
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program, program_words
@@ -27,7 +27,7 @@ from lightning_attack.report.screen import print_tables
 from lightning_attack.runs.commands import one_line
 from lightning_attack.runs.order import write_order
 from lightning_attack.runs.store import count_records
-from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, share
+from lightning_attack.study.plan import Cell, Study, StudyError, cells, ensemble_of, inline, share
 
 
 def run(words: list[str]) -> int:
@@ -51,6 +51,7 @@ def run(words: list[str]) -> int:
         action="store_true",
         help="Show the cells and what they cost by a timed batch of each source, and write nothing.",
     )
+    _refuse_settings(words[1:])
     given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
         raise UsageError(
@@ -91,12 +92,23 @@ def run_study(
     done = [count_records(folder / one.name) for one in found]
     cost = [Cost(one, max(images - finished, 0)) for one, finished in zip(passes, done, strict=True)]
     if dry_run:
-        seconds = time_cells(plan, found, cost, folder)
+        seconds, memory = time_cells(plan, found, cost, folder)
         if is_first():
-            show_costs([one.name for one in found], images, cost, seconds)
+            show_costs([one.name for one in found], images, cost, seconds, memory)
         return 0
     order = [one.name for one in every]
     return run_cells(plan, found, cost, folder, [*program_words(), *words], order)
+
+
+def _refuse_settings(words: Sequence[str]) -> None:
+    """Raise `UsageError` if something that stands in a study's file is given as an option."""
+    for word in words:
+        option, _, value = word.removeprefix("--").partition("=")
+        first, *inner = option.split(".")
+        if word[:2] != "--" or first not in {*Study.__dataclass_fields__} - {"strict"}:
+            continue
+        line = f"{first}: {''.join(f'{{{key}: ' for key in inner)}{value or 'VALUE'}{'}' * len(inner)}"
+        raise UsageError(f"'{option}' is no option of study: it is written in the study's file\nwrite there: {line}")
 
 
 def _parser(description: str = "") -> Parser:
@@ -106,7 +118,7 @@ def _parser(description: str = "") -> Parser:
 def read(file: Path) -> Study:
     """The study in a file."""
     if not file.is_file():
-        raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'")
+        raise UsageError(f"--config: there is no file '{file}' in '{Path.cwd()}'{beside(file)}")
     parser = _parser()
     parser.add_class_arguments(Study, "study")
     content = read_study(file)
@@ -119,11 +131,27 @@ def read(file: Path) -> Study:
     if missing := [key for key in ("networks", "attacks", "sources") if key not in content]:
         single = "; a file for a single run goes to predict -c" if "source" in (content.get("model") or {}) else ""
         raise UsageError(f"'{file}' is no study: it has no {either(missing)}{single}")
+    _check_attacks(file, content["attacks"])
     try:
         parser.parse_object({"study": content})
     except UsageError as error:
         raise UsageError(f"{file}: {str(error).replace('study.', '')}") from error
     return Study(**content)
+
+
+def _check_attacks(file: Path, attacks: object) -> None:
+    """Attacks with settings need names, so that they stand in a mapping, not in a list."""
+    for attack in attacks if isinstance(attacks, list) else ():
+        if not isinstance(attack, Mapping):
+            continue
+        name, settings = next(iter(attack.items()), ("pgd", {}))
+        if "class_path" in attack:
+            name, settings = str(attack["class_path"]).rpartition(".")[2], attack.get("init_args") or {}
+        part = inline({"class_path": name, "init_args": settings if isinstance(settings, dict) else {}})
+        raise UsageError(
+            f"{file}: attacks: a list has names and files only; given: {inline(attack)}\n"
+            f"with settings, all of them need names of your own: attacks: {{mine: {part}, pgd: pgd}}"
+        )
 
 
 def run_cells(
@@ -173,16 +201,19 @@ def run_cells(
     return code
 
 
-def time_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Path) -> list[float]:
-    """Seconds that each cell will take, by a few batches that are timed; nothing is written."""
+def time_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Path) -> tuple[list[float], float | None]:
+    """Seconds that each cell will take and bytes per photo, by a few batches that are timed; nothing is written."""
+    memory: list[float] = []
     shared, progress = Shared(), StudyProgress([], [], shown=False)
 
     def time_cell(place: int) -> tuple[Timed, int]:
         done = _run_cell(plan, found[place], folder, shared, progress, "--dry_run=true")
         assert done.timed is not None
+        memory.extend([] if done.timed.memory is None else [done.timed.memory])
         return done.timed, done.trainer.world_size
 
-    return estimate(costs, [cell.source for cell in found], time_cell)
+    seconds = estimate(costs, [cell.source for cell in found], time_cell)
+    return seconds, max(memory, default=None)
 
 
 def is_first() -> bool:

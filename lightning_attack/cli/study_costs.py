@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lightning_attack.callbacks.timing import Timed
+from lightning_attack.common.counted import counted
 from lightning_attack.common.durations import duration
 
 _NOTE = (
@@ -67,7 +68,9 @@ def estimate(
     return seconds
 
 
-def show_costs(names: Sequence[str], images: int, costs: Sequence[Cost], seconds: Sequence[float]) -> None:
+def show_costs(
+    names: Sequence[str], images: int, costs: Sequence[Cost], seconds: Sequence[float], memory: float | None = None
+) -> None:
     """Print what each cell costs, and all of them.
 
     Args:
@@ -75,8 +78,11 @@ def show_costs(names: Sequence[str], images: int, costs: Sequence[Cost], seconds
         images: of each cell, with those that are done.
         costs: of the cells.
         seconds: that each will take.
+        memory: bytes per photo at the peak, of the batch that took most; None if they are not known.
     """
-    table = Table(Column("cell", overflow="fold"), title=f"{len(names)} cells, {images} images each")
+    table = Table(
+        Column("cell", overflow="fold"), title=f"{counted(len(names), 'cell')}, {counted(images, 'image')} each"
+    )
     for heading in ("passes per image", "backward passes", "time"):
         table.add_column(heading, justify="right")
     for name, cost, time in zip(names, costs, seconds, strict=True):
@@ -89,4 +95,6 @@ def show_costs(names: Sequence[str], images: int, costs: Sequence[Cost], seconds
     table.add_row("all", "", f"{known:,.0f}{more}", f"about {duration(sum(seconds))}")
     console = Console()
     console.print(table)
+    if memory is not None:
+        console.print(f"Memory: up to {memory / 1e6:,.0f} MB per photo at the peak of the attacks that were timed")
     console.print(_NOTE, style="dim", highlight=False)

@@ -27,6 +27,13 @@ _SYSTEM = {
 }
 
 
+DEVICES = (
+    "the first GPU: --trainer.accelerator=gpu --trainer.devices=[0]; two GPUs: --trainer.devices=2; without a GPU: "
+    "--trainer.accelerator=cpu --trainer.devices=1"
+)
+"""What to write for devices."""
+
+
 class _Rule(NamedTuple):
     """A message that is known: class of the error (`""` = any), pattern in its text, and what to say."""
 
@@ -82,6 +89,11 @@ _RULES = (
         "",
         r"No supported gpu backend found|`(?:CUDA|MPS)Accelerator` can not run",
         lambda _: "there is no GPU that torch can use\n--trainer.accelerator=cpu or auto runs without one",
+    ),
+    _Rule(
+        "",
+        r"`devices` selected with `\w+Accelerator` should be",
+        lambda _: f"trainer.devices must be a number of devices above 0\n{DEVICES}",
     ),
     _Rule(
         "",

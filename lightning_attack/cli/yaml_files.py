@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.meant import weights_answer
+from lightning_attack.cli.weight_files import is_weights, refuse_files, refuse_python
 from lightning_attack.common.configs import attack_names
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -42,6 +44,9 @@ def check_yaml(file: Path) -> yaml.Node | None:
         'model' stands twice in 'FOLDER/run.yaml', lines 1 and 4
         the values are '{seed: 1}' and '{seed: 3}'; remove one, or join them
     """
+    refuse_python(str(file))
+    if is_weights(file):
+        raise UsageError(weights_answer("config", str(file), network=False))
     try:
         text = file.read_text("utf-8-sig")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -49,9 +54,11 @@ def check_yaml(file: Path) -> yaml.Node | None:
         raise UsageError(f"'{file}' is not a text file in UTF-8 ({error})") from error
     except yaml.MarkedYAMLError as error:
         place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"'{file}'{place} is not YAML: {error.problem or error.context}") from error
+        tab = "\nindent with spaces: YAML takes no tabs there" if "'\\t'" in str(error.problem) else ""
+        raise UsageError(f"'{file}'{place} is not YAML: {error.problem or error.context}{tab}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"'{file}' is not YAML: {' '.join(str(error).split())}") from error
+    refuse_files([], root, in_file=True)
     for whole, part in _in_parts(root):
         raise UsageError(
             f"'{whole.value}' and '{part.value}' stand side by side in '{file}', lines {whole.start_mark.line + 1} and "

@@ -82,7 +82,8 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     Args:
         path: the file.
         key: the key of the file's dictionary under which the weights are, such as `state_dict_ema`, or several with
-            dots between them (`net.state_dict`); None: the usual.
+            dots between them (`net.state_dict`); or the beginning of the names of one of two networks that stand side
+            by side (`teacher`); None: the usual.
 
     Raises:
         ModelError: the file is not readable, holds pickled objects, no state dict, or none under `key`.
@@ -91,8 +92,11 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         raise ModelError(f"'{path}' is {kind}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = load_file(path)
+            if key is None:
+                return content
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = f" ({found})" if (found := unsafe_object(error)) else ""
         raise ModelError(
@@ -101,6 +105,9 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # damaged files make torch's readers raise whatever they stumble over
         raise ModelError(f"'{path}' is not a readable weights file ({type(error).__name__}: {error})") from error
+    below = _below(content, key) if key is not None else {}
+    if below:
+        return below
     state = content if key is None else _at_key(path, content, key)
     if key is None and isinstance(content, Mapping):
         inner = [name for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
@@ -122,6 +129,15 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
             + f"\nweights_key takes one of its parts: {', '.join(inside)}" * bool(inside and key is None)
         )
     return dict(state)
+
+
+def _below(content: Any, key: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a key and a dot, without these; none if the key is one of the file's own."""
+    if not isinstance(content, Mapping) or key.partition(".")[0] in content:
+        return {}
+    inner = next((content[name] for name in _CONTAINERS if isinstance(content.get(name), Mapping)), content)
+    found = {name: tensor for name, tensor in inner.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    return strip_prefix(found, f"{key}.")
 
 
 def _at_key(path: Path, content: Any, key: str) -> Any:
@@ -229,7 +245,14 @@ def load_weights(
     found, wanted = read_weights(path, key), network.state_dict()
     # "num_batches_tracked" counts training steps; older files and safetensors exports leave it out.
     needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
-    state = max((strip_prefix(found, prefix) for prefix in _prefixes()), key=lambda names: len(needed & names.keys()))
+    prefix = max(_prefixes(), key=lambda one: len(needed & strip_prefix(found, one).keys()))
+    state = strip_prefix(found, prefix)
+    if prefix and (others := _others(found, prefix, needed)):
+        warnings.warn(
+            f"'{path}' has several networks of this form, and the one under '{prefix[:-1]}' is taken; "
+            f"{len(found) - len(state)} tensors of the file are left. weights_key={' or '.join(others)} takes another",
+            stacklevel=2,
+        )
     state = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(allow)}
     missing, foreign = sorted(needed - state.keys()), sorted(state.keys() - wanted.keys())
     heads = _heads(foreign)
@@ -285,6 +308,15 @@ def _hint(missing: Sequence[str], foreign: Sequence[str], aux: str | None) -> st
         without = " and ".join(f"not name.startswith('{group}.')" for group in groups)
         hint += f"; the network is complete without them: save {{name: w for name, w in state.items() if {without}}}"
     return hint
+
+
+def _others(found: Mapping[str, Tensor], prefix: str, needed: set[str]) -> list[str]:
+    """Under what else than a prefix a file has all the tensors that a network needs."""
+    if not needed:
+        return []
+    name = min(needed)
+    ends = {one.removesuffix(name) for one in found if one.endswith(f".{name}")} - {prefix}
+    return sorted(end[:-1] for end in ends if needed <= strip_prefix(found, end).keys())
 
 
 def _prefixes() -> list[str]:

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_attack.attacks.base import Attack
+from lightning_attack.common.counted import counted
 from lightning_attack.predict.step_curve import WatchedSteps
 
 
@@ -56,7 +57,7 @@ def to_8_bits(attack: Attack, images: Tensor, adversarial: Tensor) -> Tensor:
     lost = (adversarial != images).flatten(1).any(1) & (result == images).flatten(1).all(1)
     if lost.any():
         rank_zero_warn(
-            f"rounding to 8 bits took away the whole perturbation of {int(lost.sum())} images; raise eps (in L2 it is "
-            "a Euclidean length, such as 1.0), or set model.quantize=false"
+            f"rounding to 8 bits took away the whole perturbation of {counted(int(lost.sum()), 'image')}; raise eps "
+            "(in L2 it is a Euclidean length, such as 1.0), or set model.quantize=false"
         )
     return result

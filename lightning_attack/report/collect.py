@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lightning_attack.report.facts import counted, missing
+from lightning_attack.common.counted import counted
+from lightning_attack.report.facts import missing
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, read_run
 from lightning_attack.runs.names import SUMMARY, runs_below, was_replaced

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lightning_attack.common.atomic import atomic_write, check_folder
+from lightning_attack.common.counted import counted
 from lightning_attack.report.checks import check_draws, check_outside_runs
 from lightning_attack.report.collect import collect
-from lightning_attack.report.facts import attack_facts, counted, doubts, provenance
+from lightning_attack.report.facts import attack_facts, doubts, provenance
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS

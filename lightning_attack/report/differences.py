@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from lightning_attack.report.facts import counted
+from lightning_attack.common.counted import counted
 from lightning_attack.report.intervals import LEVEL, Interval
 from lightning_attack.report.sheet import Sheet
 
@@ -42,7 +42,7 @@ def sentence(label: str, against: str, interval: Interval) -> str:
     points = f"{100 * shown.value:.1f} points {'lower' if lower else 'higher'}"
     if math.isnan(shown.low):
         return f"{label} is {points} than {against} (no interval: only {counted(shown.images, 'image')})"
-    between = f"({100 * LEVEL:.0f} % {ends(shown)}, {shown.images} images)"
+    between = f"({100 * LEVEL:.0f} % {ends(shown)}, {counted(shown.images, 'image')})"
     if interval.significant:
         return f"{label} is {points} than {against} {between}"
     return f"{label} does not really differ from {against}: {points} {between}"

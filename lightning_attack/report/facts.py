@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from lightning_attack.common.counted import counted
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.row_names import norm_balls, short_number
 from lightning_attack.runs.folder import Run
@@ -182,16 +183,6 @@ def missing(run: Run) -> str:
     """How many images a run lacks that was stopped."""
     count = run.summary.get("missing")
     return f"{counted(count, 'image')} {'is' if count == 1 else 'are'} missing" if count else "some images are missing"
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things.
-
-    Example:
-        >>> counted(1, "image"), counted(2, "image")
-        ('1 image', '2 images')
-    """
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _steps(settings: Any) -> int:

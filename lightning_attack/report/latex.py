@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from lightning_attack.report.facts import counted, data_text
+from lightning_attack.common.counted import counted
+from lightning_attack.report.facts import data_text
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.intervals import LEVEL, Interval
 from lightning_attack.report.paper_names import PaperName, paper_names

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_attack.common.counted import counted
 from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.report.submission import KINDS
 from lightning_attack.report.tables import percent
@@ -73,7 +74,8 @@ def leaderboard(submissions: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         f"# {escape(first['benchmark'])}",
         "",
-        f"mIoU in percent over {first['images']} images, lower = stronger: means over sources and targets of a kind.",
+        f"mIoU in percent over {counted(first['images'], 'image')}, lower = stronger: means over sources and targets "
+        "of a kind.",
         "",
         table_row(["attack", "backward passes", *KINDS, "from"]),
         "|---|---|---|---|---|---|",

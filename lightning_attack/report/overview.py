@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_attack.report.facts import counted, data_text
+from lightning_attack.common.counted import counted
+from lightning_attack.report.facts import data_text
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.paper_names import paper_names
 from lightning_attack.report.sheet import Score, Sheet

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from lightning_attack.common.atomic import atomic_write
+from lightning_attack.common.counted import counted
 from lightning_attack.report import charts, page_table
-from lightning_attack.report.facts import counted, gaps, provenance
+from lightning_attack.report.facts import gaps, provenance
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import Group, group_runs
 from lightning_attack.report.intervals import DRAWS

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lightning_attack.common.counted import counted
 from lightning_attack.report.collect import collect
-from lightning_attack.report.facts import counted
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.sheet import compute
 from lightning_attack.report.tables import console

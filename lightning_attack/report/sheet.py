@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
+from lightning_attack.common.counted import counted
 from lightning_attack.metrics.iou import miou
-from lightning_attack.report.facts import counted, missing
+from lightning_attack.report.facts import missing
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import (
     DRAWS,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_attack.common.counted import counted
 from lightning_attack.runs.counts import counts_of
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.names import SETTINGS, SUMMARY
@@ -160,8 +161,8 @@ def read_run(folder: Path) -> Run:
         raise RunsError(f"{problems[0]}\nthe run's own command repairs it, or leave out '{folder}'")
     if len(records) != summary["images"]:
         raise RunsError(
-            f"'{folder}' has {len(records)} records, but its {SUMMARY} is about {summary['images']} images: the run is "
-            "under way, or records were removed\nlet the run's own command finish it, or leave it out"
+            f"'{folder}' has {len(records)} records, but its {SUMMARY} is about {counted(summary['images'], 'image')}: "
+            "the run is under way, or records were removed\nlet the run's own command finish it, or leave it out"
         )
     run = Run(folder, summary, tuple(records), settings)
     networks, classes = len(run.targets), len(run.classes)

@@ -66,6 +66,11 @@ def test_what_needs_no_network_loads_no_torch():
         (["predict", "--data.size=96,96"], "write several values in brackets: [96,96]"),
         (["predict", "--trainer.devicez=2"], "did you mean trainer.devices? --print_config shows all"),
         (["fit", "--lr=3"], "did you mean --model.lr?"),
+        (["predict", "--model.targets=fpn"], "write --model.targets='{fpn: {class_path: TrainedModel, init_args: {fil"),
+        (["predict", "--images=jpg"], "images: expected png, shards or none; given: jpg"),
+        (["predict", "--trainer.devices=cuda:0"], "--trainer.accelerator=gpu --trainer.devices=[0]"),
+        (["study", "--data.limit=2"], "it is written in the study's file\nwrite there: data: {limit: 2}"),
+        (["attacks", "momentun"], "no attack has momentun in its line\ndid you mean momentum"),
     ],
 )
 def test_mistakes_at_the_front_door(words, says, capsys, monkeypatch):
@@ -134,6 +139,22 @@ def test_studies_take_names_too(tmp_path, monkeypatch, capsys):
     assert [cell.attack for cell in found] == [str(CONFIGS / "attacks" / f"{name}.yaml") for name in ("pgd", "segpgd")]
     with pytest.raises(StudyError, match=r"there is no attack 'pdg'\ndid you mean .*pgd"):
         cells(Study(networks, ["pdg"], ["fpn"]))
+
+
+def test_what_is_wrong_in_a_file_is_said_with_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("model: {target: {a: {class_path: SMPModel, init_args: {path: x}}}}")
+    assert main(["predict", "-c", "mine.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "error: there is no option 'model.target' (in 'mine.yaml')\ndid you mean model.targets?\n"
+    )
+    assert main(["study", "-c", "mien.yaml"]) == 2
+    assert capsys.readouterr().err.endswith("\ndid you mean mine.yaml?\n")
+    message = f"Parser key \"config\": File does not exist: '{tmp_path / 'mien.yaml'}'"
+    assert explain(message, [], {}).endswith("\ndid you mean mine.yaml?")
+    assert explain('Parser key "data.batch_size": Expected a int. Got value: four', [], {}) == (
+        "data.batch_size: expected a whole number; given: four"
+    )
 
 
 @given(st.text(), st.lists(st.text()))

@@ -134,7 +134,7 @@ def test_a_dry_run_makes_nothing(run_study, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "vmi_fpn_eps4-255_seed1" in printed
     assert printed.split("all")[-1].split("│")[2].strip() == "90", "2 cells x 3 photos x 3 (1 + 4) passes"
-    assert re.search(r"all +│ +│ +90 │ about \d[\d. a-z]*s ", printed)
+    assert re.search(r"all +│ +│ +90 │ +about \d[\d. a-z]*(?:s|min) ", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
@@ -176,7 +176,9 @@ def test_a_signal_ends_the_study(run_study, monkeypatch, tmp_path, capsys):
         ({}, ["--cell=3/2"], "--cell=3/2: give k/n with k from 1 to n"),
         ({}, ["--dry_rum"], "there is no option 'dry_rum'"),
         ({"trainer": {"devicez": 1}}, [], "cell 'none_fpn': there is no option 'trainer.devicez'"),
-        ({"sources": "fpn"}, [], "sources: "),
+        ({"sources": "fpn"}, [], "sources: expected a list; given: fpn\nwrite it in brackets: [fpn]"),
+        ({"networks": {"fpn": "fpn"}}, [], "networks takes networks by names of your own; given"),
+        ({"attacks": ["pgd", {"mi_fgsm": {"steps": 3}}]}, [], "{mine: {class_path: mi_fgsm, init_args: {steps: 3}}"),
     ],
 )
 def test_mistakes(run_study, tmp_path, capsys, changes, words, said):

@@ -5,6 +5,7 @@ import yaml
 
 from lightning_attack.cli import main
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.parser import with_paths
 from lightning_attack.cli.yaml_files import check_yaml, preset_paths, read_study
 
 ATTACK = "class_path: lightning_attack.attacks.fgsm\ninit_args:\n  eps: 4/255\n  eps: 8/255\n"
@@ -25,15 +26,25 @@ data: {dataset: {class_path: SyntheticScenes, init_args: {count: 1}}}
         ("a:\n  seed: 010\n", "'seed: 010' in 'FILE', line 2, is 8 to YAML (an octal number)\nwrite seed: 8 for this"),
         ("a: 1:30\n", "'a: 1:30' in 'FILE', line 1, is 90 to YAML (a number to the base 60)"),
         ("a: [1\nb: 2\n", "'FILE', line 2 is not YAML"),
-        ("a:\n\tb: 1\n", "'FILE', line 2 is not YAML"),
+        ("a:\n\tb: 1\n", "'FILE', line 2 is not YAML: found character '\\t' that cannot start any token\nindent with"),
+        (
+            "model: {source: WEIGHTS}",
+            "model.source: 'WEIGHTS' is a file of weights, not a network\nwrite source: {class",
+        ),
+        ("networks: {a: WEIGHTS}", "networks.a: 'WEIGHTS' is a file of weights, not a network\nwrite a: {class_path"),
+        ("model: {source: {init_args: {members: [WEIGHTS]}}}", "write - {class_path: SMPModel, init_args: {weights:"),
+        ("model: {attack: WEIGHTS}", "'WEIGHTS' is a file of weights, not an attack\nto attack it: --model.source=SMP"),
+        ("model: {source: my_net.py}", "'my_net.py' is a file of Python, not of settings\ngive a class or function"),
     ],
 )
 def test_what_is_wrong_and_where(text, says, tmp_path):
-    file = tmp_path / "a.yaml"
-    file.write_text(text, "utf-8")
+    file, weights = tmp_path / "a.yaml", tmp_path / "no_suffix"
+    file.write_text(text.replace("WEIGHTS", str(weights)), "utf-8")
+    weights.write_bytes(b"PK\x03\x04" + bytes(60))
     with pytest.raises(UsageError) as error:
         check_yaml(file)
-    assert says in str(error.value).replace(str(file), "FILE")
+    assert says in str(error.value).replace(str(file), "FILE").replace(str(weights), "WEIGHTS")
+    assert len(str(error.value).splitlines()) <= 3
 
 
 @pytest.mark.parametrize(
@@ -42,13 +53,17 @@ def test_what_is_wrong_and_where(text, says, tmp_path):
         "",
         "a: 0\nb: 0.5\nc: '010'\nd: 0x1f\ne: [010]\nf: 10:x\n",
         "a: 1\nA: 2\n",
+        "a: 1\nb: {c: 2}\n",
+        "hello",
+        "model: {source: {class_path: mine.build, init_args: {network: WEIGHTS, config: mine.py}}}",
         "1: a\n'1': b\n",
         "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n",
         "- a: 1\n- a: 2\n",
     ],
 )
 def test_what_is_right(text, tmp_path):
-    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "mine.ckpt").write_bytes(b"PK\x03\x04")
+    (tmp_path / "a.yaml").write_text(text.replace("WEIGHTS", str(tmp_path / "mine.ckpt")))
     check_yaml(tmp_path / "a.yaml")
     yaml.safe_load(text)
 
@@ -146,3 +161,37 @@ def test_files_without_settings(predict, tmp_path, capsys, content, says):
         (tmp_path / name).write_bytes(content)
         assert predict("-c", tmp_path / name) == 2
         assert f"'{tmp_path / name}' {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["--model.source=FILE"],
+            "model.source: 'FILE' is a file of weights, not a network\nwrite --model.source=SMPModel",
+        ),
+        (["--model.source", "FILE"], "model.source: 'FILE' is a file of weights"),
+        (
+            ["--model.targets=FILE"],
+            "write --model.targets='{NAME: {class_path: SMPModel, init_args: {weights: FILE}}}'",
+        ),
+        (["--model.targets.x=FILE"], "write --model.targets='{x: {class_path: SMPModel, init_args: {weights: FILE}}}'"),
+        (
+            ["--model.targets={x: FILE}"],
+            "write --model.targets='{x: {class_path: SMPModel, init_args: {weights: FILE}}}'",
+        ),
+        (["--model.attack=FILE"], "'FILE' is a file of weights, not an attack"),
+        (["-c", "FILE"], "'FILE' is a file of weights, not one of settings"),
+        (["--model.network=FILE2"], "write --model.network=ExportedModel --model.network.path=FILE2"),
+        (["--model.source=net.py"], "give a class or function in it by its import path: net.NAME"),
+        (["--model.attack", "nets/net.py"], "net.NAME (with 'nets' on PYTHONPATH)"),
+    ],
+)
+def test_files_of_weights_and_of_python_on_the_command_line(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.ckpt", "mine.pt2"):
+        (tmp_path / name).write_bytes(b"\x80\x02}")
+    names = {"FILE2": "mine.pt2", "FILE": "mine.ckpt"}
+    with pytest.raises(UsageError) as error:
+        with_paths([names.get(word, word.replace("FILE2", "mine.pt2").replace("FILE", "mine.ckpt")) for word in words])
+    assert says in str(error.value).replace("mine.pt2", "FILE2").replace("mine.ckpt", "FILE")

@@ -277,6 +277,23 @@ def test_weights_beside_their_moving_average(tmp_path):
     assert_same(network, tiny(2))
 
 
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_two_networks_side_by_side(tmp_path, suffix):
+    student, teacher = tiny(1).state_dict(), tiny(2).state_dict()
+    both = {f"{name}.{key}": tensor for name, state in (("model", student), ("teacher.net", teacher))
+            for key, tensor in state.items()}  # fmt: skip
+    path, network = tmp_path / f"w.{suffix}", tiny(0)
+    save_file(both, path) if suffix == "safetensors" else torch.save({"state_dict": both}, path)
+    says = f"'model' is taken; {len(teacher)} tensors of the file are left. weights_key=teacher.net takes"
+    with pytest.warns(UserWarning, match=says):
+        load_weights(network, path)
+    assert_same(network, tiny(1))
+    load_weights(network, path, key="teacher.net")
+    assert_same(network, tiny(2))
+    with pytest.raises(ModelError, match="no weights_key 'techer'"):
+        load_weights(network, path, key="techer")
+
+
 def test_what_is_in_the_way_is_named(tmp_path):
     torch.save({"weights_of_mine": tiny(1).state_dict(), "best": 0.5}, tmp_path / "keys.pth")
     with pytest.raises(ModelError, match=r"it holds 'weights_of_mine' \(OrderedDict\), 'best' \(float\)"):

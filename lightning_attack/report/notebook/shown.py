@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lightning_attack.common.counted import counted
 from lightning_attack.report.collect import collect
-from lightning_attack.report.facts import counted
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS
 from lightning_attack.report.pictures import Views, gallery
