@@ -113,11 +113,11 @@ def test_report_has_stages_and_costs(default_run):
 @pytest.mark.parametrize("file", ATTACKS, ids=lambda file: file.stem)
 def test_every_attack_file_runs_and_gives_its_name(file, predict, tmp_path):
     more = [] if file.stem == "no_attack" else ["--model.attack.steps=2"]
-    # Some need an ensemble, one a source with attention, others a second photo in the batch.
+    # Some need an ensemble, two a source with attention, others a second photo in the batch.
     mit = ["--model.source=SMPModel", "--model.source.arch=segformer", "--model.source.encoder_name=mit_b0"]
     source = {
         **{name: ["-c", CONFIGS / "ensemble.yaml"] for name in ("adaea", "cwa", "source_rotation", "svre")},
-        "pna": [*mit, "--model.source.num_classes=8"],
+        **{name: [*mit, "--model.source.num_classes=8"] for name in ("pna", "tgr")},
     }.get(file.stem, [])
     photos = 2 if file.stem in ("admix", "us_mm") else 1
     small = (f"--data.limit={photos}", "--data.dataset.size=32", "--model.probe_size=[32,32]", "--model.targets=null")
