@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 import yaml
 
 from lightning_attack.cli.main import main
+from tests.processes import run_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,41 +34,15 @@ def same_environment():
 
 @pytest.fixture
 def run(tmp_path_factory):
-    """Run `python main.py ...` in a process of its own, from the repository's root.
-
-    It is a copy of this one, which has imported what takes three seconds to import.
-    """
+    """Run `python main.py ...` in a process of its own, from the repository's root."""
 
     def run(*arguments, cwd=ROOT):
         said = tmp_path_factory.mktemp("said") / "output.txt"
-        child = os.fork()
-        if not child:
-            _become([str(ROOT / "main.py"), *map(str, arguments)], cwd, said)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        code = run_command([str(ROOT / "main.py"), *map(str, arguments)], cwd, environment, said)
         assert code == 0, f"exit code {code}\n{said.read_text()}"
 
     return run
-
-
-def _become(words, cwd, said):
-    """End this process as the command would end its own."""
-    code = 70
-    with said.open("w") as output:
-        try:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            sys.stdout = sys.stderr = output
-            os.chdir(cwd)
-            os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-            torch.set_num_threads(1)
-            # By these Lightning starts the other processes of a run.
-            sys.argv, sys.modules["__main__"].__spec__ = words, None
-            code = main(words[1:])
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            output.flush()
-            os._exit(code)
 
 
 @pytest.fixture

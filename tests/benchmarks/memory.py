@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from lightning_attack.attacks import Attack, pgd, transegpgd, vmi_fgsm
 from lightning_attack.models.acceleration import FastNetworks
 from tests.benchmarks.networks import NETWORKS, build
-from tests.benchmarks.processes import clean_processes
 from tests.benchmarks.steps import added_memory, naive
+from tests.processes import clean_processes
 
 ATTACKS: dict[str, partial[Attack]] = {
     "pgd": partial(pgd, steps=2), "vmi_fgsm": partial(vmi_fgsm, steps=1, samples=20),

@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.benchmarks.networks import NETWORKS
-from tests.benchmarks.processes import clean_processes
 from tests.benchmarks.steps import work
+from tests.processes import clean_processes
 
 PLAIN, PREPARED = ("naive", "backward"), ("float32", "bf16")
 PARTS = ("network", "loss", "rest")
