@@ -76,6 +76,17 @@ class Warp(InputTransform):
         yield View(F.grid_sample(images, to_image, padding_mode=self.border, align_corners=False), undo)
 
 
+class Repeat(InputTransform):
+    """The same image several times, so that what follows shows as many views of it in one step."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        for _ in range(self.count):
+            yield View(images.clone())
+
+
 def _matrices(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     return torch.stack([torch.stack([a, b], -1), torch.stack([c, d], -1)], -2)
 
@@ -170,6 +181,15 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         steps=passes, skip_gamma=1.0, source_transforms=[CleanFeatureMixup()]
     ),
     "transfer_best_sgm_cfm": lambda passes: transfer_best(steps=passes, source_transforms=[CleanFeatureMixup()]),
+    **{
+        f"zooms_{low}_{high}": lambda passes, zooms=(low, high): transfer_best(steps=passes, scale=zooms)
+        for low, high in ((0.5, 1.2), (0.5, 1.6), (0.65, 1.35), (0.8, 1.6), (1.0, 1.5), (1.0, 2.0))
+    },
+    **{
+        f"steps_of_{size}": lambda passes, size=size: transfer_best(steps=passes, step_size=size)
+        for size in (0.002, 0.005, 0.01, 0.02)
+    },
+    "five_views": lambda passes: transfer_best(steps=passes // 5, step_size=0.02, input_transforms=[Repeat(5)]),
     **{change: lambda passes, change=change: changed(passes, [change]) for change in CHANGES},
     **{
         f"design{run}": lambda passes, levels=levels: changed(passes, _made(CHANGES, levels))
