@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from math import ceil
 
 from lightning.pytorch import Trainer
@@ -27,6 +28,9 @@ def time_batch(trainer: Trainer, module: AttackModule, data: SegmentationDataMod
     trainer.callbacks, trainer.loggers = [timing], []  # type: ignore[attr-defined]
     batches = 3 if trainer.strategy.root_device.type == "cuda" else 2
     trainer.limit_predict_batches = batches  # type: ignore[attr-defined]
+    if trainer.is_global_zero:  # on a slow machine this may take minutes
+        said = f"dry run: {module.attack.name} attacks {batches} batches at most, to time the last of them"
+        print(said, file=sys.stderr, flush=True)
     trainer.predict(module, datamodule=data, return_predictions=False)
     if timing.timed is None and trainer.is_global_zero:
         raise UsageError(f"a dry run times the first {batches} batches, and no image in them could be used")
