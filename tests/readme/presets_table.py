@@ -56,8 +56,8 @@ SPENT = {
     "dag": {"steps": 20, "step_size": "4/255"},
 }
 
-LEFT_OUT = {"pna", "tgr", "aes"}
-"""Presets that the source of the table cannot be attacked with (it has no attention), or not measured yet."""
+LEFT_OUT = {"pna", "tgr"}
+"""Presets that the source of the table cannot be attacked with: it has no attention."""
 PRESETS_SHOWN = ["no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT)]
 
 
