@@ -104,12 +104,12 @@ class UniversalTask(LightningModule):
         # By the step too, so that a photo meets other views in each epoch.
         seeds = image_seeds(self.seed, batch["index"] + 2**32 * self.trainer.global_step)
         problem = Problem(self.source, images, labels, Draws(seeds, images.device), log=lambda step, figures: None)
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        total = max(self.trainer.estimated_stepping_batches, 1)  # infinite where nobody says when it ends
         with frozen(self.source), torch.enable_grad():
             gradient = LossGradient(
                 problem, self.objective, self.input_transforms, STAGES, source_transforms=self.source_transforms
             )
-            gradient.begin(min(STAGES * self.trainer.global_step // total, STAGES - 1))
+            gradient.begin(min(int(STAGES * self.trainer.global_step // total), STAGES - 1))
             uphill = gradient(point.detach())
         for name, values in gradient.figures.items():
             if name in ("loss", "p_t"):

@@ -119,7 +119,7 @@ class AdaEA(IterativeAttack):
         """Mean cosine of the members' gradients at each pixel, (B, 1, H, W); of a single member 1."""
         pairs = [torch.cosine_similarity(one, other, dim=1) for one, other in combinations(gradients, 2)]
         mean = torch.stack(pairs).mean(0) if pairs else torch.ones_like(gradients[0][:, 0])
-        return mean[:, None]
+        return mean[:, None].clamp(-1, 1)  # rounding may leave the range
 
 
 class _Adaptive(MembersGradient):
@@ -139,6 +139,8 @@ class _Adaptive(MembersGradient):
         self._ensemble: Weighted | None = None
         if source.by != "loss":
             self._ensemble = Weighted(self.members, source.by)
+            # Until the first step has found weights, as for clean predictions: the ensemble's own.
+            self._ensemble.shares = torch.tensor(self.weights, device=problem.images.device)[:, None]
             self._whole: LossGradient = make(replace(problem, model=self._ensemble, clean_logits=None))
 
     def begin(self, step: int) -> None:

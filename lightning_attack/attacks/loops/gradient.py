@@ -101,7 +101,7 @@ class LossGradient:
             if objective.prepares:
                 objective.prepare(Probe(partial(self._look, recorder), problem.images, problem.draws), moment)
             changed = transformed(network, source_transforms)
-            self._members.append(_Member(recorder, weight, moment, changed))
+            self._members.append(_Member(recorder, weight, moment, changed, dict(moment.memory)))
         self._needs_clean = any(member.changed and member.changed.needs_clean for member in self._members)
 
     def begin(self, step: int) -> None:
@@ -112,8 +112,8 @@ class LossGradient:
 
     def forget(self) -> None:
         """Let the objective forget what it kept from step to step, for an attack that starts anew."""
-        for moment in self._moments:
-            moment.memory.clear()
+        for member in self._members:
+            member.moment.memory = dict(member.prepared)
 
     def select(self, rows: Tensor) -> None:
         """Continue with some of the images: those at `rows` of the present ones."""
@@ -121,6 +121,8 @@ class LossGradient:
         for moment in self._moments:
             moment.clean = None if moment.clean is None else moment.clean.select(rows)
             moment.memory = {name: values[rows] for name, values in moment.memory.items()}
+        for member in self._members:
+            member.prepared = {name: values[rows] for name, values in member.prepared.items()}
 
     @property
     def figures(self) -> dict[str, Tensor]:
@@ -254,12 +256,16 @@ class LossGradient:
 
 @dataclass
 class _Member:
-    """A network whose loss is averaged, and what is known of the current step; `changed` by source transforms."""
+    """A network whose loss is averaged, and what is known of the current step; `changed` by source transforms.
+
+    What the objective has kept before the first step is `prepared`: it outlives a new start of the attack.
+    """
 
     recorder: Recorder
     weight: float
     moment: Moment
     changed: TransformedSource | None
+    prepared: dict[str, Tensor]
 
 
 def check_labels(prediction: Prediction) -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_attack.attacks import CrossEntropy, GlobalMomentum, IterativeAttack, Momentum, Staged, Switch, gi_fgsm
+from lightning_attack.attacks import (
+    FIA,
+    CrossEntropy,
+    GlobalMomentum,
+    IterativeAttack,
+    Momentum,
+    Staged,
+    Switch,
+    gi_fgsm,
+)
 from lightning_attack.attacks.objectives.transegpgd import FoolAllPixels, TransferablePixels
 from tests.attacks.toys import BALL, PIXELS, STEP, STEPS, curved, half_right, scene, share_of_differences
 
@@ -62,3 +71,13 @@ def test_the_objective_forgets_the_first_phase():
 def test_out_of_range(settings, says):
     with pytest.raises(ValueError, match=says):
         GlobalMomentum(CrossEntropy(), BALL, **{"gradient_transforms": [Momentum()], **settings})
+
+
+def test_what_an_objective_has_prepared_outlives_the_first_phase():
+    model, images, labels = setting()
+    layer = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d))
+    attack = GlobalMomentum(FIA([layer], samples=2), BALL, STEPS, STEP, gradient_transforms=[Momentum()])
+    both = attack(model, images, labels, [1, 2])
+    assert not torch.equal(both, images)
+    alone = [attack(model, images[n : n + 1], labels[n : n + 1], [n + 1]) for n in range(2)]
+    assert share_of_differences(both, torch.cat(alone)) < 0.01

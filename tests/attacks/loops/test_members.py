@@ -20,6 +20,7 @@ from lightning_attack.attacks import (
     VarianceTuning,
     bim,
 )
+from lightning_attack.attacks.objectives.transegpgd import TransferablePixels
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 from tests.attacks.toys import BALL, PIXELS, STEP, Rich, Together, curved, half_right, scene, share_of_differences, two
@@ -237,3 +238,15 @@ def test_needs_an_ensemble(kind):
 def test_out_of_range(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_adaea_takes_objectives_that_look_at_clean_images():
+    for by in ("logits", "loss"):
+        model, images, labels = setting(by)
+        ours = AdaEA(TransferablePixels(), Linf(PIXELS), STEPS, STEP, gradient_transforms=[Momentum()])
+        assert not torch.equal(ours(model, images, labels, [1, 2]), images)
+
+
+def test_no_pixel_disagrees_more_than_opposite_gradients():
+    gradient = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert AdaEA.agreement([gradient, -3 * gradient]).min() >= -1, "threshold -1 filters nothing"
