@@ -1,96 +1,284 @@
-"""The README's table of all presets on real photos: `python -m tests.readme.presets_table`.
+"""The README's table of all presets on real photos: `python -m tests.readme.presets_table [PRESET ...]`.
 
-Every preset spends 20 backward passes on the source network for each photo (`fgsm` has one step, and the three attacks
-of `sea` share 18), whatever its defaults, so that the table compares ideas and not budgets.
+Every preset spends 10 backward passes on the source for each photo, so that the table compares ideas and not budgets
+(see `SPENT` for those that cannot). It is a study: the command goes on where it was stopped, and a row that is there is
+not run again. Figures are those of `report`: means over all pairs of a source and a target of another family, with 95 %
+intervals over the photos, and paired differences to the same photos under `mi_fgsm`.
+
+    python -m tests.readme.presets_table                    # run what is missing, then print the table
+    python -m tests.readme.presets_table pgd segpgd         # these only
+    python -m tests.readme.presets_table --only-table       # of what is there
+    python -m tests.readme.presets_table --only-table --write    # into the README
 """
 
 import argparse
-import csv
-import json
+import math
+import re
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import yaml
+
+from lightning_attack import attacks
 from lightning_attack.attacks import PRESETS
-from lightning_attack.cli.main import main
+from lightning_attack.cli.study import run_study
+from lightning_attack.common.pixels import parse_pixels
+from lightning_attack.report.intervals import Interval, mean_difference, mean_interval
+from lightning_attack.runs.folder import Run, common_images, read_run
+from lightning_attack.runs.names import SUMMARY
+from lightning_attack.study.plan import Study
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests" / "configs" / "presets_table.yaml"
-# Several gradients a step: as many steps and samples as 20 gradients allow. One is enough for the others.
-SPENT = {
-    # With few steps, long ones.
-    "si_ni_fgsm": {"steps": 4, "step_size": "2/255"},
-    "transegpgd_si": {"steps": 4},
-    "vmi_fgsm": {"samples": 4, "steps": 4},
-    "vni_fgsm": {"samples": 4, "steps": 4, "step_size": "2/255"},
-    "transegpgd_vmi": {"samples": 4, "steps": 4},
-    "emi_fgsm": {"samples": 5, "steps": 4, "step_size": "2/255"},
-    "pgn": {"samples": 2, "steps": 5},
-    "admix": {"copies": 1, "steps": 4},
-    "ssa": {"copies": 5, "steps": 4},
-    "fia": {"samples": 10, "steps": 10},
-    "naa": {"samples": 10, "steps": 10},
-    "bfa": {"samples": 5, "steps": 10},
-    "decowa": {"steps": 10},
-    "transfer_best": {"steps": 20},
-    "transegpgd_best": {"steps": 20},
-    "mef": {"samples": 4, "steps": 5},
-    "us_mm": {"masks": 1, "steps": 4},
-    "gra": {"samples": 4, "steps": 4},
-    "gi_fgsm": {"steps": 15},  # and 5 before
-    "ie_fgsm": {"steps": 10},
-    "rap": {"inner_steps": 2, "steps": 8},  # the first two without them
-    "smi_fgrm": {"samples": 4, "steps": 4},
-    "dem": {"steps": 4},
-    "anda": {"grid": 2, "steps": 5},
-    "mask_block": {"grid": 2, "steps": 5},
-    "mig": {"points": 4, "steps": 5},
-    "mumodig": {"copies": 3, "steps": 5},
-    "sea": {"steps": 6},
-    # On an ensemble of one.
-    "svre": {"inner_steps": 2, "steps": 5},
-    "adaea": {"steps": 10},
-    "cwa": {"steps": 10},
-    "aes": {"runs": 2, "steps": 10},
-    "alma_prox": {"steps": 20, "step_size": 0.005},
-    "dag": {"steps": 20, "step_size": "4/255"},
+README = ROOT / "lightning_attack" / "attacks" / "README.md"
+STEPS = 10
+AGAINST = "mi_fgsm"
+"""What the others are compared with."""
+ON_ENSEMBLE = f"{AGAINST}_ensemble"
+"""The same on the ensembles, beside the attacks that need one."""
+
+SPENT: dict[str, dict[str, Any]] = {
+    "fgsm": {},
+    # Two gradients a step, so half of the steps.
+    "si_ni_fgsm": {"copies": 2, "steps": 5},
+    "transegpgd_si": {"copies": 2, "steps": 5},
+    "vmi_fgsm": {"samples": 1, "steps": 5},
+    "vni_fgsm": {"samples": 1, "steps": 5},
+    "transegpgd_vmi": {"samples": 1, "steps": 5},
+    "emi_fgsm": {"samples": 2, "steps": 5},
+    "pgn": {"samples": 1, "steps": 5},
+    "mef": {"samples": 2, "steps": 5},
+    "gra": {"samples": 1, "steps": 5},
+    "smi_fgrm": {"samples": 1, "steps": 5},
+    "ie_fgsm": {"steps": 5},
+    "admix": {"copies": 2, "scales": 1, "steps": 5},
+    "us_mm": {"scales": 2, "masks": 1, "steps": 5},
+    "ssa": {"copies": 2, "steps": 5},
+    "decowa": {"steps": 5},
+    "dem": {"rates": [1.27, 1.53], "steps": 5},
+    "mig": {"points": 2, "steps": 5},
+    "mumodig": {"copies": 1, "steps": 5},
+    "aes": {"runs": 2, "steps": 5},
+    ON_ENSEMBLE: {"steps": 5},
+    # Some of the passes before the steps, or in some steps only.
+    "fia": {"samples": 5, "steps": 5},
+    "naa": {"samples": 5, "steps": 5},
+    "bfa": {"samples": 2, "steps": 6},
+    "gi_fgsm": {"pre_steps": 3, "steps": 7},
+    "rap": {"inner_steps": 1, "late_start": 0.34, "steps": 6},
+    # No multiple of them makes 10.
+    "anda": {"grid": 2, "steps": 2},
+    "mask_block": {"grid": 2, "steps": 2},
+    "svre": {"inner_steps": 1, "steps": 2},
+    "adaea": {"steps": 2},
+    "cwa": {"steps": 2},
+    "sea": {"steps": 3},
+    # No radius: steps with which they get far enough.
+    "alma_prox": {"steps": STEPS, "step_size": 0.01},
+    "dag": {"steps": STEPS, "step_size": "4/255"},
 }
+"""What each preset is given in place of its own settings; nothing = 10 steps."""
 
 LEFT_OUT = {"pna", "tgr"}
-"""Presets that the source of the table cannot be attacked with: it has no attention."""
+"""Presets that the sources of the table cannot be attacked with: these have no attention."""
 PRESETS_SHOWN = ["no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT)]
 
+FIRST = (
+    "no_attack", "mi_fgsm", "pgd", "segpgd", "cospgd", "transegpgd", "transegpgd_mi_di_ti", "di_fgsm", "ti_fgsm", "ni_fgsm",
+    "fgsm", "bim", "si_ni_fgsm", "vmi_fgsm", "admix", "bsr", "sgm", "bpa",
+)  # fmt: skip
+"""These are run before the others, which keep the order of the presets."""
 
-def score(preset: str, limit: int, results: Path) -> list[str]:
-    """One row of the table."""
-    options = [f"--model.attack.{name}={value}" for name, value in SPENT.get(preset, {}).items()]
-    if preset in ("adaea", "cwa", "source_rotation", "svre"):
-        options += ["-c", str(CONFIG.with_name("presets_table_ensemble.yaml"))]
-    attack = ROOT / "configs" / "attacks" / f"{preset}.yaml"
-    arguments = [f"--model.attack={attack}", *options, f"--data.limit={limit}"]
-    code = main(["predict", "-c", str(CONFIG), *arguments, f"--results={results}", f"--run_name={preset}"])
-    if code:
-        raise SystemExit(code)
-    white_box, other = csv.DictReader((results / preset / "transfer.csv").open())
-    report = json.loads((results / preset / "transfer.json").read_text())
-    figures = [100 * float(row[column]) for column in ("adversarial_miou", "adversarial_accuracy")
-               for row in (white_box, other)]  # fmt: skip
-    passes, norm = report["passes_per_image"]["backward"], report["perturbation"]["linf_median"]
-    return [f"`{preset}`", f"{passes:.0f}", *(f"{figure:.1f}" for figure in figures), f"{norm:.0f}"]
+GROUPS = {
+    "none": "without an attack",
+    "white_box": "losses",
+    "features": "losses on features",
+    "gradients": "momentum and sampled gradients",
+    "steps": "directions of steps",
+    "views": "input transforms",
+    "paths": "integrated gradients",
+    "source": "source transforms",
+    "transegpgd": "TranSegPGD",
+    "combined": "combinations",
+    "own": "loops of their own",
+    "ensembles": "several runs, or both networks of a family as source",
+}
+"""The modules of presets, in the order of the table, and what their rows have in common."""
+
+HEADING = ("attack", "backward passes", "mIoU white box", "mIoU transfer [95 %]", f"difference to `{AGAINST}` [95 %]",
+           "accuracy transfer", "median L-inf /255")  # fmt: skip
 
 
-def run() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("presets", nargs="*", default=PRESETS_SHOWN)
-    parser.add_argument("--limit", type=int, default=16, help="number of photos")
-    arguments = parser.parse_args()
+class Pair(NamedTuple):
+    """An attack on a source as a target sees it."""
+
+    run: Run
+    target: str
+
+
+def group(row: str) -> str:
+    """The part of the table in which a row stands."""
+    if row == "no_attack":
+        return "none"
+    preset = getattr(attacks, row.removesuffix("_ensemble"))
+    return "ensembles" if row == ON_ENSEMBLE or preset().needs_members else preset.__module__.rpartition(".")[2]
+
+
+def settings(row: str) -> dict[str, Any]:
+    """The attack of a row, as it would stand in a file."""
+    preset = row.removesuffix("_ensemble")
+    part: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "attacks" / f"{preset}.yaml").read_text())
+    own = part.get("init_args", {})
+    given = SPENT.get(row, {"steps": STEPS} if own else {})
+    steps, size = given.get("steps", STEPS), own.get("step_size")
+    if size is not None and "eps" in own and steps < STEPS:  # few steps go as far as ten do, if the radius lets them
+        given = {"step_size": min(parse_pixels(size) * STEPS / steps, parse_pixels(own["eps"])), **given}
+    if own:
+        part["init_args"] = own | given
+    if row == ON_ENSEMBLE:
+        part["init_args"] |= {"name": row}
+    return part
+
+
+def read_plan(file: Path, rows: Sequence[str], limit: int | None) -> tuple[list[Study], dict[str, str]]:
+    """The studies of some rows, one on single networks and one on ensembles, and the families of networks."""
+    content = yaml.safe_load(file.read_text())
+    families = content.pop("families")
+    there = {name: one for name, one in content["networks"].items() if _is_there(one)}
+    if missing := content["networks"].keys() - there.keys():
+        print(f"left out, as their files are missing: {', '.join(sorted(missing))}", file=sys.stderr)
+    content |= {"networks": there} | {key: [name for name in content[key] if name in there]
+                                      for key in ("sources", "targets")}  # fmt: skip
+    content["data"] |= {} if limit is None else {"limit": limit}
+    studies = []
+    for together in (False, True):
+        chosen = [row for row in rows if (group(row) == "ensembles" and needs_ensemble(row)) == together]
+        sources = [name for name in content["sources"] if (there[name]["class_path"] == "Ensemble") == together]
+        if chosen and sources:
+            study = {row: settings(row) for row in chosen}
+            studies.append(Study(**{**content, "sources": sources, "attacks": study}))
+    return studies, families
+
+
+def needs_ensemble(row: str) -> bool:
+    """Whether the source of a row is an ensemble."""
+    return row == ON_ENSEMBLE or (row != "no_attack" and bool(getattr(attacks, row)().needs_members))
+
+
+def read_runs(folder: Path, row: str, families: dict[str, str]) -> list[Run]:
+    """The finished runs of a row, one for each source."""
+    folders = [folder / f"{row}_{source}" for source in families]
+    runs = [read_run(one) for one in folders if (one / SUMMARY).exists()]
+    return [run for run in runs if not run.partial]
+
+
+def transfers(runs: Sequence[Run], families: dict[str, str]) -> dict[tuple[str, str], Pair]:
+    """The pairs of a source and a target of another family, by family of the source and name of the target."""
+    return {(families[run.source], target): Pair(run, target)
+            for run in runs for target in run.targets if families[target] != families[run.source]}  # fmt: skip
+
+
+def cells(row: str, runs: Sequence[Run], base: Sequence[Run], families: dict[str, str]) -> tuple[float, list[str]]:
+    """One row of the table, after the figure by which it is sorted."""
+    pairs, others = transfers(runs, families), transfers(base, families)
+    seen = [one for one in pairs.values()]
+    own = mean_interval(_counts(seen))
+    both = [key for key in pairs if key in others]
+    difference = ""
+    if row != AGAINST and both:
+        found = mean_difference(_counts([pairs[key] for key in both]), _counts([others[key] for key in both]))
+        difference = _with_ends(found, "+")
+    figures = [[one for one in run.summary["targets"] if one["white_box"]] for run in runs]
+    white = np.mean([np.mean([100 * one["adversarial_miou"] for one in rows]) for rows in figures])
+    accuracy = np.mean([100 * one["adversarial_accuracy"] for run in runs for one in run.summary["targets"]
+                        if families[one["target"]] != families[run.source]])  # fmt: skip
+    passes = np.mean([run.summary["passes_per_image"]["backward"] for run in runs])
+    norm = np.mean([run.summary["perturbation"]["linf_median"] for run in runs])
+    name = f"`{AGAINST}` on the ensemble" if row == ON_ENSEMBLE else f"`{row}`"
+    shown = [name, f"{passes:.0f}", f"{white:.1f}", _with_ends(own), difference, f"{accuracy:.1f}", f"{norm:.0f}"]
+    return own.value, shown
+
+
+def table(folder: Path, rows: Sequence[str], families: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The lines of the table, and the rows that are not run yet on all sources."""
+    found, missing = {}, []
+    most = max((len(read_runs(folder, row, families)) for row in rows), default=0)
+    base = read_runs(folder, AGAINST, families)
+    for row in rows:
+        runs = read_runs(folder, row, families)
+        if len(runs) < most or not runs:
+            missing.append(row)
+        else:
+            found[row] = cells(row, runs, base, families)
+    lines = [f"| {' | '.join(HEADING)} |", f"|{'---|' * len(HEADING)}"]
+    for module, name in GROUPS.items():
+        mine = sorted((found[row] for row in found if group(row) == module), key=lambda one: one[0])
+        lines += [f"| **{name}** |{' |' * (len(HEADING) - 1)}"] * bool(mine)
+        lines += [f"| {' | '.join(one)} |" for _, one in mine]
+    return lines, missing
+
+
+def write(lines: Sequence[str]) -> None:
+    """Put the table into the README in place of the one that is there."""
+    mark = "<!-- {}presets-table -->"
+    pattern = f"({mark.format('')}\n).*(\n{mark.format('/')})"
+    text = re.sub(pattern, lambda match: match[1] + "\n".join(lines) + match[2], README.read_text(), flags=re.DOTALL)
+    README.write_text(text)
+
+
+def run(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = [*PRESETS_SHOWN, ON_ENSEMBLE]
+    parser.add_argument("presets", nargs="*", help="rows to run and show; default: all")
+    parser.add_argument("--limit", type=int, help="number of photos; default: all of the study")
+    parser.add_argument("--results", type=Path, default=Path("results/presets_table"), help="folder of the runs")
+    parser.add_argument("--study", type=Path, default=CONFIG, help="file of the study")
+    parser.add_argument("--only-table", action="store_true", help="run nothing")
+    parser.add_argument("--write", action="store_true", help="put the table into the README; it must be complete")
+    given = parser.parse_args(words)
+    if unknown := [row for row in given.presets if row not in every]:
+        parser.error(f"there is no row {', '.join(unknown)}")
+    if given.write and given.presets:
+        parser.error("--write needs the table of all presets")
+    rows = [row for row in every if row in given.presets] if given.presets else every
+    rows.sort(key=lambda row: (row.endswith("_best"), FIRST.index(row) if row in FIRST else len(FIRST)))
+    studies, families = read_plan(given.study, rows, given.limit)
     sys.argv[1:] = []  # LightningCLI would look at them
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [score(preset, arguments.limit, Path(folder)) for preset in arguments.presets]
-    print("| attack | backward passes | mIoU white box | mIoU transfer | accuracy white box | accuracy transfer "
-          "| median L-inf /255 |\n|---|---|---|---|---|---|---|")  # fmt: skip
-    for row in sorted(rows, key=lambda row: float(row[3])):
-        print(f"| {' | '.join(row)} |")
+    for study in [] if given.only_table else studies:
+        if code := run_study(study, given.study, given.results, ["study"]):
+            raise SystemExit(code)
+    lines, missing = table(given.results, rows, families)
+    print("\n".join(lines))
+    if missing:
+        print(f"not there yet: {', '.join(missing)}", file=sys.stderr)
+    if given.write:
+        if missing:
+            raise SystemExit("the README is as it was: its table must be complete")
+        write(lines)
+
+
+def _counts(pairs: Sequence[Pair]) -> list[np.ndarray]:
+    """The adversarial counts of some pairs, on the photos that all of them have."""
+    runs = [one.run for one in pairs]
+    images = common_images(runs, runs[0].images)
+    return [one.run.counts(one.target, images)[:, 1] for one in pairs]
+
+
+def _with_ends(interval: Interval, sign: str = "") -> str:
+    value, *ends = (f"{100 * one + 0.0:{sign}.1f}" for one in (interval.value, interval.low, interval.high))
+    return value if math.isnan(interval.low) else f"{value} [{', '.join(ends)}]"
+
+
+def _is_there(network: dict[str, Any]) -> bool:
+    """Whether the files of a network exist, and of all members of an ensemble."""
+    own = network["init_args"]
+    files = [own[key] for key in ("path", "file") if key in own]
+    return all(file.startswith("embedded:") or (ROOT / file).exists() for file in files) and all(
+        map(_is_there, own.get("members", []))
+    )
 
 
 if __name__ == "__main__":
