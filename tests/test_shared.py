@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_attack.cli.main import main
+from lightning_attack.study.plan import cells
 from tests.readme import presets_table
 
 ROOT = Path(__file__).parents[1]
@@ -58,12 +59,10 @@ def test_the_source_among_the_targets_is_one_row(predict):
     assert float(rows[0]["adversarial_miou"]) < float(rows[0]["clean_miou"])
 
 
-def test_table_of_presets(monkeypatch, capsys):
-    """The README's command, on one photo and for two attacks."""
+def test_the_study_of_the_table_of_presets(monkeypatch):
+    """Attacks on single networks and on ensembles apart; what is run is seen in tests/readme/test_presets_table.py."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["presets_table", "fgsm", "svre", "--limit=1"])
-    presets_table.run()
-    printed = capsys.readouterr().out
-    table = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
-    assert {row[0].strip("| `"): row[1] for row in table} == {"fgsm": "1", "svre": "20"}
-    assert all(row[-1] == "8 |" for row in table), "both use the whole budget"
+    single, ensembles = presets_table.read_plan(presets_table.CONFIG, ["pgd", "mi_fgsm", "svre"], 1)[0]
+    assert [cell.name for cell in cells(single)][:1] == ["pgd_mnv2_half"]
+    assert [cell.name for cell in cells(ensembles)][:1] == ["svre_mnv2_both"]
+    assert {"mnv2_half", "mnv2"} <= {*single.targets}

@@ -105,7 +105,7 @@ def test_no_command_is_left_out():
         "sbatch configs/cluster": "tests/cli/test_resume.py", "HEAD=node0:29500 NODES=2": "tests/cli/test_resume.py",
         "python tests/benchmarks/": "tests/benchmarks/test_benchmarks.py",
         "python -m tests.readme.strength_table": "tests/benchmarks/test_benchmarks.py",
-        "python -m tests.readme.presets_table": "tests/test_shared.py",
+        "python -m tests.readme.presets_table": "tests/readme/test_presets_table.py",
         "python -m pdoc": "tests/readme/test_reference.py", "python -m pydoc": "tests/readme/test_reference.py",
         "python -m pytest": "tests/readme/test_commands.py",
     }  # fmt: skip

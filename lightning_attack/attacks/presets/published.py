@@ -44,7 +44,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "sia": ("SIA", ("wang2023sia",)),
     "us_mm": ("US-MM", ("wang2023usmm",)),
     "mef": ("MEF", ("qiu2026mef",)),
-    "block_stretch": ("Block stretch", ("bss2025",)),
+    "block_stretch": ("Block stretch", ("liu2025bss",)),
     "gra": ("GRA", ("zhu2023gra",)),
     "gi_fgsm": ("GI-FGSM", ("wang2022gi",)),
     "ie_fgsm": ("IE-FGSM", ("peng2023ie",)),
