@@ -18,7 +18,7 @@ STUDY = {
                  "deeplab": embedded("deeplabv3plus"), "gone": {"class_path": "TrainedModel", "init_args": {"file": "no"}}},
     "sources": ["fpn", "both", "gone"], "targets": ["fpn", "deeplab", "gone"],
     "families": {"fpn": "a", "segformer": "a", "both": "a", "deeplab": "b", "gone": "b"},
-    "data": {"dataset": {"class_path": "SyntheticScenes", "init_args": {"count": 9, "size": 64}}, "batch_size": 8},
+    "data": {"dataset": {"class_path": "SyntheticScenes", "init_args": {"count": 6, "size": 48}}, "batch_size": 8},
     "model": {"engine": "eager"}, "trainer": {"logger": False, "accelerator": "cpu"}, "images": "none",
 }  # fmt: skip
 
@@ -27,7 +27,7 @@ def test_rows_are_run_once_and_shown_by_group(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(presets_table.ROOT)
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(STUDY))
-    words = ["fgsm", "mi_fgsm", "svre", "--limit=8", f"--study={file}", f"--results={tmp_path / 'runs'}"]
+    words = ["fgsm", "mi_fgsm", "svre", "--limit=5", f"--study={file}", f"--results={tmp_path / 'runs'}"]
     presets_table.run(words)
     first = capsys.readouterr()
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("records/*")}
