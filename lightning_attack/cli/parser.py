@@ -18,10 +18,11 @@ from lightning_attack.cli.help import HelpFormatter
 from lightning_attack.cli.internals import option_names
 from lightning_attack.cli.meant import NETWORK_KEYS
 from lightning_attack.cli.parts import PARTS, inner_options
+from lightning_attack.cli.preset_names import accept_presets, qualified
 from lightning_attack.cli.program import program
 from lightning_attack.cli.untyped import check_arguments
 from lightning_attack.cli.weight_files import refuse_files, refuse_python
-from lightning_attack.cli.yaml_files import TEXT, at, check_yaml, class_names, listed_names, network_names, preset_paths
+from lightning_attack.cli.yaml_files import TEXT, at, check_yaml, class_names, listed_names, network_names
 from lightning_attack.common.configs import find_attack, find_config
 from lightning_attack.models.functions import accept_functions
 
@@ -43,6 +44,7 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program()}
+        accept_presets()
         super().__init__(*args, **(ours | options))
 
     def add_class_arguments(self, *args: Any, skip: Collection[str] | None = None, **options: Any) -> Any:
@@ -155,6 +157,10 @@ def _value(option: str, value: str) -> str:
                 f"'{value}' {'has no settings' if root is None else 'is no file of settings'}: expected lines such as\n"
                 "model: {seed: 3}"
             )
+    if re.fullmatch(r"--model\.attack\..*\b(attacks?|class_path)\+?|--model\.attack\.class_path", option):
+        names = _composed(value)
+        inner = listed_names(names) if names is not None else []
+        return _rewritten(value, [(name, qualified(name.value)) for name in inner]) if inner else qualified(value)
     return _as_texts(value) if re.fullmatch(r"--classes|--data\..+\.classes", option) else value
 
 
@@ -192,7 +198,6 @@ def _as_meant(content: str) -> str:
     attack = at(root, ("model", "attack"))
     if isinstance(attack, yaml.ScalarNode) and (value := _value("--model.attack", attack.value)) != attack.value:
         changes.append((attack, value))
-    changes += preset_paths(root)
     return _rewritten(content, changes)
 
 

@@ -6,8 +6,10 @@ import warnings
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 
 from lightning_attack.cli.base import CommandCLI
+from lightning_attack.cli.errors import UsageError
 from lightning_attack.common.atomic import check_folder
 from lightning_attack.common.configs import CONFIGS
 from lightning_attack.training.universal import UniversalTask
@@ -46,10 +48,20 @@ class UniversalCLI(CommandCLI):
         """The command, and the arguments of the Trainer's method that are no options."""
         return {"universal": {"model", "datamodule"}}
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Without a logger there is no folder of the run in which the settings could be saved."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if not trainer.loggers:
+            kept = [one for one in trainer.callbacks if not isinstance(one, SaveConfigCallback)]  # type: ignore[attr-defined]
+            trainer.callbacks = kept  # type: ignore[attr-defined]
+        return trainer
+
     def before_universal(self) -> None:
         """Find what would fail later, before anything is learned."""
         if self.trainer.is_global_zero:
             check_folder(self.model.file.parent)
+        if self.datamodule.batch_size == 1 and (mixer := self.model.mixer):
+            raise UsageError(f"{mixer} mixes the images of a batch, and there is one\nset --data.batch_size=2 or more")
         self.datamodule.train_dataloader()  # says what is missing
 
     def after_universal(self) -> None:

@@ -15,8 +15,8 @@ import yaml
 
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.meant import weights_answer
+from lightning_attack.cli.preset_names import with_presets
 from lightning_attack.cli.weight_files import is_weights, refuse_files, refuse_python
-from lightning_attack.common.configs import attack_names
 
 _MERGE = "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -101,17 +101,6 @@ def class_names(root: yaml.Node | None) -> list[yaml.ScalarNode]:
     return [name for one in lists if one is not None for name in listed_names(one)]
 
 
-def preset_paths(root: yaml.Node | None) -> list[tuple[yaml.ScalarNode, str]]:
-    """Each `class_path` that is the name of a preset, such as `pgd`, with the path by which it can be imported."""
-    presets = {*attack_names()}
-    return [
-        (value, f"lightning_attack.attacks.{value.value}")
-        for mapping in _mappings(root)
-        for key, value in mapping.value
-        if key.value == "class_path" and isinstance(value, yaml.ScalarNode) and value.value in presets
-    ]
-
-
 def read_study(file: Path) -> Any:
     """The content of a study's file, in which networks are called by text: `101` and `yes` are names too.
 
@@ -128,9 +117,7 @@ def read_study(file: Path) -> Any:
             name.tag = TEXT
     for name in class_names(root):
         name.tag = TEXT
-    for preset, path in preset_paths(root):
-        preset.value = path
-    return None if root is None else yaml.SafeLoader("").construct_document(root)
+    return None if root is None else with_presets(yaml.SafeLoader("").construct_document(root))
 
 
 def at(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:

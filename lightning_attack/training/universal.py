@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Problem, describe, frozen
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.input_transforms.base import InputTransform, check_last
 from lightning_attack.attacks.loops.gradient import LossGradient
 from lightning_attack.attacks.norms import Linf
@@ -97,9 +98,16 @@ class UniversalTask(LightningModule):
         self.source.requires_grad_(False)
         self.strict_loading = False  # a checkpoint has no weights of the source
 
+    @property
+    def mixer(self) -> str | None:
+        """The input transform that mixes the images of a batch, by its class; None if none does."""
+        return next((type(one).__name__ for one in self.input_transforms if one.mixes), None)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """A number whose gradient w.r.t. delta is that of the mean loss, turned: optimizers go down."""
         images, labels = batch["image"], batch["mask"]
+        if len(images) == 1 and (mixer := self.mixer):
+            raise AttackError(f"{mixer} mixes the images of a batch; it needs 2 or more, not 1")
         point = (images + spread_to(self.delta, images.shape[-2:], self.spread)).clamp(0, 1)
         # By the step too, so that a photo meets other views in each epoch.
         seeds = image_seeds(self.seed, batch["index"] + 2**32 * self.trainer.global_step)

@@ -15,7 +15,8 @@ def embedded(name):
 NETWORKS = {"fpn": embedded("fpn"), "segformer": embedded("segformer")}
 STUDY = {
     "networks": {**NETWORKS, "both": {"class_path": "Ensemble", "init_args": {"members": [*NETWORKS.values()]}},
-                 "deeplab": embedded("deeplabv3plus"), "gone": {"class_path": "TrainedModel", "init_args": {"file": "no"}}},
+                 "deeplab": embedded("deeplabv3plus"),
+                 "gone": {"class_path": "TrainedModel", "init_args": {"file": "no"}}},
     "sources": ["fpn", "both", "gone"], "targets": ["fpn", "deeplab", "gone"],
     "families": {"fpn": "a", "segformer": "a", "both": "a", "deeplab": "b", "gone": "b"},
     "data": {"dataset": {"class_path": "SyntheticScenes", "init_args": {"count": 6, "size": 48}}, "batch_size": 8},

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from lightning_attack.attacks import FIA, RandomFlip, SegPGD, SkipGradients, Universal
+from lightning_attack.attacks import FIA, Admix, RandomFlip, SegPGD, SkipGradients, Universal
 from lightning_attack.models import SegmentationModel
 from lightning_attack.training import UniversalTask
 from tests.attacks.toys import CLASSES, PIXELS, curved, scene
@@ -113,3 +113,8 @@ def test_parts(settings, tmp_path, learned):
 def test_errors(settings, message):
     with pytest.raises(ValueError, match=message):
         UniversalTask(curved(torch.float32), **settings)
+
+
+def test_a_batch_of_one_cannot_be_mixed(tmp_path):
+    with pytest.raises(ValueError, match="Admix mixes the images of a batch; it needs 2 or more, not 1"):
+        learn(tmp_path, batch_size=1, epochs=1, input_transforms=[Admix()])

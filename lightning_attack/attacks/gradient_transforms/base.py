@@ -28,6 +28,9 @@ class Budget:
     `point` is the iterate of the current step, set by the loop before each step. The point at which a transform is
     evaluated may lie elsewhere, such as ahead of the iterate with `Nesterov`.
 
+    `step` is the number of the current step, from 0, set by the loop as well. Steps that an attack takes beforehand to
+    look around, as `GlobalMomentum` does, are step 0; so transforms go by this number, not by how often they are asked.
+
     `scale` is the other way round: the length of the coming step in units of its usual one, a number or one for each
     value, (B, 3, H, W). The loop sets it to 1 before each step; transforms with `scales` multiply it.
 
@@ -39,6 +42,7 @@ class Budget:
     steps: int
     draws: Draws
     point: Tensor | None = None
+    step: int = 0
     scale: float | Tensor = 1.0
     signs: bool = True
 

@@ -171,13 +171,11 @@ class ReversePerturbation(GradientTransform):
     Example:
         >>> from lightning_attack.attacks.random import Draws
         >>> rap = ReversePerturbation(inner_steps=3, radius=0.5, inner_size=0.5, late_start=0.5)
-        >>> ascent = rap(lambda x: x, Budget(0.5, 0.1, 2, Draws([0])))      # where x**2 / 2 is to grow
-        >>> x = torch.full((1, 1, 1, 1), 0.5)
-        >>> ascent(x), ascent(x)                                           # the second at 0.5 - 0.5 * 0.5
+        >>> first, second = (Budget(0.5, 0.1, 2, Draws([0]), step=step) for step in (0, 1))
+        >>> x = torch.full((1, 1, 1, 1), 0.5)                              # where x**2 / 2 is to grow
+        >>> rap(lambda x: x, first)(x), rap(lambda x: x, second)(x)        # the second at 0.5 - 0.5 * 0.5
         (tensor([[[[0.5000]]]]), tensor([[[[0.2500]]]]))
     """
-
-    remembers = True
 
     def __init__(
         self, inner_steps: int = 8, radius: float = 1.0, inner_size: float = 0.125, late_start: float = 0.25
@@ -192,12 +190,10 @@ class ReversePerturbation(GradientTransform):
         self.late_start, self.samples = late_start, inner_steps + 1
 
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
-        step, reach = 0, self.radius * budget.eps
+        reach = self.radius * budget.eps
 
         def rap(x: Tensor) -> Tensor:
-            nonlocal step
-            step += 1
-            if step <= self.late_start * budget.steps:
+            if budget.step + 1 <= self.late_start * budget.steps:
                 return gradient(x)
             against = noise("reverse perturbation", x, budget, self.radius)
             for _ in range(self.inner_steps):

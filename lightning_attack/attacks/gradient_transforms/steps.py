@@ -25,7 +25,7 @@ class DecayIndicator(GradientTransform):
 
         M <- M  where the direction has the sign of the step before, eta * M elsewhere;     step M * step_size
 
-    M is 1 in the first step. Each value has its own M, which never grows.
+    M is 1 in the first step (`Budget.step` 0). Each value has its own M, which never grows.
 
     Args:
         eta: what a change of sign leaves of a step, in [0, 1]; the paper's is 0.94, 1 does nothing.
@@ -37,8 +37,8 @@ class DecayIndicator(GradientTransform):
         >>> from lightning_attack.attacks.random import Draws
         >>> budget = Budget(1.0, 0.1, 3, Draws([0]))
         >>> ascent = DecayIndicator(eta=0.5)(lambda x: x, budget)
-        >>> for x in ([1.0, 1.0], [2.0, -1.0], [-1.0, 1.0]):
-        ...     budget.scale = 1.0
+        >>> for step, x in enumerate(([1.0, 1.0], [2.0, -1.0], [-1.0, 1.0])):
+        ...     budget.step, budget.scale = step, 1.0
         ...     _ = ascent(torch.tensor(x).view(1, 1, 1, 2))
         ...     print(budget.scale.flatten().tolist())
         [1.0, 1.0]
@@ -62,7 +62,7 @@ class DecayIndicator(GradientTransform):
             nonlocal last, shares
             direction = gradient(x)
             sign = direction.sign()
-            if last is None or shares is None:
+            if last is None or shares is None or budget.step == 0:
                 shares = torch.ones_like(direction)
             else:
                 shares = torch.where(sign == last, shares, self.eta * shares)
@@ -233,14 +233,13 @@ class AdaptiveTanh(GradientTransform):
     def __call__(self, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         first: Tensor | float = 0.0
         second: Tensor | float = 0.0
-        step, lengths = 0, self.lengths(budget.steps)
+        lengths = self.lengths(budget.steps)
 
         def fgtm(x: Tensor) -> Tensor:
-            nonlocal first, second, step
+            nonlocal first, second
             here = gradient(x)
             first, second = first + self.mu1 * here, second + self.mu2 * here.square()
-            # Beyond the last step, as when the attack restarts, the length stays.
-            share, step = lengths[min(step, len(lengths) - 1)], step + 1
+            share = lengths[budget.step]
             size = torch.finfo(here.dtype).tiny
             direction = first / second.sqrt().clamp_min(size)
             bent = (self.strength * direction).tanh()

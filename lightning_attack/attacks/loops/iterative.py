@@ -53,7 +53,7 @@ class Climb:
     def direction(self, step: int, adversarial: Tensor) -> Tensor:
         """Where step number `step`, from 0, goes from there; zero outside of the region."""
         self._gradient.begin(step)
-        self._budget.point, self._budget.scale = adversarial, 1.0
+        self._budget.point, self._budget.step, self._budget.scale = adversarial, step, 1.0
         return self._problem.inside_only(self._ascent(adversarial))
 
     def step(self, step: int, adversarial: Tensor) -> Tensor:

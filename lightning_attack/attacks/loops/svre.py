@@ -116,9 +116,13 @@ class SVRE(IterativeAttack):
     def perturb(self, problem: Problem) -> Tensor:
         members, weights = members_of(problem)
         losses = [self.gradient(problem), *of_each(problem, self.gradient)]
-        ensemble, *single = [self._transformed(problem, loss) for loss in losses]
+        values = problem.images[0].numel()
+        eps, step_size = (self.norm.per_value(length, values) for length in (self.norm.eps, self.step_size))
+        budget = Budget(eps, step_size, self.steps, problem.draws)
+        ensemble, *single = [self._transformed(problem, loss, budget) for loss in losses]
         adversarial, momentum = self.start(problem), torch.zeros_like(problem.images)
         for step in range(self.steps):
+            budget.step = step
             for loss in losses:
                 loss.begin(step)
             outer = ensemble(adversarial)
@@ -135,11 +139,9 @@ class SVRE(IterativeAttack):
             problem.show(step, adversarial)
         return adversarial
 
-    def _transformed(self, problem: Problem, gradient: GradientFunction) -> GradientFunction:
-        values = problem.images[0].numel()
-        eps, step_size = (self.norm.per_value(length, values) for length in (self.norm.eps, self.step_size))
+    def _transformed(self, problem: Problem, gradient: GradientFunction, budget: Budget) -> GradientFunction:
         for transform in self.gradient_transforms:
-            gradient = transform(gradient, Budget(eps, step_size, self.steps, problem.draws))
+            gradient = transform(gradient, budget)
         return lambda x: problem.inside_only(gradient(x))
 
     def _step(self, problem: Problem, x: Tensor, direction: Tensor) -> Tensor:

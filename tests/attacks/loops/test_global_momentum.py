@@ -6,10 +6,15 @@ import torch.nn.functional as F
 
 from lightning_attack.attacks import (
     FIA,
+    AdaptiveTanh,
+    Budget,
     CrossEntropy,
+    DecayIndicator,
+    Draws,
     GlobalMomentum,
     IterativeAttack,
     Momentum,
+    ReversePerturbation,
     Staged,
     Switch,
     gi_fgsm,
@@ -71,6 +76,28 @@ def test_the_objective_forgets_the_first_phase():
 def test_out_of_range(settings, says):
     with pytest.raises(ValueError, match=says):
         GlobalMomentum(CrossEntropy(), BALL, **{"gradient_transforms": [Momentum()], **settings})
+
+
+@pytest.mark.parametrize("transform", [DecayIndicator(0.0), ReversePerturbation(late_start=1.0)])
+def test_transforms_do_not_count_the_first_phase(transform):
+    """The one would hold values whose direction turned there, the other would begin before the attack ends."""
+    model, images, labels = setting()
+    order = [transform, Momentum()] if not transform.scales else [Momentum(), transform]
+    found = [
+        GlobalMomentum(CrossEntropy(), BALL, 1, STEP, gradient_transforms=transforms)(model, images, labels, [1, 2])
+        for transforms in (order, [Momentum()])
+    ]
+    assert torch.equal(*found)
+
+
+def test_lengths_of_steps_begin_with_the_attack():
+    budget, adam = Budget(1.0, 0.1, 3, Draws([0])), AdaptiveTanh(strength=1e6)
+    ascent, scales = adam(lambda x: x, budget), []
+    for budget.step in (0, 0, 0, 1, 2):  # two before
+        budget.scale = 1.0
+        ascent(torch.ones(1, 1, 1, 1))
+        scales.append(float(budget.scale))
+    assert scales[2:] == pytest.approx(adam.lengths(3))
 
 
 def test_what_an_objective_has_prepared_outlives_the_first_phase():

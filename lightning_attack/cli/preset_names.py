@@ -1,0 +1,62 @@
+"""Presets by their bare names wherever an attack stands: in files, in options, and inside other attacks."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from jsonargparse import get_loader, set_loader
+
+from lightning_attack.common.configs import attack_names
+
+_KEYS = ("attack", "attacks")
+"""Arguments of attacks that take other ones."""
+
+
+def qualified(name: Any) -> Any:
+    """The path by which the preset of a name can be imported; anything else as it is.
+
+    Example:
+        >>> qualified("pgd"), qualified("APGD")
+        ('lightning_attack.attacks.pgd', 'APGD')
+    """
+    return f"lightning_attack.attacks.{name}" if isinstance(name, str) and name in _presets() else name
+
+
+def with_presets(value: Any) -> Any:
+    """What YAML holds, with each preset by its path: at `class_path`, and where an attack takes others.
+
+    Example:
+        >>> with_presets({"class_path": "StartFrom", "init_args": {"file": "pgd", "attack": "pgd"}})
+        {'class_path': 'StartFrom', 'init_args': {'file': 'pgd', 'attack': 'lightning_attack.attacks.pgd'}}
+    """
+    if isinstance(value, list):
+        return [with_presets(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: with_presets(one) for key, one in value.items()}
+    if "class_path" in found:
+        found["class_path"] = qualified(found["class_path"])
+        inner = found.get("init_args")
+        for key in _KEYS if isinstance(inner, dict) else ():
+            if key in inner:
+                names = inner[key]
+                inner[key] = [qualified(name) for name in names] if isinstance(names, list) else qualified(names)
+    return found
+
+
+def accept_presets() -> None:
+    """Let parsers read YAML so. The parser loads files of parts, such as an attack's, itself."""
+    load = get_loader("yaml")
+    if not hasattr(load, "plain"):
+
+        def loader(text: str) -> Any:
+            return with_presets(load(text))
+
+        loader.plain = load  # type: ignore[attr-defined]
+        set_loader("yaml", loader)
+
+
+@cache
+def _presets() -> frozenset[str]:
+    return frozenset(attack_names())
