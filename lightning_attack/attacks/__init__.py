@@ -21,7 +21,9 @@ from lightning_attack.attacks.gradient_transforms.base import (
     RunningMean,
     TranslationInvariance,
 )
+from lightning_attack.attacks.gradient_transforms.frequency import FrequencyRelevance
 from lightning_attack.attacks.gradient_transforms.neighbours import (
+    DirectionTuning,
     EnhancedEuler,
     GradientRelevance,
     RandomWalk,
@@ -85,7 +87,7 @@ from lightning_attack.attacks.objectives.base import (
 )
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.attacks.objectives.importance import BFA, FIA, NAA
-from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
+from lightning_attack.attacks.objectives.losses import JensenShannon, LabelLogit, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
     BalancedCrossEntropy,
     BalancedMaskedCrossEntropy,
@@ -144,6 +146,7 @@ __all__ = [
     "ConstrainedWarp",
     "CosPGD",
     "CrossEntropy",
+    "DirectionTuning",
     "DiversifiedFeatures",
     "DynamicScaling",
     "EnhancedSampling",
@@ -152,6 +155,7 @@ __all__ = [
     "FeatureNoise",
     "FixedAttention",
     "FoolAllPixels",
+    "FrequencyRelevance",
     "FunctionAttack",
     "Given",
     "GradientTransform",
@@ -159,6 +163,7 @@ __all__ = [
     "InputTransform",
     "IterativeAttack",
     "JensenShannon",
+    "LabelLogit",
     "LinearBackward",
     "Linf",
     "LocalRegions",

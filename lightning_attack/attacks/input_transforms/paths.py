@@ -10,18 +10,20 @@ from torch import Tensor
 
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, check_count
 from lightning_attack.attacks.random import Draws
+from lightning_attack.common.pixels import Pixels, zero_or_more
 
 
 class IntegratedGradients(InputTransform):
     """Show the image on its way from a baseline, and multiply the gradient of each value by the length of its way.
 
     Sources: Y. Huang, A. W.-K. Kong, "Transferable Adversarial Attack based on Integrated Gradients", ICLR 2022, arXiv
-    2205.13152 (TAIG-S); W. Ma, Y. Li, X. Jia, W. Xu, "Transferable Adversarial Attack for Both Vision Transformers and
+    2205.13152 (TAIG); W. Ma, Y. Li, X. Jia, W. Xu, "Transferable Adversarial Attack for Both Vision Transformers and
     Convolutional Networks via Momentum Integrated Gradients", ICCV 2023 (MIG); Y. Ren et al., "Improving Integrated
     Gradient-based Transferable Adversarial Examples by Refining the Integration Path", AAAI 2025, arXiv 2412.18844
     (MUMODIG, with quantized baselines).
 
-        views  b + (i + position) / points * (x - b),   i = 0 .. points - 1;       gradient (x - b) * that of the view
+        views  b + (i + position) / points * (x - b) + v,   i = 0 .. points - 1;   gradient (x - b) * that of the view
+        v:          0, or with `noise` U(-noise, noise) in each value, anew for each view: TAIG's random path
         black:      b = 0
         quantized:  `regions` - 1 numbers, uniform between the smallest and the largest value of a colour, cut its range
                     into regions; b = the lower end of the region of x. So b <= x, and no path turns back.
@@ -36,6 +38,7 @@ class IntegratedGradients(InputTransform):
         position: of a point in its part of the way, in (0, 1]; MIG has 1, MUMODIG 0.65.
         baselines: number of baselines, 1 or more; black ones are alike, so there is 1.
         regions: of the quantization, 2 or more; MUMODIG has 2.
+        noise: of [0, 1] pixels, 0 or more; a number or a fraction. TAIG-R has its budget, 8/255 there.
 
     Raises:
         ValueError: an argument is out of range, or several black baselines.
@@ -54,6 +57,7 @@ class IntegratedGradients(InputTransform):
         position: float = 1.0,
         baselines: int = 1,
         regions: int = 2,
+        noise: Pixels = 0,
     ) -> None:
         if baseline not in ("black", "quantized"):
             raise ValueError(f"baseline='{baseline}': must be black or quantized")
@@ -65,6 +69,7 @@ class IntegratedGradients(InputTransform):
         if baseline == "black" and baselines > 1:
             raise ValueError(f"baselines={baselines}: there is only one black image; use baseline=quantized")
         self.baseline, self.position, self.regions = baseline, position, regions
+        self.noise = zero_or_more(noise, "noise")
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for _ in range(self.baselines):
@@ -73,6 +78,8 @@ class IntegratedGradients(InputTransform):
             way = values - base
             for point in range(self.points):
                 on_way = base + (point + self.position) / self.points * way
+                if self.noise:
+                    on_way = on_way + draws.uniform("path", images.shape[1:], -self.noise, self.noise).to(images.dtype)
                 # The bracket is 0, and its gradient is 1.
                 yield View(on_way + way * (images - values))
 

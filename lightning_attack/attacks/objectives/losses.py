@@ -40,6 +40,26 @@ class JensenShannon(Objective):
         return loss.masked_fill(~prediction.valid, 0)
 
 
+class LabelLogit(Objective):
+    """Lower the logit of the label, whatever becomes of the others.
+
+    Source: Y. Huang, A. W.-K. Kong, "Transferable Adversarial Attack based on Integrated Gradients", ICLR 2022, arXiv
+    2205.13152 (TAIG), which integrates the gradient of this logit.
+
+        L_i = -z_y
+
+    Its gradient is as large at pixels that are fooled for long as at others.
+
+    Example:
+        >>> logits = torch.tensor([[[[4.0, 4.0]], [[3.0, 3.0]]]])
+        >>> LabelLogit()(Prediction(logits, torch.tensor([[[0, 255]]])), Moment(0, 1))
+        tensor([[[-4.,  0.]]])
+    """
+
+    def __call__(self, prediction: Prediction, moment: Moment) -> Tensor:
+        return (-prediction.of_label(prediction.logits)).masked_fill(~prediction.valid, 0)
+
+
 class MaskedSpherical(Objective):
     """The label's share in the length of the logits, of the pixels that are not fooled yet.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Unpack
 
 from lightning_attack.attacks.gradient_transforms.base import Momentum, Nesterov, PreGradient, TranslationInvariance
+from lightning_attack.attacks.gradient_transforms.frequency import FrequencyRelevance
 from lightning_attack.attacks.gradient_transforms.neighbours import (
+    DirectionTuning,
     EnhancedEuler,
     GradientRelevance,
     ReversePerturbation,
@@ -23,7 +25,9 @@ from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, momentum
 
 __all__ = [
+    "dta",
     "emi_fgsm",
+    "fgsra",
     "gi_fgsm",
     "gra",
     "ie_fgsm",
@@ -155,6 +159,36 @@ def gra(
     """
     gradients = [GradientRelevance(samples, radius), Momentum(decay), DecayIndicator(eta)]
     return build("gra", CrossEntropy(), settings, gradients=gradients)
+
+
+def fgsra(
+    *,
+    decay: float = 1.0,
+    samples: int = 20,
+    radius: float = 2.0,
+    rho: float = 0.7,
+    eta: float = 0.94,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """FGSRA: momentum of gradients mixed with those of neighbours with shaken frequencies, and shorter steps.
+
+    See `FrequencyRelevance`, `Momentum` and `DecayIndicator`. Source: X. Wang et al., CIKM 2024 (in a common port: eps
+    16/255, step eps/10, 10 steps, 20 samples, radius 2 eps, rho 0.7). The port shortens a step where the direction
+    differs from the current gradient; here, as in GRA, where it differs from the direction before.
+    """
+    gradients = [FrequencyRelevance(samples, radius, rho), Momentum(decay), DecayIndicator(eta)]
+    return build("fgsra", CrossEntropy(), settings, gradients=gradients)
+
+
+def dta(
+    *, decay: float = 1.0, inner_steps: int = 10, inner_decay: float = 0.0, **settings: Unpack[Settings]
+) -> IterativeAttack:
+    """DTA: momentum of the mean gradient along small steps ahead, see `DirectionTuning`.
+
+    Source: X. Yang et al., 2023, arXiv 2303.15109 (there: eps 16/255, step eps/10, 10 steps, 10 inner steps).
+    """
+    tuning = DirectionTuning(inner_steps, decay, inner_decay)
+    return build("dta", CrossEntropy(), settings, gradients=[tuning], looks_ahead=True)
 
 
 def gi_fgsm(

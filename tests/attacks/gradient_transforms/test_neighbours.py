@@ -4,15 +4,19 @@ import pytest
 import torch
 
 from lightning_attack.attacks import (
+    DirectionTuning,
     Draws,
     EnhancedEuler,
+    FrequencyRelevance,
     GradientRelevance,
     Momentum,
+    Nesterov,
     RandomWalk,
     ReversePerturbation,
     RunningMean,
 )
 from lightning_attack.attacks.gradient_transforms.base import Budget
+from lightning_attack.attacks.input_transforms.spectral import dct2, idct2
 from tests.attacks.gradient_transforms.test_sampling import STEP, STEPS, accumulate, loop, of_unit_mean, run
 from tests.attacks.toys import PIXELS, share_of_differences
 
@@ -43,6 +47,28 @@ def euler(gradient, x, draws, memory):
     return memory["sum"]
 
 
+def fgsra(gradient, x, draws, memory):
+    """The change of frequencies is undone by automatic differentiation."""
+    here, around = gradient(x), 0
+    for _ in range(2):
+        near = x + drawn(draws, "frequency relevance", x, 2.0)
+        masks = draws.uniform("frequency mask", x.shape[1:], 0.3, 1.7).double()
+        shaken, pull = torch.func.vjp(lambda v, masks=masks: idct2(masks * dct2(v)), near)
+        around = around + torch.cosine_similarity(x.flatten(), shaken.flatten(), dim=0) * pull(gradient(shaken))[0]
+    cosine = torch.cosine_similarity(here.flatten(), around.flatten(), dim=0)
+    return accumulate(cosine * here + (1 - cosine) * around, memory, 1.0)
+
+
+def dta(gradient, x, draws, memory):
+    here, ahead, found = x, memory.get("sum", torch.zeros_like(x)), []
+    for _ in range(3):
+        ahead = 0.5 * ahead + of_unit_mean(gradient(here + 0.7 * STEP * ahead))
+        found.append(ahead)
+        here = here + STEP / 3 * torch.sign(ahead)
+    memory["sum"] = 0.7 * memory.get("sum", 0) + torch.stack(found).mean(0)
+    return memory["sum"]
+
+
 def rap(gradient, x, draws, memory):
     memory["step"] = memory.get("step", 0) + 1
     if memory["step"] <= STEPS // 2:
@@ -63,6 +89,8 @@ def anda(gradient, x, draws, memory):
     ("transforms", "reference"),
     [
         ((GradientRelevance(2), Momentum()), gra),
+        ((FrequencyRelevance(2), Momentum()), fgsra),
+        ((DirectionTuning(3, 0.7, 0.5),), dta),
         ((RandomWalk(3), Momentum()), walk),
         ((EnhancedEuler(0.7),), euler),
         ((ReversePerturbation(2, 0.5, 0.25, 0.5), Momentum()), rap),
@@ -82,6 +110,8 @@ def test_against_a_second_version(transforms, reference):
     [
         GradientRelevance(0),
         GradientRelevance(1, 0.0),
+        FrequencyRelevance(0),
+        FrequencyRelevance(2, 0.0, 0.0),
         RandomWalk(0),
         ReversePerturbation(0, 0.0),
     ],
@@ -89,6 +119,10 @@ def test_against_a_second_version(transforms, reference):
 )
 def test_limits_that_do_nothing(nothing):
     assert share_of_differences(run(nothing, Momentum()), run(Momentum())) < 1e-3
+
+
+def test_one_small_step_ahead_is_nesterov():
+    assert torch.equal(run(DirectionTuning(1, 0.7)), run(Nesterov(0.7)))
 
 
 def test_relevance_of_gradients_of_zero():
@@ -104,6 +138,9 @@ def test_relevance_of_gradients_of_zero():
         (lambda: GradientRelevance(-1), "samples=-1: must be 0 or more"),
         (lambda: RandomWalk(radius=-1.0), "radius=-1.0: must be a finite number"),
         (lambda: EnhancedEuler(-1.0), "decay=-1.0"),
+        (lambda: FrequencyRelevance(rho=1.5), "rho=1.5: must be between 0 and 1"),
+        (lambda: DirectionTuning(0), "inner_steps=0: must be 1 or more"),
+        (lambda: DirectionTuning(inner_decay=float("nan")), "inner_decay=nan"),
         (lambda: ReversePerturbation(-1), "inner_steps=-1"),
         (lambda: ReversePerturbation(inner_size=float("nan")), "inner_size=nan"),
         (lambda: ReversePerturbation(late_start=1.5), "late_start=1.5"),

@@ -27,6 +27,23 @@ def test_from_black():
     assert torch.allclose(found, images**3, atol=0.1)
 
 
+def test_along_a_random_path():
+    """Each point lies within the noise of the straight way; the gradient there counts as on the way."""
+    images = scene(2, 4, 5)[0]
+    plain, noisy = (IntegratedGradients("black", points=3, noise=noise) for noise in (0, "2/255"))
+    offsets = [
+        view.images - straight.images
+        for view, straight in zip(noisy(images, Draws([0, 1])), plain(images, Draws([0, 1])), strict=True)
+    ]
+    sizes = torch.stack(offsets).abs()
+    assert 1.8 / 255 < sizes.max() <= 2 / 255
+    assert not torch.equal(offsets[0], offsets[1])
+    found = gradient([noisy], images, [0, 1], lambda v: v)
+    assert torch.allclose(
+        found, sum(k / 3 * images + offset for k, offset in zip((1, 2, 3), offsets, strict=True)) * images
+    )
+
+
 @pytest.mark.parametrize("regions", [2, 4])
 def test_quantized_baselines(regions):
     images, seeds = scene(2, 6, 5)[0], [3, 4]
