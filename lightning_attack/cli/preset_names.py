@@ -38,8 +38,8 @@ def with_presets(value: Any) -> Any:
     if "class_path" in found:
         found["class_path"] = qualified(found["class_path"])
         inner = found.get("init_args")
-        for key in _KEYS if isinstance(inner, dict) else ():
-            if key in inner:
+        if isinstance(inner, dict):
+            for key in {*_KEYS} & {*inner}:
                 names = inner[key]
                 inner[key] = [qualified(name) for name in names] if isinstance(names, list) else qualified(names)
     return found
