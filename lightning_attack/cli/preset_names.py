@@ -24,25 +24,28 @@ def qualified(name: Any) -> Any:
 
 
 def with_presets(value: Any) -> Any:
-    """What YAML holds, with each preset by its path: at `class_path`, and where an attack takes others.
+    """What YAML holds, changed in place: each preset by its path, at `class_path` and where an attack takes others.
 
     Example:
         >>> with_presets({"class_path": "StartFrom", "init_args": {"file": "pgd", "attack": "pgd"}})
         {'class_path': 'StartFrom', 'init_args': {'file': 'pgd', 'attack': 'lightning_attack.attacks.pgd'}}
     """
-    if isinstance(value, list):
-        return [with_presets(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: with_presets(one) for key, one in value.items()}
-    if "class_path" in found:
-        found["class_path"] = qualified(found["class_path"])
-        inner = found.get("init_args")
-        if isinstance(inner, dict):
-            for key in {*_KEYS} & {*inner}:
-                names = inner[key]
-                inner[key] = [qualified(name) for name in names] if isinstance(names, list) else qualified(names)
-    return found
+    seen: set[int] = set()  # an alias may lead back to where it stands
+    left = [value]
+    while left:
+        part = left.pop()
+        if id(part) in seen or not isinstance(part, dict | list):
+            continue
+        seen.add(id(part))
+        left += part.values() if isinstance(part, dict) else part
+        if isinstance(part, dict) and "class_path" in part:
+            part["class_path"] = qualified(part["class_path"])
+            inner = part.get("init_args")
+            if isinstance(inner, dict):
+                for key in {*_KEYS} & {*inner}:
+                    names = inner[key]
+                    inner[key] = [qualified(name) for name in names] if isinstance(names, list) else qualified(names)
+    return value
 
 
 def accept_presets() -> None:

@@ -6,7 +6,8 @@ import yaml
 from lightning_attack.cli import main
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.parser import with_paths
-from lightning_attack.cli.yaml_files import check_yaml, preset_paths, read_study
+from lightning_attack.cli.preset_names import with_presets
+from lightning_attack.cli.yaml_files import check_yaml, read_study
 
 ATTACK = "class_path: lightning_attack.attacks.fgsm\ninit_args:\n  eps: 4/255\n  eps: 8/255\n"
 STUDY = """networks: {a: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}}
@@ -133,7 +134,10 @@ def test_a_preset_under_an_alias_is_named_once(predict, tmp_path):
 
 def test_an_alias_to_itself_ends(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a {class_path: pgd, inner: *a}\n")
-    assert len(preset_paths(check_yaml(tmp_path / "a.yaml"))) == 1
+    assert check_yaml(tmp_path / "a.yaml") is not None
+    found = with_presets(yaml.safe_load((tmp_path / "a.yaml").read_text()))
+    assert found["class_path"] == "lightning_attack.attacks.pgd"
+    assert found["inner"] is found
 
 
 def test_names_of_classes_are_text(predict, tmp_path, capsys):
