@@ -40,8 +40,8 @@ levels = st.integers(0, 255)
 
 # Attacks whose result no seed changes; that of `fia` not on networks of two convolutions, where its layer is the last.
 WITHOUT_CHANCE = {
-    "adaea", "ai_fgtm", "alma_prox", "anda", "bfa", "bim", "bpa", "cwa", "dag", "emi_fgsm", "fgnm", "fgs2m", "fgsm",
-    "fia", "gi_fgsm", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm",
+    "adaea", "ai_fgtm", "alma_prox", "anda", "bfa", "bim", "bpa", "cwa", "dag", "dta", "emi_fgsm", "fgnm", "fgs2m",
+    "fgsm", "fia", "gi_fgsm", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm",
     "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "tgr", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
@@ -411,7 +411,7 @@ def test_this_file_knows_which_presets_draw():
     assert {preset.__name__ for preset in PRESETS} | {"no_attack"} >= WITHOUT_CHANCE
 
 
-LOOK_AHEAD = {"emi_fgsm", "ni_fgsm", "pre_gradient_fgsm", "si_ni_fgsm", "tass", "transegpgd_ni", "vni_fgsm"}
+LOOK_AHEAD = {"dta", "emi_fgsm", "ni_fgsm", "pre_gradient_fgsm", "si_ni_fgsm", "tass", "transegpgd_ni", "vni_fgsm"}
 LONG_STEPS = {"transfer_best", "transegpgd_best"}
 
 

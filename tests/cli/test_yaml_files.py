@@ -135,7 +135,7 @@ def test_a_preset_under_an_alias_is_named_once(predict, tmp_path):
 def test_an_alias_to_itself_ends(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a {class_path: pgd, inner: *a}\n")
     assert check_yaml(tmp_path / "a.yaml") is not None
-    found = with_presets(yaml.safe_load((tmp_path / "a.yaml").read_text()))
+    found = with_presets(yaml.safe_load((tmp_path / "a.yaml").read_text()))["a"]
     assert found["class_path"] == "lightning_attack.attacks.pgd"
     assert found["inner"] is found
 
