@@ -41,8 +41,8 @@ levels = st.integers(0, 255)
 # Attacks whose result no seed changes; that of `fia` not on networks of two convolutions, where its layer is the last.
 WITHOUT_CHANCE = {
     "adaea", "ai_fgtm", "alma_prox", "anda", "bfa", "bim", "bpa", "cwa", "dag", "dta", "emi_fgsm", "fgnm", "fgs2m",
-    "fgsm", "fia", "gi_fgsm", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack", "pi_fgsm",
-    "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "tgr", "ti_fgsm",
+    "fgsm", "fia", "gi_fgsm", "iaa", "ie_fgsm", "linbp", "mask_block", "mi_fgsm", "mig", "ni_fgsm", "no_attack",
+    "pi_fgsm", "pna", "pre_gradient_fgsm", "sgm", "si_ni_fgsm", "source_rotation", "svre", "tgr", "ti_fgsm",
 }  # fmt: skip
 WITHOUT_BALL = (alma_prox, dag)
 LINF_ONLY = (*WITHOUT_BALL, pi_fgsm)

@@ -6,9 +6,11 @@ not run again. Figures are those of `report`: means over all pairs of a source a
 intervals over the photos, and paired differences to the same photos under `mi_fgsm`.
 
     python -m tests.readme.presets_table                    # run what is missing, then print the table
-    python -m tests.readme.presets_table pgd segpgd         # these only
+    python -m tests.readme.presets_table --write            # and put it into the README
+    python -m tests.readme.presets_table pgd segpgd         # these rows only
     python -m tests.readme.presets_table --only-table       # of what is there
-    python -m tests.readme.presets_table --only-table --write    # into the README
+
+Runs of an attack whose settings have changed since are refused, as by `study`; move their folders away.
 """
 
 import argparse
@@ -204,8 +206,7 @@ def transfers(runs: Sequence[Run], families: dict[str, str]) -> dict[tuple[str, 
 def cells(row: str, runs: Sequence[Run], base: Sequence[Run], families: dict[str, str]) -> tuple[float, list[str]]:
     """One row of the table, after the figure by which it is sorted."""
     pairs, others = transfers(runs, families), transfers(base, families)
-    seen = [one for one in pairs.values()]
-    own = mean_interval(_counts(seen))
+    own = mean_interval(_counts([*pairs.values()]))
     both = [key for key in pairs if key in others]
     difference = ""
     if row != AGAINST and both:
@@ -266,6 +267,10 @@ def run(words: Sequence[str] | None = None) -> None:
     rows = [row for row in every if row in given.presets] if given.presets else every
     rows.sort(key=lambda row: (row.endswith("_best"), FIRST.index(row) if row in FIRST else len(FIRST)))
     studies, families = read_plan(given.study, rows, given.limit)
+    alone = {source for study in studies for source in study.sources
+             if all(families[target] == families[source] for target in study.targets)}  # fmt: skip
+    if alone:
+        parser.error(f"of the networks that are there, none is of another family than {', '.join(sorted(alone))}")
     sys.argv[1:] = []  # LightningCLI would look at them
     for study in [] if given.only_table else studies:
         if code := run_study(study, given.study, given.results, ["study"]):

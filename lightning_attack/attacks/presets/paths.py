@@ -18,7 +18,7 @@ __all__ = ["mig", "mumodig", "taig"]
 def taig(
     *, decay: float = 0.0, points: int = 20, noise: Pixels | None = None, **settings: Unpack[Settings]
 ) -> IterativeAttack:
-    """TAIG-R: integrated gradients of the label's logit, from black along random paths; see `IntegratedGradients`.
+    """TAIG-R: integrated gradients of the label's logit, from black along random paths, see `IntegratedGradients`.
 
     See `LabelLogit`. Source: Y. Huang, A. W.-K. Kong, ICLR 2022, arXiv 2205.13152 (there: 20 points, `noise` as wide as
     eps). The default of `noise` is eps, in L2 8/255; with 0 it is TAIG-S. Without momentum (`decay` 0).
