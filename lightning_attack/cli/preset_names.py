@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from jsonargparse import get_loader, set_loader
 
-from lightning_attack.common.configs import attack_names
+from lightning_attack.attacks import PRESETS
 
 _KEYS = ("attack", "attacks")
 """Arguments of attacks that take other ones."""
+_PRESETS = frozenset(preset.__name__ for preset in PRESETS)
 
 
 def qualified(name: Any) -> Any:
     """The path by which the preset of a name can be imported; anything else as it is.
 
     Example:
-        >>> qualified("pgd"), qualified("APGD")
-        ('lightning_attack.attacks.pgd', 'APGD')
+        >>> qualified("pgd"), qualified("APGD"), qualified("no_attack")    # the last is a file of a class
+        ('lightning_attack.attacks.pgd', 'APGD', 'no_attack')
     """
-    return f"lightning_attack.attacks.{name}" if isinstance(name, str) and name in _presets() else name
+    return f"lightning_attack.attacks.{name}" if isinstance(name, str) and name in _PRESETS else name
 
 
 def with_presets(value: Any) -> Any:
@@ -58,8 +58,3 @@ def accept_presets() -> None:
 
         loader.plain = load  # type: ignore[attr-defined]
         set_loader("yaml", loader)
-
-
-@cache
-def _presets() -> frozenset[str]:
-    return frozenset(attack_names())
