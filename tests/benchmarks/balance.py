@@ -2,11 +2,11 @@
 
     python tests/benchmarks/balance.py --processes=4 --photos=48 --model.attack.steps=3
 
-Photos of random sizes, of which the largest has sixteen times the pixels of the smallest, are attacked one by one at their
-own sizes. For each process the table has the photos that it attacked, their work (pixels x passes of the source), and the
-CPU time that it took for all but the first. `left` is how many of its photos were not done yet when the first process ended:
-if each did the same work in the same time; by the CPU time of each; and by the clock, which depends on what else the machine
-does.
+Photos of random sizes, of which the largest has up to sixteen times the pixels of the smallest, are attacked one by
+one at their own sizes. For each process the table has the photos that it attacked, their work (pixels x passes of the source), and
+the CPU time that it took for all but the first. `left` is how many of its photos were not done yet when the first
+process ended: if each did the same work in the same time; by the CPU time of each; and by the clock, which depends on
+what else the machine does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from lightning_attack.runs.names import segment_files
 from lightning_attack.runs.records import unpack
 from lightning_attack.runs.segments import Frame, frames, record_at
+
+ROOT = Path(__file__).parents[2]
 
 
 def make_photos(folder: Path, count: int, smallest: int, seed: int = 0) -> None:
