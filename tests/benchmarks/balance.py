@@ -3,10 +3,10 @@
     python tests/benchmarks/balance.py --processes=4 --photos=48 --model.attack.steps=3
 
 Photos of random sizes, of which the largest has up to sixteen times the pixels of the smallest, are attacked one by
-one at their own sizes. For each process the table has the photos that it attacked, their work (pixels x passes of the source), and
-the CPU time that it took for all but the first. `left` is how many of its photos were not done yet when the first
-process ended: if each did the same work in the same time; by the CPU time of each; and by the clock, which depends on
-what else the machine does.
+one at their own sizes. For each process the table has the photos that it attacked, their work (pixels x passes of the
+source), and the CPU time that it took for all but the first. `left` is how many of its photos were not done yet when
+the first process ended: if each did the same work in the same time; by the CPU time of each; and by the clock, which
+depends on what else the machine does.
 """
 
 from __future__ import annotations
