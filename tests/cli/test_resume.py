@@ -15,11 +15,15 @@ import pytest
 import torch
 
 from lightning_attack.cli.main import main as command_line
+from lightning_attack.common.shards import members
+from lightning_attack.runs.names import shard_files
 from tests.runs.kept import packed
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
 """Runs that are killed; more of them by hand: KILLS=20 python -m pytest tests/cli/test_resume.py -k killed."""
+IMAGES = os.environ.get("IMAGES", "png")
+"""What these keep; by hand also IMAGES=shards."""
 SMALL = ("--data.dataset.init_args.count=13", "--data.dataset.init_args.size=64", "--data.batch_size=1",
          "--trainer.accelerator=cpu", "--model.attack.steps=3", "--run_name=run")  # fmt: skip
 DDP = ("--trainer.devices=2", "--trainer.strategy=ddp")
@@ -61,7 +65,8 @@ def results(folder, count=13):
     """All that a run says and saves, but for when and in which batches it ran, and the time and memory that it took."""
     report = json.loads((folder / "run" / "transfer.json").read_text())
     del report["date"], report["seconds"], report["peak_memory_mb_per_image"], report["data"]["batch_size"]
-    images = {path.name: path.read_bytes() for path in (folder / "run" / "images").iterdir()}
+    images = {path.name: path.read_bytes() for path in (folder / "run" / "images").glob("*.png")}
+    images |= {name: member.read() for name, member in members(shard_files(folder / "run")).items()}
     assert len(images) == count
     return report, (folder / "run" / "transfer.csv").read_text(), images
 
@@ -162,7 +167,7 @@ def test_every_launcher_gives_the_same_bits(attack, tmp_path):
 def test_killed_runs_go_on(tmp_path):
     """Killed without a warning, with one and with two processes, at random moments."""
     count = 2 * KILLS + 9
-    settings = f"--data.dataset.init_args.count={count}", "--model.attack.steps=8"
+    settings = f"--data.dataset.init_args.count={count}", "--model.attack.steps=8", f"--images={IMAGES}"
     here(tmp_path / "whole", *settings)
     generator = random.Random(0)
     folder, kept = tmp_path / "killed", {}
