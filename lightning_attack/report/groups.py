@@ -132,7 +132,7 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
 
 
 def _marks(run: Run) -> tuple[object, ...] | None:
-    """Classes, images, labels and networks: runs that have all of them in common go together. None where a hash is missing."""
+    """Classes, images, labels and networks: runs with the same go together. None where a hash is missing."""
     networks = {target: _mark(run, target) for target in run.targets}
     if None in networks.values():
         return None
