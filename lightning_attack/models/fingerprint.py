@@ -13,6 +13,8 @@ from lightning_attack.models.wrapper import SegmentationModel
 
 _NAMES = ("name", "classes", "metadata")
 """Settings of a `SegmentationModel` that say what it is called, and change no result."""
+_ENGINE = ("fast", "is_worth")
+"""What engines attach to a `SegmentationModel`: how it is run, not what it is."""
 _PLACES = ("name_or_path", "warnings_issued")
 """What transformers notes in its networks about where they lie and what it has said of them."""
 
@@ -32,16 +34,22 @@ def fingerprint(network: nn.Module) -> str:
     return CURRENT + _hash(network, _deciding)
 
 
-def earlier_fingerprint(network: nn.Module, name: str | None = None) -> str:
+def earlier_fingerprint(network: nn.Module, name: str | None = None, fast_from: int | None = None) -> str:
     """The hash that earlier versions gave a network, which depended on its name: 16 hexadecimal digits.
 
     Args:
         network: the network.
         name: what it was called then; None: what it is called now.
+        fast_from: what an engine of theirs noted in the networks that hold no others; None: there was no engine.
     """
 
     def settings(module: nn.Module) -> dict[str, object]:
         found = simple_settings(module)
+        if isinstance(module, SegmentationModel):
+            found = {key: value for key, value in found.items() if key not in _ENGINE}
+            innermost = not any(isinstance(inner, SegmentationModel) for inner in module.network.modules())
+            if innermost and fast_from is not None:
+                found["fast_from"] = fast_from
         return found | {"name": name} if module is network and name and "name" in found else found
 
     return _hash(network, settings)
@@ -66,7 +74,7 @@ def _deciding(module: nn.Module) -> dict[str, object]:
     recipe = settings.get("recipe")  # of networks of smp
     if isinstance(recipe, dict):
         settings["recipe"] = {key: value for key, value in recipe.items() if key != "name"}
-    return {key: value for key, value in settings.items() if key not in _NAMES}
+    return {key: value for key, value in settings.items() if key not in (*_NAMES, *_ENGINE)}
 
 
 def simple_settings(module: nn.Module) -> dict[str, object]:

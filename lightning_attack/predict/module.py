@@ -22,7 +22,7 @@ from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
 from lightning_attack.models.probe import noise
-from lightning_attack.models.worth import Expected
+from lightning_attack.models.worth import WORTH_REWRITING, Expected
 from lightning_attack.models.wrapper import (
     ModelError,
     as_segmentation_model,
@@ -187,12 +187,14 @@ class AttackModule(LightningModule):
         return self._settings(lambda _, network: fingerprint(network))
 
     def earlier_settings(self) -> Iterator[dict[str, Any]]:
-        """`settings` as earlier versions may have written them, whose hashes depended on what networks were called.
+        """`settings` as earlier versions may have written them, whose hashes depended on names and on the engine.
 
-        `predict` called them by their own names, `study` by those of the study.
+        `predict` called networks by their own names, `study` by those of the study. The engine had noted in them from
+        how many pixels on it was used.
         """
-        yield self._settings(lambda _, network: earlier_fingerprint(network))
-        yield self._settings(lambda name, network: earlier_fingerprint(network, name))
+        fast_from = WORTH_REWRITING if self.engine is None and self.precision == "float32" else 0
+        yield self._settings(lambda _, network: earlier_fingerprint(network, None, fast_from))
+        yield self._settings(lambda name, network: earlier_fingerprint(network, name, fast_from))
 
     def _settings(self, mark: Callable[[str, nn.Module], str]) -> dict[str, Any]:
         return {

@@ -4,8 +4,10 @@ from copy import deepcopy
 
 from torch import nn
 
+from lightning_attack.attacks import fgsm
 from lightning_attack.models import JPEG, ClassMap, Defended, Ensemble, SegmentationModel, Smoothed, TrainedModel
 from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
+from lightning_attack.predict.module import AttackModule
 from tests.callbacks.small_runs import model
 
 
@@ -45,3 +47,17 @@ def test_what_a_network_is_called_is_no_part_of_it():
     network = SegmentationModel(layer, 2, name="net")
     assert earlier_fingerprint(network) == "17ece9d8e5517e83", "as it stands in folders of runs of 0.1"
     assert earlier_fingerprint(Defended(network, [JPEG(50)])) == "302eb9d7853d0872"
+
+
+def test_an_engine_is_no_part_of_it():
+    layer = nn.Conv2d(3, 2, 1).requires_grad_(False)
+    layer.weight[:], layer.bias[:] = 0.5, 0
+    layer.weight[0] = -0.5
+    now, earlier = set(), {}
+    for engine in (None, "fused", "eager"):
+        module = AttackModule(SegmentationModel(layer, 2, name="net"), fgsm(), engine=engine)
+        now.update(module.settings()["source"].values())
+        earlier[engine] = {*next(module.earlier_settings())["source"].values()}
+    assert len(now) == 1
+    assert earlier[None] == {"44a06947c6e654bc"}, "as it stands in folders of runs of 0.1"
+    assert earlier["fused"] == earlier["eager"] == {"bf151b8ebdd0b51c"}

@@ -12,6 +12,7 @@ from lightning_attack.common.windows import Windows
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset
 from lightning_attack.engine import BACKWARD_PRICE, FORWARD_PRICE, Work
 from lightning_attack.models import Ensemble, SegmentationModel, worth
+from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.models.worth import SHAPES, WORTH_REWRITING, Expected, Worth
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.passes import expected_passes
@@ -49,6 +50,20 @@ def test_small_images_never_pay():
     """Calling operators takes their time, and a rewritten network calls as many."""
     found, network = decides({(100, 63): 10**6, (100, 64): 10**6}), part()
     assert [found(network, images(100, width)) for width in (63, 64)] == [False, True]
+
+
+def test_modules_that_share_a_network_each_decide_for_themselves(monkeypatch):
+    shared = SegmentationModel(torch.nn.Conv2d(3, 2, 1)).eval()
+    monkeypatch.setattr(worth, "count_work", lambda *_: Work(10, 100.0))
+    first, second = FastNetworks([shared], None, "float32"), FastNetworks([shared], "fused", "float32")
+    photos, enough = images(300, 400), Expected({(300, 400): 10**6}, lambda: 20.0, 2.0)
+    assert shared.is_worth is None, "the second has fused for all"
+    first.expect(enough)
+    assert shared.is_worth(photos)
+    first.expect(Expected({(300, 400): 1}, lambda: 0.01, 0.01))
+    assert not shared.is_worth(photos), "a run this small counts nothing, though another has counted"
+    second.expect(enough)
+    assert shared.is_worth is None
 
 
 def test_what_is_not_known():
