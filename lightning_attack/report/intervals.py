@@ -7,13 +7,19 @@ occur in the labels, so a draw that loses a class averages over those that it ha
 Quantiles of the draws themselves are too narrow where few images hold a class. So each draw's distance from the mIoU is
 measured in standard errors of that draw (the studentised bootstrap, or bootstrap-t):
 
-    t_d = (miou_d - miou) / se_d        interval = [miou - q_high(t) se, miou - q_low(t) se]
+    t_d = (miou_d - miou) / max(se_d, se / 4)       interval = [miou - q_high(t) se, miou - q_low(t) se]
 
 where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
-An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of
-the draws themselves. No end lies beyond what can be: a mIoU is in [0, 1], and an attack can be lower than another one
-by no more than the other's mIoU. A difference of two attacks has the same images in each draw, and so has what they
-have in common taken away.
+Where an attack leaves a few hits in a few images, a draw that misses these has next to no mIoU and next to no spread;
+divided by that, a distance of 2 points becomes an end at 91 (such lengths are known of bootstrap-t: A. B. Owen, "Better
+bootstrap t confidence intervals for the mean", 2025, arXiv 2508.10083). So no draw counts as more than four times as
+sure as the whole sample, and no end lies further away than four times as far as a draw: from 2 % up to 10 % at most. On
+simulated photos these intervals hold the truth as often as without the bound or more often, and ends of a mIoU above
+10 % hardly ever reach it.
+
+No end lies beyond what can be: a mIoU is in [0, 1], and an attack can be lower than another one by no more than the
+other's mIoU. A difference of two attacks has the same images in each draw, and so has what they have in common taken
+away.
 """
 
 from __future__ import annotations
@@ -38,8 +44,9 @@ _BLOCK = 2**21  # draws x images that are looked at together
 _MOST_KNOWN = 2**16
 _known: dict[tuple[object, ...], Interval] = {}
 """Intervals by what they are of."""
-_LARGE = 1e9  # stands for the t of a draw without any spread
-
+_LARGE = 1e9  # stands for the t of a draw where no sample has any spread
+_SUREST = 0.25
+"""The least standard error of a draw, in those of the whole sample."""
 
 _ROOM = 384 * 2**20
 _blocks: OrderedDict[object, tuple[np.ndarray, np.ndarray]] = OrderedDict()
@@ -223,8 +230,8 @@ def _computed(terms: Sequence[_Term], draws: int, level: float, seed: int) -> In
     drawn, ratios = [], []
     for number, weights in enumerate(_resamples(images, draws, seed)):
         estimates, errors = _estimates(terms, weights, (draws, seed, number))
-        distance = estimates - value
-        # A draw of one image over and over has no spread: all that it says is on which side it lies.
+        distance, errors = estimates - value, np.maximum(errors, _SUREST * error)
+        # Where not even the whole sample has a spread, all that a draw says is on which side it lies.
         ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
         ratios.append(ratio.clip(-_LARGE, _LARGE))
         drawn.append(estimates)

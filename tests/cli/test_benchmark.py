@@ -55,7 +55,9 @@ def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
         assert mine["clean_miou"] == other["clean_miou"]
         assert mine["miou"] == pytest.approx(other["miou"], abs=0.01), "it is the same attack"
     assert fgsm["means"]["plain"] == fgsm["scores"][1]["miou"]
-    capsys.readouterr()
+    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "pgd", "theirs.yaml", "--name=dry", "--dry-run"]) == 0
+    assert "theirs_segformer_eps8-255" in capsys.readouterr().out
+    assert not (small / "results" / "dry").exists()
     compare = ["benchmark", "--compare", "ours.json", "theirs/small-1/benchmark.json", "--output=board.md"]
     assert main(compare) == 0
     board = (small / "board.md").read_text().splitlines()
