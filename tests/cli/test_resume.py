@@ -148,20 +148,38 @@ def torchrun(folder, *arguments):
     return [start(folder, *arguments, launcher=script, main=(), HEAD="127.0.0.1:0", NODES="1", DEVICES="2", PATH=path)]
 
 
+DEFENDED = """
+model:
+  targets:
+    drawn:
+      class_path: Defended
+      init_args:
+        network: &fpn {class_path: TrainedModel, init_args: {file: "embedded:scenes_fpn"}}
+        defences: [{class_path: ResizeAndPad}, {class_path: CropAndScale}, {class_path: JPEG}]
+    smoothed:
+      {class_path: Smoothed, init_args: {network: *fpn, sigma: 0.05, tau: 0.51, n0: 2, n: 14, alpha: 0.5, batch: 14}}
+"""
+"""Targets whose predictions are random: defended ones."""
+
 ATTACKS = os.environ.get("ATTACKS", "transegpgd_mi_di_ti").split()
 """More of them by hand: ATTACKS="pgd transegpgd_mi_di_ti vmi_fgsm"."""
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_launcher_gives_the_same_bits(attack, tmp_path):
-    found = {}
+    found, targets = {}, tmp_path / "targets.yaml"
+    targets.write_text(DEFENDED)
     for launch in (single, exact_batches, ddp, torchrun, nodes_of_slurm):
         attacked = (f"--model.attack=configs/attacks/{attack}.yaml", "--model.attack.steps=3", "--model.exact=true")
+        attacked += ("-c", str(targets))
         for process in launch(tmp_path / launch.__name__, *attacked):
             finish(process)
         found[launch.__name__] = results(tmp_path / launch.__name__)
     for name, result in found.items():
         assert result == found["single"], name
+    abstained = [float(line.split(",")[-1]) for line in found["single"][1].splitlines()[1:]]
+    assert abstained[:2] == [0, 0]
+    assert 0 < abstained[2] < 1
 
 
 def test_killed_runs_go_on(tmp_path):
