@@ -98,8 +98,8 @@ def test_of_exported_networks_the_graph_counts(tmp_path):
     assert fingerprint(small) == fingerprint(again) == fingerprint(renamed(small, "other")) != fingerprint(large)
     assert are_comparable(fingerprint(small), fingerprint(large))
     assert not are_comparable(fingerprint(small), fingerprint(large, graphs=False)), "the clean predictions decide"
-    for network in (small, Defended(small, [JPEG(50)])):
-        module = AttackModule(network, fgsm(), probe_size=(8, 8))
-        assert next(iter(module.settings()["source"].values())) == fingerprint(network)
-        *_, last = module.earlier_settings()
-        assert [*last["source"].values()] == [fingerprint(network, graphs=False)], "runs of before go on"
+    module = AttackModule(small, fgsm(), {"guarded": Defended(small, [JPEG(50)])}, probe_size=(8, 8))
+    *_, last = module.earlier_settings()
+    for name, network in module.networks.items():
+        assert module.settings()["targets"][name] == fingerprint(network)
+        assert last["targets"][name] == fingerprint(network, graphs=False), "runs of before go on"
