@@ -191,11 +191,12 @@ class AttackModule(LightningModule):
         """`settings` as earlier versions may have written them, whose hashes depended on names and on the engine.
 
         `predict` called networks by their own names, `study` by those of the study. The engine had noted in them from
-        how many pixels on it was used.
+        how many pixels on it was used. The last of them had no names, and of exported networks the weights only.
         """
         fast_from = WORTH_REWRITING if self.engine is None and self.precision == "float32" else 0
         yield self._settings(lambda _, network: earlier_fingerprint(network, None, fast_from))
         yield self._settings(lambda name, network: earlier_fingerprint(network, name, fast_from))
+        yield self._settings(lambda _, network: fingerprint(network, graphs=False))
 
     def _settings(self, mark: Callable[[str, nn.Module], str]) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_attack.common.network_hash import is_current
+from lightning_attack.common.network_hash import are_comparable
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, common_images
 from lightning_attack.runs.summary import MASKS, PREDICTED
@@ -125,7 +125,7 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
     mine, theirs = _mark(run, target), _mark(other, target)
     if mine is not None and theirs is not None:
         (hash_, *shown), (other_hash, *other_shown) = mine, theirs
-        if shown != other_shown or hash_ == other_hash or (is_current(hash_) and is_current(other_hash)):
+        if shown != other_shown or hash_ == other_hash or are_comparable(hash_, other_hash):
             return mine == theirs
     images = common_images([run, other], run.scored(target) & other.scored(target))
     return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])

@@ -128,6 +128,20 @@ def test_intervals_hold_and_stay_narrow_where_an_attack_leaves_next_to_nothing(m
     assert np.quantile([one.high - one.low for one in found], 0.95) < 0.14
 
 
+def test_a_drop_to_next_to_nothing_is_as_uncertain_as_the_clean_miou(monkeypatch):
+    """The population's drop may be larger than all that these few images have to lose."""
+    monkeypatch.setattr(intervals, "_ROOM", 0)
+    generator = np.random.default_rng(2)
+    clean = population(generator, 20000, 8)[0]
+    attacked = clean // 30
+    attacked[:, np.arange(8), (np.arange(8) + 1) % 8] += (clean - attacked).sum(2)
+    true = miou(clean) - miou(attacked)
+    assert miou(attacked) < 0.03
+    drawn = [generator.integers(0, len(clean), 24) for _ in range(150)]
+    found = [difference_interval(clean[one], attacked[one], draws=300) for one in drawn]
+    assert 0.9 <= np.mean([one.low <= true <= one.high for one in found]) <= 0.99
+
+
 def test_what_two_attacks_share_is_no_uncertainty():
     """Photos differ by far more than the attacks do: alone each is uncertain, their difference is not."""
     counts = np.stack([np.array([[n, 1000 - n], [0, 1000]]) for n in range(100, 900, 40)])
@@ -158,11 +172,12 @@ def test_no_end_lies_beyond_what_can_be():
     for _ in range(60):
         _, first, second = population(generator, 8, 8)
         first[:-1, 1:], second[:-2, 2:] = 0, 0  # classes of one photo, and of two
-        found, one, other = difference_interval(first, second, draws=200), miou(first), miou(second)
-        assert max(-other, one - 1) <= found.low <= found.value <= found.high <= min(one, 1 - other)
-        beyond += found.low == max(-other, one - 1) or found.high == min(one, 1 - other)
-        alone = miou_interval(first, draws=200)
-        assert 0 <= alone.low <= alone.value <= alone.high <= 1
+        found = difference_interval(first, second, draws=200)
+        one, other = miou_interval(first, draws=200), miou_interval(second, draws=200)
+        least, most = max(-other.high, one.low - 1), min(one.high, 1 - other.low)
+        assert least <= found.low <= found.value <= found.high <= most
+        beyond += found.low == least or found.high == most
+        assert 0 <= one.low <= one.value <= one.high <= 1
     assert beyond, "some would have been beyond"
 
 
