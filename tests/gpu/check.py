@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import inspect
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -73,8 +73,9 @@ ROOT = Path(__file__).parents[2]
 PARTS = {
     "info": 40, "hazards:ensemble": 60, "hazards:windows": 60, "hazards:attention": 60, "pt2": 60,
     "engine:unet-resnet18": 80, "engine:fpn-mobilenet_v2": 60, "engine:deeplabv3plus-resnet50": 80,
-    "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 150, "determinism": 90, "targets": 40,
-    "hours": 60, "whole:ddp": 60, "whole:fit": 60, "whole:universal": 60, "whole:bf16": 40, "whole:compiled": 110,
+    "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 120, "determinism": 90,
+    "presets:exact": 90, "targets": 40, "hours": 60, "whole:ddp": 60, "whole:fit": 60, "whole:universal": 60,
+    "whole:bf16": 40, "whole:compiled": 110,
 }  # fmt: skip
 """Parts in the order in which they are run, and the most seconds that each may take; on a CPU ten times as many."""
 RUNS = {
@@ -311,48 +312,67 @@ class Part:
             attack = torchattacks.PGD(network, EPS, STEP, steps=steps, random_start=False)
             row("torchattacks.PGD", partial(attack, images, labels), steps)
 
-    def presets(self) -> None:
-        """Every preset against the CPU; no step between the first and the last may wait; two exact runs are equal."""
+    def presets(self, what: str = "") -> None:
+        """Every preset against the CPU, with the times that the host waits for the device; or (`exact`) against itself.
+
+        After the first step and before the last there may be fewer waits than steps: some attacks are several runs.
+        """
         rows, (images, labels) = {}, scenes(2, 32 if self.options.tiny else 64)
         networks = [freeze(TrainedModel(f"embedded:scenes_{kind}")) for kind in ("deeplabv3plus", "fpn")]
         attending = freeze(small(1, attention=True, classes=8))
         partners = torch.rand(2, 3, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+        devices = [self.device] * 2 if what else [torch.device("cpu"), self.device]
         for preset in attacks.PRESETS:
             name, took = preset.__name__, []
             with self.trying(name), full_float32():
                 attack = preset(**settings_of(preset))
-                attends = {"FixedAttention", "TokenGradients"} & {
-                    type(one).__name__ for one in source_transforms(attack)
-                }
+                attends = any(isinstance(one, OF_ATTENTION) for one in source_transforms(attack))
                 source = attending if attends else Ensemble(networks) if attack.needs_members else networks[0]
-                last, found, miou = getattr(attack, "steps", 1) - 1, [], []
-
-                def log(step: int, figures: object, last: int = last) -> None:
-                    if self.cuda:
-                        torch.cuda.set_sync_debug_mode("error" if step < last else "default")
-
-                exact = [(self.device, None)] * 2
-                for number, (device, each) in enumerate([(torch.device("cpu"), None), (self.device, log), *exact]):
+                found, waits = [], [0]
+                for device in devices:
                     more = {"partners": partners.to(device)} if attack.mixes else {}
                     given = source.to(device), images.to(device), labels.to(device), [1, 2]
                     begin = time.perf_counter()
-                    try:
-                        with exact_on(device) if number > 1 else nullcontext():
-                            found.append(attack(*given, log=each, **more).cpu())
-                    finally:
-                        log(last, {})
+                    with exact_on(device) if what else nullcontext(), self.counting(attack, waits) as log:
+                        found.append(attack(*given, log=log, **more).cpu())
                     took.append(round(time.perf_counter() - begin, 2))
-                for one in found[:2]:
-                    scores = SegmentationScores(8)
-                    scores.update(source.cpu()(one).argmax(1), labels)
-                    miou.append(round(100 * float(scores.compute()["miou"]), 2))
-                equal = round(float(((found[0] - found[1]).abs() < 1e-4).float().mean()), 3)
-                rows[name] = {"equal values": equal, "miou": miou, "seconds": took}
+                if what:
+                    rows[name] = {"seconds": took}
+                    if not torch.equal(*found):
+                        self.fault(f"{name}: two exact runs differ")
+                else:
+                    equal = round(float(((found[0] - found[1]).abs() < 1e-4).float().mean()), 3)
+                    miou = [self.miou(source.cpu(), one, labels) for one in found]
+                    rows[name] = {"equal values": equal, "miou": miou, "seconds": took, "waits": waits[0]}
+                    if abs(miou[0] - miou[1]) > 5:
+                        self.fault(f"{name}: mIoU {miou[0]} on the CPU, {miou[1]} here")
+                    if waits[0] >= max(getattr(attack, "steps", 1) - 1, 1):
+                        self.fault(f"{name}: {waits[0]} waits between the first and the last step")
                 self.save(rows=rows)
-                if abs(miou[0] - miou[1]) > 5:
-                    self.fault(f"{name}: mIoU {miou[0]} on the CPU, {miou[1]} here")
-                if not torch.equal(found[2], found[3]):
-                    self.fault(f"{name}: two exact runs differ")
+
+    @contextmanager
+    def counting(self, attack: attacks.Attack, waits: list[int]) -> Iterator[Callable[[int, object], None]]:
+        """Gives what an attack calls after each step, so that what it waits for in between is counted."""
+        last = getattr(attack, "steps", 1) - 1
+
+        def log(step: int, figures: object) -> None:
+            if self.cuda:
+                torch.cuda.set_sync_debug_mode("warn" if step < last else "default")
+
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                yield log
+        finally:
+            log(last, {})
+            waits[0] += sum("synchroniz" in str(one.message) for one in caught)
+
+    @staticmethod
+    def miou(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+        """In percent."""
+        scores = SegmentationScores(8)
+        scores.update(model(images).argmax(1), labels)
+        return round(100 * float(scores.compute()["miou"]), 2)
 
     def targets(self) -> None:
         """Defended and smoothed targets against the CPU."""
@@ -520,8 +540,7 @@ def utilization() -> int:
 
 def settings_of(preset: Callable[..., Any]) -> dict[str, Any]:
     """Few steps and samples."""
-    steps = {"steps": 4} if "steps" in inspect.signature(preset).parameters else {}
-    return steps | FEW.get(preset.__name__, {})
+    return ({} if preset is attacks.fgsm else {"steps": 4}) | FEW.get(preset.__name__, {})
 
 
 def source_transforms(attack: object) -> list[Any]:
