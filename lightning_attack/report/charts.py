@@ -20,12 +20,16 @@ from lightning_attack.runs.folder import Run
 COLOURS = ("#1f77b4", "#d62728", "#26862b", "#7d55ad", "#b85c00", "#0e7f8f", "#8c564b", "#b83280", "#75751a", "#444444")
 """All of a contrast of 4.5 or more to white."""
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
+PATTERNS = ("", "/", "x", ".")
+"""Of bars, where there are more than colors."""
 FLIPS = {
     "distance": ("Flipped pixels by distance to an edge", "pixels to the nearest edge of a label"),
     "size": ("Flipped pixels by size of object", "share of the image that the object has"),
 }
 CLEAN, ADVERSARIAL = "#4f86b5", "#c0392b"
 TEXT, LINES = "#1a1a1a", "#666666"
+FRAME = {"color": TEXT, "width": 1.5}
+"""Around white boxes."""
 HEAT = ((0, "#ee8a5a"), (0.5, "#f7c6a9"), (1, "#fdf6f1"))
 """Strong attacks stand out; `TEXT` has a contrast of 7 or more to all of these colors."""
 
@@ -56,6 +60,12 @@ def heat_map(runs: Sequence[Run], names: Sequence[str], title: str = "", display
         ["" if value is None else f"{value:.1f}" + " (white box)" * white for value, white in zip(*row, strict=True)]
         for row in zip(cells, white_box, strict=True)
     ]
+    frames = [
+        {"type": "rect", "x0": x - 0.47, "x1": x + 0.47, "y0": y - 0.44, "y1": y + 0.44, "line": FRAME}
+        for y, row in enumerate(white_box)
+        for x, white in enumerate(row)
+        if white
+    ]
     several = len({run.source for run in runs}) > 1
     labels = ["clean images", *(f"{name} on {display(run.source)}" if several else name for name, run in ordered)]
     columns = [_escaped(display(target)) for target in targets]
@@ -64,8 +74,8 @@ def heat_map(runs: Sequence[Run], names: Sequence[str], title: str = "", display
         y=list(range(len(labels))),
         z=cells,
         text=words,
-        texttemplate="%{text}",
-        textfont={"color": TEXT},
+        texttemplate="%{z:.1f}",
+        textfont={"color": TEXT, "size": 12 if len(targets) <= 16 else 9},  # else all are as small as the longest needs
         customdata=[[(_escaped(label), column) for column in columns] for label in labels],
         hovertemplate="%{customdata[0]}<br>target %{customdata[1]}<br>mIoU %{text}<extra></extra>",
         colorscale=HEAT,
@@ -76,7 +86,7 @@ def heat_map(runs: Sequence[Run], names: Sequence[str], title: str = "", display
         colorbar={"thickness": 12},
     )
     figure = _figure(title, "", "", height=150 + 30 * len(labels))
-    figure.add_trace(heat).update_xaxes(showgrid=False, zeroline=False, **_ticks(columns))
+    figure.add_trace(heat).update_layout(shapes=frames).update_xaxes(showgrid=False, zeroline=False, **_ticks(columns))
     return figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, **_ticks(map(_escaped, labels)))
 
 
@@ -86,15 +96,26 @@ def _ticks(words: Iterable[str]) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": list(range(len(texts))), "ticktext": texts}
 
 
-def step_curves(runs: Sequence[Run], names: Sequence[str], display: Display = _PLAIN) -> list[go.Figure]:
-    """For each source the mIoU of its targets over the steps, of runs that kept it; white boxes are dashed."""
+def step_curves(
+    runs: Sequence[Run], names: Sequence[str], title: str = "", display: Display = _PLAIN
+) -> list[go.Figure]:
+    """For each source the mIoU of its targets over the steps, of runs that kept it; white boxes are dashed.
+
+    Args:
+        runs: of one table.
+        names: what each is called.
+        title: what stands before the source in the titles.
+        display: names of networks.
+    """
     figures = {}
     for run, name in zip(runs, names, strict=True):
         curve = run.summary.get("step_curve")
         if not curve:
             continue
         if run.source not in figures:
-            figures[run.source] = _figure(f"source {display(run.source)}", "steps", "mIoU (percent)")
+            figures[run.source] = _figure(
+                f"{title}{title and ', '}source {display(run.source)}", "steps", "mIoU (percent)"
+            )
             _from_zero(figures[run.source], [one for one in runs if one.source == run.source], display, every=True)
         colour = COLOURS[list(dict.fromkeys(names)).index(name) % len(COLOURS)]
         for number, (target, values) in enumerate(curve["targets"].items()):
@@ -159,15 +180,17 @@ def _of_family(family: Family, run: Run, display: Display) -> str:
 
 
 def class_bars(run: Run, target: str, display: Display = _PLAIN) -> go.Figure:
-    """IoU of each class on clean and adversarial images, in percent; none for classes without a label."""
+    """IoU of each class that has a label on clean and adversarial images, in percent.
+
+    Without a bar, a class has an IoU of 0; those that have no labels have no place.
+    """
     row = next(row for row in run.summary["targets"] if row["target"] == target)
+    known = [one for one, value in row["clean_iou"].items() if value is not None]
     figure = _figure(f"IoU of each class: {display(target)}", "", "IoU (percent)")
     for name, colour in (("clean", CLEAN), ("adversarial", ADVERSARIAL)):
-        iou = row[f"{name}_iou"]
-        values = [_percent(value) for value in iou.values()]
-        figure.add_trace(
-            go.Bar(x=[_escaped(display(one)) for one in iou], y=values, name=name, marker={"color": colour})
-        )
+        values = [_percent(row[f"{name}_iou"][one]) for one in known]
+        bars = go.Bar(x=[_escaped(display(one)) for one in known], y=values, name=name, marker={"color": colour})
+        figure.add_trace(bars)
     return figure.update_xaxes(type="category").update_yaxes(range=[0, 100])
 
 
@@ -184,7 +207,9 @@ def flip_bars(run: Run, display: Display = _PLAIN) -> Iterator[go.Figure]:
             words = [f"{flipped} of {right} pixels" for flipped, right in both]
             name = display(row["target"]) + (" (white box)" if row["white_box"] else "")
             bars = go.Bar(x=list(counts["right"]), y=shares, hovertext=words, name=_escaped(name))
-            figure.add_trace(bars.update(marker={"color": COLOURS[number % len(COLOURS)]}))
+            cycle, place = divmod(number, len(COLOURS))
+            pattern = {"shape": PATTERNS[cycle % len(PATTERNS)]}
+            figure.add_trace(bars.update(marker={"color": COLOURS[place], "pattern": pattern}))
         if figure.data:
             yield _with_legend(figure.update_xaxes(type="category"))
 

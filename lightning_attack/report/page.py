@@ -75,14 +75,17 @@ def write_page(
         runs, folders, names = runs[:RUNS], folders[:RUNS], names[:RUNS]
     script, plotly = (HERE / "page.js").read_text("utf-8"), get_plotlyjs()
     groups = group_runs(runs)[0]
-    curves = [*charts.step_curves(runs, names, display)]
-    for title, group in zip(_titles(groups), groups, strict=True):
-        curves += charts.transfer_curves(group.runs, title, display)
-    curves += charts.strength_curves(runs, names, display)
     named = {run.folder: name for run, name in zip(runs, names, strict=True)}
     if sheets is None:
         sheets = [compute(group, draws=draws) for group in group_runs(every)[0]]
-    figures = {"heat": _as_json(_heat_maps(groups, named, display)), "curves": _as_json(curves)}
+    titles = _titles(len(groups), len(sheets))
+    curves = []
+    for title, group in zip(titles, groups, strict=True):
+        curves += charts.step_curves(group.runs, [named[run.folder] for run in group.runs], title, display)
+    for title, group in zip(titles, groups, strict=True):
+        curves += charts.transfer_curves(group.runs, title, display)
+    curves += charts.strength_curves(runs, names, display)
+    figures = {"heat": _as_json(_heat_maps(groups, titles, named, display)), "curves": _as_json(curves)}
     tables = overviews(sheets, display, {run.folder: one for run, one in zip(every, every_folder, strict=True)})
     # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.
     page = TEMPLATES.get_template("page.html").render(
@@ -115,15 +118,18 @@ def _summary(runs: Sequence[Run]) -> str:
     return ", ".join(counted(count, what) for count, what in counts) + "."
 
 
-def _heat_maps(groups: Sequence[Group], names: Mapping[Path, str], display: Display) -> Iterator[go.Figure]:
-    """One for the runs of each table."""
-    for title, group in zip(_titles(groups), groups, strict=True):
+def _heat_maps(
+    groups: Sequence[Group], titles: Sequence[str], names: Mapping[Path, str], display: Display
+) -> Iterator[go.Figure]:
+    """One for the runs of each group."""
+    for title, group in zip(titles, groups, strict=True):
         yield charts.heat_map(group.runs, [names[run.folder] for run in group.runs], title, display)
 
 
-def _titles(groups: Sequence[Group]) -> list[str]:
-    """Of charts of one table, where there are several."""
-    return [f"Table {number}" if len(groups) > 1 else "" for number in range(1, len(groups) + 1)]
+def _titles(groups: int, tables: int) -> list[str]:
+    """Of the charts of each group, where there are several: its table, if each has one."""
+    word = "Table" if groups == tables else "Group"
+    return [f"{word} {number}" if groups > 1 else "" for number in range(1, groups + 1)]
 
 
 def _about_curves(runs: Sequence[Run], count: int) -> str:
