@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_attack.common.counted import counted
+from lightning_attack.common.table_width import table_width
 from lightning_attack.runs.summary import PREDICTED
 
 
@@ -24,7 +25,7 @@ def show_result(
         folder: where these are.
         how_to_go_on: what the user can do about missing images.
     """
-    console = Console()
+    console = Console(width=table_width())
     console.print(_table(rows, summary))
     if summary["labels"] == PREDICTED:
         console.print(f"Labels: the {PREDICTED}, because the data has no masks; its clean mIoU is 100 by definition")

@@ -50,8 +50,8 @@ def run(words: list[str]) -> int:
         folders = [folder / cell.name for cell in cells(plan, file.parent)]
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
-    code = study.run_study(plan, file, folder, words)
-    if code or not study.is_first():
+    code = study.run_study(plan, file, folder, words, dry_run=given.dry_run)
+    if code or given.dry_run or not study.is_first():
         return code
     found = submission(_benchmark(plan, file), folders)
     _write(output, json.dumps(found, indent=1))
@@ -72,6 +72,7 @@ def _parser() -> Parser:
     parser.add_argument("--results", type=str, default="results", help="Folder of all runs.")
     parser.add_argument("--name", type=str | None, default=None, help="Folder of the runs; default: the file's name.")
     parser.add_argument("--compare", nargs="+", metavar="JSON", help="Run nothing; one table of these results.")
+    study.add_dry_run(parser)
     parser.add_argument(
         "--output", type=str | None, default=None, help="File of the result, or of the table (.md, .html)."
     )
@@ -89,7 +90,11 @@ def _benchmark(plan: Study, file: Path) -> Benchmark:
 
 
 def _show(table: str) -> None:
-    Console().print(Markdown(table))
+    screen = Console()
+    if screen.is_terminal:
+        screen.print(Markdown(table))
+    else:  # a log has no width, and Markdown is readable as it is
+        print(table)
 
 
 def _write(file: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -51,6 +52,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # from every process: which is the first is what is in doubt
     except KeyboardInterrupt:  # before a run takes signals itself, or between two of them
         return 130
+    except SystemExit as error:
+        if (number := _signal_of(error)) is None:
+            raise
+        _say("stopped by a signal; --ckpt_path=FILE goes on from a checkpoint, which Lightning writes after each epoch")
+        return 128 + number
     except Exception as error:
         said = translated(error)
         if said is None:
@@ -95,6 +101,17 @@ def _unknown(word: str) -> str:
     meant = [_MEANT[word.lower()]] if word.lower() in _MEANT else get_close_matches(word.lower(), COMMANDS, n=2)
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return f"there is no command '{word}'\n{hint}{known}"
+
+
+def _signal_of(error: SystemExit) -> int | None:
+    """The signal for which Lightning ends a training, with exit code 0 or 1; None: it is another end.
+
+    Example:
+        >>> _signal_of(SystemExit(2))
+    """
+    if type(error).__name__ == "SIGTERMException":
+        return signal.SIGTERM
+    return signal.SIGINT if isinstance(error.__context__, KeyboardInterrupt) else None
 
 
 def _say(text: str) -> None:

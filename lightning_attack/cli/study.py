@@ -45,12 +45,7 @@ def run(words: list[str]) -> int:
         default=None,
         help="As --strict of predict: what looks wrong with the networks or their clean result is an error.",
     )
-    parser.add_argument(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="Show the cells and what they cost by a timed batch of each source, and write nothing.",
-    )
+    add_dry_run(parser)
     _refuse_settings(words[1:])
     given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
@@ -109,6 +104,16 @@ def _refuse_settings(words: Sequence[str]) -> None:
             continue
         line = f"{first}: {''.join(f'{{{key}: ' for key in inner)}{value or 'VALUE'}{'}' * len(inner)}"
         raise UsageError(f"'{option}' is no option of study: it is written in the study's file\nwrite there: {line}")
+
+
+def add_dry_run(parser: Parser) -> None:
+    """The option `--dry-run`, of `benchmark` too."""
+    parser.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="Show the cells and what they cost by a timed batch of each source, and write nothing.",
+    )
 
 
 def _parser(description: str = "") -> Parser:

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from lightning_attack.callbacks.timing import Timed
 from lightning_attack.common.counted import counted
 from lightning_attack.common.durations import duration
+from lightning_attack.common.table_width import table_width
 
 _NOTE = (
     "Times are estimates. Of each source one batch of the cheapest attack was timed, after another to warm up; other "
@@ -93,7 +94,7 @@ def show_costs(
     more = "" if all(cost.passes is not None for cost in costs) else " and more"
     table.add_section()
     table.add_row("all", "", f"{known:,.0f}{more}", f"about {duration(sum(seconds))}")
-    console = Console()
+    console = Console(width=table_width())
     console.print(table)
     if memory is not None:
         console.print(f"Memory: up to {memory / 1e6:,.0f} MB per photo at the peak of the attacks that were timed")

@@ -24,9 +24,11 @@ def refuse_files(path: list[str], node: yaml.Node | None, in_file: bool) -> None
     """
     for keys, value in _scalars(path, node, set()):
         before, last = ["", "", *keys][-2:]
-        # On the command line an argument of a class of the user may be called `network` too: --model.source.network.
-        network = before in _NAMED or (last in NETWORK_KEYS and (in_file or len(keys) <= 2))
-        if (network or last in ("attack", "attacks") or before == "attacks") and "\n" not in value:
+        # On the command line arguments of a class of the user may have these names too: --model.source.network.
+        ours = in_file or len(keys) <= 2
+        network = before in _NAMED or (ours and last in NETWORK_KEYS)
+        attack = ours and (last in ("attack", "attacks") or before == "attacks")
+        if (network or attack) and "\n" not in value:
             refuse_python(value)
             if is_weights(Path(value)):
                 raise UsageError(weights_answer(".".join(keys), value, network, in_file))
@@ -74,7 +76,7 @@ def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterato
         seen.add(id(node))
         theirs = any(key.value == "class_path" and _is_theirs(value.value) for key, value in node.value)
         for key, value in node.value:
-            if theirs and key.value == "init_args":
+            if theirs and key.value in ("init_args", "dict_kwargs"):
                 continue  # an argument called `network` may well be a file
             yield from _scalars([*keys, *str(key.value).split(".")], value, seen)
     elif isinstance(node, yaml.SequenceNode):

@@ -58,20 +58,25 @@ class FastNetworks:
                 f"engine='eager' runs networks as they are; precision={precision!r} needs fused or compiled"
             )
         self._parts = []
-        self._worth, self._all_attacked = Worth(probe_size), precision != "float32"
-        for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
+        self._worth, self._chosen, self._all_attacked = Worth(probe_size), engine is not None, precision != "float32"
+        for part in dict.fromkeys(part for network in networks for part in innermost(network)):
             prepared, attacking = (
                 _prepared(part, engine or "fused", kind, exact, on_status) for kind in ("float32", precision)
             )
             attacking.patience, attacking.records = 0 if exact else 1, not exact
-            scoring = _Scoring(part, prepared)
-            self._parts.append((part, scoring, attacking))
-            part.fast = scoring
-            part.is_worth = None if engine else partial(self._worth, part)
+            self._parts.append((part, _Scoring(part, prepared), attacking))
+        self._attach()
 
     def expect(self, expected: Expected | None) -> None:
-        """From now on these passes will come; None: nobody knows."""
-        self._worth.expect(expected, [part for part, _, _ in self._parts if part.is_worth])
+        """From now on these passes will come, with the engine of this object; None: nobody knows."""
+        self._attach()
+        self._worth.expect(expected, [] if self._chosen else [part for part, _, _ in self._parts])
+
+    def _attach(self) -> None:
+        """Others may have attached an engine of theirs to these networks."""
+        for part, scoring, _ in self._parts:
+            part.fast = scoring
+            part.is_worth = None if self._chosen else partial(self._worth, part)
 
     @contextmanager
     def attacking(self, images: Tensor | None = None) -> Iterator[None]:
@@ -146,7 +151,8 @@ def _prepared(
     return known[key]
 
 
-def _innermost(network: nn.Module) -> list[SegmentationModel]:
+def innermost(network: nn.Module) -> list[SegmentationModel]:
+    """The networks inside a network that hold no others, or itself: those that are run."""
     parts = [part for part in network.modules() if isinstance(part, SegmentationModel)]
     return [part for part in parts if not any(isinstance(inner, SegmentationModel) for inner in part.network.modules())]
 

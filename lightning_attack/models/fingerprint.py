@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 
-from torch import nn
+from torch import fx, nn
 
-from lightning_attack.common.network_hash import CURRENT
+from lightning_attack.common.network_hash import CURRENT, WITH_GRAPH
 from lightning_attack.engine.content import content
+from lightning_attack.models.graph_text import graph_text
 from lightning_attack.models.wrapper import SegmentationModel
 
 _NAMES = ("name", "classes", "metadata")
 """Settings of a `SegmentationModel` that say what it is called, and change no result."""
+_ENGINE = ("fast", "is_worth")
+"""What engines attach to a `SegmentationModel`: how it is run, not what it is."""
+_GUARDS = "GuardsFn"
+"""Class of a module that recent versions of torch put beside a graph: conditions on its inputs."""
 _PLACES = ("name_or_path", "warnings_issued")
 """What transformers notes in its networks about where they lie and what it has said of them."""
 
 
-def fingerprint(network: nn.Module) -> str:
-    """A hash of a network's modules with their settings, and of its tensors: `v2:` and 16 hexadecimal digits.
+def fingerprint(network: nn.Module, graphs: bool = True) -> str:
+    """A hash of a network's modules with their settings, of its tensors, and of its graphs if it has any.
 
-    It is the same in every process and on every machine, whatever the network and its classes are called.
+    It is the same in every process and on every machine, whatever the network and its classes are called: `v2:`, with
+    graphs, as those of `torch.export`, `v2g:`, and 16 hexadecimal digits.
+
+    Args:
+        network: the network.
+        graphs: whether graphs count; without, it is the hash of versions that did not look at them.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -29,28 +39,39 @@ def fingerprint(network: nn.Module) -> str:
         >>> fingerprint(SegmentationModel(layer, name="a")) == fingerprint(SegmentationModel(layer, name="b"))
         True
     """
-    return CURRENT + _hash(network, _deciding)
+    if not (graphs and any(isinstance(module, fx.GraphModule) for module in network.modules())):
+        return CURRENT + _hash(network, _deciding)
+    return WITH_GRAPH + _hash(network, _with_graph)
 
 
-def earlier_fingerprint(network: nn.Module, name: str | None = None) -> str:
+def earlier_fingerprint(network: nn.Module, name: str | None = None, fast_from: int | None = None) -> str:
     """The hash that earlier versions gave a network, which depended on its name: 16 hexadecimal digits.
 
     Args:
         network: the network.
         name: what it was called then; None: what it is called now.
+        fast_from: what an engine of theirs noted in the networks that hold no others; None: there was no engine.
     """
 
     def settings(module: nn.Module) -> dict[str, object]:
         found = simple_settings(module)
+        if isinstance(module, SegmentationModel):
+            found = {key: value for key, value in found.items() if key not in _ENGINE}
+            innermost = not any(isinstance(inner, SegmentationModel) for inner in module.network.modules())
+            if innermost and fast_from is not None:
+                found["fast_from"] = fast_from
         return found | {"name": name} if module is network and name and "name" in found else found
 
     return _hash(network, settings)
 
 
-def _hash(network: nn.Module, settings_of: Callable[[nn.Module], dict[str, object]]) -> str:
+def _hash(network: nn.Module, settings_of: Callable[[nn.Module], dict[str, object] | None]) -> str:
+    """The hash by the settings of each module; a module that has None of them is left out."""
     digest = blake2b(digest_size=8)
     for name, module in network.named_modules():
-        settings = settings_of(module) | {"training": False}
+        if (found := settings_of(module)) is None:
+            continue
+        settings = found | {"training": False}
         digest.update(f"{name} {type(module).__name__} {dict(sorted(settings.items()))}".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -66,7 +87,14 @@ def _deciding(module: nn.Module) -> dict[str, object]:
     recipe = settings.get("recipe")  # of networks of smp
     if isinstance(recipe, dict):
         settings["recipe"] = {key: value for key, value in recipe.items() if key != "name"}
-    return {key: value for key, value in settings.items() if key not in _NAMES}
+    return {key: value for key, value in settings.items() if key not in (*_NAMES, *_ENGINE)}
+
+
+def _with_graph(module: nn.Module) -> dict[str, object] | None:
+    """The same; of a graph what it computes, in place of what versions of torch note beside it."""
+    if isinstance(module, fx.GraphModule):
+        return {"graph": graph_text(module.graph)}
+    return None if type(module).__name__ == _GUARDS else _deciding(module)
 
 
 def simple_settings(module: nn.Module) -> dict[str, object]:

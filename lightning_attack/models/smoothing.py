@@ -163,8 +163,9 @@ class _Votes(nn.Module):
     def _predictions(self, image: Tensor, count: int, draws: torch.Generator) -> Iterator[tuple[Tensor, int]]:
         """The classes (b, H, W) that the network finds in batches of noisy images, and how many classes there are."""
         for start in range(0, count, self.batch):
-            shape = min(self.batch, count - start), *image.shape
-            noise = self.sigma * torch.randn(shape, generator=draws, dtype=torch.float32)
+            # One by one: PyTorch draws other numbers for a stack of images than for the images in turn.
+            samples = range(min(self.batch, count - start))
+            noise = self.sigma * torch.stack([torch.randn(image.shape, generator=draws) for _ in samples])
             logits = self.model(image + noise.to(image))
             if not logits.isfinite().all():
                 raise ModelError(f"'{self.model.name}' gives NaN or infinite logits under noise of sigma={self.sigma}")

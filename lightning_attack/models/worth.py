@@ -97,6 +97,8 @@ class Worth:
         return self._known[key]
 
     def _decide(self, expected: Expected, part: SegmentationModel, shape: Shape) -> bool:
+        if expected.most_pixels < WORTH_COUNTING:  # nothing was counted for this run, though perhaps for another
+            return False
         if self._attacked is None:
             several = expected.images.get(shape, 0) if shape in expected.kept else 0
             return self._repays(part, shape, several * expected.scoring, FORWARD_PRICE)

@@ -80,12 +80,16 @@ class BatchAttack:
         return CleanStep(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
 
     def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
-        """The classes that a network predicts on the clean images; from the cache if it knows all of them."""
+        """The classes that a network predicts on the clean images; from the cache if it knows all of them.
+
+        Args:
+            keep: takes the logits, which the cache does not know; None: nobody needs them.
+        """
 
         def predict() -> Tensor:
             return score(name, batch["image"], keep)
 
-        if self.clean_cache is None or "digest" not in batch:
+        if self.clean_cache is None or keep is not None or "digest" not in batch:
             return predict()
         network = self.networks[name], *self.run_by
         classes = self.clean_cache.classes(network, batch["digest"], predict, lambda row: name in score.failed[row])

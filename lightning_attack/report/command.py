@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.common.counted import counted
+from lightning_attack.common.table_width import table_width
 from lightning_attack.report.checks import check_draws, check_outside_runs
 from lightning_attack.report.collect import collect
 from lightning_attack.report.facts import attack_facts, doubts, provenance
@@ -85,7 +86,7 @@ def report(
             path.write_text(text, "utf-8", "backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # folders may have bytes that are no UTF-8
-    screen = Console()
+    screen = Console(width=table_width())
     for sheet, title in zip(sheets, titles, strict=True):
         screen.print(console(sheet, title))
         differences = console_differences(sheet)

@@ -1,4 +1,4 @@
-"""Groups of runs that can be compared in one table: of the same classes, networks and images."""
+"""Groups of runs that can be compared in one table: of the same classes, networks, images and labels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_attack.common.network_hash import is_current
+from lightning_attack.common.network_hash import are_comparable
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, common_images
+from lightning_attack.runs.summary import MASKS, PREDICTED
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ def _why_apart(run: Run, other: Run, common: bool) -> tuple[str, str] | None:
         if target in other.targets and not _same_network(run, other, target):
             why = f"'{target}' is not the same network in both (weights, windows or precision differ)"
             return "network", f"{names} {why}"
+    if _labels(run) != _labels(other):
+        said = " and ".join(
+            f"{what} of {source}" if source else what for what, source in (_labels(run), _labels(other))
+        )
+        return "labels", f"{names} their labels differ ({said})"
     if run.images.keys() != other.images.keys() and not common:
         shared = len(run.images.keys() & other.images.keys())
         counts = f"{len(run.images)} and {len(other.images)} images"
@@ -102,6 +108,12 @@ def _why_apart(run: Run, other: Run, common: bool) -> tuple[str, str] | None:
             return "other images", f"{names} of their {counts} none is the same"
         return "images", f"{names} of their {counts} {shared} are the same (--common compares them on these)"
     return None
+
+
+def _labels(run: Run) -> tuple[str, str]:
+    """What labels the photos have, and of which source if it has predicted them: those of another one are others."""
+    labels = str(run.summary.get("labels", MASKS))
+    return (labels, "") if labels == MASKS else (PREDICTED.removesuffix(" of the source"), run.source)
 
 
 def _same_network(run: Run, other: Run, target: str) -> bool:
@@ -113,18 +125,18 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
     mine, theirs = _mark(run, target), _mark(other, target)
     if mine is not None and theirs is not None:
         (hash_, *shown), (other_hash, *other_shown) = mine, theirs
-        if shown != other_shown or hash_ == other_hash or (is_current(hash_) and is_current(other_hash)):
+        if shown != other_shown or hash_ == other_hash or are_comparable(hash_, other_hash):
             return mine == theirs
     images = common_images([run, other], run.scored(target) & other.scored(target))
     return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
 
 
 def _marks(run: Run) -> tuple[object, ...] | None:
-    """Classes, images and networks: runs that have all of them in common go together. None where a hash is missing."""
+    """Classes, images, labels and networks: runs with the same go together. None where a hash is missing."""
     networks = {target: _mark(run, target) for target in run.targets}
     if None in networks.values():
         return None
-    return run.classes, frozenset(run.images), repr(sorted(networks.items()))
+    return run.classes, frozenset(run.images), _labels(run), repr(sorted(networks.items()))
 
 
 def _mark(run: Run, target: str) -> tuple[str, str, str] | None:

@@ -7,13 +7,19 @@ occur in the labels, so a draw that loses a class averages over those that it ha
 Quantiles of the draws themselves are too narrow where few images hold a class. So each draw's distance from the mIoU is
 measured in standard errors of that draw (the studentised bootstrap, or bootstrap-t):
 
-    t_d = (miou_d - miou) / se_d        interval = [miou - q_high(t) se, miou - q_low(t) se]
+    t_d = (miou_d - miou) / max(se_d, se / 4)       interval = [miou - q_high(t) se, miou - q_low(t) se]
 
 where se is the root of the summed squares of what each image contributes to first order (the infinitesimal jackknife).
-An end that hangs on draws without any spread, as where one image has all the hits that there are, is the quantile of
-the draws themselves. No end lies beyond what can be: a mIoU is in [0, 1], and an attack can be lower than another one
-by no more than the other's mIoU. A difference of two attacks has the same images in each draw, and so has what they
-have in common taken away.
+Where an attack leaves a few hits in a few images, a draw that misses these has next to no mIoU and next to no spread;
+divided by that, a distance of 2 points becomes an end at 91 (such lengths are known of bootstrap-t: A. B. Owen, "Better
+bootstrap t confidence intervals for the mean", 2025, arXiv 2508.10083). So no draw counts as more than four times as
+sure as the whole sample, and no end lies further away than four times as far as a draw: from 2 % up to 10 % at most. On
+simulated photos these intervals hold the truth as often as without the bound or more often, and ends of a mIoU above
+10 % hardly ever reach it.
+
+A difference of two attacks has the same images in each draw, and so has what they have in common taken away. No end
+lies beyond what can be: a mIoU is in [0, 1], and a difference is no larger than the intervals of its two sides allow.
+Their measured mIoUs are no limit: where next to nothing is left, a drop is as uncertain as the mIoU that it is from.
 """
 
 from __future__ import annotations
@@ -38,8 +44,9 @@ _BLOCK = 2**21  # draws x images that are looked at together
 _MOST_KNOWN = 2**16
 _known: dict[tuple[object, ...], Interval] = {}
 """Intervals by what they are of."""
-_LARGE = 1e9  # stands for the t of a draw without any spread
-
+_LARGE = 1e9  # stands for the t of a draw where no sample has any spread
+_SUREST = 0.25
+"""The least standard error of a draw, in those of the whole sample."""
 
 _ROOM = 384 * 2**20
 _blocks: OrderedDict[object, tuple[np.ndarray, np.ndarray]] = OrderedDict()
@@ -196,11 +203,16 @@ def _studentised(terms: Sequence[tuple[float, np.ndarray]], draws: int, level: f
         content = np.ascontiguousarray(counts)
         mark = hashlib.blake2b(content.tobytes(), digest_size=16).digest(), content.shape, content.dtype.str
         chosen.append(_Term(factor, mark, counts.astype(np.float64)))
-    key = *((term.factor, term.mark) for term in chosen), (draws, level, seed)
+    return _known_interval(chosen, draws, level, seed)
+
+
+def _known_interval(terms: Sequence[_Term], draws: int, level: float, seed: int) -> Interval:
+    key = *((term.factor, term.mark) for term in terms), (draws, level, seed)
     if key not in _known:
+        found = _computed(terms, draws, level, seed)
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[key] = _computed(chosen, draws, level, seed)
+        _known[key] = found
     return _known[key]
 
 
@@ -223,31 +235,30 @@ def _computed(terms: Sequence[_Term], draws: int, level: float, seed: int) -> In
     drawn, ratios = [], []
     for number, weights in enumerate(_resamples(images, draws, seed)):
         estimates, errors = _estimates(terms, weights, (draws, seed, number))
-        distance = estimates - value
-        # A draw of one image over and over has no spread: all that it says is on which side it lies.
+        distance, errors = estimates - value, np.maximum(errors, _SUREST * error)
+        # Where not even the whole sample has a spread, all that a draw says is on which side it lies.
         ratio = np.divide(distance, errors, out=_LARGE * np.sign(distance), where=errors > 0)
         ratios.append(ratio.clip(-_LARGE, _LARGE))
         drawn.append(estimates)
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = _quantiles(ratios, tails)
     lowest, highest = _quantiles(drawn, tails)
-    least, most = _limits(terms)
+    least, most = _limits(terms, draws, level, seed)
     # From the upper tail comes the lower end.
     lower = lowest if high >= _LARGE else value - high * error
     upper = highest if low <= -_LARGE else value - low * error
     return Interval(value, max(lower, least), min(upper, most), images)
 
 
-def _limits(terms: Sequence[_Term]) -> tuple[float, float]:
-    """The least and the most that the figure can be: of a difference, if either of its sides is as it was measured."""
-    value, most = {True: 0.0, False: 0.0}, {True: 0.0, False: 0.0}  # of what is added, and of what is taken away
-    for term in terms:
-        whole, _ = _of_term(term, np.ones((1, len(term.counts))), "whole")
-        value[term.factor > 0] += abs(term.factor) * float(whole[0])
-        most[term.factor > 0] += abs(term.factor)
-    if not most[False]:
-        return 0.0, most[True]
-    return max(-value[False], value[True] - most[False]), min(value[True], most[True] - value[False])
+def _limits(terms: Sequence[_Term], draws: int, level: float, seed: int) -> tuple[float, float]:
+    """The least and the most that the figure can be: of a difference, if each side is inside its interval."""
+    added = [term for term in terms if term.factor > 0]
+    taken = [term._replace(factor=-term.factor) for term in terms if term.factor < 0]
+    top, deduction = (sum(term.factor for term in side) for side in (added, taken))
+    if not taken:
+        return 0.0, top
+    one, other = (_known_interval(side, draws, level, seed) for side in (added, taken))
+    return max(-other.high, one.low - deduction), min(one.high, top - other.low)
 
 
 def _quantiles(blocks: Sequence[np.ndarray], tails: Sequence[float]) -> list[float]:

@@ -165,4 +165,4 @@ def _lowest(scores: Sequence[Mapping[str, Any]], target: str) -> float:
 
 def _strength(row: Ranked) -> float:
     plain = row.attack["means"].get("plain")
-    return math.inf if plain is None else float(plain)
+    return math.inf if plain is None or math.isnan(plain) else float(plain)

@@ -57,7 +57,7 @@ def write_page(
         path: of the file; its folder is made.
         draws: of the bootstrap.
         sheets: the tables of these runs; None = they are worked out.
-        display: names of attacks and networks in these tables; None = what the runs say.
+        display: names of attacks, networks and classes; None = what the runs say.
 
     Raises:
         RunsError: no runs, or panels of a run cannot be used.
@@ -65,7 +65,8 @@ def write_page(
     """
     if not runs:
         raise RunsError("there are no runs to compare; give folders of finished runs")
-    names, folders = row_names(runs), short_folders(runs)
+    display = display or Display({})
+    names, folders = row_names(runs, called=display.attack), short_folders(runs)
     notes = [*gaps(runs, folders)]
     every, every_folder = runs, folders
     if len(runs) > RUNS:
@@ -73,15 +74,19 @@ def write_page(
                      "to see those of others. The table has all.")  # fmt: skip
         runs, folders, names = runs[:RUNS], folders[:RUNS], names[:RUNS]
     script, plotly = (HERE / "page.js").read_text("utf-8"), get_plotlyjs()
-    curves = [*charts.step_curves(runs, names), *charts.transfer_curves(runs), *charts.strength_curves(runs, names)]
     groups = group_runs(runs)[0]
     named = {run.folder: name for run, name in zip(runs, names, strict=True)}
     if sheets is None:
         sheets = [compute(group, draws=draws) for group in group_runs(every)[0]]
-    figures = {"heat": _as_json(_heat_maps(groups, named)), "curves": _as_json(curves)}
-    tables = overviews(
-        sheets, display or Display({}), {run.folder: one for run, one in zip(every, every_folder, strict=True)}
-    )
+    titles = _titles(len(groups), len(sheets))
+    curves = []
+    for title, group in zip(titles, groups, strict=True):
+        curves += charts.step_curves(group.runs, [named[run.folder] for run in group.runs], title, display)
+    for title, group in zip(titles, groups, strict=True):
+        curves += charts.transfer_curves(group.runs, title, display)
+    curves += charts.strength_curves(runs, names, display)
+    figures = {"heat": _as_json(_heat_maps(groups, titles, named, display)), "curves": _as_json(curves)}
+    tables = overviews(sheets, display, {run.folder: one for run, one in zip(every, every_folder, strict=True)})
     # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.
     page = TEMPLATES.get_template("page.html").render(
         policy=policy(plotly, script),
@@ -96,9 +101,9 @@ def write_page(
         page_rows=ROWS,
         rows=page_table.table_rows(every, every_folder, draws),
         curves=_about_curves(runs, len(curves)),
-        commands=_commands(runs, names, folders),
+        commands=_commands(runs, names, folders, display),
         command_file=COMMAND,
-        data=_inside_script({"charts": figures, "runs": _runs(runs, names)}),
+        data=_inside_script({"charts": figures, "runs": _runs(runs, names, display)}),
         plotly=plotly,
         script=script,
     )
@@ -113,11 +118,18 @@ def _summary(runs: Sequence[Run]) -> str:
     return ", ".join(counted(count, what) for count, what in counts) + "."
 
 
-def _heat_maps(groups: Sequence[Group], names: Mapping[Path, str]) -> Iterator[go.Figure]:
-    """One for the runs of each table."""
-    for number, group in enumerate(groups, 1):
-        title = f"Table {number}" if len(groups) > 1 else ""
-        yield charts.heat_map(group.runs, [names[run.folder] for run in group.runs], title)
+def _heat_maps(
+    groups: Sequence[Group], titles: Sequence[str], names: Mapping[Path, str], display: Display
+) -> Iterator[go.Figure]:
+    """One for the runs of each group."""
+    for title, group in zip(titles, groups, strict=True):
+        yield charts.heat_map(group.runs, [names[run.folder] for run in group.runs], title, display)
+
+
+def _titles(groups: int, tables: int) -> list[str]:
+    """Of the charts of each group, where there are several: its table, if each has one."""
+    word = "Table" if groups == tables else "Group"
+    return [f"{word} {number}" if groups > 1 else "" for number in range(1, groups + 1)]
 
 
 def _about_curves(runs: Sequence[Run], count: int) -> str:
@@ -131,7 +143,7 @@ def _about_curves(runs: Sequence[Run], count: int) -> str:
     return " ".join(sentences)
 
 
-def _runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+def _runs(runs: Sequence[Run], names: Sequence[str], display: Display) -> list[dict[str, Any]]:
     """The data that the page shows for the chosen run."""
     most, left = max(1, min(IMAGES_OF_RUN, IMAGES // len(runs))), PICTURES
     found = []
@@ -144,20 +156,24 @@ def _runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
                 break
         found.append(
             {
-                "title": f"{name} on {run.source}",
-                "targets": [target + (" (white box)" if white else "") for target, white in run.targets.items()],
-                "classes": _as_json(charts.class_bars(run, target) for target in run.targets),
-                "flips": _as_json(charts.flip_bars(run)),
+                "title": f"{name} on {display(run.source)}",
+                "targets": [
+                    display(target) + (" (white box)" if white else "") for target, white in run.targets.items()
+                ],
+                "classes": _as_json(charts.class_bars(run, target, display) for target in run.targets),
+                "flips": _as_json(charts.flip_bars(run, display)),
                 "gallery": pictures,
             }
         )
     return found
 
 
-def _commands(runs: Sequence[Run], names: Sequence[str], folders: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _commands(
+    runs: Sequence[Run], names: Sequence[str], folders: Sequence[str], display: Display
+) -> list[tuple[str, list[str]]]:
     """For each run a title and its commands without repetitions; an empty list where the run did not keep them."""
     return [
-        (f"{name} on {run.source} ({folder})", [*dict.fromkeys(read_commands(run.folder))])
+        (f"{name} on {display(run.source)} ({folder})", [*dict.fromkeys(read_commands(run.folder))])
         for run, name, folder in zip(runs, names, folders, strict=True)
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lightning_attack.common.counted import counted
+from lightning_attack.common.table_width import table_width
 from lightning_attack.report.collect import collect
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.sheet import compute
@@ -17,7 +18,7 @@ from lightning_attack.runs.errors import RunsError
 
 def print_tables(folders: Sequence[Path]) -> None:
     """Print the tables of the runs in some folders; runs that are not finished count with what they have."""
-    screen = Console()
+    screen = Console(width=table_width())
     try:
         found, _ = collect([str(folder) for folder in folders], partial=True)
         groups, _ = group_runs(found, common=False)

@@ -13,6 +13,7 @@ from typing import Any
 from lightning_attack.report.collect import collect
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import DRAWS, Interval
+from lightning_attack.report.row_names import row_names
 from lightning_attack.report.sheet import Row, Score, compute
 from lightning_attack.runs.errors import RunsError
 
@@ -41,7 +42,8 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
     `benchmark` (its name), `check` (a hash of its file, of its networks and of its photos, by which results that do not
     compare are known), `versions`, `images`, and for each of the `attacks`: `name`, `settings`, `backward_passes` per
     image, `scores` (for each `source` and `target` the `kind` of target, and in [0, 1] `clean_miou`, `miou` with the
-    ends of its 95 % interval, `low` and `high`), and `means` of the mIoU over the scores of each kind.
+    ends of its 95 % interval, `low` and `high`; of several seeds the mean), and `means` of the mIoU over the scores of
+    each kind. Attacks of one name and other settings, such as another radius, are told apart by these.
 
     Args:
         benchmark: what was run.
@@ -55,10 +57,12 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
     groups, _ = group_runs(found)
     if len(groups) != 1:
         raise RunsError(f"the runs of '{benchmark.name}' are of different photos or networks; start it in a new folder")
-    sheet = compute(groups[0], draws=draws)
-    rows: dict[str, list[Row]] = {}
+    sheet = compute(groups[0], draws=draws, mean=True)
+    rows: dict[str, list[Row]] = {}  # of an attack on all sources; with other settings, such as a radius, it is another
     for row in (row for section in sheet.sections for row in section.rows):
-        rows.setdefault(row.entry.first.attack, []).append(row)
+        run = row.entry.first
+        rows.setdefault(json.dumps([run.attack, run.summary["settings"]["attack"]]), []).append(row)
+    names = row_names([own[0].entry.first for own in rows.values()], ["seed"])
     first = found[0].summary
     networks = {name: mark for run in found for name, mark in run.settings["model"]["targets"].items()}
     photos = sorted(record for record in found[0].images)
@@ -67,7 +71,7 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
         "check": _digest(benchmark.study, networks, photos),
         "versions": first.get("versions", {}),
         "images": sheet.images,
-        "attacks": [_attack(name, own, benchmark) for name, own in rows.items()],
+        "attacks": [_attack(name, own, benchmark) for name, own in zip(names, rows.values(), strict=True)],
     }
 
 

@@ -121,7 +121,7 @@ class UniversalTask(LightningModule):
             uphill = gradient(point.detach())
         for name, values in gradient.figures.items():
             if name in ("loss", "p_t"):
-                self.log(f"train/{name}", values.nanmean(), prog_bar=True, batch_size=len(images))
+                self.log(f"train/{name}", values.nanmean(), prog_bar=True, batch_size=len(images), sync_dist=True)
         labelled = (labels != IGNORE_INDEX).flatten(1).sum(1).clamp_min(1).view(-1, 1, 1, 1)
         return -(point * (uphill / labelled)).sum() / len(images)
 

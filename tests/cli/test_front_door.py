@@ -81,6 +81,27 @@ def test_mistakes_at_the_front_door(words, says, capsys, monkeypatch):
     assert len(answer.strip().splitlines()) <= 2
 
 
+@pytest.mark.parametrize(("ends", "code"), [("raise SIGTERMException", 143), ("raise KeyboardInterrupt", 130)])
+def test_a_training_that_a_signal_ends_says_so(ends, code, tmp_path, monkeypatch, capsys):
+    """By its exit code, for a script that goes on after it."""
+    (tmp_path / f"stopped_{code}.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "from lightning.pytorch.utilities.exceptions import SIGTERMException\n\n\n"
+        f"class Stopped(Callback):\n    def on_train_start(self, *_):\n        {ends}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "universal",
+        "--trainer.accelerator=cpu",
+        f"--trainer.callbacks=stopped_{code}.Stopped",
+        "--trainer.logger=false",
+    ]
+    with monkeypatch.context() as change:
+        change.setattr("signal.signal", lambda *_: None)  # Lightning ignores further signals from then on
+        assert main(words) == code
+    assert "stopped by a signal; --ckpt_path=FILE goes on" in capsys.readouterr().err
+
+
 def test_an_unknown_attack_is_answered_with_few_names(capsys):
     assert main(["predict", "--model.attack=transegpdg"]) == 2
     answer = capsys.readouterr().err

@@ -7,6 +7,7 @@ from lightning_attack.cli import main
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.parser import with_paths
 from lightning_attack.cli.preset_names import with_presets
+from lightning_attack.cli.weight_files import refuse_files
 from lightning_attack.cli.yaml_files import check_yaml, read_study
 
 ATTACK = "class_path: lightning_attack.attacks.fgsm\ninit_args:\n  eps: 4/255\n  eps: 8/255\n"
@@ -57,6 +58,7 @@ def test_what_is_wrong_and_where(text, says, tmp_path):
         "a: 1\nb: {c: 2}\n",
         "hello",
         "model: {source: {class_path: mine.build, init_args: {network: WEIGHTS, config: mine.py}}}",
+        "model: {source: {class_path: mine.build, init_args: {}, dict_kwargs: {network: WEIGHTS, attack: mine.py}}}",
         "1: a\n'1': b\n",
         "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n",
         "- a: 1\n- a: 2\n",
@@ -67,6 +69,16 @@ def test_what_is_right(text, tmp_path):
     (tmp_path / "a.yaml").write_text(text.replace("WEIGHTS", str(tmp_path / "mine.ckpt")))
     check_yaml(tmp_path / "a.yaml")
     yaml.safe_load(text)
+
+
+def test_options_of_classes_of_the_user_may_have_any_name(tmp_path):
+    (tmp_path / "mine.ckpt").write_bytes(b"PK\x03\x04")
+    file = yaml.compose(str(tmp_path / "mine.ckpt"))
+    for name in ("network", "attack", "attacks"):
+        refuse_files(["model", "source", name], file, in_file=False)
+    for keys in (["model", "attack"], ["attacks"], ["model", "source"]):
+        with pytest.raises(UsageError, match="is a file of weights"):
+            refuse_files(keys, file, in_file=False)
 
 
 @pytest.mark.parametrize(

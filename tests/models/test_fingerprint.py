@@ -2,10 +2,23 @@
 
 from copy import deepcopy
 
+import torch
 from torch import nn
 
-from lightning_attack.models import JPEG, ClassMap, Defended, Ensemble, SegmentationModel, Smoothed, TrainedModel
+from lightning_attack.attacks import fgsm
+from lightning_attack.common.network_hash import are_comparable
+from lightning_attack.models import (
+    JPEG,
+    ClassMap,
+    Defended,
+    Ensemble,
+    ExportedModel,
+    SegmentationModel,
+    Smoothed,
+    TrainedModel,
+)
 from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
+from lightning_attack.predict.module import AttackModule
 from tests.callbacks.small_runs import model
 
 
@@ -45,3 +58,48 @@ def test_what_a_network_is_called_is_no_part_of_it():
     network = SegmentationModel(layer, 2, name="net")
     assert earlier_fingerprint(network) == "17ece9d8e5517e83", "as it stands in folders of runs of 0.1"
     assert earlier_fingerprint(Defended(network, [JPEG(50)])) == "302eb9d7853d0872"
+
+
+def test_an_engine_is_no_part_of_it():
+    layer = nn.Conv2d(3, 2, 1).requires_grad_(False)
+    layer.weight[:], layer.bias[:] = 0.5, 0
+    layer.weight[0] = -0.5
+    now, earlier = set(), {}
+    for engine in (None, "fused", "eager"):
+        module = AttackModule(SegmentationModel(layer, 2, name="net"), fgsm(), engine=engine)
+        now.update(module.settings()["source"].values())
+        earlier[engine] = {*next(module.earlier_settings())["source"].values()}
+    assert len(now) == 1
+    assert earlier[None] == {"44a06947c6e654bc"}, "as it stands in folders of runs of 0.1"
+    assert earlier["fused"] == earlier["eager"] == {"bf151b8ebdd0b51c"}
+
+
+class Resizing(nn.Module):
+    """A network that sees the images in another size."""
+
+    def __init__(self, size):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.size = nn.Conv2d(3, 2, 1), size
+
+    def forward(self, x):
+        small = nn.functional.interpolate(x, size=self.size)
+        unused = small.sum() + 1  # noqa: F841
+        return nn.functional.interpolate(self.layer(small) * torch.tensor(2.0), size=x.shape[-2:])
+
+
+def test_of_exported_networks_the_graph_counts(tmp_path):
+    """What differs in nothing but the size that images are brought to has other results, and the same weights."""
+    for name, size in (("small", 6), ("large", 12)):
+        program = torch.export.export(Resizing(size), (torch.zeros(1, 3, 8, 8),))
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+    small, again, large = (ExportedModel(str(tmp_path / f"{name}.pt2")) for name in ("small", "small", "large"))
+    assert fingerprint(small, graphs=False) == fingerprint(large, graphs=False)
+    assert fingerprint(small) == fingerprint(again) == fingerprint(renamed(small, "other")) != fingerprint(large)
+    assert are_comparable(fingerprint(small), fingerprint(large))
+    assert not are_comparable(fingerprint(small), fingerprint(large, graphs=False)), "the clean predictions decide"
+    module = AttackModule(small, fgsm(), {"guarded": Defended(small, [JPEG(50)])}, probe_size=(8, 8))
+    *_, last = module.earlier_settings()
+    for name, network in module.networks.items():
+        assert module.settings()["targets"][name] == fingerprint(network)
+        assert last["targets"][name] == fingerprint(network, graphs=False), "runs of before go on"

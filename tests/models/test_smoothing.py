@@ -60,8 +60,8 @@ def test_the_algorithm_pixel_by_pixel():
     found = []
     with torch.no_grad():
         for count in (7, 30):
-            parts = [torch.randn(min(4, count - k), 3, 6, 7, generator=draws) for k in range(0, count, 4)]
-            found.append(f(image + 0.5 * torch.cat(parts)).argmax(1).flatten(1).T.tolist())
+            noise = torch.stack([torch.randn(3, 6, 7, generator=draws) for _ in range(count)])
+            found.append(f(image + 0.5 * noise).argmax(1).flatten(1).T.tolist())
         classes = decide(smoothed, smoothed(image[None])).flatten().tolist()
     chosen, values = [], []
     for first, second in zip(*found, strict=True):
@@ -103,11 +103,13 @@ def test_certificates_hold_on_a_linear_network():
 
 def test_noise_knows_the_image_alone():
     images = torch.rand(3, 3, 8, 9)
-    smoothed = Smoothed(network(), sigma=0.3, tau=0.6, n0=3, n=20, alpha=0.1, seed=1)
+    settings = {"sigma": 0.3, "tau": 0.6, "n0": 3, "n": 20, "alpha": 0.1, "seed": 1}
+    smoothed = Smoothed(network(), **settings)
     together, alone = smoothed(images), torch.cat([smoothed(image[None]) for image in images.flip(0)]).flip(0)
     assert torch.equal(together, alone)
+    odd = torch.rand(1, 3, 33, 35)  # PyTorch draws other numbers for a stack of such images than in turn
+    assert torch.equal(*(Smoothed(network(), **settings, batch=batch)(odd) for batch in (4, 8)))
     changed = {"sigma": 0.31, "tau": 0.61, "n0": 4, "n": 21, "alpha": 0.11, "seed": 2}
-    settings = {"sigma": 0.3, "tau": 0.6, "n0": 3, "n": 20, "alpha": 0.1, "seed": 1}
     others = [Smoothed(network(), **settings | {name: value}) for name, value in changed.items()]
     assert len({*map(fingerprint, [smoothed, *others])}) == 7, "the settings are part of the network"
     assert not torch.equal(others[-1](images), together)

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer
 
 from lightning_attack.attacks import FunctionAttack, NoAttack, pgd, vmi_fgsm
@@ -12,9 +13,10 @@ from lightning_attack.common.windows import Windows
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset
 from lightning_attack.engine import BACKWARD_PRICE, FORWARD_PRICE, Work
 from lightning_attack.models import Ensemble, SegmentationModel, worth
+from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.models.worth import SHAPES, WORTH_REWRITING, Expected, Worth
 from lightning_attack.predict.module import AttackModule
-from lightning_attack.predict.passes import expected_passes
+from lightning_attack.predict.passes import backward_passes, expected_passes
 
 
 def part(operators=10, values=100.0):
@@ -51,6 +53,20 @@ def test_small_images_never_pay():
     assert [found(network, images(100, width)) for width in (63, 64)] == [False, True]
 
 
+def test_modules_that_share_a_network_each_decide_for_themselves(monkeypatch):
+    shared = SegmentationModel(torch.nn.Conv2d(3, 2, 1)).eval()
+    monkeypatch.setattr(worth, "count_work", lambda *_: Work(10, 100.0))
+    first, second = FastNetworks([shared], None, "float32"), FastNetworks([shared], "fused", "float32")
+    photos, enough = images(300, 400), Expected({(300, 400): 10**6}, lambda: 20.0, 2.0)
+    assert shared.is_worth is None, "the second has fused for all"
+    first.expect(enough)
+    assert shared.is_worth(photos)
+    first.expect(Expected({(300, 400): 1}, lambda: 0.01, 0.01))
+    assert not shared.is_worth(photos), "a run this small counts nothing, though another has counted"
+    second.expect(enough)
+    assert shared.is_worth is None
+
+
 def test_what_is_not_known():
     found = Worth((64, 64))
     side = round(WORTH_REWRITING**0.5)
@@ -82,6 +98,15 @@ def test_passes_are_those_of_each_member():
     assert expected_passes(NoAttack(), single)() == 0
     broken = FunctionAttack(lambda model, images, labels: images / model.no_such_thing, name="broken")
     assert expected_passes(broken, single)() == 1
+    assert backward_passes(broken) is None
+
+    def on_smaller(model, images, labels):
+        for side in (13, 7):
+            images = images.detach().requires_grad_()
+            torch.autograd.grad(model(F.interpolate(images, size=(side, 9))).mean(), images)
+        return images
+
+    assert backward_passes(FunctionAttack(on_smaller)) == 2
 
 
 class Photos(SegmentationDataset):

@@ -79,6 +79,18 @@ def test_the_source_sees_clean_photos_once(attack, settings, lent, monkeypatch):
     assert len(again.seen) - len(seen) == lent
 
 
+def test_an_attack_is_lent_what_it_would_see_whatever_the_cache_knows():
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    batch = {"image": images, "index": torch.tensor([0, 1]), "digest": ["a", "b"]}
+    seen = []
+    for cache in (None, CleanPredictions()):
+        for _ in range(2):  # the second time the cache knows both
+            module = module_of(transegpgd(steps=4), {"clean_cache": cache})
+            module.predict_step(batch, 0)
+            seen.append(module.seen)
+    assert len({*map(len, seen)}) == 1, "passes of the source"
+
+
 def test_members_of_an_ensemble_are_asked_themselves():
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)

@@ -4,6 +4,7 @@ import pytest
 
 from lightning_attack.report.groups import group_runs
 from lightning_attack.runs import RunsError, read_run
+from lightning_attack.runs.summary import PREDICTED
 from tests.runs.made import NETWORKS, make_run, matrices
 
 
@@ -15,6 +16,7 @@ def test_tables_hold_what_can_be_compared(tmp_path):
         "strangers": make_run(tmp_path / "strangers", names=[f"other {name}" for name in names]),
         "classes": make_run(tmp_path / "classes", classes=("sky", "road", "bush")),
         "trained": make_run(tmp_path / "trained", networks="other weights"),
+        "guessed": make_run(tmp_path / "guessed", labels=PREDICTED),
         "more": make_run(tmp_path / "more", white_box={**NETWORKS, "net_d": False}, counts=matrices(24, networks=4)),
     }
     reasons = {
@@ -22,6 +24,7 @@ def test_tables_hold_what_can_be_compared(tmp_path):
         "strangers": "of their 24 and 24 images none is the same",
         "classes": "their classes differ (3 and 3, such as bush)",
         "trained": "'net_a' is not the same network",
+        "guessed": "their labels differ (masks and clean prediction of net_a)",
     }
     for name, folder in other.items():
         groups, notes = group_runs([base, read_run(folder)])
@@ -34,6 +37,17 @@ def test_tables_hold_what_can_be_compared(tmp_path):
         group_runs([base, read_run(other["strangers"])], common=True)
     (group,), _ = group_runs([base, read_run(other["more"])])
     assert group.targets == ("net_a", "net_b", "net_c", "net_d")
+
+
+def test_labels_that_two_sources_have_predicted_are_not_the_same(tmp_path):
+    """The mIoU on clean images is agreement with the source, so a column has another one for each source."""
+    first, same, other = (
+        read_run(make_run(tmp_path / name, source=source, attack=name, labels=PREDICTED))
+        for name, source in (("first", "net_a"), ("same", "net_a"), ("other", "net_b"))
+    )
+    assert [[run.attack for run in group.runs] for group in group_runs([first, other, same])[0]] == [
+        ["first", "same"], ["other"]
+    ]  # fmt: skip
 
 
 def test_one_note_for_each_kind_of_reason(tmp_path):

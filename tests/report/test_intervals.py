@@ -109,6 +109,39 @@ def test_miou_is_that_of_the_runs():
     assert miou(first) == pytest.approx(SegmentationScores.of(torch.from_numpy(first.sum(0))).compute()["miou"].item())
 
 
+def test_intervals_hold_and_stay_narrow_where_an_attack_leaves_next_to_nothing(monkeypatch):
+    """One image in five has hits, of very different size: some draws have nearly none of them, and no spread."""
+    monkeypatch.setattr(intervals, "_ROOM", 0)
+    generator = np.random.default_rng(5)
+    images = 20000
+    hit = generator.random(images) < 0.2
+    hits = np.round(50000 * np.where(hit, np.minimum(0.9, 0.2 * generator.lognormal(0, 1.2, images)), 0))
+    counts = np.zeros((images, 3, 2))  # all other pixels are taken for those of the other class
+    counts[:, 0, 0], counts[:, 1] = hits, (50000, 15000)
+    counts[:, 2] = np.stack([hits + 15000, 50000 - hits], 1)
+    true = float(miou_of_counts(counts.sum(0)))
+    assert 0.02 < true < 0.03
+    drawn = [counts[generator.integers(0, images, 32)] for _ in range(200)]
+    found = [intervals.miou_interval(one, draws=500) for one in drawn]
+    assert 0.9 <= np.mean([one.low <= true <= one.high for one in found]) <= 0.98
+    assert max(one.high / one.value for one in found) <= 5.0001, "four times as far as a draw can lie"
+    assert np.quantile([one.high - one.low for one in found], 0.95) < 0.14
+
+
+def test_a_drop_to_next_to_nothing_is_as_uncertain_as_the_clean_miou(monkeypatch):
+    """The population's drop may be larger than all that these few images have to lose."""
+    monkeypatch.setattr(intervals, "_ROOM", 0)
+    generator = np.random.default_rng(2)
+    clean = population(generator, 20000, 8)[0]
+    attacked = clean // 30
+    attacked[:, np.arange(8), (np.arange(8) + 1) % 8] += (clean - attacked).sum(2)
+    true = miou(clean) - miou(attacked)
+    assert miou(attacked) < 0.03
+    drawn = [generator.integers(0, len(clean), 24) for _ in range(150)]
+    found = [difference_interval(clean[one], attacked[one], draws=300) for one in drawn]
+    assert 0.9 <= np.mean([one.low <= true <= one.high for one in found]) <= 0.99
+
+
 def test_what_two_attacks_share_is_no_uncertainty():
     """Photos differ by far more than the attacks do: alone each is uncertain, their difference is not."""
     counts = np.stack([np.array([[n, 1000 - n], [0, 1000]]) for n in range(100, 900, 40)])
@@ -121,13 +154,13 @@ def test_what_two_attacks_share_is_no_uncertainty():
 
 
 def test_hits_in_one_image_only():
-    """A third of the draws lack it and have no spread at all: the upper end is then no multiple of an error."""
+    """A third of the draws lack it and have no spread at all: they count as four times as sure as the sample."""
     matrices = np.zeros((20, 2, 2), np.int64)
     matrices[:, 0, 1] = matrices[:, 1, 0] = 50
     matrices[3] = [[10, 40], [40, 10]]
     found = miou_interval(matrices)
     assert found.value == pytest.approx(10 / 1990)
-    assert 0 == found.low < found.value < found.high < 0.02
+    assert (found.low, found.high) == (0, pytest.approx(5 * 10 / 1990))
     nothing = miou_interval(matrices * (1 - np.eye(2, dtype=np.int64)))
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
 
@@ -139,11 +172,12 @@ def test_no_end_lies_beyond_what_can_be():
     for _ in range(60):
         _, first, second = population(generator, 8, 8)
         first[:-1, 1:], second[:-2, 2:] = 0, 0  # classes of one photo, and of two
-        found, one, other = difference_interval(first, second, draws=200), miou(first), miou(second)
-        assert max(-other, one - 1) <= found.low <= found.value <= found.high <= min(one, 1 - other)
-        beyond += found.low == max(-other, one - 1) or found.high == min(one, 1 - other)
-        alone = miou_interval(first, draws=200)
-        assert 0 <= alone.low <= alone.value <= alone.high <= 1
+        found = difference_interval(first, second, draws=200)
+        one, other = miou_interval(first, draws=200), miou_interval(second, draws=200)
+        least, most = max(-other.high, one.low - 1), min(one.high, 1 - other.low)
+        assert least <= found.low <= found.value <= found.high <= most
+        beyond += found.low == least or found.high == most
+        assert 0 <= one.low <= one.value <= one.high <= 1
     assert beyond, "some would have been beyond"
 
 

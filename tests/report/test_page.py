@@ -176,7 +176,7 @@ def test_overview_is_the_table_of_the_report(browser, find, runs):
 
 def test_charts_show_the_figures(browser, find, runs):
     (heat,) = drawn(browser, find, "[data-charts=heat] > div")
-    assert heat["y"] == ["clean images", "transegpgd steps=2", "transegpgd steps=4", "pgd"]
+    assert heat["y"] == ["clean images", "TranSegPGD steps=2", "TranSegPGD steps=4", "PGD"]
     conditions = [("clean", runs[0]), *(("adversarial", run) for run in runs)]
     values = [[100 * row[f"{name}_miou"] for row in run.summary["targets"]] for name, run in conditions]
     assert np.allclose(heat["data"][0]["z"], values, atol=1e-3)
@@ -197,14 +197,14 @@ def test_charts_show_the_figures(browser, find, runs):
         for line, expected in zip(chart["data"], points, strict=True):
             assert np.allclose(line["y"], 100 * np.array(expected), atol=1e-3)
 
-    choose(find, "run", "pgd on deeplabv3plus_regnetx_002")
+    choose(find, "run", "PGD on deeplabv3plus_regnetx_002")
     choose(find, "target", "fpn_mobilenetv2")
     classes, distance, size = drawn(browser, find, "#run-charts > div")
     row = runs[2].summary["targets"][1]
     assert row["target"] == "fpn_mobilenetv2"
     for bars, name in zip(classes["data"], ("clean", "adversarial"), strict=True):
         shown = dict(zip(bars["x"], bars["y"], strict=True))
-        expected = {key: value and 100 * value for key, value in row[f"{name}_iou"].items()}
+        expected = {key: 100 * value for key, value in row[f"{name}_iou"].items() if value is not None}
         assert shown == pytest.approx(expected, abs=1e-3)
     assert [chart["title"] for chart in (distance, size)] == [
         "Flipped pixels by distance to an edge",
@@ -219,7 +219,7 @@ def test_charts_show_the_figures(browser, find, runs):
 
 
 def test_gallery_and_its_slider(browser, find, runs):
-    choose(find, "run", "pgd on deeplabv3plus_regnetx_002")
+    choose(find, "run", "PGD on deeplabv3plus_regnetx_002")
     choose(find, "image", "scene_000001")
     choose(find, "left", "labels")
     choose(find, "right", "prediction of fpn_mobilenetv2: adversarial")
@@ -313,7 +313,7 @@ def test_names_are_no_markup(browser, runs, tmp_path):
     Image.new("RGB", (6 * 8, 8)).save(folder / "panels" / "00000000.png", pnginfo=info)
     iou = {f"{key}_iou": {f"{HOSTILE}{name}": value for name, value in old[f"{key}_iou"].items()}
            for key in ("clean", "adversarial")}  # fmt: skip
-    named = dict.fromkeys(("attack", "source", "target"), HOSTILE)
+    named = dict.fromkeys(("attack", "source", "target", "display_name"), HOSTILE)
     curve = {"steps": [1, 2], "targets": {HOSTILE: [0.5, None]}}
     changed = {"targets": [old | named | iou], "step_curve": curve, "partial": True, "missing": 1}
     summary = runs[0].summary | named | changed

@@ -16,6 +16,7 @@ from lightning_attack.cli.main import main
 from lightning_attack.report import collect, read_run
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import difference_interval, miou_interval
+from lightning_attack.report.screen import print_tables
 from lightning_attack.report.sheet import compute
 from lightning_attack.report.tables import COLUMNS, console, console_differences
 from lightning_attack.runs.order import write_order
@@ -126,6 +127,12 @@ def test_odd_names(tmp_path, capsys, monkeypatch):
     assert r"| &lt;b>\*a\*\|b&lt;/b> [red]c [" in text
     for name in FILES - {"report.tex", "report.bib"}:  # LaTeX has a question mark for what is not ASCII
         assert "udcff" in (tmp_path / "report" / name).read_text("utf-8"), name
+    # The log of a job has no width: a row is a line.
+    monkeypatch.delenv("COLUMNS")
+    print_tables([tmp_path / "study"])
+    rows_of_log = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"│   attack_of_{long}")]
+    assert len(rows_of_log) == 2
+    assert all(len(line.split("│")) == 6 and line.count("(") == 3 for line in rows_of_log)
 
 
 def test_latex_has_the_marks_and_compiles(study, tmp_path):

@@ -1,0 +1,27 @@
+"""What a benchmark's result says of runs of several radii and seeds."""
+
+from statistics import fmean
+
+import pytest
+
+from lightning_attack.report import read_run
+from lightning_attack.report.submission import Benchmark, submission
+from tests.runs.made import make_run, matrices
+
+
+def test_radii_stand_apart_and_seeds_are_averaged(tmp_path):
+    folders, mious = [], {}
+    for eps in (4 / 255, 8 / 255):
+        for seed in (0, 1):
+            counts = matrices(24, seed=seed, lost=20 * eps)
+            counts[:, :, 0] = matrices(24)[:, :, 0]
+            folders.append(make_run(tmp_path / f"{eps}_{seed}", counts=counts, eps=eps, seed=seed))
+            rows = {row["target"]: row for row in read_run(folders[-1]).summary["targets"]}
+            mious.setdefault(eps, []).append(rows["net_b"]["adversarial_miou"])
+    found = submission(Benchmark("mine-1", {}, frozenset({"net_c"})), folders)["attacks"]
+    assert [attack["name"] for attack in found] == ["pgd eps=4/255", "pgd eps=8/255"]
+    for attack, (eps, own) in zip(found, mious.items(), strict=True):
+        assert attack["settings"]["norm"]["eps"] == eps
+        assert [score["target"] for score in attack["scores"]] == ["net_a", "net_b", "net_c"]
+        assert attack["means"]["plain"] == attack["scores"][1]["miou"] == pytest.approx(fmean(own))
+        assert len({*own}) == 2
