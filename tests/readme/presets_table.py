@@ -116,10 +116,10 @@ GROUPS = {
 HEADING = ("attack", "backward passes", "mIoU white box", "mIoU transfer [95 %]", f"difference to `{AGAINST}` [95 %]",
            "accuracy transfer", "median L-inf /255")  # fmt: skip
 
-ABOUT = f"""\
+ABOUT = """\
 Two sources: a DeepLabV3 with MobileNetV2 of half width, and an FPN with EfficientNet-Lite2. Four targets: these two,
-the DeepLabV3 of full width, and a DeepLabV3+ with EfficientNet-Lite1. 48 photos of PASCAL VOC val at 256 pixels,
-{STEPS} backward passes per photo for all attacks, the default engine. *Transfer* is the mean of the four pairs of a
+the DeepLabV3 of full width, and a DeepLabV3+ with EfficientNet-Lite1. {photos} photos of PASCAL VOC val at 256 pixels,
+{steps} backward passes per photo for all attacks, the default engine. *Transfer* is the mean of the four pairs of a
 source and a target of the other family; intervals are over the photos, those of differences are paired. mIoU and
 pixel accuracy in percent; lower means a stronger attack. Sorted by transfer in each group.
 """
@@ -242,11 +242,16 @@ def table(folder: Path, rows: Sequence[str], families: dict[str, str]) -> tuple[
     return lines, missing
 
 
-def write(lines: Sequence[str]) -> None:
+def about(photos: int) -> str:
+    """What the table shows."""
+    return ABOUT.format(photos=photos, steps=STEPS)
+
+
+def write(lines: Sequence[str], photos: int) -> None:
     """Put the table into the README, and what it shows, in place of what is there."""
     mark = "<!-- {}presets-table -->"
     pattern = f"({mark.format('')}\n).*(\n{mark.format('/')})"
-    shown = "\n".join([ABOUT, *lines, NOTES])
+    shown = "\n".join([about(photos), *lines, NOTES])
     README.write_text(re.sub(pattern, lambda match: match[1] + shown + match[2], README.read_text(), flags=re.DOTALL))
 
 
@@ -282,7 +287,7 @@ def run(words: Sequence[str] | None = None) -> None:
     if given.write:
         if missing:
             raise SystemExit("the README is as it was: its table must be complete")
-        write(lines)
+        write(lines, len(read_runs(given.results, AGAINST, families)[0].images))
 
 
 def _counts(pairs: Sequence[Pair]) -> list[np.ndarray]:

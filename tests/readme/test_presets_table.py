@@ -56,10 +56,11 @@ def test_rows_are_run_once_and_shown_by_group(monkeypatch, capsys, tmp_path):
     page = tmp_path / "README.md"
     page.write_text("# Attacks\n\n<!-- presets-table -->\nold\n<!-- /presets-table -->\n")
     monkeypatch.setattr(presets_table, "README", page)
-    presets_table.write(table)
+    presets_table.write(table, 5)
     shown = page.read_text()
     assert "\nold\n" not in shown
-    assert f"{presets_table.ABOUT}\n{table[0]}" in shown
+    assert f"{presets_table.about(5)}\n{table[0]}" in shown
+    assert " 5 photos of PASCAL VOC val" in shown
     assert shown.endswith("attention.\n<!-- /presets-table -->\n")
 
 
