@@ -50,6 +50,8 @@ class IntegratedGradients(InputTransform):
         (0.4, 0.8)
     """
 
+    noise = 0.0
+
     def __init__(
         self,
         baseline: Literal["black", "quantized"] = "quantized",
@@ -69,7 +71,10 @@ class IntegratedGradients(InputTransform):
         if baseline == "black" and baselines > 1:
             raise ValueError(f"baselines={baselines}: there is only one black image; use baseline=quantized")
         self.baseline, self.position, self.regions = baseline, position, regions
-        self.noise = zero_or_more(noise, "noise")
+        if value := zero_or_more(
+            noise, "noise"
+        ):  # else nothing is noted: in the settings of earlier runs there was nothing
+            self.noise = value
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for _ in range(self.baselines):
