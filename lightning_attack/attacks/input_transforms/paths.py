@@ -73,7 +73,7 @@ class IntegratedGradients(InputTransform):
         self.baseline, self.position, self.regions = baseline, position, regions
         if value := zero_or_more(
             noise, "noise"
-        ):  # else nothing is noted: in the settings of earlier runs there was nothing
+        ):  # else settings are those of earlier runs
             self.noise = value
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
