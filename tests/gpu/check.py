@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import product
@@ -40,7 +40,7 @@ from lightning_attack import attacks
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.windows import Windows
 from lightning_attack.data import SyntheticScenes
-from lightning_attack.engine import exact_on, float32_precision, full_float32
+from lightning_attack.engine import Kind, Precision, exact_on, float32_precision, full_float32
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models import (
     Defended,
@@ -74,8 +74,8 @@ PARTS = {
     "info": 40, "hazards:ensemble": 60, "hazards:windows": 60, "hazards:attention": 60, "pt2": 60,
     "engine:unet-resnet18": 80, "engine:fpn-mobilenet_v2": 60, "engine:deeplabv3plus-resnet50": 80,
     "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 120, "determinism": 90,
-    "presets:exact": 90, "targets": 40, "hours": 60, "whole:ddp": 60, "whole:fit": 60, "whole:universal": 60,
-    "whole:bf16": 40, "whole:compiled": 110,
+    "presets:exact": 90, "targets": 40, "hours": 90, "whole:ddp": 60, "whole:fit": 60, "whole:universal": 60,
+    "whole:bf16": 40, "whole:compiled": 110, "compiled:unet-resnet18": 150,
 }  # fmt: skip
 """Parts in the order in which they are run, and the most seconds that each may take; on a CPU ten times as many."""
 RUNS = {
@@ -89,6 +89,7 @@ RUNS = {
             "--trainer.callbacks=null"],
     "universal": ["universal", "--trainer.strategy=ddp", "--trainer.max_epochs=1", "--data.train.init_args.count=32"],
 }  # fmt: skip
+ENGINES: list[tuple[Kind, Precision]] = [("eager", "float32"), ("fused", "float32"), ("fused", "bf16")]
 BUSY = 85
 """Percent of the time that a GPU is to compute while large photos are attacked."""
 OF_ATTENTION = attacks.FixedAttention, attacks.TokenGradients
@@ -246,7 +247,11 @@ class Part:
                     if not off < 1e-2:
                         self.fault(f"{path.stem} is off by {off}")
 
-    def engine(self, name: str) -> None:
+    def compiled(self, name: str) -> None:
+        """As `engine`, for the engine that takes minutes to prepare."""
+        self.engine(name, [("compiled", "float32"), ("compiled", "bf16")])
+
+    def engine(self, name: str, kinds: Sequence[tuple[Kind, Precision]] = ENGINES) -> None:
         """A step of an attack in plain loops, by each engine, and by torchattacks: time, memory, agreement of signs."""
         make, classes, (batch, height, width) = (NETWORKS | SEGFORMER)[name]
         height, width = (64, 64) if self.options.tiny else (height, width)
@@ -292,8 +297,12 @@ class Part:
         loop("channels_last", last, images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(self.device.type, torch.bfloat16):
             loop("channels_last, autocast bf16", last, images.contiguous(memory_format=torch.channels_last))
-        kinds = [("eager", "float32"), ("fused", "float32"), ("fused", "bf16")]
-        for kind, precision in [*kinds, *[("compiled", "float32"), ("compiled", "bf16")] * self.cuda]:
+        with suppress(ImportError), self.trying("torchattacks"):
+            import torchattacks
+
+            attack = torchattacks.PGD(network, EPS, STEP, steps=steps, random_start=False)
+            row("torchattacks.PGD", partial(attack, images, labels), steps)
+        for kind, precision in kinds:
             with self.trying(f"{kind} {precision}"):
                 fast = FastNetworks([network], kind, precision)
                 with fast.attacking(images):  # a shape is rewritten when it comes again
@@ -304,13 +313,8 @@ class Part:
                     row(f"pgd, {kind} {precision}", partial(attack, network, images, labels, range(batch)), steps)
         for precision, least in (("float32", 1.5), ("bf16", 3)):
             times = rows.get(f"fused {precision}", {}).get("times plain", 0)
-            if self.cuda and times < least:
+            if self.cuda and ("fused", precision) in kinds and times < least:
                 self.fault(f"fused {precision} is {times} times as fast as the plain loop, not {least}")
-        with suppress(ImportError), self.trying("torchattacks"):
-            import torchattacks
-
-            attack = torchattacks.PGD(network, EPS, STEP, steps=steps, random_start=False)
-            row("torchattacks.PGD", partial(attack, images, labels), steps)
 
     def presets(self, what: str = "") -> None:
         """Every preset against the CPU, with the times that the host waits for the device; or (`exact`) against itself.
@@ -406,16 +410,16 @@ class Part:
         for (name, preset), (batch, *size) in product(makes.items(), sizes):
             for precision in ("float32", "bf16"):
                 with self.trying(f"{name}, {size}, {precision}"):
-                    attack = preset(steps=2 if self.options.tiny else 5)  # of 20
+                    attack = preset(steps=2)  # of 20
                     images = torch.rand(batch, 3, *size, device=self.device)
                     labels = torch.randint(classes, (batch, *size), device=self.device)
                     fast, took = FastNetworks([network], "fused", precision), []
-                    for _ in range(4):  # the second is prepared, the last two count
+                    for _ in range(3):  # a shape is rewritten when it comes again
                         begin = clock(images)
                         with fast.attacking(images):
                             attack(network, images, labels, range(batch))
                         took.append(clock(images) - begin)
-                    each = min(took[2:]) * 20 / attack.steps / batch
+                    each = took[-1] * 20 / attack.steps / batch
                     rows[f"{name}, 20 steps, {size[0]} x {size[1]}, {precision}"] = round(3600 / each)
                     self.save(images_per_hour=rows)
 

@@ -19,7 +19,7 @@ from tests.gpu.check import PARTS, RUNS, Part, small
 SCRIPT = Path(__file__).with_name("check.py")
 VISIBLE = os.environ["GPUS_FOR_TESTS"]
 """What CUDA_VISIBLE_DEVICES was before conftest.py hid all devices."""
-ELSEWHERE = "whole", "hazards:windows", "engine:unet", "engine:fpn", "engine:deeplab"
+ELSEWHERE = "whole", "compiled", "hazards:windows", "engine:unet", "engine:fpn", "engine:deeplab"
 """Beginnings of parts that are not run here; one of the engine's stands for all four."""
 HERE = [part for part in PARTS if not part.startswith(ELSEWHERE)]
 KINDS = ("admix", "svre", "faug", "tgr")
