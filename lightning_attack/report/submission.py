@@ -41,9 +41,15 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
 
     `benchmark` (its name), `check` (a hash of its file, of its networks and of its photos, by which results that do not
     compare are known), `versions`, `images`, and for each of the `attacks`: `name`, `settings`, `backward_passes` per
+<<<<<<< HEAD
     image, `scores` (for each `source` and `target` the `kind` of target, and in [0, 1] `clean_miou`, `miou` with the
     ends of its 95 % interval, `low` and `high`; of several seeds the mean), and `means` of the mIoU over the scores of
     each kind. Attacks of one name and other settings, such as another radius, are told apart by these.
+=======
+    image (null for images that another program attacked), `scores` (for each `source` and `target` the `kind` of
+    target, and in [0, 1] `clean_miou`, `miou` with the ends of its 95 % interval, `low` and `high`), and `means` of the
+    mIoU over the scores of each kind.
+>>>>>>> defended
 
     Args:
         benchmark: what was run.
@@ -77,11 +83,13 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
 
 def _attack(name: str, rows: Sequence[Row], benchmark: Benchmark) -> dict[str, Any]:
     summary = rows[0].entry.first.summary
+    attack = summary["settings"]["attack"]
     scores = [_score(row, cell, benchmark) for row in rows for cell in row.cells.values()]
     return {
         "name": name,
-        "settings": summary["settings"]["attack"],
-        "backward_passes": summary["passes_per_image"].get("backward"),
+        "settings": attack,
+        # What images cost that another program made is not known.
+        "backward_passes": None if attack["class"] == "Given" else summary["passes_per_image"].get("backward"),
         "scores": scores,
         "means": {kind: _mean(scores, kind) for kind in KINDS},
     }

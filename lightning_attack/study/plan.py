@@ -145,7 +145,7 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
             part, data = _located(attack, folder), {}
             if isinstance(part, str) and isdir(part):
                 data = _images_of(Path(part), source, study.sources, overrides.get("eps"))
-                part, overrides = {"class_path": "NoAttack", "init_args": {"name": name}}, {}
+                part, overrides = {"class_path": "Given", "init_args": {"name": name}}, {}
             found.append(Cell("_".join(parts), part, source, tuple(overrides.items()), seed, data))
     names = [cell.name for cell in found]
     if twice := {name for name in names if names.count(name) > 1}:
