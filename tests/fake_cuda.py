@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_attack.engine import precision, trace
 
 CUDA = torch.device("cuda", 0)
+ATTENTION = F.scaled_dot_product_attention  # tests patch it
 aten = torch.ops.aten
 LIFTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)
+PINNED = (aten.is_pinned.default, aten._pin_memory.default)
 
 
 class FakeCuda(FakeTensorMode):
@@ -47,6 +49,8 @@ class FakeCuda(FakeTensorMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func in LIFTS and not isinstance(args[0], FakeTensor) and self.moved(args[0]):
             return self.on_device(args[0])  # the mode itself would take it for a new tensor of the host
+        if func in PINNED:
+            return func is aten.is_pinned.default or args[0].clone()
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
@@ -69,13 +73,13 @@ def pretended(network):
     weights = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
     mode, traced, first = trace.FakeTensorMode, trace.traced, []
 
-    def of_network(function, *shapes, device=CUDA):
+    def of_network(function, *shapes, device=CUDA, **more):
         if not first:
             first.append(FakeCuda(lambda tensor: id(tensor) in weights))
             trace.FakeTensorMode = lambda **_: first[0]
-            return traced(function, *shapes, device=device)
+            return traced(function, *shapes, device=device, **more)
         trace.FakeTensorMode = _Backward
-        module = traced(function, *shapes, device=device)
+        module = traced(function, *shapes, device=device, **more)
         for node in module.graph.nodes:
             if "device" in node.kwargs:
                 node.kwargs = {**node.kwargs, "device": CUDA}
@@ -106,7 +110,7 @@ class OnTheHost(TorchDispatchMode):
 
 
 def _attention(query, key, value, bias, keeps, dropout=0.0, causal=False, scale=None):
-    result = F.scaled_dot_product_attention(query, key, value, bias, dropout, causal, scale=scale)
+    result = ATTENTION(query, key, value, bias, dropout, causal, scale=scale)
     # Without what its gradient needs, the operator has none.
     logsumexp = torch.zeros(query.shape[:3] if keeps else (*query.shape[:2], 0))
     return result, logsumexp, torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
@@ -120,7 +124,12 @@ def _attention_backward(gradient, query, key, value, bias, result, logsumexp, *_
     return change @ key * scale, change.mT @ query * scale, shares.mT @ gradient, None
 
 
+def _batch_norm(x, weight, bias, mean, variance, training, *sizes):
+    return *aten.native_batch_norm(x, weight, bias, mean, variance, training, *sizes), torch.zeros(0, dtype=torch.uint8)
+
+
 COMPUTED = {
+    aten.cudnn_batch_norm.default: _batch_norm,
     aten._scaled_dot_product_efficient_attention.default: _attention,
     aten._scaled_dot_product_efficient_attention_backward.default: _attention_backward,
 }

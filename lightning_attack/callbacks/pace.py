@@ -32,13 +32,13 @@ class Pace:
     """
 
     def __init__(self, total: float, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.done = total, done
+        self.total, self.done = total, float(done)
         self._clock = clock
-        self._marks = [(clock(), done)]
+        self._marks = [(clock(), self.done)]
 
-    def add(self, photos: int) -> None:
+    def add(self, photos: float) -> None:
         """A batch of so many photos is done, in all processes together."""
-        self.done = int(min(self.done + photos, self.total))
+        self.done = min(self.done + photos, self.total)
         self._marks = [*self._marks[:2], (self._clock(), self.done)]
 
     @property
@@ -54,7 +54,7 @@ class Pace:
 
     def __str__(self) -> str:
         of = f" of {self.total:.0f}" if isfinite(self.total) else ""
-        words = [f"{self.done}{of} photos"]
+        words = [f"{self.done:.0f}{of} photos"]
         if self.rate:
             words.append(f"{self.rate:.1f} photos/s" if self.rate >= 1 else f"{1 / self.rate:.1f} s per photo")
         if self.left:
@@ -64,17 +64,33 @@ class Pace:
 
 def photos_of_run(trainer: Trainer) -> tuple[float, int]:
     """Photos of the whole run, infinite if that is not known, and how many earlier parts of it have done."""
-    loader = trainer.predict_dataloaders
-    batches = float(trainer.num_predict_batches[0]) if trainer.num_predict_batches else 0.0
-    todo = batches * (batch_size(trainer) or 1) * trainer.world_size
     datamodule: Any = getattr(trainer, "datamodule", None)
+    _, all_photos = _to_do(trainer)
     if not hasattr(datamodule, "indices"):
-        try:
-            return min(todo, len(loader.dataset)), 0  # type: ignore[union-attr]
-        except (AttributeError, TypeError):  # not one loader, or of a stream
-            return todo, 0
+        return all_photos, 0
     finished = len(datamodule.finished)
-    return finished + min(todo, len(datamodule.indices()) - finished), finished
+    return finished + min(all_photos, len(datamodule.indices()) - finished), finished
+
+
+def photos_for_one(trainer: Trainer) -> float:
+    """For how many photos of all processes one of this process stands: their shares need not be equal."""
+    own, all_photos = _to_do(trainer)
+    return all_photos / own if own and isfinite(all_photos) else trainer.world_size
+
+
+def _to_do(trainer: Trainer) -> tuple[float, float]:
+    """Photos that this process and all processes together have to do; infinite where that is not known."""
+    loader: Any = trainer.predict_dataloaders
+    batches = float(trainer.num_predict_batches[0]) if trainer.num_predict_batches else 0.0
+    own = batches * (batch_size(trainer) or 1)
+    try:
+        # Lightning puts a batch sampler of its own around that of several processes.
+        share, all_photos = len(getattr(loader.batch_sampler, "sampler", loader.sampler)), len(loader.dataset)
+    except (AttributeError, TypeError):  # not one loader, or of a stream
+        return own, own * trainer.world_size
+    if own < share:  # the trainer limits the batches
+        return own, min(own * trainer.world_size, all_photos)
+    return share, all_photos
 
 
 def batch_size(trainer: Trainer) -> int | None:

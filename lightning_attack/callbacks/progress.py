@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_attack.callbacks.pace import Pace, photos_of_run
+from lightning_attack.callbacks.pace import Pace, photos_for_one, photos_of_run
 from lightning_attack.callbacks.start_line import going_on, start_line
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.predict.output import AttackOutput
@@ -21,7 +21,7 @@ class AttackProgress(ProgressBar):
     """Say what the run is; then show the batches done, the time left, and the current step of the attack.
 
     On a terminal it is a bar, in a log file a line every `every` seconds: photos done, speed, and time left. Of several
-    processes the first counts its own photos, times their number.
+    processes the first counts its own photos, which stand for those of all.
 
     Args:
         every: seconds between the lines where there is no terminal.
@@ -78,7 +78,7 @@ class AttackProgress(ProgressBar):
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1)
         elif self._pace:
-            self._pace.add((len(outputs) + len(outputs.skipped)) * trainer.world_size)
+            self._pace.add((len(outputs) + len(outputs.skipped)) * photos_for_one(trainer))
             self._line()
 
     def on_predict_end(self, trainer: Trainer, pl_module: AttackModule) -> None:

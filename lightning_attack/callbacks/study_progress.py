@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_attack.callbacks.pace import Pace, photos_of_run
+from lightning_attack.callbacks.pace import Pace, photos_for_one, photos_of_run
 from lightning_attack.callbacks.start_line import device_words, going_on, photo_words
 from lightning_attack.common.durations import duration
 from lightning_attack.predict.module import AttackModule
@@ -77,7 +77,7 @@ class StudyProgress(Callback):
         self._current = self.costs[self._cell] * (batch_idx + 1) / max(trainer.num_predict_batches[0], 1)
         self._bar.update(self._task, completed=self._done + self._current)
         if self._pace:
-            self._pace.add((len(outputs) + len(outputs.skipped)) * trainer.world_size)
+            self._pace.add((len(outputs) + len(outputs.skipped)) * photos_for_one(trainer))
             self._line()
 
     def on_attack_status(self, status: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_attack.cli.plain_parser import PlainParser
 from lightning_attack.cli.program import program
+from lightning_attack.common.counted import counted
 from lightning_attack.runs.cleaning import NotFinishedError, clean_run
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.names import runs_below
@@ -30,7 +31,8 @@ def run(words: list[str]) -> int:
             continue
         for one in found:
             size = f", {one.bytes / 1e6:.1f} MB" if one.bytes >= 1e5 else ""
-            print(f"{folder}: {would} {one.files} {'file' if one.files == 1 else 'files'}{size}: {one.what}")
+            count = f"{counted(one.files, 'file')}{size}: " if one.files else ""
+            print(f"{folder}: {would} {count}{one.what}")
         if not found:
             print(f"{folder}: nothing to drop")
     if len(folders) == len(problems) == 1:
@@ -44,8 +46,8 @@ def run(words: list[str]) -> int:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog=f"{program()} clean",
-        description="Drop what finished runs no longer need: their records become one file, and notes, locks and "
-        "leftovers go. Tables and reports stay the same.",
+        description="Drop what finished runs no longer need: their records become one file, shards of images another, "
+        "and notes, locks and leftovers go. Tables and reports stay the same.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")

@@ -1,7 +1,8 @@
 """Shards: tar files to which a process appends images, one after the other, in place of a file for each.
 
 Each is a tar file of the usual kind (POSIX), as `tar` and WebDataset read it. A process that is killed leaves a member
-that is not whole at the end, if any, and no end mark; `mend` cuts off the one and writes the other.
+that is not whole at the end, if any, and no end mark; `mend` cuts off the one and writes the other, `join` makes one
+shard of several.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from lightning_attack.common.atomic import atomic_write
 
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -103,18 +106,45 @@ def mend(shard: Path) -> None:
 
     A shard in which nothing is whole goes.
     """
-    found = [member for _, member in _members(shard)]
-    if not found:
+    end = _end(shard)
+    if not end:
         shard.unlink()
         return
-    last = found[-1]
-    end = last.start + last.length + -last.length % tarfile.BLOCKSIZE
     with shard.open("r+b") as file:
         file.seek(end)
         if file.read() != _END:
             file.truncate(end)  # it is lengthened where the last bytes of the last block are missing
             file.seek(end)
             file.write(_END)
+
+
+def is_ended(shard: Path) -> bool:
+    """Whether a shard needs no mending: its last file is whole, and the end mark follows it."""
+    end = _end(shard)
+    with shard.open("rb") as file:
+        file.seek(end)
+        return bool(end) and file.read() == _END
+
+
+def join(shards: Iterable[Path], path: Path) -> None:
+    """Make one shard of several, which is whole when it appears; these stay. Of two files of one name, see `members`.
+
+    Raises:
+        OSError: it cannot be written, and is not there.
+    """
+    with atomic_write(path) as unfinished:
+        writer = ShardWriter(unfinished)
+        for name, member in members(shards).items():
+            writer.append(name, member.read())
+        writer.close()
+
+
+def _end(shard: Path) -> int:
+    """Where the end mark belongs, after the last whole file; 0 if there is none."""
+    end = 0
+    for _, member in _members(shard):
+        end = member.start + member.length + -member.length % tarfile.BLOCKSIZE
+    return end
 
 
 def _members(shard: Path) -> Iterator[tuple[str, Member]]:

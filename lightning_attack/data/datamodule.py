@@ -298,12 +298,22 @@ class SegmentationDataModule(LightningDataModule):
         self._ahead = self._check_ahead([waiting[number] for number in loader.sampler])
         return loader
 
-    def _costs(self, indices: list[int]) -> list[int] | None:
+    def _costs(self, indices: list[int]) -> list[float] | None:
         """What photos cost in comparison with each other; None where all cost the same, or it is not known."""
-        if self.fit.size is not None or self.batch_size > 1 or self._processes == 1:
+        one_size = self.fit.size is not None and self.fit.mode != "long_side"
+        if one_size or self.batch_size > 1 or self._processes == 1 or self.trainer is None:
             return None
+        # One process looks at the photos and tells the others, whose shares must fit together.
+        costs: list[float] | None = self._count_costs(indices) if self.trainer.is_global_zero else None
+        return self.trainer.strategy.broadcast(costs)
+
+    def _count_costs(self, indices: list[int]) -> list[float] | None:
         sizes = self._photo_sizes(indices)
-        costs = [height * width for height, width in sizes or ()]
+        if sizes is None:
+            return None
+        shapes = [self.fit.shape(*size) if all(size) else size for size in sizes]
+        count = getattr(self.trainer.lightning_module, "image_costs", None)  # type: ignore[union-attr]
+        costs = count(shapes) if count else [float(height * width) for height, width in shapes]
         return costs if len({*costs}) > 1 else None
 
     def _photo_sizes(self, indices: list[int]) -> list[tuple[int, int]] | None:
@@ -362,7 +372,7 @@ class SegmentationDataModule(LightningDataModule):
         """Images as float32 in [0, 1] and masks as int64, on the device."""
         return unpacked(batch) if isinstance(batch, dict) else batch
 
-    def _shared(self, scenes: Dataset[Item], costs: list[int] | None = None) -> DataLoader[Item]:
+    def _shared(self, scenes: Dataset[Item], costs: list[float] | None = None) -> DataLoader[Item]:
         """Batches of the photos of this process."""
         return self._loader(scenes, sampler=Share(scenes, costs, shuffle=False) if self._processes > 1 else None)
 

@@ -25,6 +25,7 @@ from lightning_attack.models.export import export_checkpoint, export_model
 from lightning_attack.models.exported import ExportedModel
 from lightning_attack.models.hub import SMPHub
 from lightning_attack.models.huggingface import HuggingFaceModel
+from lightning_attack.models.segmenter import RobustSegmenter
 from lightning_attack.models.semseg import SemSegModel
 from lightning_attack.models.smoothing import Smoothed
 from lightning_attack.models.smp import SMPModel, TrainedModel
@@ -58,6 +59,7 @@ __all__ = [
     "ModelError",
     "Purifier",
     "ResizeAndPad",
+    "RobustSegmenter",
     "RobustUPerNet",
     "SMPHub",
     "SMPModel",

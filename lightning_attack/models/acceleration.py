@@ -59,7 +59,7 @@ class FastNetworks:
             )
         self._parts = []
         self._worth, self._chosen, self._all_attacked = Worth(probe_size), engine is not None, precision != "float32"
-        for part in dict.fromkeys(part for network in networks for part in _innermost(network)):
+        for part in dict.fromkeys(part for network in networks for part in innermost(network)):
             prepared, attacking = (
                 _prepared(part, engine or "fused", kind, exact, on_status) for kind in ("float32", precision)
             )
@@ -151,7 +151,8 @@ def _prepared(
     return known[key]
 
 
-def _innermost(network: nn.Module) -> list[SegmentationModel]:
+def innermost(network: nn.Module) -> list[SegmentationModel]:
+    """The networks inside a network that hold no others, or itself: those that are run."""
     parts = [part for part in network.modules() if isinstance(part, SegmentationModel)]
     return [part for part in parts if not any(isinstance(inner, SegmentationModel) for inner in part.network.modules())]
 

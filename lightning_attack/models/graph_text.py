@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-_PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+_PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.layout, torch.memory_format)
 
 
 def graph_text(graph: fx.Graph) -> str:
@@ -60,7 +60,10 @@ def _target(node: fx.Node) -> str:
 
 
 def _text(value: Any, places: Mapping[fx.Node, int]) -> str:
-    """An argument; of what is neither plain nor made of plain values the type, for its text may hold an address."""
+    """An argument; of what is neither plain nor made of plain values the type: its text may hold an address.
+
+    A device is not plain here: a network is the same wherever it runs.
+    """
     if isinstance(value, fx.Node):
         return f"%{places[value]}" if value in places else f"@{value.target}"
     if isinstance(value, _PLAIN):

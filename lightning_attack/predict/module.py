@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -22,6 +22,7 @@ from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
 from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
 from lightning_attack.models.probe import noise
+from lightning_attack.models.size_costs import size_cost
 from lightning_attack.models.worth import WORTH_REWRITING, Expected
 from lightning_attack.models.wrapper import (
     ModelError,
@@ -264,6 +265,18 @@ class AttackModule(LightningModule):
     def _expected(self, sizes: Mapping[tuple[int, int], int]) -> Expected:
         """The passes that will come, by which engines are chosen."""
         return Expected(shown(sizes, self.windows), expected_passes(self.attack, self.source), self._passes_of_scoring)
+
+    def image_costs(self, sizes: Iterable[tuple[int, int]]) -> list[float]:
+        """What attacking and scoring images of these heights and widths costs, in comparison with each other.
+
+        It is what the networks compute in all passes, counted. A backward pass counts as two forward passes. An
+        image without a size, (0, 0), costs nothing.
+        """
+        attack = 3 * expected_passes(self.attack, self.source)()
+        passes = [(network, float(self._passes_of_scoring)) for network in self.scored]
+        cost = size_cost([*passes, (self.source, attack)], self.probe_size)
+        looks = (shown({size: 1} if all(size) else {}, self.windows) for size in sizes)
+        return [sum(count * cost.of(*shape) for shape, count in look.items()) for look in looks]
 
     @property
     def _passes_of_scoring(self) -> int:

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_attack.attacks import Attack
@@ -27,8 +28,8 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
         by: of the ensemble, see `Ensemble`.
 
     Returns:
-        The number; None where the attack cannot be run on that small network, because it names layers of another one or
-        needs an ensemble.
+        The number; None where the attack cannot be run on that small network, because it names layers of another one,
+        needs an ensemble, or, as a function of somebody's own may, takes the source's size for granted.
 
     Example:
         >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
@@ -43,7 +44,7 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
         try:
             with count_passes(source) as passes:
                 attack(source, images, labels, [0, 1])
-        except ValueError:
+        except Exception:  # an attack of somebody's own may raise anything on a network that is not the source
             return None
     return passes["backward"] / len(images)
 
@@ -59,10 +60,7 @@ def expected_passes(attack: Attack, source: nn.Module) -> Callable[[], float]:
     def count() -> float:
         if takes_given(plain):
             return 0.0
-        try:
-            passes = backward_passes(deepcopy(plain), members, by)  # it may count its calls
-        except Exception:  # an attack of somebody's own may raise anything on a network that is not the source
-            passes = None
+        passes = backward_passes(deepcopy(plain), members, by)  # it may count its calls
         return passes / members if passes else float(getattr(plain, "steps", 1))
 
     return count
@@ -94,7 +92,8 @@ def _one_thread() -> Iterator[None]:
 class _Small(nn.Module):
     """A small network that is not linear, so that attacks which stop at their goal do not reach it at once.
 
-    It has what source transforms change: a ReLU, a residual connection, attention, features a quarter as large.
+    It takes images of any size, since attacks may resize them. It has what source transforms change: a ReLU, a residual
+    connection, attention, features a quarter as large.
     """
 
     classes = 5
@@ -103,7 +102,7 @@ class _Small(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh())
         self.branch = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
-        self.coarse = nn.Sequential(nn.Conv2d(4, 4, 4, stride=4), nn.Upsample(scale_factor=4))
+        self.coarse = nn.Conv2d(4, 4, 4, stride=4)
         self.last = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,4 +110,6 @@ class _Small(nn.Module):
         x = x + self.branch(x)
         channels = x.flatten(2)
         attended = (channels @ channels.mT).softmax(-1) @ channels
-        return self.last(self.coarse(attended.view_as(x)) + x)
+        height, width = x.shape[-2:]
+        whole = F.pad(attended.view_as(x), (0, -width % 4, 0, -height % 4))
+        return self.last(F.interpolate(self.coarse(whole), scale_factor=4)[..., :height, :width] + x)

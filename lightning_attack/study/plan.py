@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import product
+from os.path import isdir
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ class Study:
     Attributes:
         networks: all networks by name, each as `class_path` and `init_args`.
         attacks: attacks by name such as `pgd`, or files such as `configs/attacks/pgd.yaml`; or a mapping from names of
-            your own to such a name, a file or a part.
+            your own to such a name, a file or a part. A folder in their place has images that another tool attacked,
+            in a folder for each source; they are scored.
         sources: names of the networks to attack.
         targets: names of the networks to score; nothing = all.
         budgets: radii such as `4/255`, or settings of the attack such as `{eps: 4/255, step_size: 1/255}`; nothing =
@@ -73,6 +75,7 @@ class Cell:
         source: name of the attacked network.
         overrides: settings of the attack that the budget changes.
         seed: of the run.
+        data: what is said at `data` of predict beside what the study says there.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Cell:
     source: str
     overrides: tuple[tuple[str, Any], ...]
     seed: int
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def attack_words(self) -> list[str]:
         """The words of the command line that choose the attack and its budget."""
@@ -93,7 +97,7 @@ class Cell:
         config: dict[str, Any] = {
             "model": study.model
             | {"source": study.networks[self.source], "targets": {name: study.networks[name] for name in names}},
-            "data": study.data,
+            "data": {**study.data, **self.data},
             "trainer": study.trainer,
         }
         attack = [word.replace("--attack", "--model.attack", 1) for word in self.attack_words()]
@@ -138,7 +142,11 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
             overrides = budget if isinstance(budget, Mapping) else {"eps": budget}
             parts = [name, source, *(f"{key}{_plain(value)}" for key, value in overrides.items())]
             parts += [f"seed{seed}"] if len(study.seeds) > 1 else []
-            found.append(Cell("_".join(parts), _located(attack, folder), source, tuple(overrides.items()), seed))
+            part, data = _located(attack, folder), {}
+            if isinstance(part, str) and isdir(part):
+                data = _images_of(Path(part), source, study.sources, overrides.get("eps"))
+                part, overrides = {"class_path": "NoAttack", "init_args": {"name": name}}, {}
+            found.append(Cell("_".join(parts), part, source, tuple(overrides.items()), seed, data))
     names = [cell.name for cell in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise StudyError(f"two cells are named '{min(twice)}'; an attack, source, budget or seed is given twice")
@@ -193,17 +201,31 @@ class _Plain(yaml.SafeDumper):
 
 
 def _located(attack: Part, folder: Path) -> Part:
-    """The attack as it is, or the path of its file: beside the user, beside the study, or in the package."""
+    """The attack as it is, or the path of its file or folder: beside the user, beside the study, or in the package."""
     if not isinstance(attack, str):
         return attack
     found = find_attack(attack, (Path(), folder))
     if found is not None:
         return str(found)
+    for place in (Path(), folder):
+        if isdir(place / attack):
+            return str(place / attack)
     if Path(attack).suffix in (".yaml", ".yml"):
         raise StudyError(f"attacks: there is no file '{attack}' in '{Path.cwd()}' or '{folder.absolute()}'")
     close = get_close_matches(attack.lower(), attack_names(), n=5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise StudyError(f"attacks: there is no attack '{attack}'\n{hint}The command `attacks` lists all")
+
+
+def _images_of(folder: Path, source: str, sources: Sequence[str], eps: Any) -> dict[str, Any]:
+    """What is said at `data` so that the images of a folder are scored, which were made on a source within a radius."""
+    if not (folder / source).is_dir():
+        raise StudyError(
+            f"attacks: '{folder}' has no folder '{source}'\nimages that another tool attacked lie in a folder for each "
+            f"source: {', '.join(str(folder / name) for name in sources)}"
+        )
+    budget = {} if eps is None else {"adversarial_eps": eps}
+    return {"adversarial_root": str(folder / source), **budget}
 
 
 def _plain(value: Any) -> str:

@@ -3,30 +3,40 @@
 import copy
 from collections import Counter
 from functools import partial
+from inspect import isabstract
 
 import pytest
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from lightning_attack import attacks
 from lightning_attack.attacks import (
     PRESETS,
+    Attack,
     BalancedMaskedCrossEntropy,
     BlockShuffle,
     CrossEntropy,
+    GradientTransform,
+    InputTransform,
     IterativeAttack,
     Linf,
     LogitsRatio,
     MaskedSpherical,
+    Objective,
     PerWindow,
     RandomAffine,
     RandomChain,
     RandomColour,
     RandomCrop,
     RandomFlip,
+    SourceTransform,
     Staged,
+    StartFrom,
     Switch,
     TransferablePixels,
+    Universal,
+    UniversalPerturbation,
     UntilFooled,
     alma_prox,
     bim,
@@ -184,6 +194,7 @@ ATTACKS |= {
     "per_window": lambda steps: PerWindow(pgd(steps=steps), Windows(8)),
     "l2": lambda steps: pgd(steps=steps, norm="l2", eps=1.0, step_size=0.2),
     "affine": parts(input_transforms=[RandomAffine()]),
+    "mirrored": parts(input_transforms=[RandomAffine(scale=[0.5, 1.2], border="mirror", slant=0.3)]),
     "chain": parts(input_transforms=[RandomChain([RandomAffine(), RandomColour(), BlockShuffle()])], finish="sign"),
     "crop and flip": parts(input_transforms=[RandomCrop(), RandomFlip()]),
     "class_pixels": parts(BalancedMaskedCrossEntropy([1.0, 2.0, 3.0, 4.0, 5.0])),
@@ -191,6 +202,57 @@ ATTACKS |= {
     "spherical": parts(MaskedSpherical()),
     "median": parts(Staged([CrossEntropy(), TransferablePixels(threshold="median")], [Switch(fooled=0.6)])),
 }
+
+
+def universal(folder):
+    """A file of a universal perturbation."""
+    path = folder / "universal.pt"
+    Universal(torch.linspace(-0.03, 0.03, 60).view(3, 4, 5), 0.03, "resize", {}).save(path)
+    return str(path)
+
+
+OTHERS = {
+    "Given": "returns images",
+    "NoAttack": "returns images",
+    "FunctionAttack": "a function of somebody's own",
+    "Peer": "an attack of others",
+    "StartFrom": "test_attacks_with_a_file",
+    "UniversalPerturbation": "test_attacks_with_a_file",
+    "UntilFooled": "test_until_fooled_waits_once_a_step",
+}
+"""Parts of attacks that are not in `ATTACKS`, and why or where they are."""
+
+
+def kinds_in(value, depth=6):
+    """The package's classes of an object and of what it is made of."""
+    if isinstance(value, list | tuple | dict):
+        inner = value.values() if isinstance(value, dict) else value
+    elif type(value).__module__.startswith("lightning_attack.attacks"):
+        yield type(value).__name__
+        inner = vars(value).values()
+    else:
+        return
+    for one in inner if depth else ():
+        yield from kinds_in(one, depth - 1)
+
+
+def test_every_part_of_attacks_is_tried_on_a_device():
+    bases = Attack, GradientTransform, InputTransform, Objective, SourceTransform
+    exported = {name: getattr(attacks, name) for name in attacks.__all__}
+    found = {name for name, kind in exported.items() if isinstance(kind, type) and issubclass(kind, bases)}
+    found = {name for name in found - {base.__name__ for base in bases} if not isabstract(exported[name])}
+    assert found == {kind for make in ATTACKS.values() for kind in kinds_in(make(1))} & found | OTHERS.keys()
+
+
+def test_attacks_with_a_file(tmp_path):
+    file, model = universal(tmp_path), curved(torch.float32)
+    assert not waits_of_more_steps(lambda steps: StartFrom(bim(steps=steps), file), model)
+    images, labels = scene(2, 12, 14, dtype=torch.float32)
+    expected, _ = run(UniversalPerturbation(file), model, images, labels, pretend=False)
+    with PretendedDevice():
+        found = UniversalPerturbation(file)(*(one.to(DEVICE) for one in (copy.deepcopy(model), images, labels)))
+    assert torch.equal(found.host[:, :, 2:], expected[:, :, 2:])  # without the region
+    assert not torch.equal(expected, images)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

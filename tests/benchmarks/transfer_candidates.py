@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from lightning_attack.attacks import (
     BalancedCrossEntropy,
     BlockShuffle,
     BlockStretch,
-    CleanFeatureMixup,
     CrossEntropy,
+    DiversifiedFeatures,
     Draws,
     InputDiversity,
     InputTransform,
@@ -30,6 +31,7 @@ from lightning_attack.attacks import (
     RandomFlip,
     TranslationInvariance,
     View,
+    ssa,
     transegpgd_best,
     transegpgd_mi_di_ti,
     transfer_best,
@@ -161,6 +163,49 @@ def _made(changes: Sequence[str], levels: Sequence[int]) -> list[str]:
     return [change for change, level in zip(changes, levels, strict=True) if level]
 
 
+def best(passes: int, **settings: Any) -> IterativeAttack:
+    """`transfer_best` with other settings."""
+    return transfer_best(steps=passes, **settings)
+
+
+def before(passes: int, **settings: Any) -> IterativeAttack:
+    """`transfer_best` as it was before clean features were mixed in, with other settings."""
+    return best(passes, **{"random_start": True, "scale": (0.65, 1.6), "feature_mix": 0.0, **settings})
+
+
+class Noise(InputTransform):
+    """Normal noise on the image, of standard deviation `size`."""
+
+    def __init__(self, size: float) -> None:
+        self.size = size
+
+    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
+        yield View(images + self.size * draws.normal("noise", images.shape[1:]))
+
+
+NARROW: dict[str, Any] = {"scale": (0.75, 1.6)}
+FIXED: dict[str, Any] = {"random_start": False}
+MIXED: dict[str, Any] = {"feature_mix": 0.4}
+AROUND: dict[str, dict[str, Any]] = {
+    "as_it_was": {},
+    "zoom": NARROW,
+    "fixed": FIXED,
+    "fixed_zoom": FIXED | NARROW,
+    "mixed_zoom": MIXED | NARROW,
+    "fixed_mixed": FIXED | MIXED,
+    "noise": {"input_transforms": [Noise(8 / 255)]},
+    "spectrum": {"input_transforms": ssa(copies=1).input_transforms},
+    "diversified": {"source_transforms": [DiversifiedFeatures()]},
+}
+"""What was tried around `before`: zooms from 0.75, no random start, clean features mixed in, and others."""
+FEATURES: dict[str, dict[str, Any]] = {
+    "transfer_best_without_sgm": {"skip_gamma": 1.0},
+    "transfer_best_without_mixup": {"feature_mix": 0.0},
+    "transfer_best_without_both": {"skip_gamma": 1.0, "feature_mix": 0.0},
+    "transfer_best_sgm3": {"skip_gamma": 0.3},
+}
+"""`transfer_best` with other source transforms."""
+
 CANDIDATES: dict[str, Callable[[int], Attack]] = {
     "recipe": recipe,
     "mi_di": lambda passes: recipe(passes, CrossEntropy(), [InputDiversity(0.9, 0.7)], kernel=1),
@@ -174,22 +219,14 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    "transfer_best_without_sgm": lambda passes: transfer_best(steps=passes, skip_gamma=1.0),
-    "transegpgd_best_without_sgm": lambda passes: transegpgd_best(steps=passes, skip_gamma=1.0),
-    "transfer_best_sgm3": lambda passes: transfer_best(steps=passes, skip_gamma=0.3),
-    "transfer_best_cfm": lambda passes: transfer_best(
-        steps=passes, skip_gamma=1.0, source_transforms=[CleanFeatureMixup()]
-    ),
-    "transfer_best_sgm_cfm": lambda passes: transfer_best(steps=passes, source_transforms=[CleanFeatureMixup()]),
+    **{name: partial(best, **settings) for name, settings in FEATURES.items()},
     **{
-        f"zooms_{low}_{high}": lambda passes, zooms=(low, high): transfer_best(steps=passes, scale=zooms)
+        f"zooms_{low}_{high}": partial(before, scale=(low, high))
         for low, high in ((0.5, 1.2), (0.5, 1.6), (0.65, 1.35), (0.8, 1.6), (1.0, 1.5), (1.0, 2.0))
     },
-    **{
-        f"steps_of_{size}": lambda passes, size=size: transfer_best(steps=passes, step_size=size)
-        for size in (0.002, 0.005, 0.01, 0.02)
-    },
-    "five_views": lambda passes: transfer_best(steps=passes // 5, step_size=0.02, input_transforms=[Repeat(5)]),
+    **{f"steps_of_{size}": partial(before, step_size=size) for size in (0.002, 0.005, 0.01, 0.02)},
+    "five_views": lambda passes: before(passes // 5, step_size=0.02, input_transforms=[Repeat(5)]),
+    **{f"before_{name}": partial(before, **settings) for name, settings in AROUND.items()},
     **{change: lambda passes, change=change: changed(passes, [change]) for change in CHANGES},
     **{
         f"design{run}": lambda passes, levels=levels: changed(passes, _made(CHANGES, levels))

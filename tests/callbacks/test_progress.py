@@ -1,8 +1,10 @@
 """`AttackProgress` in a log file."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
+from torch.utils.data import DataLoader
 
 from lightning_attack.attacks import NoAttack, pgd
 from lightning_attack.callbacks import (
@@ -10,6 +12,8 @@ from lightning_attack.callbacks import (
     RunFolder,
     TransferMetrics,
 )
+from lightning_attack.callbacks.pace import photos_for_one, photos_of_run
+from lightning_attack.data.scenes import Share
 from tests.callbacks.small_runs import model, run
 from tests.runs.kept import drop
 
@@ -72,3 +76,16 @@ def test_a_run_that_goes_on_says_how_many_are_done(left, tmp_path, capsys):
     _, second, *lines = part()
     assert second == ("3 of 5 photos are done, going on" if left else "5 of 5 photos are done, all of them")
     assert [line for line in lines if line.startswith("5 of 5 photos")] == lines[-1:] if left else not lines
+
+
+@pytest.mark.parametrize(("rank", "own"), [(0, 1), (1, 4)])
+@pytest.mark.parametrize("limit", [None, 1])
+def test_processes_with_unequal_shares_know_the_photos_of_all(rank, own, limit):
+    """The first has one large photo, the other the rest; the trainer may attack less of them."""
+    share = Share(range(5), costs=[9, 2, 2, 2, 2], num_replicas=2, rank=rank, shuffle=False)
+    datamodule = SimpleNamespace(indices=lambda: range(7), finished=frozenset({5, 6}))
+    trainer = SimpleNamespace(predict_dataloaders=DataLoader(range(5), sampler=share), world_size=2,
+                              num_predict_batches=[limit or own], datamodule=datamodule)  # fmt: skip
+    expected = 5 if own == 1 or limit is None else 2
+    assert photos_of_run(trainer) == (2 + expected, 2)
+    assert photos_for_one(trainer) * (limit or own) == expected

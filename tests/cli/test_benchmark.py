@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -74,6 +75,16 @@ def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
     assert len(re.findall(r'<tr><th scope="row">(theirs|&lt;script&gt;alert)', page)) == 4, "the ranking and one source"
     for score in (*fgsm["scores"], *own["scores"]):
         assert f">{100 * score['miou']:.2f}" in page
+    # Images that another tool made, in a folder for each source.
+    run = small / "results/small-1/fgsm_segformer_eps8-255"
+    shutil.copytree(run / "images", small / "made" / "segformer")
+    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "made", "--results=made_results"]) == 0
+    made = json.loads((small / "made_results/small-1/benchmark.json").read_text())
+    assert made["check"] == ours["check"]
+    assert [made["attacks"][0][key] for key in ("name", "scores")] == ["made", fgsm["scores"]]
+    (small / "made" / "segformer").rename(small / "made" / "segfomer")
+    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "made"]) == 2
+    assert "'made' has no folder 'segformer'" in capsys.readouterr().err
     # Another number of photos is another benchmark.
     theirs["check"] = "0"
     (small / "other.json").write_text(json.dumps(theirs))

@@ -1,9 +1,17 @@
 """`clean`: fewer files, and the same report."""
 
+import io
+import tarfile
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_attack.cli.main import main
-from lightning_attack.runs.names import segment_files
+from lightning_attack.common.shards import ShardWriter, is_ended, members
+from lightning_attack.data.adversarial_files import Gallery
+from lightning_attack.runs.images import KeptImages
+from lightning_attack.runs.names import image_name, segment_files, shard_files, shard_path
 from lightning_attack.runs.skipped import write_skipped
 from lightning_attack.runs.store import RecordStore
 from tests.runs.kept import damage, drop, packed, write
@@ -85,3 +93,73 @@ def test_runs_that_are_not_finished_do_not_keep_it_from_the_others(run, tmp_path
     edit(run, lambda summary: summary.update(partial=True, missing=1))
     (tmp_path / "b" / "transfer.json").unlink()
     assert main(["clean", str(tmp_path)]) == 2, "nothing could be cleaned"
+
+
+def png(value):
+    content = io.BytesIO()
+    Image.fromarray(np.full((2, 3, 3), value, np.uint8)).save(content, format="png")
+    return content.getvalue()
+
+
+@pytest.fixture
+def sharded(run):
+    """The run with its images in shards: of two processes, of a later part, and of one that was killed soon."""
+    names = [facts.name for _, facts in RecordStore(run).facts()]
+    half = len(names) // 2
+    for part, process, chosen in ((0, 0, names[:half]), (0, 1, names[half:-1]), (1, 0, [names[0], names[-1], "more"])):
+        writer = ShardWriter(shard_path(run, part, process))
+        for name in chosen:
+            writer.append(image_name(name), png(part))
+        if (part, process) != (1, 0):
+            writer.close()
+    last = shard_files(run)[-1]
+    last.write_bytes(last.read_bytes()[:-600])  # "more" was being written, and has no record
+    return run, names
+
+
+def test_shards_become_one_with_the_latest_of_each_image(sharded, capsys):
+    run, names = sharded
+    (run / "images" / "a.png").unlink()
+    before, whole = {name: one.read() for name, one in members(shard_files(run)).items()}, everything(run)
+    assert [*before] == [*map(image_name, names)]
+    assert main(["clean", str(run), "--dry_run"]) == 0
+    assert "would drop 2 files: 3 shards of images become one" in capsys.readouterr().out
+    assert {name: content for name, content in everything(run).items() if name != ".lock"} == whole
+    assert main(["clean", str(run)]) == 0
+    assert "dropped 2 files: 3 shards of images became one" in capsys.readouterr().out
+    assert [path.name for path in (run / "images").iterdir()] == ["0002_0000.tar"], "the last part"
+    with tarfile.open(shard_files(run)[0], "r:") as archive:  # as strict as `tar`
+        assert {info.name: archive.extractfile(info).read() for info in archive} == before
+    assert all(name in KeptImages(run) for name in names), "a run that goes on does not attack them again"
+    gallery = Gallery(str(run / "images"))
+    shown = [int(gallery.picture(name, 0, [0], 1).read().float().mean()) for name in names]
+    assert shown == [1, *[0] * (len(names) - 2), 1]
+    assert main(["clean", str(run)]) == 0
+    assert "nothing to drop" in capsys.readouterr().out
+
+
+def test_what_is_not_whole_in_a_single_shard_goes(sharded, capsys):
+    run, _ = sharded
+    assert main(["clean", str(run)]) == 0
+    (shard,) = shard_files(run)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1024] + whole[:520])  # half of the next image, and no end
+    assert not is_ended(shard)
+    assert main(["clean", str(run), "--dry_run"]) == 0
+    assert "would drop what a killed process was writing to a shard" in capsys.readouterr().out
+    assert not is_ended(shard)
+    assert main(["clean", str(run)]) == 0
+    assert shard.read_bytes() == whole
+
+
+def test_a_run_that_lacks_images_of_its_shards_stays_as_it_is(sharded, capsys):
+    run, _ = sharded
+    shard_files(run)[1].unlink()
+    whole = everything(run)
+    assert main(["clean", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "is in no shard of" in said
+    assert "nothing was changed" in said
+    assert {name: content for name, content in everything(run).items() if name != ".lock"} == whole
+    assert main(["clean", str(run), "--images"]) == 0
+    assert not (run / "images").exists()

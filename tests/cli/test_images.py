@@ -69,7 +69,12 @@ def test_a_run_with_shards(predict, tmp_path):
     assert contents(folder) == contents(files)
     assert (folder / "transfer.csv").read_text() == table
 
+    before = packed(folder)
     assert main(["clean", str(folder)]) == 0
+    assert [path.name for path in (folder / "images").iterdir()] == ["0002_0000.tar"]
     assert contents(folder) == contents(files)
+    assert predict(*SMALL, "--images=shards") == 0
+    assert packed(folder) == before, "nothing is attacked again"
+    assert [path.name for path in (folder / "images").iterdir()] == ["0002_0000.tar"]
     assert main(["clean", str(folder), "--images"]) == 0
     assert not (folder / "images").exists()

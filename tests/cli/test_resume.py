@@ -15,11 +15,15 @@ import pytest
 import torch
 
 from lightning_attack.cli.main import main as command_line
+from lightning_attack.common.shards import members
+from lightning_attack.runs.names import shard_files
 from tests.runs.kept import packed
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
 """Runs that are killed; more of them by hand: KILLS=20 python -m pytest tests/cli/test_resume.py -k killed."""
+IMAGES = os.environ.get("IMAGES", "png")
+"""What these keep; by hand also IMAGES=shards."""
 SMALL = ("--data.dataset.init_args.count=13", "--data.dataset.init_args.size=64", "--data.batch_size=1",
          "--trainer.accelerator=cpu", "--model.attack.steps=3", "--run_name=run")  # fmt: skip
 DDP = ("--trainer.devices=2", "--trainer.strategy=ddp")
@@ -61,7 +65,8 @@ def results(folder, count=13):
     """All that a run says and saves, but for when and in which batches it ran, and the time and memory that it took."""
     report = json.loads((folder / "run" / "transfer.json").read_text())
     del report["date"], report["seconds"], report["peak_memory_mb_per_image"], report["data"]["batch_size"]
-    images = {path.name: path.read_bytes() for path in (folder / "run" / "images").iterdir()}
+    images = {path.name: path.read_bytes() for path in (folder / "run" / "images").glob("*.png")}
+    images |= {name: member.read() for name, member in members(shard_files(folder / "run")).items()}
     assert len(images) == count
     return report, (folder / "run" / "transfer.csv").read_text(), images
 
@@ -143,26 +148,44 @@ def torchrun(folder, *arguments):
     return [start(folder, *arguments, launcher=script, main=(), HEAD="127.0.0.1:0", NODES="1", DEVICES="2", PATH=path)]
 
 
+DEFENDED = """
+model:
+  targets:
+    drawn:
+      class_path: Defended
+      init_args:
+        network: &fpn {class_path: TrainedModel, init_args: {file: "embedded:scenes_fpn"}}
+        defences: [{class_path: ResizeAndPad}, {class_path: CropAndScale}, {class_path: JPEG}]
+    smoothed:
+      {class_path: Smoothed, init_args: {network: *fpn, sigma: 0.05, tau: 0.51, n0: 2, n: 14, alpha: 0.5, batch: 14}}
+"""
+"""Targets whose predictions are random: defended ones."""
+
 ATTACKS = os.environ.get("ATTACKS", "transegpgd_mi_di_ti").split()
 """More of them by hand: ATTACKS="pgd transegpgd_mi_di_ti vmi_fgsm"."""
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_launcher_gives_the_same_bits(attack, tmp_path):
-    found = {}
+    found, targets = {}, tmp_path / "targets.yaml"
+    targets.write_text(DEFENDED)
     for launch in (single, exact_batches, ddp, torchrun, nodes_of_slurm):
         attacked = (f"--model.attack=configs/attacks/{attack}.yaml", "--model.attack.steps=3", "--model.exact=true")
+        attacked += ("-c", str(targets))
         for process in launch(tmp_path / launch.__name__, *attacked):
             finish(process)
         found[launch.__name__] = results(tmp_path / launch.__name__)
     for name, result in found.items():
         assert result == found["single"], name
+    abstained = [float(line.split(",")[-1]) for line in found["single"][1].splitlines()[1:]]
+    assert abstained[:2] == [0, 0]
+    assert 0 < abstained[2] < 1
 
 
 def test_killed_runs_go_on(tmp_path):
     """Killed without a warning, with one and with two processes, at random moments."""
     count = 2 * KILLS + 9
-    settings = f"--data.dataset.init_args.count={count}", "--model.attack.steps=8"
+    settings = f"--data.dataset.init_args.count={count}", "--model.attack.steps=8", f"--images={IMAGES}"
     here(tmp_path / "whole", *settings)
     generator = random.Random(0)
     folder, kept = tmp_path / "killed", {}

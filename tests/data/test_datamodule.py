@@ -231,9 +231,19 @@ def test_sizes_are_known_where_photos_are_files(tmp_path):
     assert [photos.photo_size(index) for index in range(3)] == [(3, 4), (2, 2), (0, 0)]
     data = SegmentationDataModule(photos)
     assert data._costs([0, 1]) is None  # one process
-    data.trainer = SimpleNamespace(world_size=2)
+    trainer = SimpleNamespace(world_size=2, is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda one: one),
+                              lightning_module=None)  # fmt: skip
+    data.trainer = trainer
     assert data._costs([0, 1]) == [12, 4]
-    assert SegmentationDataModule(photos, size=8)._costs([0, 1]) is None
+    trainer.lightning_module = SimpleNamespace(image_costs=lambda sizes: [sum(size) for size in sizes])
+    assert data._costs([0, 1, 2]) == [7, 4, 0]
+    trainer.is_global_zero = False
+    assert data._costs([0, 1]) is None, "it is told"
+    trainer.is_global_zero = True
+    for fit, costs in (("stretch", None), ("long_side", [14, 16])):
+        resized = SegmentationDataModule(photos, size=8, fit=fit)
+        resized.trainer = trainer
+        assert resized._costs([0, 1]) == costs
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])

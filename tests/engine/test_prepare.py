@@ -5,6 +5,7 @@ import gc
 import pickle
 import random
 import shutil
+import sys
 import threading
 
 import pytest
@@ -393,6 +394,25 @@ def test_a_wrong_gradient_is_found(card, caplog, monkeypatch):
     assert batches(fast, 8)
     (line,) = reports(caplog)
     assert "its gradients would differ by 2 of their norm" in line
+
+
+@pytest.mark.parametrize(("kind", "tf32"), [("fused", False), ("compiled", True)])
+def test_programs_are_compared_in_full_float32(kind, tf32, card, monkeypatch):
+    """With TF32, two ways to compute the same differ by more than what is allowed; `compiled` has a wider limit."""
+    module, seen = sys.modules[prepare.__module__], []
+
+    def noted(check):
+        def noting(*given):
+            seen.append((given[-1], "tf32" in float32_precision().values()))
+            check(*given)
+
+        return noting
+
+    for name in ("check_logits", "check_gradient"):
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    assert batches(prepare(small(), kind=kind), 8)
+    assert seen == [(tf32, tf32)] * 2
 
 
 def test_inside_a_batch_the_network_is_looked_at_once(card, monkeypatch):

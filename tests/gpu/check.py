@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import inspect
 import json
 import logging
 import os
@@ -22,8 +21,9 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -40,23 +40,44 @@ from lightning_attack import attacks
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.windows import Windows
 from lightning_attack.data import SyntheticScenes
-from lightning_attack.engine import float32_precision, full_float32
+from lightning_attack.engine import exact_on, float32_precision, full_float32
 from lightning_attack.metrics import SegmentationScores
-from lightning_attack.models import Ensemble, ExportedModel, SegmentationModel, TrainedModel, export_model, freeze
+from lightning_attack.models import (
+    Defended,
+    Ensemble,
+    ExportedModel,
+    SegmentationModel,
+    Smoothed,
+    TrainedModel,
+    export_model,
+    freeze,
+)
 from lightning_attack.models.acceleration import FastNetworks
-from lightning_attack.models.wrapper import with_windows
+from lightning_attack.models.defences import (
+    JPEG,
+    BitDepth,
+    CropAndScale,
+    FlipAndScales,
+    GaussianFilter,
+    MedianFilter,
+    ResizeAndPad,
+)
+from lightning_attack.models.denoising import TotalVariation
+from lightning_attack.models.wrapper import decide, with_windows
 from lightning_attack.predict.cost import clock
 from lightning_attack.predict.module import AttackModule
+from tests.attacks.toys import FEW
 from tests.benchmarks.networks import NETWORKS, _calibrated
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
     "info": 40, "hazards:ensemble": 60, "hazards:windows": 60, "hazards:attention": 60, "pt2": 60,
     "engine:unet-resnet18": 80, "engine:fpn-mobilenet_v2": 60, "engine:deeplabv3plus-resnet50": 80,
-    "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 90, "determinism": 90,
-    "whole:ddp": 60, "whole:fit": 60, "whole:bf16": 40, "whole:compiled": 110,
+    "engine:segformer-b0": 60, "whole:default": 50, "whole:large": 70, "presets": 120, "determinism": 90,
+    "presets:exact": 90, "targets": 40, "hours": 60, "whole:ddp": 60, "whole:fit": 60, "whole:universal": 60,
+    "whole:bf16": 40, "whole:compiled": 110,
 }  # fmt: skip
-"""Parts in the order in which they are run, and the most seconds that each may take."""
+"""Parts in the order in which they are run, and the most seconds that each may take; on a CPU ten times as many."""
 RUNS = {
     "default": ["predict"],
     "large": ["predict", "--data.dataset.size=512", "--data.dataset.count=64"],
@@ -66,7 +87,11 @@ RUNS = {
     "fit": ["fit", "-c", "configs/fit/scenes_fpn.yaml", "--trainer.strategy=ddp", "--trainer.max_epochs=1",
             "--data.train.init_args.count=32", "--data.val.init_args.count=8", "--trainer.logger=false",
             "--trainer.callbacks=null"],
+    "universal": ["universal", "--trainer.strategy=ddp", "--trainer.max_epochs=1", "--data.train.init_args.count=32"],
 }  # fmt: skip
+BUSY = 85
+"""Percent of the time that a GPU is to compute while large photos are attacked."""
+OF_ATTENTION = attacks.FixedAttention, attacks.TokenGradients
 EPS, STEP = 8 / 255, 0.01
 
 
@@ -88,7 +113,7 @@ def main() -> None:
     for name, most in PARTS.items():
         if wanted and not wanted & {name, name.partition(":")[0]}:
             continue
-        left = end - time.monotonic() - 4
+        left, most = end - time.monotonic() - 4, most * (1 if options.device == "cuda" else 10)
         found[name] = run_part(name, min(most, left), options) if left > 15 else {"faults": ["no time was left"]}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
         print(name, json.dumps(found[name])[:1000], flush=True)
@@ -241,9 +266,9 @@ class Part:
             if self.cuda:
                 torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated() if self.cuda else 0
-            first, median = self.milliseconds(step)
-            rows[title] = {"ms": round(median / each, 3), "images per s": round(1e3 * each * batch / median, 1),
-                           "first call ms": first, **more}  # fmt: skip
+            _, median = self.milliseconds(step)
+            per_second = round(1e3 * each * batch / median, 1)
+            rows[title] = {"ms": round(median / each, 3), "images per s": per_second, **more}
             rows[title]["times plain"] = round(rows["plain"]["ms"] / rows[title]["ms"], 2)
             if self.cuda:
                 rows[title]["MB"] = (torch.cuda.max_memory_allocated() - before) >> 20
@@ -257,8 +282,10 @@ class Part:
                 state[0] = (images + (moved - images).clamp(-EPS, EPS)).clamp(0, 1)
 
             with self.trying(title):
-                agreement = round(float((gradient(model, start).sign() == reference).float().mean()), 4)
-                row(title, step, signs=agreement)
+                begin = clock(images)
+                found = gradient(model, start).sign()
+                first = round(1e3 * (clock(images) - begin))
+                row(title, step, signs=round(float((found == reference).float().mean()), 4), **{"first call ms": first})
 
         loop("plain", network)
         last = copy.deepcopy(network).to(memory_format=torch.channels_last)
@@ -268,8 +295,10 @@ class Part:
         kinds = [("eager", "float32"), ("fused", "float32"), ("fused", "bf16")]
         for kind, precision in [*kinds, *[("compiled", "float32"), ("compiled", "bf16")] * self.cuda]:
             with self.trying(f"{kind} {precision}"):
-                fast = FastNetworks([network], kind, precision, at_once=True)
-                with fast.attacking():
+                fast = FastNetworks([network], kind, precision)
+                with fast.attacking(images):  # a shape is rewritten when it comes again
+                    gradient(network, images)
+                with fast.attacking(images):
                     loop(f"{kind} {precision}", network)
                     attack = attacks.pgd(steps=steps)
                     row(f"pgd, {kind} {precision}", partial(attack, network, images, labels, range(batch)), steps)
@@ -283,43 +312,117 @@ class Part:
             attack = torchattacks.PGD(network, EPS, STEP, steps=steps, random_start=False)
             row("torchattacks.PGD", partial(attack, images, labels), steps)
 
-    def presets(self) -> None:
-        """Every preset against the CPU with the same seeds; no step before the last may wait for the device."""
-        rows, (images, labels) = {}, scenes(2, 64)
-        networks = [freeze(TrainedModel(f"embedded:scenes_{kind}")) for kind in ("fpn", "deeplabv3plus")]
+    def presets(self, what: str = "") -> None:
+        """Every preset against the CPU, with the times that the host waits for the device; or (`exact`) against itself.
+
+        After the first step and before the last there may be fewer waits than steps: some attacks are several runs.
+        """
+        rows, (images, labels) = {}, scenes(2, 32 if self.options.tiny else 64)
+        networks = [freeze(TrainedModel(f"embedded:scenes_{kind}")) for kind in ("deeplabv3plus", "fpn")]
+        attending = freeze(small(1, attention=True, classes=8))
         partners = torch.rand(2, 3, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+        devices = [self.device] * 2 if what else [torch.device("cpu"), self.device]
         for preset in attacks.PRESETS:
-            name = preset.__name__
+            name, took = preset.__name__, []
             with self.trying(name), full_float32():
-                attack = preset(**{key: 4 for key in ("steps",) if key in inspect.signature(preset).parameters})
-                source = Ensemble(networks) if attack.needs_members else networks[0]
-                last, found, miou = getattr(attack, "steps", 1) - 1, [], []
-
-                def log(step: int, figures: object, last: int = last) -> None:
-                    if self.cuda:
-                        torch.cuda.set_sync_debug_mode("error" if step < last else "default")
-
-                for device in (torch.device("cpu"), self.device):
+                attack = preset(**settings_of(preset))
+                attends = any(isinstance(one, OF_ATTENTION) for one in source_transforms(attack))
+                source = attending if attends else Ensemble(networks) if attack.needs_members else networks[0]
+                found, waits = [], [0]
+                for device in devices:
                     more = {"partners": partners.to(device)} if attack.mixes else {}
                     given = source.to(device), images.to(device), labels.to(device), [1, 2]
-                    try:
-                        found.append(attack(*given, log if device.type == "cuda" else None, **more).cpu())
-                    finally:
-                        log(last, {})
-                for one in found:
-                    scores = SegmentationScores(8)
-                    scores.update(source.cpu()(one).argmax(1), labels)
-                    miou.append(round(100 * float(scores.compute()["miou"]), 2))
-                equal = round(float(((found[0] - found[1]).abs() < 1e-4).float().mean()), 3)
-                rows[name] = {"equal values": equal, "miou": miou}
-                if abs(miou[0] - miou[1]) > 5:
-                    self.fault(f"{name}: mIoU {miou[0]} on the CPU, {miou[1]} here")
-            self.save(rows=rows)
+                    begin = time.perf_counter()
+                    with exact_on(device) if what else nullcontext(), self.counting(attack, waits) as log:
+                        found.append(attack(*given, log=log, **more).cpu())
+                    took.append(round(time.perf_counter() - begin, 2))
+                if what:
+                    rows[name] = {"seconds": took}
+                    if not torch.equal(*found):
+                        self.fault(f"{name}: two exact runs differ")
+                else:
+                    equal = round(float(((found[0] - found[1]).abs() < 1e-4).float().mean()), 3)
+                    miou = [self.miou(source.cpu(), one, labels) for one in found]
+                    rows[name] = {"equal values": equal, "miou": miou, "seconds": took, "waits": waits[0]}
+                    if abs(miou[0] - miou[1]) > 5:
+                        self.fault(f"{name}: mIoU {miou[0]} on the CPU, {miou[1]} here")
+                    if waits[0] >= max(getattr(attack, "steps", 1) - 1, 1):
+                        self.fault(f"{name}: {waits[0]} waits between the first and the last step")
+                self.save(rows=rows)
+
+    @contextmanager
+    def counting(self, attack: attacks.Attack, waits: list[int]) -> Iterator[Callable[[int, object], None]]:
+        """Gives what an attack calls after each step, so that what it waits for in between is counted."""
+        last = getattr(attack, "steps", 1) - 1
+
+        def log(step: int, figures: object) -> None:
+            if self.cuda:
+                torch.cuda.set_sync_debug_mode("warn" if step < last else "default")
+
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                yield log
+        finally:
+            log(last, {})
+            waits[0] += sum("synchroniz" in str(one.message) for one in caught)
+
+    @staticmethod
+    def miou(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+        """In percent."""
+        scores = SegmentationScores(8)
+        scores.update(model(images).argmax(1), labels)
+        return round(100 * float(scores.compute()["miou"]), 2)
+
+    def targets(self) -> None:
+        """Defended and smoothed targets against the CPU."""
+        images, _ = scenes(2, 64)
+        defences = {
+            "jpeg": [JPEG(75)], "bits": [BitDepth(4)], "median": [MedianFilter(3)], "blur": [GaussianFilter(1.0)],
+            "pad": [ResizeAndPad(0.9)], "crops": [CropAndScale(0.8)], "scales": [FlipAndScales()],
+            "variation": [TotalVariation(0.1)],
+        }  # fmt: skip
+        inner = TrainedModel("embedded:scenes_fpn")
+        makes = {name: partial(Defended, inner, parts) for name, parts in defences.items()}
+        makes["smoothed"] = partial(Smoothed, TrainedModel("embedded:scenes_fpn_robust"), 0.05, n0=4, n=60)
+        for name, make in makes.items():
+            with self.trying(name), full_float32(), torch.no_grad():
+                model = freeze(make())
+                expected = decide(model.cpu(), model(images))
+                with exact_on(self.device):
+                    found = decide(model.to(self.device), model(images.to(self.device))).cpu()
+                equal = round(float((found == expected).float().mean()), 4)
+                self.save(**{name: equal})
+                if equal < 0.98:
+                    self.fault(f"{name}: {equal:.1%} of the classes are those of the CPU")
+
+    def hours(self) -> None:
+        """Images that are attacked in an hour of this device, by attack, size and precision."""
+        make, classes, _ = NETWORKS["deeplabv3plus-resnet50"]
+        network, rows = freeze(make()).to(self.device), {}
+        sizes = [(1, 64, 64)] if self.options.tiny else [(8, 256, 256), (4, 512, 512), (2, 512, 1024)]
+        makes = {"pgd": attacks.pgd, "transegpgd_mi_di_ti": attacks.transegpgd_mi_di_ti,
+                 "vmi_fgsm": attacks.vmi_fgsm, "transfer_best": attacks.transfer_best}  # fmt: skip
+        for (name, preset), (batch, *size) in product(makes.items(), sizes):
+            for precision in ("float32", "bf16"):
+                with self.trying(f"{name}, {size}, {precision}"):
+                    attack = preset(steps=2 if self.options.tiny else 5)  # of 20
+                    images = torch.rand(batch, 3, *size, device=self.device)
+                    labels = torch.randint(classes, (batch, *size), device=self.device)
+                    fast, took = FastNetworks([network], "fused", precision), []
+                    for _ in range(4):  # the second is prepared, the last two count
+                        begin = clock(images)
+                        with fast.attacking(images):
+                            attack(network, images, labels, range(batch))
+                        took.append(clock(images) - begin)
+                    each = min(took[2:]) * 20 / attack.steps / batch
+                    rows[f"{name}, 20 steps, {size[0]} x {size[1]}, {precision}"] = round(3600 / each)
+                    self.save(images_per_hour=rows)
 
     def determinism(self) -> None:
         """How many values differ between two runs, and between batches of 4 and of 1."""
-        rows, attack = {}, attacks.pgd(steps=10)
-        images, labels = (values.to(self.device) for values in scenes(4, 64 if self.options.tiny else 128))
+        rows, attack = {}, attacks.pgd(steps=2 if self.options.tiny else 10)
+        images, labels = (values.to(self.device) for values in scenes(4, 32 if self.options.tiny else 128))
         for setting in ("default", "cudnn.deterministic"):
             torch.backends.cudnn.deterministic = setting != "default"
             for name in ("deeplabv3plus", "fpn", "segformer"):
@@ -374,7 +477,7 @@ class Part:
 
         def watch() -> None:
             while not stop.wait(0.1):
-                busy.append(torch.cuda.utilization())
+                busy.append(utilization())
 
         if self.cuda:
             threading.Thread(target=watch, daemon=True).start()
@@ -384,10 +487,18 @@ class Part:
                 words += [f"--results={results}", "--run_name=run"]
             else:
                 words += [f"--trainer.default_root_dir={results}"]
+            if words[0] == "universal":
+                words += [f"--model.file={results}/universal.pt"]
             words += ["--data.limit=2"] * (self.options.tiny and words[0] == "predict")
             process = subprocess.run([sys.executable, "main.py", *words], cwd=ROOT, capture_output=True, text=True)
             stop.set()
-            self.save(took=round(time.monotonic() - begin, 1), gpu_percent=round(sum(busy) / max(len(busy), 1), 1))
+            # From the first batch to the last: a run begins with imports and ends with tables.
+            working = [number for number, percent in enumerate(busy) if percent]
+            inside = busy[working[0] : working[-1] + 1] if working else []
+            percent = round(sum(inside) / len(inside), 1) if inside else None
+            self.save(took=round(time.monotonic() - begin, 1), gpu_percent_from_first_to_last_batch=percent)
+            if self.cuda and what == "large" and (percent is None or percent < BUSY):
+                self.fault(f"the GPU was busy {percent} % of the time from the first batch to the last, not {BUSY} %")
             if process.returncode:
                 self.fault(f"exit code {process.returncode}: {process.stderr[-300:]}")
             elif words[0] == "predict":
@@ -417,11 +528,32 @@ class Attention(nn.Module):
         return x + F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2).mT.unflatten(2, x.shape[2:])
 
 
-def small(seed: int, attention: bool = False) -> SegmentationModel:
+def utilization() -> int:
+    """Percent of the last moment in which the GPU computed."""
+    try:
+        return torch.cuda.utilization()
+    except Exception:  # it needs another package
+        words = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+        return int(found[0]) if found and found[0].isdigit() else 0
+
+
+def settings_of(preset: Callable[..., Any]) -> dict[str, Any]:
+    """Few steps and samples."""
+    return ({} if preset is attacks.fgsm else {"steps": 4}) | FEW.get(preset.__name__, {})
+
+
+def source_transforms(attack: object) -> list[Any]:
+    """Those of an attack, or of the one inside of it."""
+    inner = getattr(attack, "attack", None)
+    return [*getattr(attack, "source_transforms", [])] or (source_transforms(inner) if inner is not None else [])
+
+
+def small(seed: int, attention: bool = False, classes: int = 5) -> SegmentationModel:
     """A small network of random weights."""
     torch.manual_seed(seed)
     layers = [nn.Conv2d(3, 64, 3, 4, 1, bias=False), nn.BatchNorm2d(64), nn.GELU(), *[Attention()] * attention]
-    return SegmentationModel(nn.Sequential(*layers, nn.Conv2d(64, 5, 1)), 5, name=f"small{seed}")
+    return SegmentationModel(nn.Sequential(*layers, nn.Conv2d(64, classes, 1)), classes, name=f"small{seed}")
 
 
 def scenes(count: int, size: int) -> tuple[Tensor, Tensor]:

@@ -104,9 +104,38 @@ def test_total_variation_is_at_its_optimum():
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_bit_depth(bits):
     found = view(BitDepth(bits)).image
-    assert len(found.unique()) <= 2**bits
+    levels = np.float32(2**bits - 1)
+    assert np.array_equal(found.numpy(), np.rint(IMAGE.numpy() * levels) / levels)
     assert (found - IMAGE).abs().max() <= 0.5 / (2**bits - 1) + 1e-6
     assert bits < 8 or torch.allclose(found, IMAGE, atol=1e-7)
+
+
+def bilinear(image, size):
+    """Resized by scipy: the value between the pixels around the place that a pixel's centre comes from."""
+    places = [(np.arange(n) + 0.5) * full / n - 0.5 for n, full in zip(size, image.shape[1:], strict=True)]
+    grid = np.meshgrid(*places, indexing="ij")
+    return np.stack([ndimage.map_coordinates(colour, grid, order=1, mode="nearest") for colour in image])
+
+
+def box(inside):
+    """The rows and columns that are not 0, as slices."""
+    return tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(inside))
+
+
+def test_resized_images_are_those_of_scipy():
+    bright = 0.1 + 0.9 * IMAGE.double()
+    for seed in range(4):
+        padded = view(ResizeAndPad(0.6), bright, seed).image.numpy()
+        place = box(padded[0])
+        small = padded[:, *place]
+        assert np.allclose(small, bilinear(bright.numpy(), small.shape[1:]), atol=1e-12)
+        assert np.isclose(padded.sum(), small.sum()), "black around it"
+        for crop in CropAndScale(0.6).views(bright, torch.Generator().manual_seed(seed)):
+            place = box(crop.undo(torch.ones(1, 1, 20, 26))[0, 0].numpy())
+            assert np.allclose(crop.image.numpy(), bilinear(bright.numpy()[:, *place], (20, 26)), atol=1e-12)
+    plain, mirrored = FlipAndScales([1.4]).views(bright, torch.Generator())
+    assert np.allclose(plain.image.numpy(), bilinear(bright.numpy(), (28, 36)), atol=1e-12)
+    assert torch.equal(mirrored.image, plain.image.flip(-1))
 
 
 def test_what_is_moved_is_moved_back():

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer
 
 from lightning_attack.attacks import FunctionAttack, NoAttack, pgd, vmi_fgsm
@@ -15,7 +16,7 @@ from lightning_attack.models import Ensemble, SegmentationModel, worth
 from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.models.worth import SHAPES, WORTH_REWRITING, Expected, Worth
 from lightning_attack.predict.module import AttackModule
-from lightning_attack.predict.passes import expected_passes
+from lightning_attack.predict.passes import backward_passes, expected_passes
 
 
 def part(operators=10, values=100.0):
@@ -97,6 +98,15 @@ def test_passes_are_those_of_each_member():
     assert expected_passes(NoAttack(), single)() == 0
     broken = FunctionAttack(lambda model, images, labels: images / model.no_such_thing, name="broken")
     assert expected_passes(broken, single)() == 1
+    assert backward_passes(broken) is None
+
+    def on_smaller(model, images, labels):
+        for side in (13, 7):
+            images = images.detach().requires_grad_()
+            torch.autograd.grad(model(F.interpolate(images, size=(side, 9))).mean(), images)
+        return images
+
+    assert backward_passes(FunctionAttack(on_smaller)) == 2
 
 
 class Photos(SegmentationDataset):

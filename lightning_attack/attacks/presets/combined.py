@@ -13,6 +13,7 @@ from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
+from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
 __all__ = [
@@ -72,22 +73,24 @@ def transfer_best(
     brightness: float = 0.1,
     degrees: float = 10.0,
     translate: float = 0.1,
-    scale: float | Sequence[float] = (0.65, 1.6),
+    scale: float | Sequence[float] = (0.75, 1.6),
     slant: float = 0.2,
     kernel_size: int = 5,
     skip_gamma: float = 0.5,
+    feature_mix: float = 0.4,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
-    See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and `SkipGradients`
-    (SGM) with `skip_gamma`, for sources with residual connections; others are attacked without it, with a warning. SGM
-    runs the source operator by operator; `skip_gamma=1` leaves it out. A combination of this project, found by a search
-    on real networks (tests/benchmarks/search_transfer.py): 10 steps, whose lengths add up to 0.2 (`long_steps`).
+    See `BalancedCrossEntropy`, `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and two source
+    transforms: `SkipGradients` (SGM) with gamma = `skip_gamma`, and `CleanFeatureMixup` (CFM) with mix = `feature_mix`,
+    which costs a forward pass of the clean images for each step. They run the source operator by operator; 1 and 0
+    leave them out. A source without residual connections or without a graph is attacked without them, with a warning.
+    A combination of this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps,
+    whose lengths add up to 6.4 eps (`long_steps`).
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    defaults: Settings = {"random_start": True, "steps": 10}
     objective = BalancedCrossEntropy(power, temperature)
-    sources = [SkipGradients(skip_gamma, required=False)]
-    return build("transfer_best", objective, settings, defaults, inputs, gradients, sources, linf_step=long_steps)
+    sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(mix=feature_mix, required=False)]
+    return build("transfer_best", objective, settings, {"steps": 10}, inputs, gradients, sources, linf_step=long_steps)

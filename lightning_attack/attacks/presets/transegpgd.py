@@ -22,6 +22,7 @@ from lightning_attack.attacks.objectives.transegpgd import (
 )
 from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
 from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
 __all__ = [
@@ -203,10 +204,11 @@ def transegpgd_best(
     brightness: float = 0.1,
     degrees: float = 10.0,
     translate: float = 0.1,
-    scale: float | Sequence[float] = (0.65, 1.6),
+    scale: float | Sequence[float] = (0.75, 1.6),
     slant: float = 0.2,
     kernel_size: int = 5,
     skip_gamma: float = 0.5,
+    feature_mix: float = 0.4,
     **settings: Unpack[TranSegPGDSettings],
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
@@ -215,10 +217,10 @@ def transegpgd_best(
     it is `transfer_best`. Other arguments are those of `transegpgd`.
     """
     usual: TranSegPGDSettings = {
-        "random_start": True, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
+        "random_start": False, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
     }  # fmt: skip
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    sources = [SkipGradients(skip_gamma, required=False)]
+    sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(mix=feature_mix, required=False)]
     known: TranSegPGDSettings = {**usual, **settings}
     return _with("transegpgd_best", known, inputs, gradients, sources, power=power, linf_step=long_steps)

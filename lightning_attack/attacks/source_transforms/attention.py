@@ -17,6 +17,8 @@ JOINED = (
     aten._scaled_dot_product_fused_attention_overrideable,
 )  # fmt: skip
 """Attention as one operator, of queries, keys and values first."""
+SOFTMAXES = (aten._softmax, aten._safe_softmax)
+"""The second is that of torch's own attention where no fused one takes the tensors as they lie in memory."""
 PRODUCTS = (aten.bmm, aten.baddbmm)
 SHAPING = (aten.expand, aten.reshape, aten.view, aten._unsafe_view, aten.clone, aten._to_copy, aten.permute)
 
@@ -50,9 +52,9 @@ class FixedAttention(SourceTransform):
         return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = [*graph.all(*JOINED), *(node for node in graph.all(aten._softmax) if weighs(node))]
+        found = [*graph.all(*JOINED), *(node for node in graph.all(*SOFTMAXES) if weighs(node))]
         for node in graph.find(self, "attention with a softmax", found, self.start):
-            if operator(node) is aten._softmax:
+            if operator(node) in SOFTMAXES:
                 graph.follow(node, self._fixed)
                 continue
             queries, keys, values, *_ = arguments(node)

@@ -19,8 +19,8 @@ class SourceTransform(ABC):
     """
 
     required: bool = True
-    """Whether a source that it cannot change is an error. If no transform is required, such a source is attacked as it
-    is, with a warning."""
+    """Whether a source that it cannot change is an error. If not, such a source is attacked without it, with a warning;
+    a source without a graph as it is, if no transform is required."""
 
     @property
     def idle(self) -> bool:

@@ -190,6 +190,7 @@ class CleanFeatureMixup(SourceTransform):
         prob: probability in [0, 1] that a layer is mixed, drawn for each image, layer and pass; 0 changes nothing.
         mix: largest share of the clean features, in [0, 1]; 0 changes nothing.
         nodes: names of the nodes to mix in place of all such layers; `auto` names none.
+        required: whether a source without such layers, or without a graph, is an error; False attacks it as it is.
 
     Raises:
         ValueError: an argument is out of range.
@@ -198,8 +199,12 @@ class CleanFeatureMixup(SourceTransform):
 
     needs_clean = True
 
-    def __init__(self, prob: float = 0.1, mix: float = 0.75, nodes: Sequence[str] = (AUTO,)) -> None:
+    def __init__(
+        self, prob: float = 0.1, mix: float = 0.75, nodes: Sequence[str] = (AUTO,), required: bool = True
+    ) -> None:
         self.prob, self.mix, self.nodes = check_share("prob", prob), check_share("mix", mix), check_names(nodes)
+        if not required:  # else nothing is noted: in the settings of earlier runs there was nothing
+            self.required = False
 
     @property
     def idle(self) -> bool:

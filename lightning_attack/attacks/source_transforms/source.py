@@ -127,8 +127,7 @@ class _StandIn:
 
         def changed() -> _Made:
             made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
-            for transform in self._transforms:
-                transform.rewrite(made.graph)
+            _rewrite(made.graph, self._transforms)
             made.module = made.graph.ready()
             return made
 
@@ -215,6 +214,26 @@ def transformed(model: Model, transforms: Sequence[SourceTransform]) -> Transfor
     except AttackError as error:
         _as_it_is(changing, error)
         return None
+
+
+def _rewrite(graph: SourceGraph, transforms: Sequence[SourceTransform]) -> None:
+    """Apply the transforms, and leave out with a warning those that are not required and find nothing to change.
+
+    Raises:
+        AttackError: a required transform finds nothing, or none finds anything.
+    """
+    missed: list[AttackError] = []
+    for transform in transforms:
+        try:
+            transform.rewrite(graph)
+        except AttackError as error:
+            if transform.required:
+                raise
+            missed.append(error)
+    if len(missed) == len(transforms):
+        raise missed[0]
+    for reason in missed:
+        warnings.warn(f"the source is attacked without one of the source transforms: {reason}", stacklevel=2)
 
 
 def _as_it_is(transforms: Sequence[SourceTransform], error: AttackError) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lightning_attack.attacks.source_transforms.attention import JOINED, PRODUCTS, SHAPING, weighs
+from lightning_attack.attacks.source_transforms.attention import JOINED, PRODUCTS, SHAPING, SOFTMAXES, weighs
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
 from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
@@ -60,10 +60,10 @@ class TokenGradients(SourceTransform):
         self.mlp, self.start = check_share("mlp", mlp), check_share("start", start)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = [*graph.all(*JOINED), *(node for node in graph.all(aten._softmax) if weighs(node))]
+        found = [*graph.all(*JOINED), *(node for node in graph.all(*SOFTMAXES) if weighs(node))]
         branches = _mlps(graph, found)
         for node in graph.find(self, "attention with a softmax", found, self.start):
-            if operator(node) is aten._softmax:
+            if operator(node) in SOFTMAXES:
                 self._apart(graph, node)
             else:
                 self._joined(graph, node)

@@ -185,6 +185,20 @@ def test_where_no_transform_is_required_such_a_source_is_attacked_as_it_is(model
         pgd(steps=2, source_transforms=[SkipGradients(required=False), FixedAttention()])(model, images, labels % 5)
 
 
+def test_a_transform_that_is_not_required_is_left_out_alone():
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    plain = nn.Sequential(nn.Conv2d(3, 5, 4, stride=4), nn.Tanh(), nn.Conv2d(5, 5, 1), nn.Upsample(scale_factor=4))
+    mixup = CleanFeatureMixup(prob=1.0)
+    expected = pgd(steps=2, source_transforms=[mixup])(plain, images, labels % 5, [1])
+    optional = [SkipGradients(required=False), CleanFeatureMixup(prob=1.0, required=False)]
+    for others in ([optional[0], mixup], optional):
+        with pytest.warns(UserWarning, match="without one of the source transforms: .*residual connections"):
+            found = pgd(steps=2, source_transforms=others)(copy.deepcopy(plain), images, labels % 5, [1])
+        assert torch.equal(found, expected)
+    with pytest.raises(AttackError, match="residual connections"):
+        pgd(steps=2, source_transforms=[SkipGradients(), optional[1]])(plain, images, labels % 5)
+
+
 def test_a_run_is_refused_before_it_begins():
     for refused in (attack(), WorstCase([pgd(), attack()])):
         with pytest.raises(AttackError, match="has none"):

@@ -1,0 +1,58 @@
+"""`size_cost`: how what networks compute grows with the size of images, by counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import nn
+
+from lightning_attack.engine import count_work
+from lightning_attack.models.acceleration import innermost
+from lightning_attack.models.probe import noise
+
+
+class SizeCost(NamedTuple):
+    """What an image costs: the values that networks compute for it, whatever its size and for each of its pixels.
+
+    Example:
+        >>> SizeCost(fixed=100, per_pixel=2).of(3, 4)
+        124
+    """
+
+    fixed: float
+    per_pixel: float
+
+    def of(self, height: int, width: int) -> float:
+        """Of an image of this size."""
+        return self.fixed + self.per_pixel * height * width
+
+
+def size_cost(passes: Iterable[tuple[nn.Module, float]], probe_size: tuple[int, int]) -> SizeCost:
+    """Count what networks compute for images of two sizes; most grow with the pixels, those that resize do not.
+
+    Args:
+        passes: networks, and how many forward passes each makes for an image.
+        probe_size: height and width of images that every network takes; the other size is twice that.
+
+    Returns:
+        The cost; that of pixels alone if no network can be counted.
+
+    Example:
+        >>> from lightning_attack.models import SegmentationModel
+        >>> network = SegmentationModel(nn.Conv2d(3, 8, 1), num_classes=8, mean=(0, 0, 0), std=(1, 1, 1))
+        >>> size_cost([(network, 10)], (4, 4)) == SizeCost(0, 10 * (8 + 3 + 3))  # normalized, then convolved
+        True
+    """
+    small, large = probe_size, (2 * probe_size[0], 2 * probe_size[1])
+    pixels = small[0] * small[1]
+    fixed = per_pixel = 0.0
+    for part, count in [(part, count) for network, count in passes for part in innermost(network)]:
+        images = (noise(size).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for size in (small, large))
+        one, four = (count_work(part.outputs, image) for image in images)
+        if one is None or four is None:
+            continue
+        slope = max((4 * four.values - one.values) / 3, 0.0)
+        fixed += count * max(one.values - slope, 0.0) * pixels
+        per_pixel += count * slope
+    return SizeCost(fixed, per_pixel) if fixed or per_pixel else SizeCost(0, 1)
