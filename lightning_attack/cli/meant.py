@@ -105,11 +105,12 @@ def weights(mistake: Mistake) -> str | None:
     match = re.search(r"Expected a path but (\S+) either not accessible", mistake.text)
     match = match or re.search(r"Unable to load config ['\"]([^'\"]+)['\"]", mistake.text)
     match = match or re.search(r"(?:dot import path string: |import path format: )([^\s']+)", mistake.text)
+    match = match or re.search(r"Problem with given class_path '([^']+)'", mistake.text)
     if not match or key not in NETWORK_KEYS:
         return None
-    file = match[1]
+    file, name = match[1], re.search(r"NestedArg\(key='([\w.-]+)'", mistake.text)  # such as model.targets.NAME
     known = file.startswith("embedded:") or Path(file).suffix in WEIGHT_FILES
-    return weights_answer(mistake.key, file) if known else None
+    return weights_answer(f"{mistake.key}.{name[1]}" if name else mistake.key, file) if known else None
 
 
 def weights_answer(key: str, file: str, network: bool = True, in_file: bool = False) -> str:

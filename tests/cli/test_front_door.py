@@ -62,6 +62,11 @@ def test_what_needs_no_network_loads_no_torch():
         (["predict", "--attack=pgd"], "there is no option 'attack'\ndid you mean --model.attack?"),
         (["predict", "--eps=8/255"], "did you mean --model.attack.eps?"),
         (["predict", "--batch-size=4"], "did you mean --data.batch_size? Write --data.batch_size=4"),
+        (["predict", "--seed=3"], "there is no option 'seed'\ndid you mean --model.seed?"),
+        (
+            ["predict", "--model.targets.a=net.pt2"],
+            "write --model.targets='{a: {class_path: ExportedModel, init_args",
+        ),
         (["predict", "--root=photos"], "did you mean --data.dataset.root, --data.train.root or --data.val.root?"),
         (["predict", "--data.size=96,96"], "write several values in brackets: [96,96]"),
         (["predict", "--trainer.devicez=2"], "did you mean trainer.devices? --print_config shows all"),
