@@ -43,13 +43,9 @@ class Parser(LightningArgumentParser):
     instantiators: Sequence[tuple[Any, type, bool]] = ()
 
     def __init__(self, *args: Any, **options: Any) -> None:
-<<<<<<< HEAD
-        ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program()}
-        accept_presets()
-=======
         # Beginnings of options are none: --seed would be --seed_everything, which is not the seed of attacks.
         ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program(), "allow_abbrev": False}
->>>>>>> report
+        accept_presets()
         super().__init__(*args, **(ours | options))
 
     def add_class_arguments(self, *args: Any, skip: Collection[str] | None = None, **options: Any) -> Any:

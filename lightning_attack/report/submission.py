@@ -41,15 +41,10 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
 
     `benchmark` (its name), `check` (a hash of its file, of its networks and of its photos, by which results that do not
     compare are known), `versions`, `images`, and for each of the `attacks`: `name`, `settings`, `backward_passes` per
-<<<<<<< HEAD
-    image, `scores` (for each `source` and `target` the `kind` of target, and in [0, 1] `clean_miou`, `miou` with the
-    ends of its 95 % interval, `low` and `high`; of several seeds the mean), and `means` of the mIoU over the scores of
-    each kind. Attacks of one name and other settings, such as another radius, are told apart by these.
-=======
     image (null for images that another program attacked), `scores` (for each `source` and `target` the `kind` of
-    target, and in [0, 1] `clean_miou`, `miou` with the ends of its 95 % interval, `low` and `high`), and `means` of the
-    mIoU over the scores of each kind.
->>>>>>> defended
+    target, and in [0, 1] `clean_miou`, `miou` with the ends of its 95 % interval, `low` and `high`; of several seeds
+    the mean), and `means` of the mIoU over the scores of each kind. Attacks of one name and other settings, such as
+    another radius, are told apart by these.
 
     Args:
         benchmark: what was run.
