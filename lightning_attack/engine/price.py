@@ -26,10 +26,12 @@ class Work:
     Attributes:
         operators: how many; views are none.
         values: how many they compute, for each pixel of an image.
+        fixed: how many more for an image of any size, as networks do that resize images to a size of their own.
     """
 
     operators: int
     values: float
+    fixed: float = 0.0
 
     def repays(self, pixels: int, passes: float, price: float) -> bool:
         """Whether rewriting for one shape pays.
@@ -46,7 +48,7 @@ class Work:
             >>> network.repays(100 * 100, 10**6, BACKWARD_PRICE)
             False
         """
-        each = pixels * self.values
+        each = self.fixed + pixels * self.values
         return each >= LEAST_VALUES * self.operators and passes * each >= price * self.operators
 
 
@@ -55,7 +57,7 @@ def count_work(network: Callable[[Tensor], object], images: Tensor) -> Work | No
 
     Example:
         >>> count_work(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU()), torch.zeros(2, 3, 4, 4))
-        Work(operators=2, values=16.0)
+        Work(operators=2, values=16.0, fixed=0.0)
     """
     try:
         from torch.utils._python_dispatch import TorchDispatchMode  # not public: a build of torch may lack it
@@ -79,3 +81,23 @@ def count_work(network: Callable[[Tensor], object], images: Tensor) -> Work | No
     except Exception:  # networks raise whatever they like; run as they are, they will do so again
         return None
     return Work(count.operators, count.values / (images.shape[0] * images.shape[-2] * images.shape[-1]))
+
+
+def count_growth(network: Callable[[Tensor], object], small: Tensor, large: Tensor) -> Work | None:
+    """The same for images of any size, by those of two sizes: what does not grow with the pixels is `fixed`.
+
+    Where a network takes small images only, all is taken to grow.
+
+    Example:
+        >>> def resizes(images):
+        ...     return torch.nn.functional.interpolate(images, (8, 8)).relu()
+        >>> count_growth(resizes, torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 16, 16))
+        Work(operators=2, values=0.0, fixed=384.0)
+    """
+    few, many = count_work(network, small), count_work(network, large)
+    if few is None or many is None:
+        return few
+    pixels = small.shape[-2] * small.shape[-1]
+    more = large.shape[-2] * large.shape[-1] / pixels
+    slope = min(max((more * many.values - few.values) / (more - 1), 0.0), few.values)
+    return Work(few.operators, slope, (few.values - slope) * pixels)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from lightning_attack.engine import count_work
+from lightning_attack.engine import count_growth
 from lightning_attack.models.acceleration import innermost
 from lightning_attack.models.probe import noise
 
@@ -44,15 +44,12 @@ def size_cost(passes: Iterable[tuple[nn.Module, float]], probe_size: tuple[int, 
         >>> size_cost([(network, 10)], (4, 4)) == SizeCost(0, 10 * (8 + 3 + 3))  # normalized, then convolved
         True
     """
-    small, large = probe_size, (2 * probe_size[0], 2 * probe_size[1])
-    pixels = small[0] * small[1]
+    sizes = probe_size, (2 * probe_size[0], 2 * probe_size[1])
     fixed = per_pixel = 0.0
     for part, count in [(part, count) for network, count in passes for part in innermost(network)]:
-        images = (noise(size).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for size in (small, large))
-        one, four = (count_work(part.outputs, image) for image in images)
-        if one is None or four is None:
-            continue
-        slope = max((4 * four.values - one.values) / 3, 0.0)
-        fixed += count * max(one.values - slope, 0.0) * pixels
-        per_pixel += count * slope
+        small, large = (noise(size).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for size in sizes)
+        work = count_growth(part.outputs, small, large)
+        if work is not None:
+            fixed += count * work.fixed
+            per_pixel += count * work.values
     return SizeCost(fixed, per_pixel) if fixed or per_pixel else SizeCost(0, 1)

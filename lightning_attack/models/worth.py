@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from lightning_attack.engine import BACKWARD_PRICE, FORWARD_PRICE, WORTH_COUNTING, Work, count_work
+from lightning_attack.engine import BACKWARD_PRICE, FORWARD_PRICE, WORTH_COUNTING, Work, count_growth
 from lightning_attack.models.probe import noise
 from lightning_attack.models.wrapper import SegmentationModel
 
@@ -115,7 +115,9 @@ class Worth:
 
 
 def _work(part: SegmentationModel, size: Shape) -> Work | None:
-    return count_work(part.outputs, noise(size).to(part.mean.device).expand(part.least_batch, -1, -1, -1))
+    sizes = size, (2 * size[0], 2 * size[1])
+    small, large = (noise(one).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for one in sizes)
+    return count_growth(part.outputs, small, large)
 
 
 def _shape(images: Tensor) -> Shape:

@@ -6,8 +6,10 @@ from torch import nn
 from lightning_attack.attacks import pgd
 from lightning_attack.common.windows import Windows
 from lightning_attack.data.scenes import Share
-from lightning_attack.models import SegmentationModel
+from lightning_attack.engine import FORWARD_PRICE, Work
+from lightning_attack.models import FastNetworks, SegmentationModel
 from lightning_attack.models.size_costs import SizeCost, size_cost
+from lightning_attack.models.worth import Expected
 from lightning_attack.predict.module import AttackModule
 
 
@@ -35,6 +37,17 @@ def test_a_network_that_resizes_costs_most_whatever_the_size():
     assert cost.fixed == 5 * 96 * 96 * (3 + 64)
     assert 0 < 64 * 64 * cost.per_pixel < 0.3 * cost.fixed
     assert size_cost([(model(Fails()), 5)], (64, 64)) == SizeCost(0, 1)
+
+
+def test_a_network_that_resizes_is_not_taken_for_a_large_one():
+    """What it computes for a small image does not grow with the pixels: large photos do not make rewriting pay."""
+    part = model(Resizes())
+    FastNetworks([part], None, "float32").expect(Expected({(320, 320): 10}, lambda: 10.0, 2))
+    work = part.__dict__["_work"][64, 64]
+    assert work.fixed == 96 * 96 * (3 + 64)
+    taken_for_large = Work(work.operators, work.values + work.fixed / 64**2)
+    assert taken_for_large.repays(320 * 320, 10 * 2, FORWARD_PRICE)
+    assert not work.repays(320 * 320, 10 * 2, FORWARD_PRICE)
 
 
 def test_shares_are_of_what_an_attack_costs():
