@@ -1,4 +1,4 @@
-"""`check.py`: its parts where there is a GPU; and each of them on small networks where there is none."""
+"""`check.py`: its parts where there is a GPU; and most of them on small networks where there is none."""
 
 import json
 import os
