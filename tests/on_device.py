@@ -63,6 +63,8 @@ def trainer_on_device(monkeypatch, **settings):
     monkeypatch.setattr("lightning_attack.predict.batch_attack.clock", lambda images: 0.0)
     monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
     monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
+    if distributed.is_initialized():  # Lightning leaves the group of an earlier run in this process behind
+        distributed.destroy_process_group()
     try:
         with DeviceOnly() as device:
             yield quiet_trainer(accelerator=_Accelerator(), strategy=_Strategy(), **settings), device
