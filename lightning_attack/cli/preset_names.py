@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
 from jsonargparse import get_loader, set_loader
 
 from lightning_attack.attacks import PRESETS
@@ -41,11 +42,21 @@ def with_presets(value: Any) -> Any:
         if isinstance(part, dict) and "class_path" in part:
             part["class_path"] = qualified(part["class_path"])
             inner = part.get("init_args")
-            if isinstance(inner, dict):
+            if isinstance(inner, dict) and not is_theirs(part["class_path"]):  # there `attack` may be any text
                 for key in {*_KEYS} & {*inner}:
                     names = inner[key]
                     inner[key] = [qualified(name) for name in names] if isinstance(names, list) else qualified(names)
     return value
+
+
+def is_theirs(class_path: object) -> bool:
+    """Whether it is a class or function of the user, by its import path.
+
+    Example:
+        >>> is_theirs("my_project.Photos"), is_theirs("pgd"), is_theirs("lightning_attack.attacks.pgd")
+        (True, False, False)
+    """
+    return "." in str(class_path) and not str(class_path).startswith("lightning_attack.")
 
 
 def accept_presets() -> None:
@@ -57,4 +68,4 @@ def accept_presets() -> None:
             return with_presets(load(text))
 
         loader.plain = load  # type: ignore[attr-defined]
-        set_loader("yaml", loader)
+        set_loader("yaml", loader, exceptions=(yaml.YAMLError,))

@@ -9,6 +9,7 @@ import yaml
 
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.meant import NETWORK_KEYS, WEIGHT_FILES, weights_answer
+from lightning_attack.cli.preset_names import is_theirs
 
 _NAMED = ("targets", "networks", "members")
 """Keys below which networks stand, by name or in a list."""
@@ -74,7 +75,7 @@ def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterato
         yield keys, node.value
     elif isinstance(node, yaml.MappingNode):
         seen.add(id(node))
-        theirs = any(key.value == "class_path" and _is_theirs(value.value) for key, value in node.value)
+        theirs = any(key.value == "class_path" and is_theirs(value.value) for key, value in node.value)
         for key, value in node.value:
             if theirs and key.value in ("init_args", "dict_kwargs"):
                 continue  # an argument called `network` may well be a file
@@ -83,8 +84,3 @@ def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterato
         seen.add(id(node))
         for value in node.value:
             yield from _scalars([*keys, keys[-1]] if keys else ["-"], value, seen)
-
-
-def _is_theirs(class_path: object) -> bool:
-    """Whether it is a class or function of the user, by its import path."""
-    return "." in str(class_path) and not str(class_path).startswith("lightning_attack.")

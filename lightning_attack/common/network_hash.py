@@ -1,26 +1,27 @@
 """The form of the hashes by which runs tell networks apart; `models.fingerprint` makes them, `runs` keeps them."""
 
-CURRENT = "v2:"
-"""What a hash begins with. Those of earlier versions, without it, depended on the names of networks, too."""
-WITH_GRAPH = "v2g:"
-"""What one begins with in which there is a graph, as of an exported network. Earlier ones had its weights only."""
+CURRENT = "v3:"
+"""What a hash begins with."""
+SECOND = "v2:"
+"""Those before depended on the engine, and of exported networks they knew the weights only. The first had no such
+beginning, and depended on the names of networks too."""
 
 
 def is_current(mark: object) -> bool:
-    """Whether a hash does not depend on names, as those of the first version did.
+    """Whether a hash is of the form of now.
 
     Example:
-        >>> is_current("v2:91b4b618efb863bb"), is_current("91b4b618efb863bb")
-        (True, False)
+        >>> is_current("v3:91b4b618efb863bb"), is_current("v2:91b4b618efb863bb"), is_current("91b4b618efb863bb")
+        (True, False, False)
     """
-    return str(mark).startswith((CURRENT, WITH_GRAPH))
+    return str(mark).startswith(CURRENT)
 
 
 def are_comparable(one: object, other: object) -> bool:
-    """Whether two hashes are current and of one form, so that they tell whether networks are the same.
+    """Whether two hashes tell whether networks are the same: both are of the form of now.
 
     Example:
-        >>> are_comparable("v2:91b4b618efb863bb", "v2:0"), are_comparable("v2:91b4b618efb863bb", "v2g:0")
+        >>> are_comparable("v3:91b4b618efb863bb", "v3:0"), are_comparable("v3:91b4b618efb863bb", "v2:0")
         (True, False)
     """
-    return is_current(one) and is_current(other) and str(one).partition(":")[0] == str(other).partition(":")[0]
+    return is_current(one) and is_current(other)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
 from torch import fx, nn
 
-from lightning_attack.common.network_hash import CURRENT, WITH_GRAPH
+from lightning_attack.common.network_hash import CURRENT, SECOND
 from lightning_attack.engine.content import content
 from lightning_attack.models.graph_text import graph_text
 from lightning_attack.models.wrapper import SegmentationModel
@@ -22,15 +22,11 @@ _PLACES = ("name_or_path", "warnings_issued")
 """What transformers notes in its networks about where they lie and what it has said of them."""
 
 
-def fingerprint(network: nn.Module, graphs: bool = True) -> str:
-    """A hash of a network's modules with their settings, of its tensors, and of its graphs if it has any.
+def fingerprint(network: nn.Module) -> str:
+    """A hash of a network's modules with their settings, of its tensors, and of its graphs, as exported networks have.
 
-    It is the same in every process and on every machine, whatever the network and its classes are called: `v2:`, with
-    graphs, as those of `torch.export`, `v2g:`, and 16 hexadecimal digits.
-
-    Args:
-        network: the network.
-        graphs: whether graphs count; without, it is the hash of versions that did not look at them.
+    It is the same in every process and on every machine, whatever the network and its classes are called, and whatever
+    engine runs it: `v3:` and 16 hexadecimal digits.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -39,30 +35,32 @@ def fingerprint(network: nn.Module, graphs: bool = True) -> str:
         >>> fingerprint(SegmentationModel(layer, name="a")) == fingerprint(SegmentationModel(layer, name="b"))
         True
     """
-    if not (graphs and any(isinstance(module, fx.GraphModule) for module in network.modules())):
-        return CURRENT + _hash(network, _deciding)
-    return WITH_GRAPH + _hash(network, _with_graph)
+    return CURRENT + _hash(network, _with_graph)
 
 
-def earlier_fingerprint(network: nn.Module, name: str | None = None, fast_from: int | None = None) -> str:
-    """The hash that earlier versions gave a network, which depended on its name: 16 hexadecimal digits.
+def earlier_fingerprint(
+    network: nn.Module, name: str | None = None, noted: Mapping[str, object] | None = None, named: bool = True
+) -> str:
+    """The hash that earlier versions gave a network, which depended on its engine, and at first on its name too.
 
     Args:
         network: the network.
         name: what it was called then; None: what it is called now.
-        fast_from: what an engine of theirs noted in the networks that hold no others; None: there was no engine.
+        noted: what an engine of theirs noted in the networks that hold no others; in those that do it left `fast`.
+            None: there was no engine.
+        named: whether names count, and the hash has no prefix; otherwise it begins with `v2:`.
     """
 
     def settings(module: nn.Module) -> dict[str, object]:
-        found = simple_settings(module)
+        found = simple_settings(module) if named else _deciding(module)
         if isinstance(module, SegmentationModel):
+            holds = any(isinstance(inner, SegmentationModel) for inner in module.network.modules())
             found = {key: value for key, value in found.items() if key not in _ENGINE}
-            innermost = not any(isinstance(inner, SegmentationModel) for inner in module.network.modules())
-            if innermost and fast_from is not None:
-                found["fast_from"] = fast_from
+            if noted is not None:
+                found |= {"fast": None} if holds else noted
         return found | {"name": name} if module is network and name and "name" in found else found
 
-    return _hash(network, settings)
+    return ("" if named else SECOND) + _hash(network, settings)
 
 
 def _hash(network: nn.Module, settings_of: Callable[[nn.Module], dict[str, object] | None]) -> str:

@@ -40,13 +40,19 @@ def graph_text(graph: fx.Graph) -> str:
 def _used(graph: fx.Graph) -> set[fx.Node]:
     found: set[fx.Node] = set()
     # What is given counts whether it is used or not: it is the order of the arguments.
-    left = [node for node in graph.nodes if node.op in ("output", "placeholder")]
+    # What changes tensors in place counts too: an output may depend on it without an edge, as after `y[:, 0] = 0`.
+    left = [node for node in graph.nodes if node.op in ("output", "placeholder") or _changes(node)]
     while left:
         node = left.pop()
         if node not in found:
             found.add(node)
             left += node.all_input_nodes
     return found
+
+
+def _changes(node: fx.Node) -> bool:
+    """Whether a node changes one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _target(node: fx.Node) -> str:

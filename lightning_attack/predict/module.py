@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -190,13 +191,16 @@ class AttackModule(LightningModule):
     def earlier_settings(self) -> Iterator[dict[str, Any]]:
         """`settings` as earlier versions may have written them, whose hashes depended on names and on the engine.
 
-        `predict` called networks by their own names, `study` by those of the study. The engine had noted in them from
-        how many pixels on it was used. The last of them had no names, and of exported networks the weights only.
+        `predict` called networks by their own names, `study` by those of the study. Engines had left marks in networks:
+        at first the number of pixels from which they were used, later whether one was chosen. The last of these
+        versions had no names in its hashes.
         """
         fast_from = WORTH_REWRITING if self.engine is None and self.precision == "float32" else 0
-        yield self._settings(lambda _, network: earlier_fingerprint(network, None, fast_from))
-        yield self._settings(lambda name, network: earlier_fingerprint(network, name, fast_from))
-        yield self._settings(lambda _, network: fingerprint(network, graphs=False))
+        chosen: dict[str, object] = {} if self.engine is None else {"is_worth": None}
+        for noted in ({"fast_from": fast_from}, chosen):
+            for own in (True, False):
+                yield self._settings(partial(_earlier, noted=noted, own_name=own))
+        yield self._settings(partial(_earlier, noted=chosen, named=False))
 
     def _settings(self, mark: Callable[[str, nn.Module], str]) -> dict[str, Any]:
         return {
@@ -351,3 +355,10 @@ class AttackModule(LightningModule):
     def _lends(self) -> bool:
         """Whether the attack may be given the clean logits that the source is scored by: they are what it would see."""
         return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
+
+
+def _earlier(
+    name: str, network: nn.Module, noted: Mapping[str, object], own_name: bool = True, named: bool = True
+) -> str:
+    """The hash of a network in a run of an earlier version, by its own name or by that which the run calls it."""
+    return earlier_fingerprint(network, None if own_name else name, noted, named)

@@ -90,7 +90,7 @@ def _said(key: str, before: object, now: object, files: Mapping[str, str]) -> st
     kind, _, name = key.removeprefix("model.").partition(".")
     if not (key.startswith("model.") and kind in ("source", "targets") and name) or _ABSENT in (before, now):
         return f"{key}: {before} before, {now} now"
-    of_earlier = "" if is_current(before) else "; an earlier version, whose hashes depended on names, made the first"
+    of_earlier = "" if is_current(before) else "; an earlier version, whose hashes were of another kind, made the first"
     file = f", now from '{files[name]}'," if name in files else ""
     return (
         f"'{name}' ({key}){file} is not the network of before: its weights, structure or settings are others "

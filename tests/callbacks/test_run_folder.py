@@ -52,7 +52,7 @@ def test_another_run_of_the_same_name_is_refused(tmp_path):
     content = (tmp_path / "mine" / "transfer.json").read_text()
     for change, says in (
         ({"seed": 1}, r"model\.seed: 0 before, 1 now"),
-        ({"targets": {"other": model(1)}}, r"model\.targets\.other: not there before, v2:[0-9a-f]{16} now"),
+        ({"targets": {"other": model(1)}}, r"model\.targets\.other: not there before, v3:[0-9a-f]{16} now"),
     ):
         with pytest.raises(RunError, match=rf"mine' is a run of other settings; .*--fresh=true(?s:.*){says}"):
             run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()], **change)

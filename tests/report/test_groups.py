@@ -73,7 +73,7 @@ def test_networks_without_a_hash_are_known_by_their_clean_predictions(tmp_path):
 def test_a_hash_of_an_earlier_version_does_not_make_a_network_another_one(tmp_path):
     """It depended on what the network was called; where it differs, the clean predictions decide."""
     first = read_run(make_run(tmp_path / "first"))
-    cases = ("", "weights", 0, 1), ("", "other", 0, 1), ("", "other", 1, 2), ("v2:", "other", 0, 2)
+    cases = ("", "weights", 0, 1), ("", "other", 0, 1), ("", "other", 1, 2), ("v3:", "other", 0, 2)
     for form, networks, seed, tables in cases:
         counts = matrices(24, seed=seed, lost=0.6)
         old = read_run(make_run(tmp_path / f"{form}{networks}{seed}", counts=counts, networks=networks, form=form))

@@ -37,7 +37,7 @@ def of_class(confusion):
 
 def make_run(
     folder, attack="pgd", counts=None, source="net_a", white_box=NETWORKS, classes=CLASSES, names=None, digests=None,
-    eps=8 / 255, seed=0, failed=(), networks="weights", form="v2:", steps=20, curve_steps=(), strips=(), **more,
+    eps=8 / 255, seed=0, failed=(), networks="weights", form="v3:", steps=20, curve_steps=(), strips=(), **more,
 ):  # fmt: skip
     """Write a run of 24 images into a folder; `failed` are pairs of image and network, `more` goes into the table.
 

@@ -31,18 +31,18 @@ def test_every_setting_that_differs_is_named(settings, line, tmp_path):
 
 
 def test_a_network_that_differs_is_said_in_words(tmp_path):
-    old, new = {"source": {"mine": "v2:0a"}, "targets": {"mine": "v2:0a", "x": "1b"}}, "v2:0b"
+    old, new = {"source": {"mine": "v3:0a"}, "targets": {"mine": "v3:0a", "x": "1b"}}, "v3:0b"
     write_settings(tmp_path, {"model": old})
-    now = {"model": {"source": {"mine": new}, "targets": {"mine": "v2:0a", "x": new}}}
+    now = {"model": {"source": {"mine": new}, "targets": {"mine": "v3:0a", "x": new}}}
     with pytest.raises(RunError, match="choose another --name:") as error:
         check_same(tmp_path, now, advice=Advice("choose another --name", {"mine": "a.pt2"}))
     mine, other = str(error.value).splitlines()[1:]
     assert mine == (
         "  'mine' (model.source.mine), now from 'a.pt2', is not the network of before: its weights, structure or "
-        "settings are others (hash v2:0a before, v2:0b now)"
+        "settings are others (hash v3:0a before, v3:0b now)"
     )
     assert other.endswith(
-        "(hash 1b before, v2:0b now; an earlier version, whose hashes depended on names, made the first)"
+        "(hash 1b before, v3:0b now; an earlier version, whose hashes were of another kind, made the first)"
     )
 
 

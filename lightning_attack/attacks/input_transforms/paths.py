@@ -71,10 +71,9 @@ class IntegratedGradients(InputTransform):
         if baseline == "black" and baselines > 1:
             raise ValueError(f"baselines={baselines}: there is only one black image; use baseline=quantized")
         self.baseline, self.position, self.regions = baseline, position, regions
-        if value := zero_or_more(
-            noise, "noise"
-        ):  # else settings are those of earlier runs
-            self.noise = value
+        size = zero_or_more(noise, "noise")
+        if size:  # 0 is not noted: settings stay those of earlier runs
+            self.noise = size
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for _ in range(self.baselines):

@@ -203,7 +203,7 @@ class CleanFeatureMixup(SourceTransform):
         self, prob: float = 0.1, mix: float = 0.75, nodes: Sequence[str] = (AUTO,), required: bool = True
     ) -> None:
         self.prob, self.mix, self.nodes = check_share("prob", prob), check_share("mix", mix), check_names(nodes)
-        if not required:  # else nothing is noted: in the settings of earlier runs there was nothing
+        if not required:  # True is not noted: settings stay those of earlier runs
             self.required = False
 
     @property
