@@ -55,7 +55,7 @@ def test_small_images_never_pay():
 
 def test_modules_that_share_a_network_each_decide_for_themselves(monkeypatch):
     shared = SegmentationModel(torch.nn.Conv2d(3, 2, 1)).eval()
-    monkeypatch.setattr(worth, "count_work", lambda *_: Work(10, 100.0))
+    monkeypatch.setattr(worth, "count_growth", lambda *_: Work(10, 100.0))
     first, second = FastNetworks([shared], None, "float32"), FastNetworks([shared], "fused", "float32")
     photos, enough = images(300, 400), Expected({(300, 400): 10**6}, lambda: 20.0, 2.0)
     assert shared.is_worth is None, "the second has fused for all"
