@@ -64,7 +64,6 @@ def _parser() -> Parser:
     parser = Parser(
         prog=f"{program()} benchmark",
         description="Run attacks on the networks, defences and photos of a benchmark, and write one file of figures.",
-        allow_abbrev=False,
     )
     default = "configs/benchmarks/scenes-1.yaml"
     parser.add_argument("-c", "--config", dest="file", type=str, default=default, metavar="FILE", help="Its file.")

@@ -48,7 +48,6 @@ def _parser() -> PlainParser:
         prog=f"{program()} clean",
         description="Drop what finished runs no longer need: their records become one file, shards of images another, "
         "and notes, locks and leftovers go. Tables and reports stay the same.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
     flags = {

@@ -14,7 +14,6 @@ def run(words: list[str]) -> int:
     parser = Parser(
         prog=f"{program()} export",
         description="Write the network of a checkpoint to one file for predict.",
-        allow_abbrev=False,
     )
     parser.add_function_arguments(export_checkpoint)
     about = export_checkpoint(**parser.parse_args(words[1:]).as_dict())

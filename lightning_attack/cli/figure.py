@@ -43,7 +43,6 @@ def _parser() -> PlainParser:
         prog=f"{program()} figure",
         description="Draw finished runs for a paper, as PDF, SVG, PNG or JPEG.",
         epilog=f"`{program()} figure KIND --help` shows the options of each.",
-        allow_abbrev=False,
     )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for name, text in KINDS.items():
@@ -52,7 +51,6 @@ def _parser() -> PlainParser:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             usage=f"{program()} figure {name} RUN ... --output FILE ... [OPTION ...]",
-            allow_abbrev=False,
         )
         one.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
         one.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.internals import option_names
@@ -11,7 +11,10 @@ from lightning_attack.report.intervals import DRAWS
 
 
 class PlainParser(ArgumentParser):
-    """As `ArgumentParser`; mistakes are explained as those of other commands are."""
+    """As `ArgumentParser`, without abbreviated options; mistakes are explained as those of other commands are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(explain(message, option_names(self), {}))

@@ -17,7 +17,6 @@ def _parser() -> PlainParser:
     parser = PlainParser(
         prog=f"{program()} report",
         description="Compare finished runs: print tables, and write report.{csv,md,tex,bib,html} and differences.csv.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders above them")
     parser.add_argument(

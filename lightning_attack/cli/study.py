@@ -117,7 +117,7 @@ def add_dry_run(parser: Parser) -> None:
 
 
 def _parser(description: str = "") -> Parser:
-    return Parser(prog=f"{program()} study", description=description, allow_abbrev=False)
+    return Parser(prog=f"{program()} study", description=description)
 
 
 def read(file: Path) -> Study:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from lightning_attack.engine import count_growth
 from lightning_attack.models.acceleration import innermost
-from lightning_attack.models.probe import noise
+from lightning_attack.models.worth import work_of
 
 
 class SizeCost(NamedTuple):
@@ -33,7 +32,7 @@ def size_cost(passes: Iterable[tuple[nn.Module, float]], probe_size: tuple[int, 
 
     Args:
         passes: networks, and how many forward passes each makes for an image.
-        probe_size: height and width of images that every network takes; the other size is twice that.
+        probe_size: height and width of images that every network takes, see `work_of`.
 
     Returns:
         The cost; that of pixels alone if no network can be counted.
@@ -44,11 +43,9 @@ def size_cost(passes: Iterable[tuple[nn.Module, float]], probe_size: tuple[int, 
         >>> size_cost([(network, 10)], (4, 4)) == SizeCost(0, 10 * (8 + 3 + 3))  # normalized, then convolved
         True
     """
-    sizes = probe_size, (2 * probe_size[0], 2 * probe_size[1])
     fixed = per_pixel = 0.0
     for part, count in [(part, count) for network, count in passes for part in innermost(network)]:
-        small, large = (noise(size).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for size in sizes)
-        work = count_growth(part.outputs, small, large)
+        work = work_of(part, probe_size)
         if work is not None:
             fixed += count * work.fixed
             per_pixel += count * work.values

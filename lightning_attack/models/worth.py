@@ -73,9 +73,7 @@ class Worth:
         if not parts or expected is None or expected.most_pixels < WORTH_COUNTING:
             return
         for part in parts:  # now, and not at their first pass: an attack may be looking at what runs in it
-            known = part.__dict__.setdefault("_work", {})  # for other runs of the network, too
-            if self._probe_size not in known:
-                known[self._probe_size] = _work(part, self._probe_size)
+            work_of(part, self._probe_size)
 
     @contextmanager
     def attacking(self, images: Tensor | None) -> Iterator[None]:
@@ -114,10 +112,17 @@ class Worth:
         return work is not None and work.repays(pixels, passes, price)
 
 
-def _work(part: SegmentationModel, size: Shape) -> Work | None:
-    sizes = size, (2 * size[0], 2 * size[1])
-    small, large = (noise(one).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for one in sizes)
-    return count_growth(part.outputs, small, large)
+def work_of(part: SegmentationModel, size: Shape) -> Work | None:
+    """What a network that holds no others computes, counted once for images of this size and of twice that.
+
+    None if it cannot be counted.
+    """
+    known: dict[Shape, Work | None] = part.__dict__.setdefault("_work", {})  # for other runs of the network, too
+    if size not in known:
+        sizes = size, (2 * size[0], 2 * size[1])
+        small, large = (noise(one).to(part.mean.device).expand(part.least_batch, -1, -1, -1) for one in sizes)
+        known[size] = count_growth(part.outputs, small, large)
+    return known[size]
 
 
 def _shape(images: Tensor) -> Shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -68,8 +68,8 @@ class AttackModule(LightningModule):
     the source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is
     attacked is white box too. Networks are run on an image of noise first, and a source that cannot be attacked is
     refused (see `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks one
-    after the other: how they are run (`engine`, `precision`, `windows`) is up to the newest. Callbacks that are a
-    `StatusListener` are told what is being done.
+    after the other: their `windows` are up to the newest. Callbacks that are a `StatusListener` are told what is being
+    done.
 
     What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
 
@@ -268,7 +268,12 @@ class AttackModule(LightningModule):
 
     def _expected(self, sizes: Mapping[tuple[int, int], int]) -> Expected:
         """The passes that will come, by which engines are chosen."""
-        return Expected(shown(sizes, self.windows), expected_passes(self.attack, self.source), self._passes_of_scoring)
+        return Expected(shown(sizes, self.windows), lambda: self._passes_of_attack, self._passes_of_scoring)
+
+    @cached_property
+    def _passes_of_attack(self) -> float:
+        """Backward passes of an attacked network for each image; the attack is run on a small one to count them."""
+        return expected_passes(self.attack, self.source)()
 
     def image_costs(self, sizes: Iterable[tuple[int, int]]) -> list[float]:
         """What attacking and scoring images of these heights and widths costs, in comparison with each other.
@@ -276,9 +281,8 @@ class AttackModule(LightningModule):
         It is what the networks compute in all passes, counted. A backward pass counts as two forward passes. An
         image without a size, (0, 0), costs nothing.
         """
-        attack = 3 * expected_passes(self.attack, self.source)()
         passes = [(network, float(self._passes_of_scoring)) for network in self.scored]
-        cost = size_cost([*passes, (self.source, attack)], self.probe_size)
+        cost = size_cost([*passes, (self.source, 3 * self._passes_of_attack)], self.probe_size)
         looks = (shown({size: 1} if all(size) else {}, self.windows) for size in sizes)
         return [sum(count * cost.of(*shape) for shape, count in look.items()) for look in looks]
 

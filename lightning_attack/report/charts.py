@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from lightning_attack.report.facts import backward_passes, radius, steps
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.row_names import line_names
-from lightning_attack.report.strengths import Family, families
+from lightning_attack.report.strengths import families
 from lightning_attack.runs.folder import Run
 
 COLOURS = ("#1f77b4", "#d62728", "#26862b", "#7d55ad", "#b85c00", "#0e7f8f", "#8c564b", "#b83280", "#75751a", "#444444")
@@ -159,11 +159,12 @@ def strength_curves(runs: Sequence[Run], names: Sequence[str], display: Display 
     for run, name in zip(runs, names, strict=True):
         scores = {row["target"]: row for row in run.summary["targets"]}
         for family in families(run.summary["targets"]):
-            key = run.source, family.title, family.setting
+            key = run.source, family.title(), family.setting
             rows = [scores[target] for target in family.targets.values()]
             lines = [(name, "adversarial_miou", {"color": COLOURS[attacks.index(name) % len(COLOURS)]})]
             if key not in figures:
-                figures[key] = _figure(_of_family(family, run, display), family.setting, "mIoU (percent)")
+                title = f"{family.title(display)}, source {display(run.source)}"
+                figures[key] = _figure(title, family.setting, "mIoU (percent)")
                 figures[key].update_yaxes(rangemode="tozero")
                 lines.insert(0, ("clean images", "clean_miou", {"color": LINES, "dash": "dot"}))
             for label, column, line in lines:
@@ -172,11 +173,6 @@ def strength_curves(runs: Sequence[Run], names: Sequence[str], display: Display 
                     go.Scatter(x=[*family.targets], y=values, name=_escaped(label), mode="lines+markers", line=line)
                 )
     return [_with_legend(figure.update_xaxes(title={"text": _escaped(key[2])})) for key, figure in figures.items()]
-
-
-def _of_family(family: Family, run: Run, display: Display) -> str:
-    others = f" ({family.others})" if family.others else ""
-    return f"{display(family.network)}{others}, source {display(run.source)}"
 
 
 def class_bars(run: Run, target: str, display: Display = _PLAIN) -> go.Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,9 @@ class Family:
     others: str
     targets: dict[float, str]
 
-    @property
-    def title(self) -> str:
-        """The network, with the other settings where they matter."""
-        return f"{self.network} ({self.others})" if self.others else self.network
+    def title(self, called: Callable[[str], str] = str) -> str:
+        """What the network is called, with the other settings where they matter."""
+        return f"{called(self.network)} ({self.others})" if self.others else called(self.network)
 
 
 def families(rows: Sequence[Mapping[str, Any]]) -> list[Family]:

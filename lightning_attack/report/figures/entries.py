@@ -180,7 +180,7 @@ def over_strength(
             places = {x: name for x, name in family.targets.items() if entry.images(name, group)}
             if not places:
                 continue
-            key = entry.first.source, family.title
+            key = entry.first.source, family.title()
             white_box = any(entry.first.targets[name] for name in places.values())
             facet = next((one for one in facets if (one.source, one.target) == key), None)
             if facet is None:
