@@ -145,8 +145,7 @@ def group(row: str) -> str:
     """The part of the table in which a row stands."""
     if row == "no_attack":
         return "none"
-    preset = getattr(attacks, row.removesuffix("_ensemble"))
-    return "ensembles" if row == ON_ENSEMBLE or preset().needs_members else preset.__module__.rpartition(".")[2]
+    return "ensembles" if needs_ensemble(row) else getattr(attacks, row).__module__.rpartition(".")[2]
 
 
 def settings(row: str) -> dict[str, Any]:
@@ -177,7 +176,7 @@ def read_plan(file: Path, rows: Sequence[str], limit: int | None) -> tuple[list[
     content["data"] |= {} if limit is None else {"limit": limit}
     studies = []
     for together in (False, True):
-        chosen = [row for row in rows if (group(row) == "ensembles" and needs_ensemble(row)) == together]
+        chosen = [row for row in rows if needs_ensemble(row) == together]
         sources = [name for name in content["sources"] if (there[name]["class_path"] == "Ensemble") == together]
         if chosen and sources:
             study = {row: settings(row) for row in chosen}
@@ -226,10 +225,10 @@ def cells(row: str, runs: Sequence[Run], base: Sequence[Run], families: dict[str
 def table(folder: Path, rows: Sequence[str], families: dict[str, str]) -> tuple[list[str], list[str]]:
     """The lines of the table, and the rows that are not run yet on all sources."""
     found, missing = {}, []
-    most = max((len(read_runs(folder, row, families)) for row in rows), default=0)
-    base = read_runs(folder, AGAINST, families)
+    runs_of = {row: read_runs(folder, row, families) for row in {*rows, AGAINST}}
+    most, base = max((len(runs_of[row]) for row in rows), default=0), runs_of[AGAINST]
     for row in rows:
-        runs = read_runs(folder, row, families)
+        runs = runs_of[row]
         if len(runs) < most or not runs:
             missing.append(row)
         else:
