@@ -42,9 +42,11 @@ class SegmentationDataModule(LightningDataModule):
         val: photos for validation while learning.
         batch_size: photos in a batch. With `size: null` photos differ in size: use 1.
         size: height and width (or one number for both) to which every photo is brought; None keeps each photo's own.
-        fit: how: `stretch` (aspect ratio is lost, the whole photo stays), `crop` (short side to size, centre
-            crop), `pad` (long side to size, the rest is black and ignored) or `long_side` (long side to size, the short
-            one as it comes: use batch size 1).
+        fit: how: `stretch` (aspect ratio is lost, the whole photo stays), `crop` (short side to size, centre crop),
+            `pad` (long side to size, the rest is black and ignored) or `long_side` (as `pad`, but nothing is added:
+            use batch size 1).
+        size_divisor: pad photos of several sizes, as `pad` does, to sides that are multiples of it. Fewer sizes run
+            faster where networks are rewritten for each; predictions change a little. None: not.
         every: attack every n-th photo only, beginning with the first; 1 = all.
         limit: attack only the first so many of these; None = all.
         num_workers: processes that read photos beside the main one; None: one where a GPU would wait for photos (CUDA),
@@ -74,6 +76,7 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: int = 1,
         size: int | tuple[int, int] | None = None,
         fit: str = "stretch",
+        size_divisor: int | None = None,
         every: int = 1,
         limit: int | None = None,
         num_workers: int | None = None,
@@ -93,7 +96,7 @@ class SegmentationDataModule(LightningDataModule):
         self.dataset, self.train, self.val = dataset, train, val
         self.batch_size, self.num_workers = batch_size, num_workers
         self.every, self.limit = every, limit
-        self.fit = Fit(size, fit)
+        self.fit = Fit(size, fit, size_divisor)
         for key, folder in (("target_masks", target_masks), ("region_masks", region_masks)):
             if folder is not None and not Path(folder).is_dir():
                 raise DataError(f"data.{key}: no folder '{folder}'")
@@ -154,7 +157,7 @@ class SegmentationDataModule(LightningDataModule):
 
         `dataset` (the class), `split` and `root` (where it has them), `photos` (all of it), `chosen` (by `every` and
         `limit`), `classes` (their number; None without masks), `size` (height and width; None = photos of several
-        sizes, or not known), `fit`, `batch_size`.
+        sizes, or not known), `fit`, `size_divisor`, `batch_size`.
         """
         dataset = _given(self.dataset, "dataset", "predict")
         own = {key: str(value) for key in ("split", "root") if (value := getattr(dataset, key, None)) is not None}
@@ -166,6 +169,7 @@ class SegmentationDataModule(LightningDataModule):
             "classes": None if dataset.classes is None else len(dataset.classes),
             "size": self._common_size(),
             "fit": self.fit.mode,
+            "size_divisor": self.fit.divisor,
             "batch_size": self.batch_size,
         }
 

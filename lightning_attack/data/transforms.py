@@ -24,9 +24,11 @@ class Fit:
         mode: `stretch` (whole photo, aspect ratio lost), `crop` (keeps the aspect ratio, cuts the longer side's ends),
             `pad` (keeps the aspect ratio and the whole photo; black, ignored pixels below or right), `long_side` (as
             `pad`, but nothing is added, so photos differ in size).
+        divisor: photos that may differ in size (no `size`, or `long_side`) are padded, as by `pad`, until their sides
+            are multiples of it; None: they are not.
 
     Raises:
-        ValueError: size below 1 or an unknown mode.
+        ValueError: size or divisor below 1, an unknown mode, or a divisor where all photos have one size.
 
     Example:
         >>> import torch
@@ -35,57 +37,66 @@ class Fit:
         [[1, 1, 1, 1], [1, 1, 1, 1], [255, 255, 255, 255], [255, 255, 255, 255]]
         >>> Fit((2, 2), "crop")(image, mask)[0].shape
         torch.Size([3, 2, 2])
+        >>> Fit(None, divisor=5)(image, mask)[0].shape
+        torch.Size([3, 5, 10])
     """
 
-    def __init__(self, size: int | tuple[int, int] | None, mode: str = "stretch") -> None:
+    def __init__(self, size: int | tuple[int, int] | None, mode: str = "stretch", divisor: int | None = None) -> None:
         if mode not in get_args(FitMode):
             raise ValueError(f"fit='{mode}': must be one of {', '.join(get_args(FitMode))}")
         pair = (size, size) if isinstance(size, int) else size
         if pair is not None and (len(pair) != 2 or min(pair) < 1):
             raise ValueError(f"size={size}: give height and width in pixels, 1 or more")
+        if divisor is not None and divisor < 1:
+            raise ValueError(f"size_divisor={divisor}: must be 1 or more (null: photos are not padded)")
+        if divisor is not None and pair is not None and mode != "long_side":
+            raise ValueError(
+                f"size_divisor={divisor} pads photos that differ in size, but size={size} with fit='{mode}' makes all of "
+                "them alike; leave one of the two out, or use fit=long_side"
+            )
         self.size = None if pair is None else (pair[0], pair[1])
-        self.mode = mode
+        self.mode, self.divisor = mode, divisor
 
     def __call__(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Photo (3, H, W) uint8 and mask (H, W) uint8 or None, brought to the size."""
-        if self.size is None or tuple(image.shape[-2:]) == self.size:
-            return image, mask
-        photo = self._fit(image, self.size, InterpolationMode.BILINEAR, fill=0)
-        if mask is None:
-            return photo, None
-        return photo, self.mask(mask)
+        photo = self._fit(image, InterpolationMode.BILINEAR, fill=0)
+        return photo, None if mask is None else self.mask(mask)
 
     def mask(self, mask: Tensor, fill: int = IGNORE_INDEX) -> Tensor:
         """Mask (H, W) uint8 brought to the size; `fill` is the value of padded pixels."""
-        if self.size is None or tuple(mask.shape) == self.size:
-            return mask
         # nearest-exact takes the centres of the pixels, as bilinear does; plain nearest would shift the mask.
-        return self._fit(mask[None], self.size, InterpolationMode.NEAREST_EXACT, fill)[0]
+        return self._fit(mask[None], InterpolationMode.NEAREST_EXACT, fill)[0]
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of what a photo of this size becomes.
 
         Example:
-            >>> Fit(4).shape(6, 8), Fit(4, "long_side").shape(6, 8), Fit(None).shape(6, 8)
-            ((4, 4), (3, 4), (6, 8))
+            >>> Fit(4).shape(6, 8), Fit(4, "long_side").shape(6, 8), Fit(None).shape(6, 8), Fit(None, divisor=4).shape(6, 8)
+            ((4, 4), (3, 4), (6, 8), (8, 8))
         """
+        if self.size is not None and self.mode != "long_side":
+            return self.size
+        height, width = self._resized(height, width)
+        unit = self.divisor or 1
+        return height + -height % unit, width + -width % unit
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a photo once it is resized, before it is cropped or padded."""
         if self.size is None:
             return height, width
-        return self._inner(height, width, self.size) if self.mode == "long_side" else self.size
-
-    def _inner(self, height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a photo in its aspect ratio, around the size (`crop`) or inside it."""
-        ratios = size[0] / height, size[1] / width
+        if self.mode == "stretch":
+            return self.size
+        ratios = self.size[0] / height, self.size[1] / width
         ratio = max(ratios) if self.mode == "crop" else min(ratios)
         return max(1, round(height * ratio)), max(1, round(width * ratio))
 
-    def _fit(self, picture: Tensor, size: tuple[int, int], interpolation: InterpolationMode, fill: int) -> Tensor:
-        if self.mode == "stretch":
-            return F.resize(picture, list(size), interpolation)
-        inner = self._inner(picture.shape[-2], picture.shape[-1], size)
-        picture = F.resize(picture, list(inner), interpolation)
-        if self.mode == "long_side":
+    def _fit(self, picture: Tensor, interpolation: InterpolationMode, fill: int) -> Tensor:
+        own = picture.shape[-2], picture.shape[-1]
+        inner, outer = self._resized(*own), self.shape(*own)
+        if inner != own:
+            picture = F.resize(picture, list(inner), interpolation)
+        if inner == outer:
             return picture
         if self.mode == "crop":
-            return F.center_crop(picture, list(size))
-        return F.pad(picture, [0, 0, size[1] - inner[1], size[0] - inner[0]], fill=fill)
+            return F.center_crop(picture, list(outer))
+        return F.pad(picture, [0, 0, outer[1] - inner[1], outer[0] - inner[0]], fill=fill)

@@ -154,10 +154,11 @@ def test_a_file_of_torchattacks(folder, save_type):
         loaded(folder, "adv.pt", adversarial_eps="8/255")
 
 
-@pytest.mark.parametrize("fit", NOT_SQUARE)
-def test_images_of_either_size_go_through_the_geometry_of_the_run(folder, fit):
+@pytest.mark.parametrize(
+    "arguments", [*({"size": (16, 18), "fit": fit} for fit in NOT_SQUARE), {"size_divisor": 8}], ids=str
+)
+def test_images_of_either_size_go_through_the_geometry_of_the_run(folder, arguments):
     """The photos themselves as adversarial images: nothing may differ from the clean ones, whatever the geometry."""
-    arguments = {"size": (16, 18), "fit": fit}
     clean = torch.cat([batch["image"] for batch in data(folder, "photos", **arguments).predict_dataloader()])
     assert clean.shape[-2:] != SIZE
     assert torch.equal(loaded(folder, "photos", **arguments), clean)

@@ -109,6 +109,25 @@ def test_stretch_is_antialiased_bilinear():
     assert np.abs(image - expected.numpy()).mean() < 0.4
 
 
+@given(sizes, st.integers(1, 16), st.sampled_from([None, 24, (9, 30)]))
+@settings(max_examples=100, deadline=None)
+def test_photos_of_several_sizes_are_padded_to_multiples(before, divisor, size):
+    photos = Scenes(scene(*before))
+    plain = SegmentationDataModule(photos, size=size, fit="long_side").scenes()[0]
+    data = SegmentationDataModule(photos, size=size, fit="long_side", size_divisor=divisor)
+    padded = data.scenes()[0]
+    height, width = plain["mask"].shape
+    rows, columns = padded["mask"].shape
+    assert (rows, columns) == data.fit.shape(*before)
+    assert rows % divisor == columns % divisor == 0
+    assert 0 <= rows - height < divisor
+    assert 0 <= columns - width < divisor
+    for key, fill in (("image", 0), ("mask", 255)):
+        assert torch.equal(padded[key][..., :height, :width], plain[key])
+        padded[key][..., :height, :width] = fill
+        assert (padded[key] == fill).all()
+
+
 @pytest.mark.parametrize(("before", "after", "inner"), [((10, 20), 12, (6, 12)), ((33, 11), (20, 30), (20, 7))])
 def test_pad_is_black_and_ignored_below_or_right(before, after, inner):
     rng = np.random.default_rng(0)
@@ -339,6 +358,8 @@ def test_photos_are_read_beside_a_gpu(device, given, workers):
         ({"size": 0}, "size=0"),
         ({"size": (8, -1)}, "size"),
         ({"fit": "squash"}, "fit='squash': must be one of stretch, crop, pad"),
+        ({"size_divisor": 0}, "size_divisor=0: must be 1 or more"),
+        ({"size_divisor": 32, "size": 8, "fit": "pad"}, "size_divisor=32 .* size=8 with fit='pad' makes all of them alike"),
     ],
 )
 def test_arguments_are_checked(arguments, message):

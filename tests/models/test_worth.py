@@ -170,6 +170,7 @@ def test_sizes_of_a_run(monkeypatch):
     photos = Photos(*[(16, 16)] * 3, (8, 32), (16, 16))
     assert SegmentationDataModule(photos).image_sizes() == {(16, 16): 4, (8, 32): 1}
     assert SegmentationDataModule(photos, size=16, fit="long_side").image_sizes() == {(16, 16): 4, (4, 16): 1}
+    assert SegmentationDataModule(photos, size_divisor=32).image_sizes() == {(32, 32): 5}
     assert SegmentationDataModule(photos, size=9, limit=2).image_sizes() == {(9, 9): 2}
     monkeypatch.setattr("lightning_attack.data.datamodule.MOST_SIZES", 2)
     assert SegmentationDataModule(photos).image_sizes() == {(16, 16): 5}, "the first and the last stand for all"
