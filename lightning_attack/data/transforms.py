@@ -51,8 +51,8 @@ class Fit:
             raise ValueError(f"size_divisor={divisor}: must be 1 or more (null: photos are not padded)")
         if divisor is not None and pair is not None and mode != "long_side":
             raise ValueError(
-                f"size_divisor={divisor} pads photos that differ in size, but size={size} with fit='{mode}' makes all of "
-                "them alike; leave one of the two out, or use fit=long_side"
+                f"size_divisor={divisor} pads photos that differ in size, but size={size} with fit='{mode}' makes all "
+                "of them alike; leave one of the two out, or use fit=long_side"
             )
         self.size = None if pair is None else (pair[0], pair[1])
         self.mode, self.divisor = mode, divisor
@@ -71,8 +71,8 @@ class Fit:
         """Height and width of what a photo of this size becomes.
 
         Example:
-            >>> Fit(4).shape(6, 8), Fit(4, "long_side").shape(6, 8), Fit(None).shape(6, 8), Fit(None, divisor=4).shape(6, 8)
-            ((4, 4), (3, 4), (6, 8), (8, 8))
+            >>> [fit.shape(6, 8) for fit in (Fit(4), Fit(4, "long_side"), Fit(None), Fit(None, divisor=4))]
+            [(4, 4), (3, 4), (6, 8), (8, 8)]
         """
         if self.size is not None and self.mode != "long_side":
             return self.size

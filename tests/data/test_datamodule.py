@@ -359,7 +359,7 @@ def test_photos_are_read_beside_a_gpu(device, given, workers):
         ({"size": (8, -1)}, "size"),
         ({"fit": "squash"}, "fit='squash': must be one of stretch, crop, pad"),
         ({"size_divisor": 0}, "size_divisor=0: must be 1 or more"),
-        ({"size_divisor": 32, "size": 8, "fit": "pad"}, "size_divisor=32 .* size=8 with fit='pad' makes all of them alike"),
+        ({"size_divisor": 32, "size": 8, "fit": "pad"}, "size=8 with fit='pad' makes all of them alike"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
