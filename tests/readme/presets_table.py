@@ -41,6 +41,14 @@ AGAINST = "mi_fgsm"
 """What the others are compared with."""
 ON_ENSEMBLE = f"{AGAINST}_ensemble"
 """The same on the ensembles, beside the attacks that need one."""
+TECHNIQUES = {
+    "transegpgd": "none", "transegpgd_mi": "MI", "transegpgd_ni": "NI", "transegpgd_di": "DI", "transegpgd_ti": "TI",
+    "transegpgd_si": "SI and MI", "transegpgd_vmi": "VT and MI", "transegpgd_mi_di_ti": "MI, DI and TI",
+    "transegpgd_best": "those of `transfer_best`",
+}  # fmt: skip
+"""What TranSegPGD is combined with in the presets that stand beside PGD with the same techniques."""
+EVEN = "_even"
+"""Ending of the rows that are TranSegPGD with even weights, which is PGD."""
 
 SPENT: dict[str, dict[str, Any]] = {
     "fgsm": {},
@@ -90,6 +98,7 @@ SPENT: dict[str, dict[str, Any]] = {
 LEFT_OUT = {"pna", "tgr"}
 """Presets that the sources of the table cannot be attacked with: these have no attention."""
 PRESETS_SHOWN = ["no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT)]
+ROWS = [*PRESETS_SHOWN, ON_ENSEMBLE, *(row + EVEN for row in TECHNIQUES)]
 
 FIRST = (
     "no_attack", "mi_fgsm", "pgd", "segpgd", "cospgd", "transegpgd", "transegpgd_mi_di_ti", "di_fgsm", "ti_fgsm",
@@ -133,6 +142,12 @@ the lengths add up to the same, up to the radius. Attacks that ask for several g
 same ensembles. `fia`, `naa` and `bfa` spend some of their passes before the first step, `decowa` half of them on its
 bends. `pna` and `tgr` are missing, because the sources have no attention."""
 
+ABOUT_WEIGHTS = """
+What the weights of the two stages are worth: TranSegPGD with other techniques beside the same with even weights
+(`gamma` and `beta` 0.5), which is PGD with these techniques. Transfer mIoU of the same pairs; a difference below 0
+speaks for TranSegPGD:
+"""
+
 
 class Pair(NamedTuple):
     """An attack on a source as a target sees it."""
@@ -150,10 +165,10 @@ def group(row: str) -> str:
 
 def settings(row: str) -> dict[str, Any]:
     """The attack of a row, as it would stand in a file."""
-    preset = row.removesuffix("_ensemble")
+    preset = row.removesuffix("_ensemble").removesuffix(EVEN)
     part: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "attacks" / f"{preset}.yaml").read_text())
     own = part.get("init_args", {})
-    given = SPENT.get(row, {"steps": STEPS} if own else {})
+    given = SPENT.get(row.removesuffix(EVEN), {"steps": STEPS} if own else {})
     steps, size = given.get("steps", STEPS), own.get("step_size")
     if size is not None and "eps" in own and steps < STEPS:  # few steps go as far as ten do, if the radius lets them
         given = {"step_size": min(parse_pixels(size) * STEPS / steps, parse_pixels(own["eps"])), **given}
@@ -161,6 +176,8 @@ def settings(row: str) -> dict[str, Any]:
         part["init_args"] = own | given
     if row == ON_ENSEMBLE:
         part["init_args"] |= {"name": row}
+    if row.endswith(EVEN):
+        part["init_args"] |= {"name": row, "gamma": 0.5, "beta": 0.5}
     return part
 
 
@@ -186,7 +203,7 @@ def read_plan(file: Path, rows: Sequence[str], limit: int | None) -> tuple[list[
 
 def needs_ensemble(row: str) -> bool:
     """Whether the source of a row is an ensemble."""
-    return row == ON_ENSEMBLE or (row != "no_attack" and bool(getattr(attacks, row)().needs_members))
+    return row == ON_ENSEMBLE or (row in PRESETS_SHOWN[1:] and bool(getattr(attacks, row)().needs_members))
 
 
 def read_runs(folder: Path, row: str, families: dict[str, str]) -> list[Run]:
@@ -223,7 +240,7 @@ def cells(row: str, runs: Sequence[Run], base: Sequence[Run], families: dict[str
 
 
 def table(folder: Path, rows: Sequence[str], families: dict[str, str]) -> tuple[list[str], list[str]]:
-    """The lines of the table, and the rows that are not run yet on all sources."""
+    """The lines of the tables, and the rows that are not run yet on all sources."""
     found, missing = {}, []
     runs_of = {row: read_runs(folder, row, families) for row in {*rows, AGAINST}}
     most, base = max((len(runs_of[row]) for row in rows), default=0), runs_of[AGAINST]
@@ -231,7 +248,7 @@ def table(folder: Path, rows: Sequence[str], families: dict[str, str]) -> tuple[
         runs = runs_of[row]
         if len(runs) < most or not runs:
             missing.append(row)
-        else:
+        elif not row.endswith(EVEN):
             found[row] = cells(row, runs, base, families)
     lines = [f"| {' | '.join(HEADING)} |", f"|{'---|' * len(HEADING)}"]
     for module, name in GROUPS.items():
@@ -241,22 +258,33 @@ def table(folder: Path, rows: Sequence[str], families: dict[str, str]) -> tuple[
     return lines, missing
 
 
+def weights(folder: Path, families: dict[str, str]) -> list[str]:
+    """The lines of the table of TranSegPGD beside PGD, as far as both are run."""
+    lines = ["| with | TranSegPGD | PGD | difference [95 %] |", "|---|---|---|---|"]
+    for row, techniques in TECHNIQUES.items():
+        weighted, even = (transfers(read_runs(folder, one, families), families) for one in (row, row + EVEN))
+        if both := [key for key in weighted if key in even]:
+            own, other = (_counts([found[key] for key in both]) for found in (weighted, even))
+            shown = [_with_ends(mean_interval(own)), _with_ends(mean_interval(other))]
+            lines.append(f"| {techniques} | {' | '.join(shown)} | {_with_ends(mean_difference(own, other), '+')} |")
+    return lines
+
+
 def about(photos: int) -> str:
     """What the table shows."""
     return ABOUT.format(photos=photos, steps=STEPS)
 
 
-def write(lines: Sequence[str], photos: int) -> None:
-    """Put the table into the README, and what it shows, in place of what is there."""
+def write(lines: Sequence[str], beside: Sequence[str], photos: int) -> None:
+    """Put the tables into the README, and what they show, in place of what is there."""
     mark = "<!-- {}presets-table -->"
     pattern = f"({mark.format('')}\n).*(\n{mark.format('/')})"
-    shown = "\n".join([about(photos), *lines, NOTES])
+    shown = "\n".join([about(photos), *lines, NOTES, ABOUT_WEIGHTS, *beside])
     README.write_text(re.sub(pattern, lambda match: match[1] + shown + match[2], README.read_text(), flags=re.DOTALL))
 
 
 def run(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*PRESETS_SHOWN, ON_ENSEMBLE]
     parser.add_argument("presets", nargs="*", help="rows to run and show; default: all")
     parser.add_argument("--limit", type=int, help="number of photos; default: all of the study")
     parser.add_argument("--results", type=Path, default=Path("results/presets_table"), help="folder of the runs")
@@ -264,11 +292,11 @@ def run(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--only-table", action="store_true", help="run nothing")
     parser.add_argument("--write", action="store_true", help="put the table into the README; it must be complete")
     given = parser.parse_args(words)
-    if unknown := [row for row in given.presets if row not in every]:
+    if unknown := [row for row in given.presets if row not in ROWS]:
         parser.error(f"there is no row {', '.join(unknown)}")
     if given.write and given.presets:
         parser.error("--write needs the table of all presets")
-    rows = [row for row in every if row in given.presets] if given.presets else every
+    rows = [row for row in ROWS if not given.presets or row in given.presets]
     rows.sort(key=lambda row: (row.endswith("_best"), FIRST.index(row) if row in FIRST else len(FIRST)))
     studies, families = read_plan(given.study, rows, given.limit)
     alone = {source for study in studies for source in study.sources
@@ -280,13 +308,14 @@ def run(words: Sequence[str] | None = None) -> None:
         if code := run_study(study, given.study, given.results, ["study"]):
             raise SystemExit(code)
     lines, missing = table(given.results, rows, families)
-    print("\n".join(lines))
+    beside = weights(given.results, families)
+    print("\n".join([*lines, "", *beside]))
     if missing:
         print(f"not there yet: {', '.join(missing)}", file=sys.stderr)
     if given.write:
         if missing:
             raise SystemExit("the README is as it was: its table must be complete")
-        write(lines, len(read_runs(given.results, AGAINST, families)[0].images))
+        write(lines, beside, len(read_runs(given.results, AGAINST, families)[0].images))
 
 
 def _counts(pairs: Sequence[Pair]) -> list[np.ndarray]:
