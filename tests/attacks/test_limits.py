@@ -100,6 +100,7 @@ def one_step_of(objective):
                 **SHORT,
                 temperature=1.0,
                 power=0.0,
+                pull=0.0,
                 grey=0.0,
                 contrast=0.0,
                 brightness=0.0,

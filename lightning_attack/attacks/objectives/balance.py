@@ -1,4 +1,4 @@
-"""Weights of pixels by how much of the image their class covers."""
+"""How much of an image each class covers: weights of its pixels by that, and the largest other class of each pixel."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ def balance(prediction: Prediction, power: float) -> Tensor:
     mean = (of_classes * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(1)
     of_classes = of_classes / mean.clamp_min(torch.finfo(counts.dtype).tiny)
     return of_classes.gather(1, prediction.known_labels.flatten(1)).view_as(prediction.labels) * prediction.valid
+
+
+def largest_other(prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """The class of most pixels in the image's labels beside a pixel's own, and whether there is one, both (B, H, W).
+
+    Of classes with as many pixels it is the first. Ignored pixels have a class here, too.
+
+    Example:
+        >>> prediction = Prediction(torch.zeros(1, 3, 1, 5), torch.tensor([[[0, 0, 0, 1, 2]]]))
+        >>> largest_other(prediction)[0]
+        tensor([[[1, 1, 1, 0, 0]]])
+    """
+    counts = pixels_of_classes(prediction).long()
+    classes = counts.shape[1]
+    # All numbers differ, so that every device sorts them alike.
+    ranked = counts * classes - torch.arange(classes, device=counts.device)
+    (first, second), there = ranked.topk(2, dim=1).indices.view(-1, 2, 1, 1).unbind(1), (counts > 0).sum(1) > 1
+    own = prediction.known_labels
+    return torch.where(own == first, second, first), there[:, None, None].expand_as(own)
 
 
 def pixels_of_classes(prediction: Prediction) -> Tensor:

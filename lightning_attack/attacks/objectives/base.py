@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_attack.attacks.objectives.balance import balance
+from lightning_attack.attacks.objectives.balance import balance, largest_other
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.random import Draws
 
@@ -124,19 +124,33 @@ class CrossEntropy(Objective):
 class WeightedCrossEntropy(Objective):
     """Cross-entropy of each pixel times a weight that carries no gradient: L_i = w_i CE_i.
 
+    With `pull` each pixel is also drawn to one class: of those in the image's labels the largest that is not its own.
+
+        L_i = w_i ((1 - pull) CE_i + pull (z_{i,c} - z_{i,y}) / T),     c the largest class of the image other than y_i
+
+    which is w_i (CE_i(y) - pull CE_i(c)). So objects are drawn to what surrounds them, and their surroundings to the
+    largest object. Where an image has one class only, and in targeted attacks, which have wanted classes already, the
+    loss is as without `pull`.
+
     Args:
-        temperature: of the cross-entropy, see `CrossEntropy`; the weights do not see it.
+        temperature: T of the cross-entropy, see `CrossEntropy`; the weights do not see it.
         power: from 0 to 1; above 0 the weights are also multiplied by those of `BalancedCrossEntropy`.
+        pull: what the largest other class counts, from 0 to 1.
 
     Raises:
-        ValueError: temperature is not above 0, or power outside [0, 1].
+        ValueError: temperature is not above 0, or power or pull outside [0, 1].
     """
 
-    def __init__(self, temperature: float = 1.0, power: float = 0.0) -> None:
+    pull: float = 0.0
+
+    def __init__(self, temperature: float = 1.0, power: float = 0.0, pull: float = 0.0) -> None:
         self.temperature = check_temperature(temperature)
-        if not 0 <= power <= 1:
-            raise ValueError(f"power={power}: must be between 0 and 1")
+        for name, share in (("power", power), ("pull", pull)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share}: must be between 0 and 1")
         self.power = power
+        if pull:  # 0 is not noted: settings stay those of earlier runs
+            self.pull = pull
 
     @abstractmethod
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -147,7 +161,16 @@ class WeightedCrossEntropy(Objective):
             weights = self.weights(prediction, moment)
             if self.power:
                 weights = weights * balance(prediction, self.power)
-        return weights * prediction.softened_cross_entropy(self.temperature)
+        loss = prediction.softened_cross_entropy(self.temperature)
+        if self.pull and not prediction.targeted:
+            loss = self._pulled(loss, prediction)
+        return weights * loss
+
+    def _pulled(self, cross_entropy: Tensor, prediction: Prediction) -> Tensor:
+        classes, there = largest_other(prediction)
+        logits = prediction.logits.gather(1, torch.stack([classes, prediction.known_labels], 1)) / self.temperature
+        pulled = (1 - self.pull) * cross_entropy + self.pull * (logits[:, 0] - logits[:, 1])
+        return pulled.where(there & prediction.valid, cross_entropy)
 
 
 class SegPGD(WeightedCrossEntropy):

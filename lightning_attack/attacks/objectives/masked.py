@@ -60,9 +60,10 @@ class BalancedCrossEntropy(WeightedCrossEntropy):
     Args:
         power: from 0, the plain cross-entropy, to 1, in which all classes of the image weigh the same.
         temperature: of the cross-entropy, see `CrossEntropy`.
+        pull: above 0 pixels are also drawn to the largest other class of the image, see `WeightedCrossEntropy`.
 
     Raises:
-        ValueError: power is outside [0, 1], or temperature not above 0.
+        ValueError: power or pull is outside [0, 1], or temperature not above 0.
 
     Example:
         >>> prediction = Prediction(torch.zeros(1, 2, 1, 5), torch.tensor([[[0, 0, 0, 0, 1]]]))
@@ -70,8 +71,8 @@ class BalancedCrossEntropy(WeightedCrossEntropy):
         tensor([[[0.5776, 0.5776, 0.5776, 0.5776, 1.1552]]])
     """
 
-    def __init__(self, power: float = 0.5, temperature: float = 1.0) -> None:
-        super().__init__(temperature, power)
+    def __init__(self, power: float = 0.5, temperature: float = 1.0, pull: float = 0.0) -> None:
+        super().__init__(temperature, power, pull)
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         return prediction.valid.to(prediction.logits.dtype)

@@ -36,9 +36,10 @@ class FoolAllPixels(WeightedCrossEntropy):
             published summary reads.
         temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper.
         power: above 0 small classes weigh more, see `WeightedCrossEntropy`; 0 in the paper.
+        pull: above 0 pixels are also drawn to the largest other class of the image, see there; 0 in the paper.
 
     Raises:
-        ValueError: gamma or power outside [0, 1], or temperature not above 0.
+        ValueError: gamma, power or pull outside [0, 1], or temperature not above 0.
 
     Example:
         >>> logits = torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]])        # class 0 at both pixels
@@ -47,8 +48,8 @@ class FoolAllPixels(WeightedCrossEntropy):
         tensor([[[0.7500, 0.2500]]])
     """
 
-    def __init__(self, gamma: float = 0.1, temperature: float = 1.0, power: float = 0.0) -> None:
-        super().__init__(temperature, power)
+    def __init__(self, gamma: float = 0.1, temperature: float = 1.0, power: float = 0.0, pull: float = 0.0) -> None:
+        super().__init__(temperature, power, pull)
         self.gamma = _share(gamma, "gamma")
 
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -75,6 +76,7 @@ class TransferablePixels(WeightedCrossEntropy):
             the mean selects fewer pixels than the median.
         temperature: of the cross-entropy, see `CrossEntropy`; 1 in the paper. K uses the softmax without temperature.
         power: above 0 small classes weigh more, see `WeightedCrossEntropy`; 0 in the paper.
+        pull: above 0 pixels are also drawn to the largest other class of the image, see there; 0 in the paper.
 
     Raises:
         ValueError: an argument is out of range.
@@ -96,8 +98,9 @@ class TransferablePixels(WeightedCrossEntropy):
         threshold: float | str = "mean",
         temperature: float = 1.0,
         power: float = 0.0,
+        pull: float = 0.0,
     ) -> None:
-        super().__init__(temperature, power)
+        super().__init__(temperature, power, pull)
         self.beta = _share(beta, "beta")
         if kl not in get_args(KLDirection):
             raise ValueError(f"kl='{kl}': must be one of {', '.join(get_args(KLDirection))}")

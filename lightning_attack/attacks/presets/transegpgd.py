@@ -74,10 +74,12 @@ def _two_stages(
     switch: Switch | None = None,
     temperature: float = 1.0,
     power: float = 0.0,
+    pull: float = 0.0,
 ) -> Staged:
     """The objective of TranSegPGD."""
-    stages = [FoolAllPixels(gamma, temperature, power), TransferablePixels(beta, kl, threshold, temperature, power)]
-    return Staged(stages, [switch or Switch()])
+    first = FoolAllPixels(gamma, temperature, power, pull)
+    second = TransferablePixels(beta, kl, threshold, temperature, power, pull)
+    return Staged([first, second], [switch or Switch()])
 
 
 class TranSegPGDSettings(Settings, total=False):
@@ -100,12 +102,13 @@ def _with(
     looks_ahead: bool = False,
     defaults: Settings | None = None,
     power: float = 0.0,
+    pull: float = 0.0,
     linf_step: float | Callable[[float, int], float] = 0.01,
 ) -> IterativeAttack:
     """TranSegPGD with further transforms, after those that the caller gives."""
     rest = dict(settings)
     stages = {key: rest.pop(key) for key in inspect.signature(_two_stages).parameters if key in rest}
-    objective = _two_stages(**stages, power=power)  # type: ignore[arg-type]
+    objective = _two_stages(**stages, power=power, pull=pull)  # type: ignore[arg-type]
     known: Settings = {"random_start": True, **(defaults or {})}
     steps: dict[str, Any] = {"looks_ahead": looks_ahead, "linf_step": linf_step}
     return build(preset, objective, cast(Settings, rest), known, inputs, gradients, sources, **steps)
@@ -198,6 +201,7 @@ def transegpgd_strong(
 def transegpgd_best(
     *,
     power: float = 0.5,
+    pull: float = 0.5,
     decay: float = 1.0,
     grey: float = 0.5,
     contrast: float = 0.3,
@@ -223,4 +227,4 @@ def transegpgd_best(
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(mix=feature_mix, required=False)]
     known: TranSegPGDSettings = {**usual, **settings}
-    return _with("transegpgd_best", known, inputs, gradients, sources, power=power, linf_step=long_steps)
+    return _with("transegpgd_best", known, inputs, gradients, sources, power=power, pull=pull, linf_step=long_steps)

@@ -25,6 +25,7 @@ EVERY = [
     MaskedCrossEntropy(),
     MaskedCrossEntropy(temperature=3.0),
     BalancedCrossEntropy(power=0.3, temperature=2.0),
+    BalancedCrossEntropy(power=0.3, temperature=2.0, pull=0.4),
     BalancedMaskedCrossEntropy(),
     BalancedMaskedCrossEntropy(CLASS_PIXELS),
     JensenShannon(),
@@ -133,6 +134,14 @@ def by_area(z, y, wins, counts):
     return counts[y] ** -0.3 * counts.sum() / (counts[counts > 0] ** 0.7).sum()
 
 
+def pulled(z, y, wins, counts):
+    """CE of the label less 0.4 CE of the largest other class, balanced, at temperature 2."""
+    other = max((k for k in range(CLASSES) if k != y and counts[k]), key=lambda k: counts[k])
+    (own_loss, own_slope), (loss, slope) = (cross_entropy(z, k, temperature=2.0) for k in (y, other))
+    weight = by_area(z, y, wins, counts)
+    return weight * (own_loss - 0.4 * loss), weight * (own_slope - 0.4 * slope)
+
+
 def eroseg_weight(z, y, wins, counts):
     limit = 1 - 0.2 * math.exp(-0.8 * STEP)
     return 0 if wins or softmax(z).max() >= limit else (0.3 if y == 0 else 0.7)
@@ -146,6 +155,7 @@ DEFINITIONS = [
     (MaskedCrossEntropy(), weighted(lambda z, y, wins, counts: 0 if wins else 1)),
     (MaskedCrossEntropy(3.0), weighted(lambda z, y, wins, counts: 0 if wins else 1, temperature=3.0)),
     (BalancedCrossEntropy(power=0.3, temperature=2.0), weighted(by_area, temperature=2.0)),
+    (BalancedCrossEntropy(power=0.3, temperature=2.0, pull=0.4), pulled),
     (BalancedMaskedCrossEntropy(), weighted(own_balance)),
     (
         BalancedMaskedCrossEntropy(CLASS_PIXELS),
@@ -166,6 +176,8 @@ def test_value_and_gradient(objective, pixel, targeted):
     prediction = random_prediction(targeted)
     if targeted and isinstance(objective, CosPGD):
         pixel = weighted(lambda *arguments: by_definition_cosine(*arguments, targeted=True))
+    if targeted and pixel is pulled:
+        pixel = weighted(by_area, temperature=2.0)  # wanted classes pull alone
     loss, gradient = value_and_gradient(objective, prediction)
     logits, labels = prediction.logits.detach().numpy(), prediction.labels.numpy()
     expected_loss, expected_gradient = np.zeros(labels.shape), np.zeros(logits.shape)
@@ -191,6 +203,17 @@ def test_ignored_pixels_and_other_images(objective, targeted):
     alone, alone_gradient = value_and_gradient(objective, one)
     assert torch.equal(alone, loss[1:2])
     assert torch.equal(alone_gradient, gradient[1:2])
+
+
+def test_an_image_of_one_class_has_no_other_to_be_pulled_to():
+    found = []
+    for pull in (0.7, 0.0):
+        prediction = random_prediction()
+        prediction.labels[prediction.labels != 255] = 2
+        found.append(value_and_gradient(BalancedCrossEntropy(0.5, 3.0, pull), prediction))
+    (loss, gradient), (plain_loss, plain_gradient) = found
+    assert torch.equal(loss, plain_loss)
+    assert torch.equal(gradient, plain_gradient)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
