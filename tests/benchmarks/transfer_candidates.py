@@ -16,6 +16,7 @@ from lightning_attack.attacks import (
     BalancedCrossEntropy,
     BlockShuffle,
     BlockStretch,
+    CleanFeatureMixup,
     CrossEntropy,
     DiversifiedFeatures,
     Draws,
@@ -170,7 +171,7 @@ def best(passes: int, **settings: Any) -> IterativeAttack:
 
 def before(passes: int, **settings: Any) -> IterativeAttack:
     """`transfer_best` as it was before clean features were mixed in, with other settings."""
-    return best(passes, **{"random_start": True, "scale": (0.65, 1.6), "feature_mix": 0.0, **settings})
+    return best(passes, **{"random_start": True, "scale": (0.65, 1.6), "feature_mix": 0.0, "pull": 0.0, **settings})
 
 
 class Noise(InputTransform):
@@ -203,8 +204,16 @@ FEATURES: dict[str, dict[str, Any]] = {
     "transfer_best_without_mixup": {"feature_mix": 0.0},
     "transfer_best_without_both": {"skip_gamma": 1.0, "feature_mix": 0.0},
     "transfer_best_sgm3": {"skip_gamma": 0.3},
-}
+    **{f"transfer_best_prob{share}": {"feature_mix": 0.0, "source_transforms": [CleanFeatureMixup(share / 100, 0.4)]}
+       for share in (25, 50)},
+}  # fmt: skip
 """`transfer_best` with other source transforms."""
+PULLS: dict[str, dict[str, Any]] = {
+    "transfer_best_pull0": {"pull": 0.0},
+    "transfer_best_pull0_power25": {"pull": 0.0, "power": 0.25},
+    **{f"transfer_best_pull{share}": {"pull": share / 100} for share in (30, 80, 100)},
+}
+"""`transfer_best` with more or less of a pull to the largest other class."""
 
 CANDIDATES: dict[str, Callable[[int], Attack]] = {
     "recipe": recipe,
@@ -219,7 +228,7 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    **{name: partial(best, **settings) for name, settings in FEATURES.items()},
+    **{name: partial(best, **settings) for name, settings in (FEATURES | PULLS).items()},
     **{
         f"zooms_{low}_{high}": partial(before, scale=(low, high))
         for low, high in ((0.5, 1.2), (0.5, 1.6), (0.65, 1.35), (0.8, 1.6), (1.0, 1.5), (1.0, 2.0))
