@@ -64,11 +64,11 @@ class AttackModule(LightningModule):
     adversarial image does not depend on batch size, order or the number of processes. The position is the batch's
     `index`; without one it is what the loader's sampler drew, see `Positions`.
 
-    The source is always scored (white box). A target that gives the same logits on a probe image and on a larger one as
-    the source *is* the source: it takes the white-box row and is not run twice. A target that is a member of an ensemble
-    that is attacked is white box too. Networks are run on an image of noise first, and a source that cannot be attacked
-    is refused (see `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks one
-    after the other: their `windows` are up to the newest. Callbacks that are a `StatusListener` are told what is being
+    The source is always scored (white box). A target that gives the same logits as the source, on a probe image and
+    on a larger one, *is* the source: it takes the white-box row and is not run twice. A target that is a member of an
+    ensemble that is attacked is white box too. Networks are run on an image of noise first, and a source that cannot be
+    attacked is refused (see `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks
+    one after the other: their `windows` are up to the newest. Callbacks that are a `StatusListener` are told what is being
     done.
 
     What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
