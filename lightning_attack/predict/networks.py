@@ -95,6 +95,8 @@ def identify_networks(
     white_box: dict[str, bool] = {}
     source_name = ""
     for name, network in ((str(name), network) for name, network in targets.items()):
+        if name in white_box or not name:
+            raise ModelError(f"targets: each needs a name of its own, and one is {name!r}{' again' * bool(name)}")
         target = with_windows(as_segmentation_model(network, name), windows)
         found = run(target, name)
         if found.shape != logits.shape:

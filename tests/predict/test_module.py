@@ -179,6 +179,9 @@ def test_one_name_for_two_networks():
     with pytest.raises(ModelError, match="both named 'a' but differ; rename one"):
         AttackModule(model(0, "a"), fgsm(), {"a": model(1)})
     assert AttackModule(model(0, "a"), fgsm(), {"a": model(0)}).white_box == {"a": True}
+    for names in ({1: model(1), "1": model(2)}, {"": model(1)}):
+        with pytest.raises(ModelError, match="each needs a name of its own"):
+            AttackModule(model(0, "a"), fgsm(), names)
 
 
 def test_one_name_for_two_networks_beside_a_twin():
