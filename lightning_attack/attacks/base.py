@@ -16,6 +16,7 @@ from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.random import Draws
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import LEVELS, from_levels
+from lightning_attack.engine.plain import plain
 
 Model = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] -> logits (B, C, H, W). Usually an `nn.Module`."""
@@ -278,15 +279,14 @@ class NoAttack(Attack):
 
 def describe(part: object) -> object:
     """An object and its settings for JSON: numbers and strings stay, objects become `{"class": ..., ...}`."""
-    if part is None or isinstance(part, bool | int | float | str):
-        return part
-    if isinstance(part, list | tuple):
-        return [describe(item) for item in part]
-    if isinstance(part, Mapping):
-        return {key: describe(value) for key, value in part.items()}
-    return {"class": type(part).__name__} | {
-        key: describe(value) for key, value in vars(part).items() if not key.startswith("_")
-    }
+
+    def of_object(one: object) -> dict[str, object]:
+        settings = getattr(one, "__dict__", {})
+        return {"class": type(one).__name__} | {
+            key: describe(value) for key, value in settings.items() if key[0] != "_"
+        }
+
+    return plain(part, of_object)
 
 
 def _no_log(step: int, figures: Mapping[str, Tensor]) -> None:

@@ -129,7 +129,7 @@ class L2(Norm):
     name = "l2"
 
     def direction(self, gradient: Tensor) -> Tensor:
-        return gradient / _per_image(self.size(gradient).clamp_min(torch.finfo(gradient.dtype).tiny))
+        return unit(gradient)
 
     def project(self, delta: Tensor) -> Tensor:
         length = self.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
@@ -157,6 +157,20 @@ class L2(Norm):
         inward = (images * LEVELS).round() + ((adversarial - images) * LEVELS).trunc()
         fits = self.size(from_levels(nearest) - images) <= self.eps
         return from_levels(torch.where(_per_image(fits), nearest, inward))
+
+
+def unit(gradient: Tensor) -> Tensor:
+    """Each image's gradient, (B, 3, H, W), at the Euclidean length 1; zero where it is zero.
+
+    Example:
+        >>> unit(torch.tensor([3e-30, 4e-30]).view(1, 1, 1, 2)).flatten()
+        tensor([0.6000, 0.8000])
+    """
+    # By a power of two first, which rounds nothing: squares of very small or large values are 0 or infinite, and the
+    # result would have any length, or none.
+    largest = _per_image(gradient.flatten(1).abs().amax(1))
+    scaled = gradient.ldexp(-torch.frexp(largest).exponent.clamp(-126, 126))
+    return scaled / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny))
 
 
 def make_norm(norm: str | Norm, eps: Pixels) -> Norm:

@@ -20,6 +20,7 @@ from lightning_attack.callbacks.image_records import image_records, label_maps, 
 from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
+from lightning_attack.predict.batches import BatchError
 from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.defended import defence_facts
 from lightning_attack.predict.doubt import LABELS_PREDICTED, Doubt, as_plain, refuse
@@ -126,6 +127,7 @@ class TransferMetrics(WritingCallback):
         self._parts = ["all"]
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         self._labels_predicted = dataset is not None and dataset.classes is None
+        self._masked: bool | None = None  # whether batches have masks; None: there was none
         self._said: set[str] = set()
         self._first: list[Record] | None = [] if trainer.is_global_zero else None
         self._first_maps: list[tuple[np.ndarray, np.ndarray]] = []
@@ -152,6 +154,12 @@ class TransferMetrics(WritingCallback):
             write_skipped(self._home, index, name, error)
         if not len(outputs):
             return
+        if self._masked is not None and self._masked == outputs.labels_predicted:
+            raise BatchError(
+                "some batches have a 'mask' and others have none; labels are masks or the source's clean predictions, "
+                "not some of each"
+            )
+        self._masked = not outputs.labels_predicted
         if outputs.labels_predicted and not self._labels_predicted:
             self._labels_predicted = True
             self._raise_or_warn([LABELS_PREDICTED])

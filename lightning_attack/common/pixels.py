@@ -18,7 +18,8 @@ def from_levels(levels: Values) -> Values:
     """8-bit levels 0..255 as values in [0, 1]: k/255, rounded once, on every device.
 
     CUDA divides by a number of the host as if multiplying by the rounded 1/255, which misses every second value by a
-    bit; by a tensor of the device it divides.
+    bit; by a tensor of the device it divides. A zero is +0, as in whoever reads the saved image: rounding leaves -0
+    behind, which equals it and has other bits, and defences draw their random numbers from the bits.
 
     Args:
         levels: a floating tensor of whole numbers, of any shape.
@@ -27,9 +28,11 @@ def from_levels(levels: Values) -> Values:
         >>> import torch
         >>> from_levels(torch.tensor([0.0, 51.0, 255.0]))
         tensor([0.0000, 0.2000, 1.0000])
+        >>> torch.signbit(from_levels(torch.tensor(-0.2).round()))
+        tensor(False)
     """
     tensor: Any = levels  # this room knows no torch
-    return tensor / tensor.new_full((), LEVELS)  # type: ignore[no-any-return]
+    return tensor / tensor.new_full((), LEVELS) + 0.0  # type: ignore[no-any-return]
 
 
 def parse_pixels(value: Pixels, name: str = "eps") -> float:

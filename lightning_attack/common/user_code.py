@@ -23,10 +23,10 @@ def place_in_user_code(error: BaseException) -> str | None:
 def error_of_user_code(error: BaseException) -> tuple[str, BaseException] | None:
     """The same place, and the error that was raised there; it may be the cause of the one given."""
     for cause in _causes(error):
-        if isinstance(cause, SyntaxError) and cause.filename and _is_users(cause.filename):
+        if isinstance(cause, SyntaxError) and cause.filename and is_users(cause.filename):
             return f"{cause.filename}:{cause.lineno}", cause
         for frame in reversed(traceback.extract_tb(cause.__traceback__)):
-            if _is_users(frame.filename):
+            if is_users(frame.filename):
                 return f"{frame.filename}:{frame.lineno}", cause
     return None
 
@@ -40,7 +40,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     return reversed(chain)
 
 
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether a file of Python is the user's: neither of this package nor of Python or an installed package."""
     path = Path(filename)
     return (
         path.suffix == ".py"

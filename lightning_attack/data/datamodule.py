@@ -20,6 +20,7 @@ from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
 from lightning_attack.data.in_threads import in_threads
 from lightning_attack.data.photo_check import SAMPLE, CheckAhead, PhotoCheck, When, spread, when_to_check
+from lightning_attack.data.scene_form import check_classes
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size, unpacked
 from lightning_attack.data.survey import Progress, Survey, survey_all
 from lightning_attack.data.transforms import Fit
@@ -398,6 +399,7 @@ class SegmentationDataModule(LightningDataModule):
 def _given(dataset: SegmentationDataset | None, key: str, command: str) -> SegmentationDataset:
     if dataset is None:
         raise DataError(f"{command} needs data.{key}")
+    check_classes(dataset.classes, f"data.{key}")
     if len(dataset) == 0:
         raise DataError(f"data.{key} has no photos")
     return dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from lightning_attack.data.adversarial import Adversaries
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, check_mask_size
 from lightning_attack.data.files import read_mask
+from lightning_attack.data.scene_form import one_kind, read_scene
 from lightning_attack.data.survey import Survey
 from lightning_attack.data.transforms import Fit
 
@@ -68,9 +69,7 @@ class SceneTensors(Dataset[Item]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Item:
-        scene = self.dataset[index]
-        _check_name(scene.name)
-        self.check(scene)
+        scene = read_scene(self.dataset, index)
         if self.survey is not None:
             self.survey.see(scene, index)
         image = photo = torch.from_numpy(scene.image).permute(2, 0, 1)
@@ -114,20 +113,13 @@ class SceneTensors(Dataset[Item]):
         return item if self.packed else unpacked(item)
 
     def _partner(self, index: int, own: Fit) -> Tensor:
-        image = torch.from_numpy(self.dataset[index].image).permute(2, 0, 1)
+        image = torch.from_numpy(read_scene(self.dataset, index).image).permute(2, 0, 1)
         return own(self.fit(image, None)[0], None)[0].contiguous()
 
     def check(self, scene: Scene) -> None:
         """Raise `DataError` if the mask does not fit the photo or the classes."""
         if scene.mask is not None:
             check_mask(scene.mask, scene.image, len(self.dataset.classes or ()) or None, scene.name)
-
-
-def _check_name(name: str) -> None:
-    """Raise `DataError` if a file of that name would lie outside of the run's folder."""
-    path = PurePath(name)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise DataError(f"a photo is named '{name}', and cannot be saved under that name in the run's folder")
 
 
 class Partners:
@@ -236,12 +228,13 @@ def collate(items: list[Item]) -> Item:
     """Stack items of one size to a batch; those with an `error` go to its list `skipped`.
 
     Raises:
-        DataError: the photos differ in size.
+        DataError: the photos differ in size, or some have masks and others have none.
     """
     skipped = [(item["index"], f"photo {item['index']}", item["error"]) for item in items if "error" in item]
     items = [item for item in items if "error" not in item]
-    batch: Item = {key: [item[key] for item in items] for key in items[0]} if items else {}
     one_size({tuple(item["image"].shape[-2:]) for item in items})
+    one_kind({item["name"]: "mask" in item for item in items})
+    batch: Item = {key: [item[key] for item in items] for key in items[0]} if items else {}
     for key, values in batch.items():
         if isinstance(values[0], Tensor):
             batch[key] = torch.stack(values)

@@ -8,9 +8,10 @@ from threading import Lock
 import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask, values_in
+from lightning_attack.data.base import DataError, Scene, SegmentationDataset, values_in
 from lightning_attack.data.in_threads import in_threads
 from lightning_attack.data.notices import warn
+from lightning_attack.data.scene_form import check_classes, one_kind, read_scene
 
 Progress = Callable[[str, int, int], None] | None
 
@@ -26,6 +27,7 @@ class Survey:
         self._repeated: list[tuple[str, int, int]] = []
         self._labels = np.zeros(256, bool)
         self._masks = 0
+        self._first: dict[bool, tuple[int, str]] = {}  # of those with a mask, and of those without
         self._solid = False
         self._lock = Lock()
 
@@ -36,6 +38,8 @@ class Survey:
             other = self._positions.setdefault(scene.name, index)
             if other != index:
                 self._repeated.append((scene.name, min(other, index), max(other, index)))
+            kind = values is not None
+            self._first[kind] = min(self._first.get(kind, (index, scene.name)), (index, scene.name))
             if values is None or scene.mask is None:
                 return
             self._masks += 1
@@ -51,7 +55,8 @@ class Survey:
             key: its setting, such as `data.dataset`.
 
         Raises:
-            DataError: names occur twice, masks are of another form than they are read as.
+            DataError: names occur twice, some photos have masks and others have none, masks are of another form than
+                they are read as.
         """
         if self._repeated:
             name, first, second = min(self._repeated, key=lambda one: one[1:])
@@ -60,6 +65,7 @@ class Survey:
                 f"{key}: photos {first} and {second} are both named '{name}'{more}; adversarial images are saved under "
                 "the names of their photos, so these must be unique"
             )
+        one_kind({name: has for has, (_, name) in self._first.items()})
         if not self._masks or dataset.classes is None:
             return
         dataset.check_labels()
@@ -103,15 +109,10 @@ def survey_all(dataset: SegmentationDataset, key: str, progress: Progress = None
     Raises:
         DataError: a photo or mask cannot be used, or all together look wrong.
     """
-
-    def read(index: int) -> Scene:
-        scene = dataset[index]
-        if scene.mask is not None:
-            check_mask(scene.mask, scene.image, len(dataset.classes or ()) or None, scene.name)
-        return scene
-
     survey, sizes = Survey(), set()
-    for index, scene in enumerate(in_threads(read, len(dataset), None if dataset.concurrent else 1)):
+    check_classes(dataset.classes, key)
+    threads = None if dataset.concurrent else 1
+    for index, scene in enumerate(in_threads(lambda index: read_scene(dataset, index), len(dataset), threads)):
         survey.see(scene, index)
         sizes.add(scene.image.shape[:2])
         if progress is not None:

@@ -89,8 +89,8 @@ def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], log
             network.limit_batch(1, 1)
             return False
         # Random numbers are another matter: the same image has other logits then.
-        same = _close(beside_another, logits)
-        if same or not _close(network(image), logits):
+        same = close(beside_another, logits)
+        if same or not close(network(image), logits):
             known["_takes_pairs"], known["_is_random"] = True, not same
             return not same
     network.limit_batch(1, 1)
@@ -102,7 +102,13 @@ def probe_pair(network: SegmentationModel, name: str, size: tuple[int, int], log
     return False
 
 
-def _close(first: Tensor, second: Tensor) -> bool:
+def close(first: Tensor, second: Tensor) -> bool:
+    """Whether logits of one shape are the same but for rounding.
+
+    Example:
+        >>> close(torch.ones(2), torch.tensor([1.0, 1.0001])), close(torch.ones(2), torch.tensor([1.0, 1.1]))
+        (True, False)
+    """
     return bool((first - second).norm() <= _CLOSE * second.norm())
 
 

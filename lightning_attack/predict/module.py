@@ -16,6 +16,7 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.given import Given, takes_given
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.labels import class_advice
+from lightning_attack.common.user_hash import user_code
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine import Kind, Precision, check_exact, check_precision, exact_on
 from lightning_attack.engine.autocast import autocast_is_on
@@ -64,12 +65,12 @@ class AttackModule(LightningModule):
     adversarial image does not depend on batch size, order or the number of processes. The position is the batch's
     `index`; without one it is what the loader's sampler drew, see `Positions`.
 
-    The source is always scored (white box). A target that gives the same logits on a probe image as the source *is*
-    the source: it takes the white-box row and is not run twice. A target that is a member of an ensemble that is
-    attacked is white box too. Networks are run on an image of noise first, and a source that cannot be attacked is
-    refused (see `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks one
-    after the other: their `windows` are up to the newest. Callbacks that are a `StatusListener` are told what is being
-    done.
+    The source is always scored (white box). A target that gives the same logits as the source, on a probe image and
+    on a larger one, *is* the source: it takes the white-box row and is not run twice. A target that is a member of an
+    ensemble that is attacked is white box too. Networks are run on an image of noise first, and a source that cannot be
+    attacked is refused (see `check_attackable`). Networks are frozen and stay in eval mode. Modules may share networks
+    one after the other: their `windows` are up to the newest. Callbacks that are a `StatusListener` are told what is
+    being done.
 
     What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
 
@@ -185,16 +186,23 @@ class AttackModule(LightningModule):
         return self.seed if self.attack.mixes else None
 
     def settings(self) -> dict[str, Any]:
-        """What decides on the results, as plain values; each network by a hash of its weights."""
-        return self._settings(lambda _, network: fingerprint(network))
+        """What decides on the results, as plain values; each network by a hash of its weights.
+
+        Code of the user's own, of the attack and of networks, has a hash each under `code`, see `user_code`.
+        """
+        own = user_code([self.attack, self.source, *self.scored])
+        return self._settings(lambda _, network: fingerprint(network)) | ({"code": own} if own else {})
 
     def earlier_settings(self) -> Iterator[dict[str, Any]]:
-        """`settings` as earlier versions may have written them, whose hashes depended on names and on the engine.
+        """`settings` as earlier versions may have written them, without `code`.
+
+        At first the hashes of networks depended on names and on the engine.
 
         `predict` called networks by their own names, `study` by those of the study. Engines had left marks in networks:
         at first the number of pixels from which they were used, later whether one was chosen. The last of these
         versions had no names in its hashes.
         """
+        yield self._settings(lambda _, network: fingerprint(network))
         fast_from = WORTH_REWRITING if self.engine is None and self.precision == "float32" else 0
         chosen: dict[str, object] = {} if self.engine is None else {"is_worth": None}
         for noted in ({"fast_from": fast_from}, chosen):

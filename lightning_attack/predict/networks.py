@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.fingerprint import fingerprint
-from lightning_attack.models.probe import probe, probe_pair
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
+from lightning_attack.models.probe import close, noise, probe, probe_pair
+from lightning_attack.models.wrapper import (
+    ModelError,
+    SegmentationModel,
+    as_segmentation_model,
+    with_windows,
+    without_engines,
+)
 from lightning_attack.predict.doubt import Doubt
 from lightning_attack.predict.network_doubts import doubts_about_network, not_repeatable, watch_outputs
 
@@ -43,6 +49,9 @@ def identify_networks(
     probe_size: tuple[int, int],
 ) -> ScoredNetworks:
     """Run all networks on one image of noise, and find which targets are the source or members of it.
+
+    Two networks are the same if they give the same logits of it, and of an image of another size: one that pads to
+    another stride, or makes images smaller, says the same of the first and something else of a photo.
 
     Networks that take one batch only are limited to it, see `probe` and `probe_pair`.
 
@@ -86,6 +95,8 @@ def identify_networks(
     white_box: dict[str, bool] = {}
     source_name = ""
     for name, network in ((str(name), network) for name, network in targets.items()):
+        if name in white_box or not name:
+            raise ModelError(f"targets: each needs a name of its own, and one is {name!r}{' again' * bool(name)}")
         target = with_windows(as_segmentation_model(network, name), windows)
         found = run(target, name)
         if found.shape != logits.shape:
@@ -93,12 +104,15 @@ def identify_networks(
                 f"target '{name}' has {found.shape[1]} classes, source '{source.name}' has {logits.shape[1]}; "
                 f"{class_advice(logits.shape[1], found.shape[1])}"
             )
-        same = torch.equal(found, logits)
+        same = torch.equal(found, logits) and _alike(target, source, probe_size)
         if same and target.abstains:  # on noise two of them may abstain everywhere
             same = fingerprint(target) == fingerprint(source)
         if name == source.name and not same:
             raise ModelError(f"source and a target are both named '{name}' but differ; rename one (name: ...)")
-        white_box[name] = same or any(torch.equal(found, member) for member in members)
+        white_box[name] = same or any(
+            torch.equal(found, said) and _alike(target, member, probe_size)
+            for member, said in zip(getattr(source, "members", []), members, strict=True)
+        )
         source_name = source_name or (name if same else "")
         if not same and probe_pair(target, name, probe_size, found):
             doubts[name].append(not_repeatable(name))
@@ -108,3 +122,21 @@ def identify_networks(
     # A source that goes by the name of a target is listed once.
     said = [doubt for name in white_box for doubt in doubts[name]]
     return ScoredNetworks(scored, white_box, source_name, logits.shape[1], said)
+
+
+def _alike(one: nn.Module, other: nn.Module, size: tuple[int, int]) -> bool:
+    """Whether two networks give the same logits of a larger image of an odd size, or of another if one refuses that.
+
+    Up to rounding: the same network in another form may compute large images in another order. True if a network takes
+    no other sizes than that of the first image.
+    """
+    if one is other:
+        return True
+    with torch.no_grad(), without_engines(one), without_engines(other):
+        for shape in ((2 * size[0] + 1, 3 * size[1] + 3), (4 * size[0], 4 * size[1])):
+            image = noise(shape)
+            try:
+                return close(one(image), other(image))
+            except Exception:  # whatever their code raises
+                continue
+    return True

@@ -88,6 +88,11 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _said(key: str, before: object, now: object, files: Mapping[str, str]) -> str:
     """A setting that differs, as a line for the user."""
     kind, _, name = key.removeprefix("model.").partition(".")
+    if kind == "code":
+        return (
+            f"the code of '{name}', or what it calls, is not that of before: results would be mixed with earlier ones "
+            f'(comments and layout do not count; if it still does the same, remove "code" from {SETTINGS})'
+        )
     if not (key.startswith("model.") and kind in ("source", "targets") and name) or _ABSENT in (before, now):
         return f"{key}: {before} before, {now} now"
     of_earlier = "" if is_current(before) else "; an earlier version, whose hashes were of another kind, made the first"

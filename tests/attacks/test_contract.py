@@ -519,6 +519,19 @@ def test_quantize_without_a_ball_rounds():
     ]
 
 
+@pytest.mark.parametrize("quantize", [Linf(0.1).quantize, L2(0.1).quantize, NoAttack().quantize])
+def test_a_saved_zero_has_no_sign(quantize):
+    """Who reads the image has +0; defences that draw from the bits of an image would draw something else from -0."""
+    assert not quantize(torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), -1e-4)).signbit().any()
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-24, 1e24, 1e38])
+def test_l2_steps_have_their_length_whatever_that_of_the_gradient(scale):
+    """Squares of such values are 0 or infinite in float32: networks that are very sure have such gradients."""
+    gradient = torch.tensor([0.3, -0.4, 1.2]).view(1, 3, 1, 1)
+    assert torch.allclose(L2(1.0).direction(gradient * scale), gradient / 1.3, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("toward", [0.0, 1.0])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_quantize_keeps_the_border_despite_float_noise(toward, sign):

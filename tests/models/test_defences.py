@@ -188,6 +188,13 @@ def test_defences_come_one_after_another_and_do_not_know_the_batch():
     assert len({*map(fingerprint, ways)}) == 4, "the settings are part of the network"
 
 
+def test_the_sign_of_zero_draws_nothing_else():
+    defended = Defended(nn.Identity(), [ResizeAndPad(0.5)])
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., 2] = 1
+    assert torch.equal(defended(images), defended(torch.where(images == 0, -0.0, images)))
+
+
 def test_as_a_target_and_as_a_source():
     network = SegmentationModel(nn.Conv2d(3, 4, 3, padding=1), name="net")
     defended = Defended(network, [BitDepth(3)], name="bits")

@@ -13,7 +13,7 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
 from lightning_attack.data.scenes import SceneTensors, collate
 from lightning_attack.data.transforms import Fit
-from lightning_attack.models import ExportedModel, ModelError, SegmentationModel
+from lightning_attack.models import Ensemble, ExportedModel, ModelError, SegmentationModel
 from lightning_attack.predict.module import AttackModule
 
 
@@ -142,10 +142,31 @@ def test_source_among_the_targets_is_scored_once_as_white_box():
     module = AttackModule(source, fgsm(), {"other": other, "twin": twin})
     outputs = run(module, scenes(2, batch_size=2))
     assert module.white_box == {"other": False, "twin": True}  # no row of its own for the source
-    assert twin.network.calls == 1  # the probe
-    # Probe with one image and with two, pre-flight with a gradient and again without; clean, one step, adversarial.
-    assert source.network.calls == 2 + 2 + 1 + 1 + 1
+    assert twin.network.calls == 1 + 1  # the probe, and because it is alike, a larger one
+    # Probes with one image, with two and a larger one, pre-flight with a gradient and again without; clean, one step,
+    # adversarial.
+    assert source.network.calls == 3 + 2 + 1 + 1 + 1
     assert set(outputs[0].preds) == {"other", "twin"}
+
+
+class Smaller(nn.Module):
+    """A network that is shown its images at 64 x 64, the size of the probe image."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        small = nn.functional.interpolate(images, size=(64, 64), mode="bilinear")
+        return nn.functional.interpolate(self.network(small), size=images.shape[-2:], mode="bilinear")
+
+
+def test_a_target_that_is_like_the_source_at_the_size_of_the_probe_only_has_its_own_figures():
+    source = model(0, "a")
+    module = AttackModule(source, fgsm(), {"small": Smaller(source), "twin": copy.deepcopy(source)})
+    assert module.white_box == {"small": False, "twin": True}
+    ensemble = AttackModule(Ensemble([source, model(1)]), fgsm(), {"small": Smaller(source), "member": model(1)})
+    assert ensemble.white_box == {"ensemble": True, "small": False, "member": True}
 
 
 def test_without_targets_the_source_is_scored():
@@ -158,6 +179,9 @@ def test_one_name_for_two_networks():
     with pytest.raises(ModelError, match="both named 'a' but differ; rename one"):
         AttackModule(model(0, "a"), fgsm(), {"a": model(1)})
     assert AttackModule(model(0, "a"), fgsm(), {"a": model(0)}).white_box == {"a": True}
+    for names in ({1: model(1), "1": model(2)}, {"": model(1)}):
+        with pytest.raises(ModelError, match="each needs a name of its own"):
+            AttackModule(model(0, "a"), fgsm(), names)
 
 
 def test_one_name_for_two_networks_beside_a_twin():

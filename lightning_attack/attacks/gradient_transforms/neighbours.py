@@ -18,6 +18,7 @@ from lightning_attack.attacks.gradient_transforms.base import (
     unit_mean,
 )
 from lightning_attack.attacks.gradient_transforms.sampling import check_radius, check_samples, noise
+from lightning_attack.attacks.norms import unit
 
 
 class GradientRelevance(GradientTransform):
@@ -263,11 +264,4 @@ class ReversePerturbation(GradientTransform):
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of the angle between each image's two gradients, (B, 1, 1, 1); 0 if one of them is zero."""
-    first, second = (part / length(part) for part in (first, second))
-    return (first * second).sum(dim=(1, 2, 3), keepdim=True)
-
-
-def length(gradient: Tensor) -> Tensor:
-    """Euclidean length of each image's gradient, (B, 1, 1, 1); above 0."""
-    size: Tensor = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return size.view(-1, 1, 1, 1)
+    return (unit(first) * unit(second)).sum(dim=(1, 2, 3), keepdim=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform
-from lightning_attack.attacks.gradient_transforms.neighbours import length
+from lightning_attack.attacks.norms import unit
 from lightning_attack.attacks.to_device import to_device
 
 
@@ -183,8 +183,8 @@ class NonSign(SignReplacement):
     """
 
     def weights(self, direction: Tensor) -> Tensor:
-        size = direction / length(direction)
-        return length(direction.sign()) * size.abs()
+        changed = direction.count_nonzero((1, 2, 3)).view(-1, 1, 1, 1)
+        return changed.sqrt().to(direction) * unit(direction).abs()
 
 
 class AdaptiveTanh(GradientTransform):

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from lightning_attack.attacks.base import Problem
 from lightning_attack.attacks.gradient_transforms.base import GradientTransform
-from lightning_attack.attacks.gradient_transforms.neighbours import length
 from lightning_attack.attacks.input_transforms.base import InputTransform
 from lightning_attack.attacks.loops.gradient import StepGradient
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.loops.members import MakeGradient, MembersGradient
 from lightning_attack.attacks.loops.schedule import StepSchedule
-from lightning_attack.attacks.norms import Norm
+from lightning_attack.attacks.norms import Norm, unit
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.common.pixels import Pixels, parse_pixels
@@ -153,7 +152,7 @@ class _Weakness(MembersGradient):
         inner = self._back(x, self._whole(x))
         for loss in self.losses:
             gradient = loss(inner)
-            self._momentum = self._decay * self._momentum + gradient / length(gradient)
+            self._momentum = self._decay * self._momentum + unit(gradient)
             inner = self._on(inner, self._momentum)
         return inner - x
 

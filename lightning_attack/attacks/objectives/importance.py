@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import AUTO
+from lightning_attack.attacks.norms import unit
 from lightning_attack.attacks.objectives.base import Moment, Objective, Probe
 from lightning_attack.attacks.objectives.features import check_layers, on_pixels
 from lightning_attack.attacks.prediction import Prediction
@@ -73,8 +74,8 @@ class WeightedFeatures(Objective):
         """Keep what was found for each layer; weights of unit length."""
         for layer, total in totals.items():
             length = torch.linalg.vector_norm(total.flatten(1), dim=1).clamp_min(torch.finfo(total.dtype).tiny)
-            unit = total / length.view(-1, *[1] * (total.ndim - 1)) if what == "weights" else total
-            moment.memory[self._key(layer, what)] = unit
+            weights = total / length.view(-1, *[1] * (total.ndim - 1)) if what == "weights" else total
+            moment.memory[self._key(layer, what)] = weights
 
     def _key(self, layer: str, what: str) -> str:
         # Two stages of `Staged` share the memory.
@@ -253,8 +254,7 @@ class BFA(WeightedFeatures):
                 _add(total, self.gradients(prediction, prediction.of_label(prediction.logits), again=not last))
             if not last:
                 uphill = torch.autograd.grad(_mean(prediction, prediction.cross_entropy), point)[0]
-                size = uphill.flatten(1).norm(dim=1).clamp_min(torch.finfo(uphill.dtype).tiny).view(-1, 1, 1, 1)
-                point = probe.images + (-length if prediction.targeted else length) * uphill / size
+                point = probe.images + (-length if prediction.targeted else length) * unit(uphill)
         self.keep(moment, total)
 
 

@@ -1,0 +1,114 @@
+"""Whose code has a hash, and what changes it: a run must not go on with another attack of the same name."""
+
+import importlib
+import linecache
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_attack.attacks import CrossEntropy, FunctionAttack, IterativeAttack, Linf, fgsm
+from lightning_attack.common.user_hash import user_code
+from lightning_attack.models import SegmentationModel
+from lightning_attack.predict.module import AttackModule
+from lightning_attack.runs.errors import RunError
+from lightning_attack.runs.settings import as_json, check_same, write_settings
+
+OWN = """
+import torch
+from lightning_attack.attacks import CrossEntropy
+import own_helpers
+
+LEVELS = 255
+
+class Own(CrossEntropy):
+    '''Said.'''
+
+    @property
+    def factor(self):
+        return own_helpers.SCALE * self.more()
+
+    def more(self):
+        return double(1)  # a comment
+
+def double(x):
+    return 2 * x
+
+def attack(model, images, labels):
+    return (images + double(1) / LEVELS).clamp(0, 1)
+
+def unused():
+    return 1
+
+def inner():
+    def called():
+        return double(3)
+    return called
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes and imports the user's modules, with something in them replaced."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def make(old="", new="", scale=3):
+        (tmp_path / "own_helpers.py").write_text(f"SCALE = {scale}\n")
+        assert old in OWN
+        (tmp_path / "own_code.py").write_text(OWN.replace(old, new))
+        for name in ("own_code", "own_helpers"):
+            sys.modules.pop(name, None)
+        linecache.clearcache()
+        return importlib.import_module("own_code")
+
+    yield make
+    for name in ("own_code", "own_helpers"):
+        sys.modules.pop(name, None)
+
+
+def test_what_changes_the_hash_of_a_class(own):
+    before = user_code([own().Own()])
+    assert [*before] == ["own_code.Own"]
+    for same in (("# a comment", ""), ("'''Said.'''", "'''Other.'''"), ("    return 1\n", "    return 2\n")):
+        assert user_code([own(*same).Own()]) == before
+    for other in ({"old": "2 * x", "new": "3 * x"}, {"old": "double(1)  #", "new": "double(2)  #"}, {"scale": 4}):
+        assert user_code([own(**other).Own()]) != before
+
+
+def test_where_user_code_is_found(own):
+    code = own()
+    held = [
+        IterativeAttack(code.Own(), Linf("8/255")),
+        FunctionAttack("own_code.attack"),
+        {"a": [partial(code.attack, 1)]},
+        code.inner(),
+    ]
+    names = ["own_code.Own", "own_code.attack", "own_code.attack", "own_code.inner.<locals>.called"]
+    assert [next(iter(user_code([one]))) for one in held] == names
+    assert not user_code([fgsm(), SegmentationModel(nn.Conv2d(3, 2, 1)), CrossEntropy, torch.ones(2)])
+    before = user_code([FunctionAttack(code.attack)])
+    assert user_code([FunctionAttack(own("LEVELS = 255", "LEVELS = 100").attack)]) != before
+
+
+def test_a_run_does_not_go_on_with_other_code(own, tmp_path):
+    def module(code):
+        return AttackModule(nn.Conv2d(3, 2, 1), FunctionAttack(code.attack))
+
+    torch.manual_seed(0)
+    first = module(own())
+    write_settings(tmp_path, as_json({"model": first.settings()}))
+    check_same(tmp_path, {"model": first.settings()})
+    torch.manual_seed(0)
+    other = module(own("2 * x", "3 * x"))
+
+    def earlier():
+        return [{"model": one} for one in other.earlier_settings()]
+
+    with pytest.raises(RunError, match=r"the code of 'own_code\.attack', or what it calls, is not that of before"):
+        check_same(tmp_path, {"model": other.settings()}, earlier)
+    # A run of a version that did not look at code, or one that was told to go on, does.
+    write_settings(tmp_path, as_json({"model": {k: v for k, v in first.settings().items() if k != "code"}}))
+    check_same(tmp_path, {"model": other.settings()}, earlier)
