@@ -19,6 +19,7 @@ from lightning_attack.attacks.objectives.base import CrossEntropy, Objective
 from lightning_attack.attacks.random import Draws, image_seeds
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.universal import Spread, Universal, check_spread, spread_to
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import Pixels, parse_pixels
 from lightning_attack.models.wrapper import as_segmentation_model
@@ -134,8 +135,8 @@ class UniversalTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the perturbation as it is now."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.universal().save(self.file)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            in_first_process(self.trainer, lambda: self.universal().save(self.file))
 
     def universal(self) -> Universal:
         """The perturbation as it is now."""
