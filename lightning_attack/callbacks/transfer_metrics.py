@@ -251,6 +251,8 @@ class TransferMetrics(WritingCallback):
                 row["labels"] = PREDICTED
         doubts = self._doubts(totals, trainer, pl_module)
         self.summary["warnings"] = as_plain(doubts)
+        if pl_module.notes:
+            self.summary["notes"] = [*pl_module.notes]
         missing = 0 if expected is None else len(expected) - totals.images - len(skipped)
         if missing:
             for row in self.rows:

@@ -135,8 +135,8 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
     if not (study.attacks and study.sources and study.seeds):
         raise StudyError("attacks, sources and seeds must not be empty: a study is all of their combinations")
     attacks = study.attacks if isinstance(study.attacks, dict) else {Path(file).stem: file for file in study.attacks}
-    if wrong := [part for name, part in attacks.items() if not str(name).strip() or part in ("", None)]:
-        raise StudyError(f"attacks: '{wrong[0] or ''}' has no name; give one and what it stands for, such as mine: pgd")
+    if unnamed := [part for name, part in attacks.items() if not str(name).strip() or part in ("", None)]:
+        raise StudyError(f"attacks: '{unnamed[0] or ''}' has no name; give one, such as mine: pgd")
     if len(attacks) < len(study.attacks):
         raise StudyError("attacks: two files have one name; give them names of your own (name: file)")
     found = []
