@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import STOP
 
@@ -42,8 +43,7 @@ class GracefulStop(Callback):
         self.signal, self._parent = 0, os.getppid()
         self._speaks = trainer.is_global_zero
         self._file = Path(trainer.log_dir or ".") / STOP  # talks to the other processes: all of them must ask
-        if trainer.is_global_zero:
-            self._file.unlink(missing_ok=True)
+        in_first_process(trainer, lambda: self._file.unlink(missing_ok=True))
         # Now, for a process without a batch, and for the wait at the end: Lightning's own handlers come later, ignore
         # SIGTERM in predict, and give way to these when the loop is over.
         for number in SIGNALS:
@@ -75,8 +75,7 @@ class GracefulStop(Callback):
         if self._file.exists():
             self.signal = int(self._file.read_text() or signal.SIGTERM)
         trainer.strategy.barrier("all processes know why")
-        if trainer.is_global_zero:
-            self._file.unlink(missing_ok=True)
+        in_first_process(trainer, lambda: self._file.unlink(missing_ok=True))
         self._restore()
 
     def _told(self, number: int, frame: FrameType | None) -> None:

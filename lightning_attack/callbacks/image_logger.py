@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_attack.callbacks.background import WritingCallback
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.pictures.captions import captioned, classes_in
 from lightning_attack.pictures.panels import side_by_side
 from lightning_attack.predict.module import AttackModule
@@ -79,8 +80,11 @@ class ImageLogger(WritingCallback):
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         trainer.strategy.barrier("all panels are written")
-        if not trainer.is_global_zero:
-            return
+        in_first_process(trainer, lambda: self._show_panels(trainer, pl_module))
+        self._strips = {}
+
+    def _show_panels(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        """Log the panels of all processes, in the first one."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         headings = [self._heading(panel) for panel in panel_order(pl_module.white_box)]
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
@@ -96,7 +100,6 @@ class ImageLogger(WritingCallback):
         # Nearly all of their time goes into PNGs, read and made; the run has ended, and its processors are free.
         with ThreadPoolExecutor() as pool:
             list(pool.map(show, panel_files(self._folder) if boards else []))
-        self._strips = {}
 
     def _heading(self, panel: Panel) -> str:
         if panel.network:

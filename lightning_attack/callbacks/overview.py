@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_attack.callbacks.transfer_metrics import TransferMetrics
 from lightning_attack.common.counted import counted
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import CONFIG
@@ -56,8 +57,9 @@ class Overview(Callback):
         self.command = command
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
-        if not trainer.is_global_zero:
-            return
+        in_first_process(trainer, lambda: self._log(trainer, pl_module))
+
+    def _log(self, trainer: Trainer, pl_module: AttackModule) -> None:
         metrics = [callback for callback in trainer.callbacks if isinstance(callback, TransferMetrics)]  # type: ignore[attr-defined]
         summary = metrics[0].summary if metrics else {}
         for logger in trainer.loggers if summary else []:

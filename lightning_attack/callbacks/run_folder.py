@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_attack.callbacks.run_logger import RunLogger, is_default
 from lightning_attack.common.atomic import check_folder
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.commands import one_line
 from lightning_attack.runs.errors import RunError
@@ -99,19 +100,8 @@ class RunFolder(Callback):
                 "sees to it in `configure_callbacks`; a class of your own that overrides it must call super()"
             )
         self._run = None
-        answer: tuple[str, frozenset[int], Exception | None] = "", frozenset(), None
-        if trainer.is_global_zero:
-            try:
-                self._run = self._open(trainer, pl_module)
-                answer = str(self._run.folder), self._run.finished, None
-            except (OSError, ValueError) as error:
-                answer = "", frozenset(), error
-        # What went wrong is told to all processes, which would wait for the first one else.
-        place, finished, problem = trainer.strategy.broadcast(answer)
-        if problem:
-            raise problem
-        self.folder = folder = Path(place)
-        self._old_events = event_files(folder) if trainer.is_global_zero else []
+        folder, finished = in_first_process(trainer, lambda: self._open(trainer, pl_module))
+        self.folder = folder
         if not trainer.is_global_zero:
             self._run = lock_process(folder, trainer.global_rank)
         trainer.callbacks.append(_Release(self))  # type: ignore[attr-defined]
@@ -122,6 +112,9 @@ class RunFolder(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         # The callbacks after this one write all figures, of earlier parts too, into a file of their own.
+        in_first_process(trainer, self._remove_old_events)
+
+    def _remove_old_events(self) -> None:
         for path in self._old_events:
             path.unlink(missing_ok=True)
         self._old_events = []
@@ -161,13 +154,16 @@ class RunFolder(Callback):
             return f"to go on, start it again with {one_line(options)}"
         return f"to go on: {one_line([*self.command, *options])}"
 
-    def _open(self, trainer: Trainer, module: AttackModule) -> OpenRun:
+    def _open(self, trainer: Trainer, module: AttackModule) -> tuple[Path, frozenset[int]]:
+        """Open the folder, in the first process; returns it, and the positions of the photos that are finished."""
         title = run_title(module.attack.name, module.source_title)
         place = Place(Path(self.results), title, self.run_name, self.fresh, self.advice)
         datamodule: Any = getattr(trainer, "datamodule", None)
         digests: Digests | None = datamodule.digests if hasattr(datamodule, "skip") else None
         earlier = partial(self._earlier, trainer, module)
-        return open_run(place, self._settings(trainer, module), self.command, digests, earlier)
+        self._run = open_run(place, self._settings(trainer, module), self.command, digests, earlier)
+        self._old_events = event_files(self._run.folder)
+        return self._run.folder, self._run.finished
 
     def _settings(self, trainer: Trainer, module: AttackModule) -> dict[str, Any]:
         return self._with_data(trainer, module.settings())

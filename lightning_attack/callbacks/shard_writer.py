@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_attack.callbacks.image_writer import ImageWriter, save_png
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.shards import ShardWriter
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import image_name, next_part, shard_path
@@ -26,7 +27,7 @@ class ImageShards(ImageWriter):
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         # All processes have one part, which only the first can tell before any of them writes.
-        part = trainer.strategy.broadcast(next_part(self._folder) if trainer.is_global_zero else 0)
+        part = in_first_process(trainer, lambda: next_part(self._folder))
         self._shard = ShardWriter(shard_path(self._folder, part, trainer.global_rank))
 
     def _write_all(self, names: list[str], images: Tensor) -> None:

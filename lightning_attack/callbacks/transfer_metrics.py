@@ -20,6 +20,7 @@ from lightning_attack.callbacks.image_records import image_records, label_maps, 
 from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.batches import BatchError
 from lightning_attack.predict.cost import device_facts
 from lightning_attack.predict.defended import defence_facts
@@ -138,14 +139,17 @@ class TransferMetrics(WritingCallback):
         if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
             self._parts += ["inside", "outside"]
         self._started, self._earlier = time.perf_counter(), 0.0
-        if trainer.is_global_zero:  # the others write only after the barrier before the first batch
-            finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
-            if finished:
-                self._earlier = seconds_before(self._folder)
-            keep_records(self._home, finished)
-            for path in skipped_files(self._home):  # images that were left out are tried again
-                path.unlink()
+        in_first_process(trainer, lambda: self._go_on(trainer))
         self._segment = SegmentWriter(self._home, trainer.global_rank)
+
+    def _go_on(self, trainer: Trainer) -> None:
+        """Take over what earlier parts of the run have done, in the first process."""
+        finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
+        if finished:
+            self._earlier = seconds_before(self._folder)
+        keep_records(self._home, finished)
+        for path in skipped_files(self._home):  # images that were left out are tried again
+            path.unlink()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
@@ -226,8 +230,10 @@ class TransferMetrics(WritingCallback):
         self._segment.close()
         # Not when the epoch ends: a process that had no batch does not see its end.
         trainer.strategy.barrier("all records are written")
-        if not trainer.is_global_zero:
-            return
+        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module))
+
+    def _sum_up(self, trainer: Trainer, pl_module: AttackModule) -> None:
+        """Write and show the result of all records, in the first process."""
         datamodule = getattr(trainer, "datamodule", None)
         expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
         store = RecordStore(self._home)
@@ -253,6 +259,8 @@ class TransferMetrics(WritingCallback):
                 row["labels"] = PREDICTED
         doubts = self._doubts(totals, trainer, pl_module)
         self.summary["warnings"] = as_plain(doubts)
+        if pl_module.notes:
+            self.summary["notes"] = [*pl_module.notes]
         missing = 0 if expected is None else len(expected) - totals.images - len(skipped)
         if missing:
             for row in self.rows:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import class_advice
 from lightning_attack.data.adversarial import Adversaries, parse_eps
 from lightning_attack.data.adversarial_files import Gallery
@@ -309,8 +310,7 @@ class SegmentationDataModule(LightningDataModule):
         if one_size or self.batch_size > 1 or self._processes == 1 or self.trainer is None:
             return None
         # One process looks at the photos and tells the others, whose shares must fit together.
-        costs: list[float] | None = self._count_costs(indices) if self.trainer.is_global_zero else None
-        return self.trainer.strategy.broadcast(costs)
+        return in_first_process(self.trainer, lambda: self._count_costs(indices))
 
     def _count_costs(self, indices: list[int]) -> list[float] | None:
         sizes = self._photo_sizes(indices)

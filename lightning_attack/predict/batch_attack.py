@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.given import attack_of_batch
 from lightning_attack.attacks.random import image_seeds
+from lightning_attack.attacks.source_transforms.source import left_out_told_to
 from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX
 from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.models.wrapper import SegmentationModel
@@ -39,6 +40,7 @@ class BatchAttack:
         fast: runs the networks.
         memory: measures the memory of the attack.
         say: called with a few words for each part of the work.
+        note: called with what the attack has to leave out.
     """
 
     attack: Attack
@@ -58,6 +60,7 @@ class BatchAttack:
     fast: FastNetworks
     memory: PeakMemory
     say: Callable[[str], None]
+    note: Callable[[str], None]
 
     def __call__(self, batch: Batch) -> AttackOutput:
         """Clean predictions, attack, scores."""
@@ -105,7 +108,7 @@ class BatchAttack:
             figures.append(dict(values))
             self.say(f"{attack.name} step {step + 1}")
 
-        with self.fast.attacking(images), count_passes(self.source) as passes:
+        with self.fast.attacking(images), count_passes(self.source) as passes, left_out_told_to(self.note):
             self.memory.begin(images.device)
             seconds = -clock(images)
             adversarial = attack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -9,11 +10,12 @@ from functools import cached_property, partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.given import Given, takes_given
+from lightning_attack.attacks.source_transforms.source import left_out_told_to
 from lightning_attack.attacks.wrappers.per_window import PerWindow
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.user_hash import user_code
@@ -72,7 +74,8 @@ class AttackModule(LightningModule):
     one after the other: their `windows` are up to the newest. Callbacks that are a `StatusListener` are told what is
     being done.
 
-    What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it.
+    What looks wrong with the networks before any photo is seen stands in `doubts`; `TransferMetrics` says it. What the
+    attack has to leave out on this source stands in `notes`, and is warned about in each run.
 
     Args:
         source: the network to attack, on [0, 1] images; what is no `SegmentationModel` is wrapped as it is.
@@ -129,6 +132,7 @@ class AttackModule(LightningModule):
         if not isinstance(targets, Mapping | None):
             raise TypeError(f"targets are a {type(targets).__name__}; expected a dictionary from names to networks")
         self._listeners: list[StatusListener] = []
+        self.notes: list[str] = []
         per_window = windows is not None and windows.attack == "window" and not isinstance(attack, Given)
         self.attack = PerWindow(attack, windows) if windows and per_window else attack
         self.quantize, self.seed, self.exact, self.windows = quantize, seed, exact, windows
@@ -146,7 +150,7 @@ class AttackModule(LightningModule):
         self.curve = None if curve_every is None else StepCurve.of(self.attack, curve_every)
         freeze(self)
         if not takes_given(attack):
-            with without_engines(self.source):
+            with without_engines(self.source), left_out_told_to(self.notes.append):
                 attack.try_source(self.source, noise(probe_size))
             found = check_attackable(self.source, self.source_name, probe_size)
             self.doubts += [doubt for doubt in found if doubt not in self.doubts]
@@ -159,6 +163,11 @@ class AttackModule(LightningModule):
     def _say(self, status: str) -> None:
         for listener in self._listeners:
             listener.on_attack_status(status)
+
+    def _note(self, message: str) -> None:
+        if message not in self.notes:
+            self.notes.append(message)
+            _warn(message)
 
     @property
     def target_names(self) -> list[str]:
@@ -268,6 +277,8 @@ class AttackModule(LightningModule):
         sizes = datamodule.image_sizes() if datamodule is not None and hasattr(datamodule, "image_sizes") else None
         self._fast.expect(None if sizes is None else self._expected(sizes))
         self._positions.begin()
+        for note in self.notes:
+            _warn(note)
         self._listeners = [callback for callback in self.trainer.callbacks if isinstance(callback, StatusListener)]  # type: ignore[attr-defined]
         # Lightning decides on the mode after this hook and before the loop; later is too late.
         if self.trainer.predict_loop.inference_mode:
@@ -361,12 +372,19 @@ class AttackModule(LightningModule):
             fast=self._fast,
             memory=self._memory,
             say=self._say,
+            note=self._note,
         )
 
     @property
     def _lends(self) -> bool:
         """Whether the attack may be given the clean logits that the source is scored by: they are what it would see."""
         return self.attack.clean_passes > 0 and self.precision == "float32" and not hasattr(self.source, "members")
+
+
+def _warn(note: str) -> None:
+    """Warn, also if an earlier run of this process has warned in the same words."""
+    with warnings.catch_warnings():  # forgets what was said; filters stay
+        rank_zero_warn(note)
 
 
 def _earlier(

@@ -16,6 +16,7 @@ from lightning_attack.report.intervals import DRAWS, Interval
 from lightning_attack.report.row_names import row_names
 from lightning_attack.report.sheet import Row, Score, compute
 from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.summary import MASKS
 
 KINDS = ("plain", "defended", "white box")
 """Kinds of targets: other networks, networks behind defences, and the attacked network itself."""
@@ -56,6 +57,11 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
     """
     found, _ = collect([str(folder) for folder in folders])
     groups, _ = group_runs(found)
+    if len({run.source for run in found}) > 1 and any(run.summary.get("labels", MASKS) != MASKS for run in found):
+        raise RunsError(
+            f"the photos of '{benchmark.name}' have no masks, so the labels are what each source predicts, and runs "
+            "on several sources do not compare\ngive the photos masks, or the benchmark one source"
+        )
     if len(groups) != 1:
         raise RunsError(f"the runs of '{benchmark.name}' are of different photos or networks; start it in a new folder")
     sheet = compute(groups[0], draws=draws, mean=True)

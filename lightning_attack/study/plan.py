@@ -32,7 +32,8 @@ class Study:
         networks: all networks by name, each as `class_path` and `init_args`.
         attacks: attacks by name such as `pgd`, or files such as `configs/attacks/pgd.yaml`; or a mapping from names of
             your own to such a name, a file or a part. A folder in their place has images that another tool attacked,
-            in a folder for each source; they are scored.
+            in a folder for each source; they are scored. Those of a study with budgets must lie inside the L-inf radius
+            `eps` of each; without budgets they are not checked.
         sources: names of the networks to attack.
         targets: names of the networks to score; nothing = all.
         budgets: radii such as `4/255`, or settings of the attack such as `{eps: 4/255, step_size: 1/255}`; nothing =
@@ -134,6 +135,8 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
     if not (study.attacks and study.sources and study.seeds):
         raise StudyError("attacks, sources and seeds must not be empty: a study is all of their combinations")
     attacks = study.attacks if isinstance(study.attacks, dict) else {Path(file).stem: file for file in study.attacks}
+    if unnamed := [part for name, part in attacks.items() if not str(name).strip() or part in ("", None)]:
+        raise StudyError(f"attacks: '{unnamed[0] or ''}' has no name; give one, such as mine: pgd")
     if len(attacks) < len(study.attacks):
         raise StudyError("attacks: two files have one name; give them names of your own (name: file)")
     found = []
@@ -144,7 +147,7 @@ def cells(study: Study, folder: Path = Path()) -> list[Cell]:
             parts += [f"seed{seed}"] if len(study.seeds) > 1 else []
             part, data = _located(attack, folder), {}
             if isinstance(part, str) and isdir(part):
-                data = _images_of(Path(part), source, study.sources, overrides.get("eps"))
+                data = _images_of(Path(part), source, study.sources, _radius(overrides, part))
                 part, overrides = {"class_path": "Given", "init_args": {"name": name}}, {}
             found.append(Cell("_".join(parts), part, source, tuple(overrides.items()), seed, data))
     names = [cell.name for cell in found]
@@ -215,6 +218,23 @@ def _located(attack: Part, folder: Path) -> Part:
     close = get_close_matches(attack.lower(), attack_names(), n=5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise StudyError(f"attacks: there is no attack '{attack}'\n{hint}The command `attacks` lists all")
+
+
+def _radius(budget: Mapping[str, Any], folder: str) -> Any:
+    """The L-inf radius within which the images of a folder are checked; None: the study has no budgets."""
+    if not budget:
+        return None
+    said, remedy = inline(budget), "score the folder in a study of its own, without budgets or with L-inf ones"
+    if any(str(key).partition(".")[0] == "norm" and norm != "linf" for key, norm in budget.items()):
+        raise StudyError(
+            f"budgets: {said}: the images of the folder '{folder}' can be checked within an L-inf radius only\n{remedy}"
+        )
+    if budget.get("eps") is None:
+        raise StudyError(
+            f"budgets: {said} has no eps, by which the images of the folder '{folder}' are checked\ngive it one, or "
+            + remedy
+        )
+    return budget["eps"]
 
 
 def _images_of(folder: Path, source: str, sources: Sequence[str], eps: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lightning_attack.attacks.objectives.base import CrossEntropy, Objective
 from lightning_attack.attacks.random import Draws, image_seeds
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.universal import Spread, Universal, check_spread, spread_to
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import Pixels, parse_pixels
 from lightning_attack.models.wrapper import as_segmentation_model
@@ -43,7 +44,8 @@ class UniversalTask(LightningModule):
     number of devices, on which of the three it does not; with several devices photos fall into other batches. What is
     drawn for an image depends on the seed, the step and the image alone. Checkpoints hold delta and m, not the network.
 
-    It logs `train/loss`, and `train/p_t`, the share of labelled pixels that are still right.
+    It logs `train/loss`, and `train/p_t`, the share of labelled pixels that are still right; images without labels do
+    not count.
 
     Args:
         source: the network to attack; takes [0, 1] images.
@@ -60,6 +62,7 @@ class UniversalTask(LightningModule):
 
     Raises:
         ValueError: an argument is out of range, or the objective needs features and a transform moves pixels.
+        AttackError: in a step, a gradient is not finite; it names the photos.
     """
 
     def __init__(
@@ -119,11 +122,26 @@ class UniversalTask(LightningModule):
             )
             gradient.begin(min(int(STAGES * self.trainer.global_step // total), STAGES - 1))
             uphill = gradient(point.detach())
+        bad = ~uphill.isfinite().flatten(1).all(1)
+        if bad.any():  # the sign of NaN is NaN, and so would be the perturbation from here on
+            named = batch.get("name") or [f"at position {index}" for index in batch["index"].tolist()]
+            said = ", ".join(str(named[row]) for row in bad.nonzero().flatten().tolist())
+            raise AttackError(
+                f"step {self.trainer.global_step + 1}: the gradient of '{self.source.name}' is not finite for {said}\n"
+                "leave these photos out, or take a network and an objective that give numbers for them"
+            )
         for name, values in gradient.figures.items():
             if name in ("loss", "p_t"):
-                self.log(f"train/{name}", values.nanmean(), prog_bar=True, batch_size=len(images), sync_dist=True)
+                self.log(f"train/{name}", self._mean(values), prog_bar=True, batch_size=len(images))
         labelled = (labels != IGNORE_INDEX).flatten(1).sum(1).clamp_min(1).view(-1, 1, 1, 1)
         return -(point * (uphill / labelled)).sum() / len(images)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """The mean over the images of all processes that have a value: one without labels has none, which is NaN."""
+        known = ~values.isnan()
+        total = torch.stack([values.nansum(), known.sum().to(values.dtype)]).detach()
+        total = self.trainer.strategy.reduce(total, reduce_op="sum")
+        return total[0] / total[1]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return SignAscent([self.delta], self.step_size, self.momentum, self.norm.eps)
@@ -134,8 +152,8 @@ class UniversalTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the perturbation as it is now."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.universal().save(self.file)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            in_first_process(self.trainer, lambda: self.universal().save(self.file))
 
     def universal(self) -> Universal:
         """The perturbation as it is now."""

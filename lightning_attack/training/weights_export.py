@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_attack.common.first_process import in_first_process
 from lightning_attack.models.weights import read_weights, strip_prefix, write_weights
 
 
@@ -28,8 +29,11 @@ class WeightsExport(Callback):
         self._folder = Path(trainer.log_dir or ".")  # talks to the other processes: all of them must ask
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            in_first_process(trainer, lambda: self._export(trainer, pl_module))
+
+    def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file, in the first process."""
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         state = read_weights(Path(best)) if best else pl_module.state_dict()
         # A SegmentationTask holds a SegmentationModel, which holds the network.

@@ -178,6 +178,10 @@ def test_a_signal_ends_the_study(run_study, monkeypatch, tmp_path, capsys):
         ({"trainer": {"devicez": 1}}, [], "cell 'none_fpn': there is no option 'trainer.devicez'"),
         ({"sources": "fpn"}, [], "sources: expected a list; given: fpn\nwrite it in brackets: [fpn]"),
         ({"networks": {"fpn": "fpn"}}, [], "networks takes networks by names of your own; given"),
+        ({"attacks": [""]}, [], "attacks: '' has no name; give one"),
+        ({"attacks": {"mine": ""}}, [], "attacks: '' has no name; give one"),
+        ({"attacks": {"theirs": "/"}, "budgets": [{"eps": 1, "norm": "l2"}]}, [], "'/' can be checked within an L-inf"),
+        ({"attacks": {"theirs": "/"}, "budgets": [{"step_size": 1}]}, [], "{step_size: 1} has no eps, by which the"),
         ({"attacks": ["pgd", {"mi_fgsm": {"steps": 3}}]}, [], "{mine: {class_path: mi_fgsm, init_args: {steps: 3}}"),
     ],
 )

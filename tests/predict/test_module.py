@@ -1,6 +1,7 @@
 """`AttackModule` in a real `Trainer.predict`: gradients, frozen networks, who is who, what is counted."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_attack.attacks import InputDiversity, NoAttack, fgsm, pgd, transegpgd, transegpgd_mi
+from lightning_attack.attacks import InputDiversity, NoAttack, SkipGradients, fgsm, pgd, transegpgd, transegpgd_mi
 from lightning_attack.attacks.base import Attack
+from lightning_attack.callbacks import TransferMetrics
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
 from lightning_attack.data.scenes import SceneTensors, collate
 from lightning_attack.data.transforms import Fit
@@ -355,3 +357,16 @@ def test_arguments_of_other_kinds_are_named():
         AttackModule(nn.Identity(), "pgd")
     with pytest.raises(TypeError, match="targets are a list; expected a dictionary from names to networks"):
         AttackModule(nn.Identity(), pgd(), [nn.Identity()])
+
+
+def test_each_run_says_what_its_attack_leaves_out(tmp_path, recwarn):
+    """Also those that share a source whose graph is known, as the cells of a study do."""
+    source, said = model(), "the source is attacked as it is: .*residual connections"
+    for number in range(2):
+        recwarn.clear()
+        attack = pgd(steps=1, source_transforms=[SkipGradients(required=False)])
+        metrics = TransferMetrics(str(tmp_path / str(number)), table=False)
+        run(AttackModule(source, attack), scenes(2), callbacks=[metrics])
+        (note,) = metrics.summary["notes"]
+        assert re.match(said, note)
+        assert [str(one.message) for one in recwarn if re.match(said, str(one.message))] == [note]

@@ -269,6 +269,12 @@ def test_curves_over_the_strength_of_a_defence(tmp_path, capsys):
     ):
         expected = [(quality, 100 * own[f"jpeg_{quality}"][column]) for quality in (30, 60, 95)]
         np.testing.assert_allclose(lines[colour], expected)
+    bare = {line.get_color(): line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"}
+    expected = [100 * own["net"]["adversarial_miou"] for own in rows]
+    np.testing.assert_allclose([bare[curves.COLOURS[0]], bare[curves.COLOURS[1]]], expected)
+    assert axes.get_ylim()[1] > max(expected)
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["pgd", "segpgd", "clean images", "without the defence"]
     assert axes.get_xlim()[0] > 20
     assert main(["figure", "strength", *map(str, runs), "--draws=100", f"--output={tmp_path / 'curve.svg'}"]) == 0
     few = ["figure", "strength", *map(str, runs), "--targets", "net", "jpeg_95", f"--output={tmp_path / 'none.svg'}"]

@@ -6,6 +6,8 @@ import pytest
 
 from lightning_attack.report import read_run
 from lightning_attack.report.submission import Benchmark, submission
+from lightning_attack.runs.errors import RunsError
+from lightning_attack.runs.summary import PREDICTED
 from tests.runs.made import make_run, matrices
 
 
@@ -25,3 +27,9 @@ def test_radii_stand_apart_and_seeds_are_averaged(tmp_path):
         assert [score["target"] for score in attack["scores"]] == ["net_a", "net_b", "net_c"]
         assert attack["means"]["plain"] == attack["scores"][1]["miou"] == pytest.approx(fmean(own))
         assert len({*own}) == 2
+
+
+def test_sources_that_predict_their_labels_themselves_do_not_compare(tmp_path):
+    folders = [make_run(tmp_path / source, source=source, labels=PREDICTED) for source in ("net_a", "net_b")]
+    with pytest.raises(RunsError, match=r"'mine-1' have no masks, .*\n.*masks, or the benchmark one source"):
+        submission(Benchmark("mine-1", {}, frozenset()), folders)

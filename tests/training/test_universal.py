@@ -1,5 +1,7 @@
 """One perturbation for all photos: against a plain loop, with batches that are put together, and from a checkpoint."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_attack.attacks import FIA, Admix, RandomFlip, SegPGD, SkipGradients, Universal
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.models import SegmentationModel
 from lightning_attack.training import UniversalTask
 from tests.attacks.toys import CLASSES, PIXELS, curved, scene
@@ -19,7 +22,7 @@ def photos(count=8, height=12, width=10):
     return [{"image": images[i], "mask": labels[i], "index": torch.tensor(i)} for i in range(count)]
 
 
-def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, **settings):
+def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, data=None, **settings):
     """The task after training on unshuffled photos, and its checkpoint."""
     source = SegmentationModel(curved(torch.float32), num_classes=CLASSES, name="toy")
     task = UniversalTask(source, file=str(folder / "learned.pt"), size=(5, 4), **settings)
@@ -32,7 +35,7 @@ def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, **settings):
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    trainer.fit(task, DataLoader(photos(), batch_size), ckpt_path=ckpt)
+    trainer.fit(task, DataLoader(data or photos(), batch_size), ckpt_path=ckpt)
     return task, trainer.checkpoint_callback.best_model_path
 
 
@@ -118,3 +121,19 @@ def test_errors(settings, message):
 def test_a_batch_of_one_cannot_be_mixed(tmp_path):
     with pytest.raises(ValueError, match="Admix mixes the images of a batch; it needs 2 or more, not 1"):
         learn(tmp_path, batch_size=1, epochs=1, input_transforms=[Admix()])
+
+
+def test_a_gradient_that_is_no_number_names_step_and_photo(tmp_path):
+    data = photos()
+    data[5]["image"] = torch.full((3, 12, 10), torch.nan)
+    with pytest.raises(AttackError, match=r"step 3: the gradient of 'toy' is not finite for at position 5\n"):
+        learn(tmp_path, epochs=1, data=data)
+    assert not (tmp_path / "learned.pt").exists()
+
+
+def test_figures_are_means_over_the_images_of_all_processes_that_have_one():
+    task = UniversalTask(SegmentationModel(curved(torch.float32), num_classes=CLASSES))
+    other = torch.tensor([6.0, 2.0])  # sum and number in another process
+    task._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda own, reduce_op: own + other))
+    assert task._mean(torch.tensor([torch.nan, 9.0])) == 5
+    assert task._mean(torch.tensor([torch.nan])) == 3

@@ -6,6 +6,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,8 +31,22 @@ transforms; the least recently used one is dropped first."""
 
 _CLOSE = 1e-3
 
+_TOLD: ContextVar[Callable[[str], None] | None] = ContextVar(
+    "told of source transforms that are left out", default=None
+)
+
 _TENSOR = object()
 """Stands for a tensor in what a network returns; the other parts are kept as they are."""
+
+
+@contextmanager
+def left_out_told_to(listener: Callable[[str], None]) -> Iterator[None]:
+    """Inside the `with` block, each attack that has to leave out source transforms says so by a call, not a warning."""
+    token = _TOLD.set(listener)
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
 
 
 class TransformedSource:
@@ -60,6 +75,7 @@ class TransformedSource:
         self._networks = list(found.values())
         for _, network in self._networks:
             _forget_others(network)
+        self._said: set[str] = set()
 
     def __call__(self, images: Tensor, draws: Draws, step: int, clean: Tensor | None = None) -> Tensor:
         """Logits of images.
@@ -87,7 +103,7 @@ class TransformedSource:
         """Inside the `with` block, the networks' graphs stand in for their own `forward`."""
         with ExitStack() as stack:
             for number, (name, network) in enumerate(self._networks):
-                stand_in = _StandIn(network, name, number, self.transforms, run)
+                stand_in = _StandIn(network, name, number, self.transforms, run, self._said)
                 before = network.__dict__.get("forward")
                 stack.callback(_restore, network, before)
                 # The instance's own `forward` goes before that of its class.
@@ -99,10 +115,17 @@ class _StandIn:
     """`forward` of a network by its changed graph."""
 
     def __init__(
-        self, network: nn.Module, name: str, number: int, transforms: Sequence[SourceTransform], run: Run
+        self,
+        network: nn.Module,
+        name: str,
+        number: int,
+        transforms: Sequence[SourceTransform],
+        run: Run,
+        said: set[str],
     ) -> None:
         self._original, self._known = network.forward, _GRAPHS[network].graphs
         self._name, self._number, self._transforms, self._run = name, number, transforms, run
+        self._said = said
 
     def __call__(self, images: Tensor, *others: Any, **named: Any) -> Any:
         self._run.enter(images)
@@ -113,8 +136,10 @@ class _StandIn:
                 )
             made = self._made(images)
         except AttackError as error:
-            _as_it_is(self._transforms, error)
+            _as_it_is(self._transforms, error, self._said)
             return self._original(images, *others, **named)
+        for reason in made.missed:  # a graph that is kept serves other attacks, too: each of them says it
+            _say(f"the source is attacked without one of the source transforms: {reason}", self._said)
         made.graph.run = self._run
         try:
             return made(images)
@@ -127,7 +152,7 @@ class _StandIn:
 
         def changed() -> _Made:
             made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
-            _rewrite(made.graph, self._transforms)
+            made.missed = _rewrite(made.graph, self._transforms)
             made.module = made.graph.ready()
             return made
 
@@ -155,6 +180,7 @@ class _Made:
 
     def __init__(self, module: fx.GraphModule, graph: SourceGraph, leaves: list[Any], form: Any) -> None:
         self.module, self.graph, self._leaves, self._form = module, graph, leaves, form
+        self.missed: list[str] = []  # why transforms are left out
 
     def copied(self, name: str, number: int) -> _Made:
         """A graph of its own, to be changed, of the same weights."""
@@ -212,12 +238,15 @@ def transformed(model: Model, transforms: Sequence[SourceTransform]) -> Transfor
     try:
         return TransformedSource(model, changing)
     except AttackError as error:
-        _as_it_is(changing, error)
+        _as_it_is(changing, error, set())
         return None
 
 
-def _rewrite(graph: SourceGraph, transforms: Sequence[SourceTransform]) -> None:
-    """Apply the transforms, and leave out with a warning those that are not required and find nothing to change.
+def _rewrite(graph: SourceGraph, transforms: Sequence[SourceTransform]) -> list[str]:
+    """Apply the transforms, and leave out those that are not required and find nothing to change.
+
+    Returns:
+        Why, for each of those.
 
     Raises:
         AttackError: a required transform finds nothing, or none finds anything.
@@ -232,15 +261,26 @@ def _rewrite(graph: SourceGraph, transforms: Sequence[SourceTransform]) -> None:
             missed.append(error)
     if len(missed) == len(transforms):
         raise missed[0]
-    for reason in missed:
-        warnings.warn(f"the source is attacked without one of the source transforms: {reason}", stacklevel=2)
+    return [str(reason) for reason in missed]
 
 
-def _as_it_is(transforms: Sequence[SourceTransform], error: AttackError) -> None:
-    """Warn that the source is attacked as it is; raise the error if a transform is required."""
+def _as_it_is(transforms: Sequence[SourceTransform], error: AttackError, said: set[str]) -> None:
+    """Say that the source is attacked as it is; raise the error if a transform is required."""
     if any(transform.required for transform in transforms):
         raise error
-    warnings.warn(f"the source is attacked as it is: {error}", stacklevel=3)
+    _say(f"the source is attacked as it is: {error}", said)
+
+
+def _say(message: str, said: set[str]) -> None:
+    """Tell what is left out, once an attack."""
+    if message in said:
+        return
+    said.add(message)
+    listener = _TOLD.get()
+    if listener is None:
+        warnings.warn(message, stacklevel=4)
+    else:
+        listener(message)
 
 
 def _networks(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -58,7 +58,11 @@ def draw_curves(
     figure.supylabel("adversarial mIoU (%)", fontsize=size)
     handles: list[Artist] = [Line2D([], [], **_look(number)) for number in range(len(labels))]
     handles.append(Line2D([], [], color=CLEAN, linestyle="--", linewidth=0.8))
-    legend = add_legend(figure, handles, [*labels, "clean images"], size)
+    words = [*labels, "clean images"]
+    if any(facet.undefended for facet in facets):
+        handles.append(Line2D([], [], color=CLEAN, linestyle=":", linewidth=1))
+        words.append("without the defence")
+    legend = add_legend(figure, handles, words, size)
     titles = max(axes.get_title().count("\n") for axes in grid.flat) + 1
     height = min(0.7 * width / columns, 1.5) + (2.2 + titles * 1.2) * size / 72
     figure.set_figheight(rows * height + 1.6 * size / 72 + height_of(figure, legend))
@@ -71,6 +75,9 @@ def _facet(axes: Axes, axis: Axis, facet: Facet, labels: Sequence[str]) -> None:
         axes.plot(*zip(*ends, strict=True), color=CLEAN, linestyle="--", linewidth=0.8, zorder=1)
     else:
         axes.axhline(100 * facet.clean.value, color=CLEAN, linestyle="--", linewidth=0.8, zorder=1)
+    for label, interval in facet.undefended.items():
+        color = _look(labels.index(label))["color"]
+        axes.axhline(100 * interval.value, color=color, linestyle=":", linewidth=1, zorder=1)
     for label, points in facet.lines.items():
         look = _look(labels.index(label))
         line = [*([Point(0, facet.clean)] if axis.from_clean else []), *points]
@@ -91,4 +98,4 @@ def _look(number: int) -> dict[str, str]:
 
 def _intervals(facet: Facet) -> list[Interval]:
     lines = [facet.clean_line, *facet.lines.values()]
-    return [facet.clean, *(point.miou for points in lines for point in points)]
+    return [facet.clean, *facet.undefended.values(), *(point.miou for points in lines for point in points)]

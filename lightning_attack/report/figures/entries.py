@@ -35,6 +35,7 @@ class Facet:
         clean: its mIoU on the clean images.
         lines: by label.
         clean_line: where each point has other clean images' mIoU, these.
+        undefended: by label, the mIoU of the same network without the defence of the target.
     """
 
     source: str
@@ -43,6 +44,7 @@ class Facet:
     clean: Interval
     lines: dict[str, list[Point]] = field(default_factory=dict)
     clean_line: list[Point] = field(default_factory=list)
+    undefended: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def over_strength(
 ) -> tuple[Axis, list[Facet]]:
     """The mIoU over a setting of a defence, through targets that are one network behind it; clean images too.
 
+    Where that network is itself a target, also one that was not chosen, it is shown without the defence.
+
     Raises:
         RunsError: there are no such targets, or they differ in several settings.
     """
@@ -189,6 +193,9 @@ def over_strength(
                 facets.append(facet)
             line = facet.lines.setdefault(entry.label, [])
             line += [Point(x, adversarial(entry, name, group, draws)) for x, name in places.items()]
+            bare = family.network
+            if bare in rows and not rows[bare].get("defence") and entry.images(bare, group):
+                facet.undefended[entry.label] = adversarial(entry, bare, group, draws)
     return Axis(next(iter(settings)), False, from_zero=False), facets
 
 
