@@ -91,7 +91,7 @@ def one_step_of(objective):
             transegpgd_strong(**SHORT),
         ),
         (
-            transegpgd_best(**SHORT, gamma=0.5, beta=0.5),
+            transegpgd_best(**SHORT, gamma=0.5, beta=0.5, pull=0.5),
             transfer_best(**SHORT),
             transegpgd_best(**SHORT),
         ),

@@ -201,7 +201,7 @@ def transegpgd_strong(
 def transegpgd_best(
     *,
     power: float = 0.5,
-    pull: float = 0.5,
+    pull: float = 0.0,
     decay: float = 1.0,
     grey: float = 0.5,
     contrast: float = 0.3,
@@ -217,8 +217,8 @@ def transegpgd_best(
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
-    A combination of this project: 10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta = 0.5
-    it is `transfer_best`. Other arguments are those of `transegpgd`.
+    A combination of this project: 10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta =
+    pull = 0.5 it is `transfer_best`. Other arguments are those of `transegpgd`.
     """
     usual: TranSegPGDSettings = {
         "random_start": False, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
