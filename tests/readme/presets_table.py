@@ -44,7 +44,7 @@ ON_ENSEMBLE = f"{AGAINST}_ensemble"
 TECHNIQUES = {
     "transegpgd": "none", "transegpgd_mi": "MI", "transegpgd_ni": "NI", "transegpgd_di": "DI", "transegpgd_ti": "TI",
     "transegpgd_si": "SI and MI", "transegpgd_vmi": "VT and MI", "transegpgd_mi_di_ti": "MI, DI and TI",
-    "transegpgd_best": "those of `transfer_best`",
+    "transegpgd_best": "those of `transfer_best`, without its pull",
 }  # fmt: skip
 """What TranSegPGD is combined with in the presets that stand beside PGD with the same techniques."""
 EVEN = "_even"
