@@ -97,11 +97,13 @@ class PaletteMasks:
         """Raise `DataError` if an index has another colour here than in a mask that was read before."""
         for index in _used(mask):
             colour = _colour(mask, index)
-            before, file = self._seen.setdefault(index, (colour, path))
-            if before != colour:
+            seen, file = self._seen.setdefault(index, (colour, path))
+            if seen != colour:
+                # Masks are read in threads, in any order.
+                (first, one), (second, other) = sorted([(file, seen), (path, colour)])
                 raise DataError(
-                    f"masks have palettes in different orders: index {index} is {before} in '{file}' and {colour} in "
-                    f"'{path}', so indices are no class numbers; ImageFolder reads masks by their colours with "
+                    f"masks have palettes in different orders: index {index} is {one} in '{first}' and {other} in "
+                    f"'{second}', so indices are no class numbers; ImageFolder reads masks by their colours with "
                     "palette: [[red, green, blue], ...] (or by index nevertheless with palette: index)"
                 )
 
