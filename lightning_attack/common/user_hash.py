@@ -103,9 +103,25 @@ def _text(part: Any, seen: set[int]) -> str:
     module = sys.modules.get(part.__module__)
     for name, value in sorted(_named(part, vars(module) if module else {}).items()):
         if isinstance(value, _PLAIN):
-            texts.append(f"{name} = {value!r}")
+            texts.append(f"{name} = {_constant(value)}")
         texts += [_text(kind, seen) for kind in _kinds(value)]
     return "\n".join(texts)
+
+
+def _constant(value: Any) -> str:
+    """A constant as text that is the same in every process: sets in order, and of objects the class only.
+
+    Example:
+        >>> _constant({"b": {"y", "x"}, "a": [1, object()]})
+        "{'b': {'x', 'y'}, 'a': [1, object]}"
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_constant(key)}: {_constant(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(map(_constant, value))) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_constant, value)) + "]"
+    return repr(value) if isinstance(value, _PLAIN) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _named(part: Any, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 import importlib
 import linecache
+import os
+import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.settings import as_json, check_same, write_settings
 
+ROOT = Path(__file__).parents[2]
 OWN = """
 import torch
 from lightning_attack.attacks import CrossEntropy
@@ -112,3 +116,23 @@ def test_a_run_does_not_go_on_with_other_code(own, tmp_path):
     # A run of a version that did not look at code, or one that was told to go on, does.
     write_settings(tmp_path, as_json({"model": {k: v for k, v in first.settings().items() if k != "code"}}))
     check_same(tmp_path, {"model": other.settings()}, earlier)
+
+
+def test_the_hash_is_the_same_in_every_process(tmp_path):
+    """Sets come in another order in each process, and objects lie at another address."""
+    (tmp_path / "mine.py").write_text(
+        "KNOWN = {'road', 'sky', 'car', 'tree'}\nMARKS = [object(), {'b', 'a', 'c'}]\n\n\n"
+        "def attack(images):\n    return images if KNOWN and MARKS else None\n"
+    )
+    program = (
+        "from mine import attack; from lightning_attack.common.user_hash import user_code; print(user_code([attack]))"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert said[0] == said[1]
+    assert "mine.attack" in said[0]
