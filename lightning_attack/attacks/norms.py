@@ -160,7 +160,7 @@ class L2(Norm):
 
 
 def unit(gradient: Tensor) -> Tensor:
-    """Each image's gradient, (B, 3, H, W), at the Euclidean length 1; zero where it is zero.
+    """Each image's gradient, (B, ...), at the Euclidean length 1; zero where it is zero.
 
     Example:
         >>> unit(torch.tensor([3e-30, 4e-30]).view(1, 1, 1, 2)).flatten()
@@ -168,9 +168,11 @@ def unit(gradient: Tensor) -> Tensor:
     """
     # By a power of two first, which rounds nothing: squares of very small or large values are 0 or infinite, and the
     # result would have any length, or none.
-    largest = _per_image(gradient.flatten(1).abs().amax(1))
-    scaled = gradient.ldexp(-torch.frexp(largest).exponent.clamp(-126, 126))
-    return scaled / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny))
+    values = gradient.flatten(1)
+    scaled = values.ldexp(-torch.frexp(values.abs().amax(1, keepdim=True)).exponent.clamp(-126, 126))
+    lengths = scaled.norm(dim=1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+    found: Tensor = (scaled / lengths).view_as(gradient)
+    return found
 
 
 def make_norm(norm: str | Norm, eps: Pixels) -> Norm:

@@ -94,6 +94,16 @@ class Prediction:
         """Labels with 0 in place of "ignored", (B, H, W), for looking up the label's own logit."""
         return torch.where(self.valid, self.labels, 0)
 
+    @cached_property
+    def pixels_of_classes(self) -> Tensor:
+        """Number of labelled pixels of each image and class, (B, C), as floating numbers."""
+        images, classes = self.logits.shape[:2]
+        first = torch.arange(images, device=self.labels.device)[:, None] * classes
+        counts = torch.zeros(images * classes, dtype=torch.int64, device=self.labels.device)
+        # Flat, in integers: deterministic on every device. `bincount` would wait for the device.
+        counts.scatter_add_(0, (first + self.known_labels.flatten(1)).flatten(), self.valid.flatten().long())
+        return counts.view(images, classes).to(self.logits.dtype)
+
     def of_label(self, values: Tensor) -> Tensor:
         """Of values (B, C, H, W) the one of each pixel's label, (B, H, W); some number on ignored pixels."""
         return values.gather(1, self.known_labels[:, None])[:, 0]

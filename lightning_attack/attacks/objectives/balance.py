@@ -18,7 +18,7 @@ def balance(prediction: Prediction, power: float) -> Tensor:
         >>> balance(prediction, power=0.5)             # 1/2 and 1, whose mean was 0.6
         tensor([[[0.8333, 0.8333, 0.8333, 0.8333, 1.6667]]])
     """
-    counts = pixels_of_classes(prediction)
+    counts = prediction.pixels_of_classes
     of_classes = torch.where(counts > 0, counts.clamp_min(1) ** -power, 0)
     mean = (of_classes * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(1)
     of_classes = of_classes / mean.clamp_min(torch.finfo(counts.dtype).tiny)
@@ -35,20 +35,10 @@ def largest_other(prediction: Prediction) -> tuple[Tensor, Tensor]:
         >>> largest_other(prediction)[0]
         tensor([[[1, 1, 1, 0, 0]]])
     """
-    counts = pixels_of_classes(prediction).long()
+    counts = prediction.pixels_of_classes.long()
     classes = counts.shape[1]
     # All numbers differ, so that every device sorts them alike.
     ranked = counts * classes - torch.arange(classes, device=counts.device)
     (first, second), there = ranked.topk(2, dim=1).indices.view(-1, 2, 1, 1).unbind(1), (counts > 0).sum(1) > 1
     own = prediction.known_labels
     return torch.where(own == first, second, first), there[:, None, None].expand_as(own)
-
-
-def pixels_of_classes(prediction: Prediction) -> Tensor:
-    """Number of labelled pixels of each image and class, (B, C), as floating numbers."""
-    images, classes = prediction.logits.shape[:2]
-    first = torch.arange(images, device=prediction.labels.device)[:, None] * classes
-    counts = torch.zeros(images * classes, dtype=torch.int64, device=prediction.labels.device)
-    # Flat, in integers: deterministic on every device. `bincount` would wait for the device.
-    counts.scatter_add_(0, (first + prediction.known_labels.flatten(1)).flatten(), prediction.valid.flatten().long())
-    return counts.view(images, classes).to(prediction.logits.dtype)

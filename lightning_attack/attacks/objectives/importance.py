@@ -73,9 +73,7 @@ class WeightedFeatures(Objective):
     def keep(self, moment: Moment, totals: dict[str, Tensor], what: str = "weights") -> None:
         """Keep what was found for each layer; weights of unit length."""
         for layer, total in totals.items():
-            length = torch.linalg.vector_norm(total.flatten(1), dim=1).clamp_min(torch.finfo(total.dtype).tiny)
-            weights = total / length.view(-1, *[1] * (total.ndim - 1)) if what == "weights" else total
-            moment.memory[self._key(layer, what)] = weights
+            moment.memory[self._key(layer, what)] = unit(total) if what == "weights" else total
 
     def _key(self, layer: str, what: str) -> str:
         # Two stages of `Staged` share the memory.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lightning_attack.attacks.errors import AttackError
-from lightning_attack.attacks.objectives.balance import pixels_of_classes
 from lightning_attack.attacks.objectives.base import Moment, WeightedCrossEntropy, two_weights
 from lightning_attack.attacks.prediction import Prediction
 from lightning_attack.attacks.to_device import to_device
@@ -114,7 +113,7 @@ class BalancedMaskedCrossEntropy(WeightedCrossEntropy):
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         images, classes = prediction.logits.shape[:2]
         if self.class_pixels is None:
-            weights = _inverse(pixels_of_classes(prediction))
+            weights = _inverse(prediction.pixels_of_classes)
         elif len(self.class_pixels) == classes:
             # In float64 on the host: float32 cannot count the pixels of a training set.
             of_classes = _inverse(torch.tensor(self.class_pixels, dtype=torch.float64)[None])
