@@ -306,7 +306,8 @@ def test_names_are_no_markup(browser, runs, tmp_path):
     """A network, a class, an attack, a photo and a folder with a script in their names."""
     (old,) = [row for row in runs[0].summary["targets"] if row["white_box"]]
     folder = tmp_path / HOSTILE.replace("/", "_")
-    (folder / "panels").mkdir(parents=True)
+    shutil.copytree(runs[0].folder / "records", folder / "records")
+    (folder / "panels").mkdir()
     (folder / "command.txt").write_text(f"python main.py {HOSTILE}\n")
     info = PngInfo()
     info.add_text("name", HOSTILE)
