@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functionalize
+from torch.overrides import TorchFunctionMode
 
 from lightning_attack.engine.graphs import (
     UnsupportedError,
@@ -140,7 +141,8 @@ def traced(
         examples = [torch.empty(shape, device=device, dtype=dtype) for shape in shapes]
 
     def trace(function: Callable[..., Any]) -> fx.GraphModule:
-        return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+        with _IdleDetach():
+            return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
 
     module = trace(function)
     if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in module.graph.nodes):
@@ -155,6 +157,20 @@ def traced(
     for node in calls(module.graph, aten.view.default, UNSAFE_VIEW):
         node.target = aten.reshape.default  # a view of this layout may need a copy in another one
     return cleaned(module)
+
+
+class _IdleDetach(TorchFunctionMode):
+    """Leave out `detach_` where there is nothing to detach: of a view it fails even then.
+
+    `torch.export` writes it behind every constant that a forward pass makes, as `torch.tensor([0.5, 0.5, 0.5])`.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (aten.detach_.default, Tensor.detach_) and not args[0].requires_grad:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _same_layout(node: fx.Node) -> bool:

@@ -7,9 +7,12 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch import nn
+from torch.export import Dim
 
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.engine import prepare
+from lightning_attack.engine.trace import trace_forward
 from lightning_attack.models import ExportedModel, SegmentationModel, TrainedModel, freeze
 from tests.engine.compare import apart, both, check, exact, noise
 
@@ -83,3 +86,26 @@ def test_exported_networks(path):
     assert apart(found, expected) < 1e-5
     # On noise, rounding moves some values across the kinks of ReLU6, in float32 whoever computes it.
     assert apart(found_gradient, gradient) <= max(1e-3, 2 * apart(eager_gradient, gradient))
+
+
+class Constants(nn.Module):
+    """Normalises by constants that it makes anew in each pass, which `torch.export` writes as `detach_` of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        mean = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)
+        return self.layer((x - mean) / torch.tensor(0.25))
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_constants_that_a_pass_makes(exported, tmp_path):
+    network = freeze(SegmentationModel(Constants(), 5))
+    if exported:
+        program = torch.export.export(Constants(), (torch.rand(2, 3, 24, 24),), dynamic_shapes=({0: Dim.DYNAMIC},))
+        torch.export.save(program, tmp_path / "constants.pt2")
+        network = freeze(ExportedModel(str(tmp_path / "constants.pt2")))
+    check(network, images := noise(1, 3, 24, 24), 1e-5, 1e-5)
+    assert apart(trace_forward(network, images.shape)(images), network(images)) < 1e-6
