@@ -18,10 +18,14 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bf16": 0.2}
 TF32_TOLERANCE = 3e-2
 """The same for compiled programs where TF32 is allowed. Other programs are compared in full float32."""
 
-GRADIENT_TOLERANCE = 0.1
+GRADIENT_TOLERANCE = 0.02
 """Largest difference between the first gradients, relative to their norm. Rounding moves values across the kinks of
-ReLU; a gradient made of memory that was overwritten has nothing in common with the right one. In bfloat16, gradients of
-untrained networks have little in common with the exact ones either: they must be finite."""
+ReLU, which makes 0.001 of the norm at most (measured). What a graph does not know makes more: gradients that a network
+stops (`detach`, `no_grad`) or makes itself (`torch.autograd.Function`), and memory that was overwritten. In bfloat16,
+gradients of untrained networks have little in common with the exact ones either: they must be finite."""
+
+TF32_GRADIENT_TOLERANCE = 0.3
+"""The same for compiled programs where TF32 is allowed."""
 
 
 def check_logits(network: Network, program: Network, images: Tensor, precision: Precision, tf32: bool) -> None:
@@ -49,25 +53,39 @@ def check_logits(network: Network, program: Network, images: Tensor, precision: 
         raise UnsupportedError(f"its logits would differ by {float(error / norm):.1g} of their norm")
 
 
-def check_gradient(network: Network, program: Network, images: Tensor, precision: Precision, tf32: bool) -> None:
+def check_gradient(
+    network: Network, program: Network, images: Tensor, precision: Precision, tf32: bool, reuses: bool = True
+) -> None:
     """Compare the gradient of a program with the network's, alone and while that of a second pass is pending.
 
-    The arguments are those of `check_logits`.
+    Args:
+        network: what the program was made of.
+        program: what is compared with it.
+        images: of the shape that it was made for.
+        precision: what it computes in.
+        tf32: whether float32 may be TF32 meanwhile.
+        reuses: whether passes of the program share memory, so that a second one could spoil the first.
 
     Raises:
         UnsupportedError: they differ.
     """
     images = images.detach()
-    (expected,) = _gradients(network, images)
-    tolerance = GRADIENT_TOLERANCE * (3 if tf32 else 1)
-    for found in (*_gradients(program, images), _gradients(program, images, images.flip(-1))[0]):
+    (expected,) = gradients(network, images)
+    tolerance = TF32_GRADIENT_TOLERANCE if tf32 else GRADIENT_TOLERANCE
+    passes = gradients(program, images)
+    if reuses:
+        passes.append(gradients(program, images, images.flip(-1))[0])
+    for found in passes:
         error, norm = (found - expected).norm(), expected.norm()
         right = error <= tolerance * norm if precision == "float32" else error.isfinite()
         if norm.isfinite() and not right:
-            raise UnsupportedError(f"its gradients would differ by {float(error / norm):.1g} of their norm")
+            raise UnsupportedError(
+                f"its gradients would differ by {float(error / norm):.1g} of their norm, as where a network stops them "
+                "(detach, no_grad) or makes its own"
+            )
 
 
-def _gradients(network: Network, *images: Tensor) -> list[Tensor]:
+def gradients(network: Network, *images: Tensor) -> list[Tensor]:
     """Gradients of several images of a network; all forward passes come before the first backward pass."""
     with torch.enable_grad():
         given = [one.clone().requires_grad_() for one in images]

@@ -95,9 +95,9 @@ class PreparedNetwork(nn.Module):
 
     Where graphs cannot be used the network itself is run, and each reason is logged once: images other than float32 on
     the CPU or on CUDA, training mode, weights that require a gradient, autocast, networks that cannot be written as a
-    graph or whose graph gives other logits, and builds of torch that lack a part the engine needs. The network itself
-    is also run, without a warning, while any of its modules has more or fewer hooks than at first, so that these hooks
-    are called. If its weights change, it is rewritten.
+    graph or whose graph gives other logits or gradients, and builds of torch that lack a part the engine needs. The
+    network itself is also run, without a warning, while any of its modules has more or fewer hooks than at first, so
+    that these hooks are called. If its weights change, it is rewritten.
 
     A second derivative is refused; in one process, several threads may call it.
 
@@ -249,11 +249,12 @@ class PreparedNetwork(nn.Module):
         program = self._programs[key]
         self._programs.move_to_end(key)
         if _asked(images):
-            # On the CPU, `fused` has run for long; there a second gradient would only cost time.
-            if program is not None and self._costly(images):
+            if program is not None:
+                costly = self._costly(images)  # else each pass has memory of its own
                 with self._exactly(images):
-                    check_gradient(self.network, program, images, self.precision, _in_tf32(images))
-                self._record(program, images)
+                    check_gradient(self.network, program, images, self.precision, _in_tf32(images), reuses=costly)
+                if costly:
+                    self._record(program, images)
             self._accepted.add(key)
 
     def _costly(self, images: Tensor) -> bool:

@@ -14,15 +14,17 @@ from torch.overrides import TorchFunctionMode
 from lightning_attack.engine.graphs import (
     UnsupportedError,
     arguments,
+    call,
     calls,
     cleaned,
+    dtype,
     is_tensor,
     only_user,
     outputs,
     replace,
     shape,
 )
-from lightning_attack.engine.internals import UNSAFE_VIEW, FakeTensorMode, OpOverload, make_fx
+from lightning_attack.engine.internals import TO_COPY, UNSAFE_VIEW, FakeTensorMode, OpOverload, make_fx
 from lightning_attack.engine.masks import keep_less, mask_maxima
 from lightning_attack.engine.resizing import join_lookups
 
@@ -151,6 +153,8 @@ def traced(
         if not _same_layout(node):
             raise UnsupportedError(f"{node.target} depends on the layout of its input in memory")
         replace(node, arguments(node)[0])
+    for node in calls(module.graph, aten.copy.default):
+        replace(node, _copied(node))
     for node in calls(module.graph, *_NOTHING):
         replace(node, arguments(node)[0])
     join_lookups(module.graph)
@@ -171,6 +175,16 @@ class _IdleDetach(TorchFunctionMode):
         if func in (aten.detach_.default, Tensor.detach_) and not args[0].requires_grad:
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _copied(node: fx.Node) -> fx.Node:
+    """What `copy` gives, without what it writes over, which has no gradient: the values in its type and shape."""
+    value, result = arguments(node)[1], node.meta["val"]
+    if dtype(value) != result.dtype:
+        value = call(node, result.new_empty(shape(value)), TO_COPY, value, dtype=result.dtype)
+    if shape(value) != shape(node):
+        value = call(node, result, aten.expand.default, value, list(shape(node)))
+    return value  # type: ignore[no-any-return]
 
 
 def _same_layout(node: fx.Node) -> bool:

@@ -27,6 +27,7 @@ from lightning_attack.engine.program import Program
 from lightning_attack.engine.recorded import RecordedProgram
 from tests.engine.compare import apart, both, noise, operators
 from tests.engine.recorder import pretend_card
+from tests.precisions import needs_bfloat16
 
 
 def small():
@@ -67,6 +68,32 @@ def test_the_network_is_left_alone():
     ]
 
 
+class Stopping(nn.Module):
+    """Subtracts the mean of each image without its gradient."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            mean = x.mean((1, 2, 3), keepdim=True)
+        return x - mean
+
+
+class Rounded(torch.autograd.Function):
+    """Rounds to 8 bits; the gradient passes straight through."""
+
+    @staticmethod
+    def forward(_, x):
+        return (255 * x).round() / 255
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient
+
+
+class Straight(nn.Module):
+    def forward(self, x):
+        return Rounded.apply(x)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -76,6 +103,8 @@ def test_the_network_is_left_alone():
             "weights require a gradient",
         ),
         (lambda _: (Branching().eval(), noise(2, 3, 8, 8)), "aten._local_scalar_dense"),
+        (lambda network: (nn.Sequential(Stopping(), network).eval(), noise(2, 3, 8, 8)), "its gradients would differ"),
+        (lambda network: (nn.Sequential(Straight(), network).eval(), noise(2, 3, 8, 8)), "its gradients would differ"),
     ],
 )
 def test_what_it_cannot_do_the_network_does_with_one_line(change, reason, caplog):
@@ -343,6 +372,7 @@ def test_on_cuda_shapes_that_come_again_are_recorded(card, caplog):
     assert not reports(caplog)
 
 
+@needs_bfloat16
 def test_bfloat16_does_not_wait_in_float32(card, caplog):
     fast, network = prepare(small(), precision="bf16"), small()
     fast.patience = 1
@@ -402,9 +432,9 @@ def test_programs_are_compared_in_full_float32(kind, tf32, card, monkeypatch):
     module, seen = sys.modules[prepare.__module__], []
 
     def noted(check):
-        def noting(*given):
+        def noting(*given, **others):
             seen.append((given[-1], "tf32" in float32_precision().values()))
-            check(*given)
+            check(*given, **others)
 
         return noting
 

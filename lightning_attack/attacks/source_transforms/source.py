@@ -313,7 +313,7 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
     def flat(images: Tensor) -> list[Tensor]:
         nonlocal leaves, form
         # They ask for a gradient: attention on CUDA keeps what its gradient needs only if it is told at once.
-        output = original(images.detach().requires_grad_())
+        output = original(images if images.requires_grad else images.detach().requires_grad_())
         if not isinstance(output, Tensor | dict | tuple | list) or hasattr(output, "logits"):
             output = getattr(output, "logits", output)
         found, form = tree_flatten(output)
@@ -341,7 +341,33 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
                 f"source transforms need the graph of the source, and that of '{name}' does not compute what the "
                 "network does: does it draw random numbers? Take another source, or an attack without source transforms"
             )
+    if not _same_gradient(module, flat, images):
+        raise AttackError(
+            f"source transforms need the graph of the source, and that of '{name}' has other gradients than the "
+            "network, which stops them on their way (detach, no_grad) or makes its own. Take another source, or an "
+            "attack without source transforms"
+        )
     return made
+
+
+def _same_gradient(module: fx.GraphModule, network: Callable[[Tensor], list[Tensor]], images: Tensor) -> bool:
+    """Whether a graph has the gradient of its network: it does not know where that stops gradients."""
+    from lightning_attack.engine.acceptance import GRADIENT_TOLERANCE, gradients
+
+    def joined(function: Callable[[Tensor], list[Tensor]]) -> Callable[[Tensor], Tensor]:
+        return lambda images: torch.cat([one.flatten() for one in function(images) if one.is_floating_point()])
+
+    with torch.inference_mode(False):
+        images = images.detach().clone()
+        try:
+            (expected,) = gradients(joined(network), images)
+        except RuntimeError as problem:
+            if out_of_memory(problem):
+                raise
+            return True  # the network has no gradient, and an attack on it says so
+        (found,) = gradients(joined(module), images)
+    error, norm = (found - expected).double().norm(), expected.double().norm()
+    return bool(error <= GRADIENT_TOLERANCE * norm) or not bool(expected.isfinite().all())
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

@@ -144,6 +144,20 @@ class Depends(nn.Module):
         return torch.cat([x, -x], 1) if x.max() > 0.5 else torch.cat([-x, x], 1)
 
 
+class Filled(nn.Module):
+    """Copies its layer's results into a tensor of its own, and may stop gradients of the image's mean."""
+
+    def __init__(self, stops=False):
+        super().__init__()
+        self.layer, self.stops = nn.Conv2d(3, 5, 3, padding=1), stops
+
+    def forward(self, x):
+        mean = x.mean((2, 3), keepdim=True)
+        filled = torch.zeros(len(x), 5, *x.shape[2:], dtype=torch.float64)
+        filled[:, :, 1:-1] = self.layer(x - (mean.detach() if self.stops else mean))[:, :, 1:-1]
+        return filled.float()
+
+
 class Random(nn.Module):
     def forward(self, x):
         return torch.cat([x, -x], 1) * torch.rand(())
@@ -164,6 +178,7 @@ EARLY = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1))
         (EARLY, LinearBackward(nodes=["rellu"]), r"none of the name 'rellu' \(the nearest are relu\)"),
         (Depends(), FeatureNoise(), "'Depends' cannot be written as one for images of 12 x 12"),
         (Random(), FeatureNoise(), "does it draw random numbers"),
+        (Filled(stops=True), FeatureNoise(), "has other gradients than the network"),
         (lambda x: x, FeatureNoise(), "a function has none: make it a module"),
     ],
 )  # fmt: skip
@@ -233,6 +248,13 @@ class Damped(SourceTransform):
     def rewrite(self, graph):
         for node in graph.find(self, "convolutions", graph.all(torch.ops.aten.convolution), start=0.5):
             graph.follow(node, lambda value: with_gradient_of(value, 0.5 * value))
+
+
+def test_networks_that_copy_results_into_tensors_of_their_own_have_a_graph():
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    model = Filled()
+    found = pgd(steps=2, source_transforms=[FeatureNoise(1e-9)])(model, images, labels % 5, [1])
+    assert (found - pgd(steps=2)(model, images, labels % 5, [1])).abs().max() < 1e-6
 
 
 def test_one_class_is_a_transform():
