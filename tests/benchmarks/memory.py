@@ -21,13 +21,13 @@ from lightning_attack.attacks import Attack, pgd, transegpgd, vmi_fgsm
 from lightning_attack.models.acceleration import FastNetworks
 from tests.benchmarks.networks import NETWORKS, build
 from tests.benchmarks.steps import added_memory, naive
+from tests.precisions import PRECISIONS
 from tests.processes import clean_processes
 
 ATTACKS: dict[str, partial[Attack]] = {
     "pgd": partial(pgd, steps=2), "vmi_fgsm": partial(vmi_fgsm, steps=1, samples=20),
     "transegpgd": partial(transegpgd, steps=2),
 }  # fmt: skip
-PRECISIONS = "float32", "bf16"
 
 
 def main(words: Sequence[str] | None = None) -> None:

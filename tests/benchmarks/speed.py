@@ -27,9 +27,10 @@ import torch.nn.functional as F
 
 from tests.benchmarks.networks import NETWORKS
 from tests.benchmarks.steps import work
+from tests.precisions import PRECISIONS
 from tests.processes import clean_processes
 
-PLAIN, PREPARED = ("naive", "backward"), ("float32", "bf16")
+PLAIN = "naive", "backward"
 PARTS = ("network", "loss", "rest")
 
 
@@ -46,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
     context, threads = clean_processes(), torch.get_num_threads()
     workers: dict[str, Connection] = {}
     ends = []
-    for ways in (plain, PREPARED):
+    for ways in (plain, PRECISIONS):
         here, there = context.Pipe()
         context.Process(target=work, args=(there, ways, threads), daemon=True).start()
         ends.append(here)
@@ -73,7 +74,7 @@ def measured(name: str, workers: dict[str, Connection], quick: bool) -> list[dic
     """The rows of a network: each round takes one step in every way, in turns."""
     seconds: dict[str, list[float]] = {way: [] for way in workers}
     shares: dict[str, list[dict[str, float]]] = {way: [] for way in workers}
-    peaks: dict[str, list[float]] = {precision: [] for precision in PREPARED}
+    peaks: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     for _ in range(2 if quick else 7):
         for way, worker in workers.items():
             took, parts = ask(worker, f"step {way}")
@@ -86,7 +87,7 @@ def measured(name: str, workers: dict[str, Connection], quick: bool) -> list[dic
     # A tenth of a quick run for a figure that hardly changes.
     naive_memory = None if quick else ask(workers["naive"], "memory naive")
     rows = []
-    for precision in PREPARED:
+    for precision in PRECISIONS:
         over = {way: median(a / b for a, b in zip(seconds[way], seconds[precision], strict=True)) for way in workers}
         times = [sum(parts[part] for parts in shares[precision]) for part in PARTS]
         rows.append({

@@ -7,6 +7,7 @@ from torch import nn
 from lightning_attack.engine.convolution import Geometry, adjoint
 from lightning_attack.engine.strided import spread, thinned
 from tests.engine.compare import both, check, noise, operators
+from tests.precisions import needs_bfloat16
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -47,6 +48,7 @@ def test_each_kind(name, size):
     check(convolution, noise(2, convolution.in_channels, *size))
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("name", ["3x3", "1x1_with_stride", "depthwise_stride", "depthwise_dilated", "stem_7x7"])
 def test_bfloat16(name):
     convolution = CONVOLUTIONS[name].eval().requires_grad_(False)

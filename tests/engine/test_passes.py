@@ -12,6 +12,7 @@ from lightning_attack.engine.program import OneDNN, Program, rewritten
 from lightning_attack.engine.trace import split, trace_forward, trace_joint
 from tests.engine.compare import apart, both, check, noise, operators
 from tests.live_memory import LiveMemory
+from tests.precisions import needs_bfloat16
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -78,6 +79,7 @@ def test_sums_of_stacked_tensors_are_additions():
     check(network(lambda x: torch.stack([x, 2 * x], 0).sum([0, 1])[:, None]), images)
 
 
+@needs_bfloat16
 def test_bfloat16_is_for_products_and_what_lies_between():
     def function(x, a, b):
         x = F.group_norm(a(x - 0.25), 2).relu()

@@ -19,6 +19,7 @@ from lightning_attack.models.acceleration import FastNetworks
 from lightning_attack.predict.module import AttackModule
 from tests.engine.recorder import pretend_card
 from tests.fake_cuda import FakeCuda
+from tests.precisions import needs_bfloat16
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 BATCH = {"image": IMAGES, "index": torch.tensor([0, 1])}
@@ -61,6 +62,7 @@ def test_large_images_are_worth_it(monkeypatch, side, asked):
     assert found == asked
 
 
+@needs_bfloat16
 def test_runs_that_share_a_network_have_it_rewritten_once(monkeypatch):
     shared, said = network(), []
     monkeypatch.setattr(AttackModule, "_say", lambda module, status: said.append(status))
@@ -84,6 +86,7 @@ def test_a_network_can_be_copied_after_a_run_and_does_not_keep_it():
     assert torch.equal(again(IMAGES), network().eval()(IMAGES))
 
 
+@needs_bfloat16
 def test_precision_is_the_attack_s_alone():
     module = AttackModule(network(), pgd(steps=1), precision="bf16")
     exact = network().eval()(IMAGES)

@@ -9,6 +9,7 @@ from lightning_attack.models import Ensemble, SegmentationModel
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.module import AttackModule
 from tests.attacks.toys import curved
+from tests.precisions import needs_bfloat16
 
 
 def test_on_disk_as_in_memory():
@@ -61,7 +62,7 @@ def module_of(attack, settings):
         (WorstCase([pgd(steps=1), transegpgd(steps=2)], name="worst_case"), {}, 1),
         (WorstCase([transegpgd(steps=1), transegpgd(steps=2)], name="worst_case"), {}, 2),
         (transegpgd(steps=4), {"windows": Windows(6, 0.5, attack="window")}, 0),
-        (transegpgd(steps=4), {"engine": "fused", "precision": "bf16"}, 0),
+        pytest.param(transegpgd(steps=4), {"engine": "fused", "precision": "bf16"}, 0, marks=needs_bfloat16),
         (pgd(steps=4), {}, 0),
     ],
 )

@@ -18,13 +18,14 @@ from lightning_attack.data import SegmentationDataModule, SyntheticScenes, VOCSe
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models import ExportedModel, SegmentationModel, TrainedModel
 from lightning_attack.predict.module import AttackModule
+from tests.precisions import PRECISIONS
 
 SHARED = Path(__file__).parents[3] / "shared"
 EMBEDDED = "scenes_deeplabv3plus", "scenes_fpn", "scenes_segformer"
 ZOO = "deeplabv3_mnv2_dm05_voc_257", "deeplabv3_mnv2_voc_257"
 EPS = 2, 8
 WAYS: tuple[tuple[Any, Any], ...] = (
-    ("eager", "float32"), ("fused", "float32"), ("fused", "bf16"), ("compiled", "float32"), ("compiled", "bf16"),
+    ("eager", "float32"), *((engine, precision) for engine in ("fused", "compiled") for precision in PRECISIONS),
 )  # fmt: skip
 
 
