@@ -67,6 +67,11 @@ def test_every_preset_of_every_file_is_in_the_list():
     assert defined == {preset.__name__ for preset in PRESETS}
 
 
+def settings_of(preset):
+    """The settings in a preset's file."""
+    return yaml.safe_load((CONFIGS / "attacks" / f"{preset.__name__}.yaml").read_text())["init_args"]
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
 def test_every_preset_has_a_file_that_says_all_its_settings(preset):
     config = yaml.safe_load((CONFIGS / "attacks" / f"{preset.__name__}.yaml").read_text())
@@ -79,6 +84,13 @@ def test_every_preset_has_a_file_that_says_all_its_settings(preset):
         settings |= set(keywords.__annotations__)
     assert set(config["init_args"]) == settings - {"name"}
     assert config["init_args"]["display_name"] == preset().display_name != preset.__name__, "see PUBLISHED"
+
+
+@pytest.mark.parametrize("preset", [one for one in PRESETS if "eps" in settings_of(one)], ids=lambda one: one.__name__)
+def test_a_file_with_another_radius_is_the_preset_with_it(preset):
+    """Lengths that follow the radius are null in the file; a number there would stay what it is at 8/255."""
+    given = {key: value for key, value in settings_of(preset).items() if not isinstance(value, dict)}
+    assert preset(**given | {"eps": "2/255"}).settings() == preset(eps="2/255").settings()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -246,6 +246,21 @@ def test_one_stage_alone(switch, alone):
     assert share_of_differences(staged, both) > 0.01
 
 
+def test_stage_two_leaves_the_clean_image_where_no_pixel_is_above_the_others():
+    model, images, labels = setting()
+    switch = Switch(at=0)
+    for beta in (0.0, 0.1):
+        found = transegpgd(**COMMON | {"steps": 1}, random_start=False, beta=beta, switch=switch)(model, images, labels)
+        assert torch.equal(found, bim(**COMMON | {"steps": 1})(model, images, labels))
+
+
+def test_shares_of_the_steps_are_counted_exactly():
+    """0.07 * 100 is a little more than 7 in floating point."""
+    for hundredths in range(101):
+        switch = Switch(at=hundredths / 100)
+        assert [switch.reached(step, 100) for step in range(101)] == [step >= hundredths for step in range(101)]
+
+
 def test_stage_one_is_segpgd_with_constant_weights():
     model, images, labels = setting()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_attack.attacks import L2, StartFrom, Universal, UniversalPerturbation, bim, dag, mi_fgsm, pgd, svre
+from lightning_attack.attacks import L2, StartFrom, Universal, UniversalPerturbation, apgd, bim, dag, mi_fgsm, pgd, svre
 from lightning_attack.attacks.universal import spread_to
 from lightning_attack.models import Ensemble
 from tests.attacks.toys import PIXELS, curved, half_right, scene
@@ -110,6 +110,9 @@ def test_an_attack_starts_there(file):
     assert not torch.equal(bim(steps=3)(model, images, labels), found)
     # The attack itself is left as it was.
     assert torch.equal(attack.attack(model, images, labels), bim(steps=3)(model, images, labels))
+    # One gradient at the start: APGD returns the point where it was taken.
+    first = StartFrom(apgd(steps=1, random_start=False), file)(model, images, labels)
+    assert torch.allclose(first, start, rtol=0, atol=1e-6)
     both = StartFrom(svre(steps=2), file)
     assert both(Ensemble([model, curved(seed=1)]), images, labels).shape == images.shape
 

@@ -169,9 +169,10 @@ def settings(row: str) -> dict[str, Any]:
     part: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "attacks" / f"{preset}.yaml").read_text())
     own = part.get("init_args", {})
     given = SPENT.get(row.removesuffix(EVEN), {"steps": STEPS} if own else {})
-    steps, size = given.get("steps", STEPS), own.get("step_size")
-    if size is not None and "eps" in own and steps < STEPS:  # few steps go as far as ten do, if the radius lets them
-        given = {"step_size": min(parse_pixels(size) * STEPS / steps, parse_pixels(own["eps"])), **given}
+    steps = given.get("steps", STEPS)
+    if "step_size" in own and "eps" in own and steps < STEPS:  # few steps go as far as ten do, if the radius lets them
+        size = getattr(attacks, preset)(**own | {"steps": STEPS}).step_size
+        given = {"step_size": min(size * STEPS / steps, parse_pixels(own["eps"])), **given}
     if own:
         part["init_args"] = own | given
     if row == ON_ENSEMBLE:

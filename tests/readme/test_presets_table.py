@@ -101,10 +101,12 @@ def test_even_weights_are_pgd_with_the_same_technique():
 def test_settings_keep_the_length_of_the_way():
     """0.1 in all, as ten steps of 0.01, unless the radius is shorter than a step."""
     settings = {
-        row: presets_table.settings(row).get("init_args", {}) for row in ("pgd", "pgn", "anda", "ni_fgsm", "fgsm")
+        row: presets_table.settings(row).get("init_args", {})
+        for row in ("pgd", "pgn", "anda", "ni_fgsm", "vni_fgsm", "fgsm")
     }
     assert (settings["pgd"]["steps"], settings["pgd"]["step_size"]) == (10, 0.01)
     assert (settings["pgn"]["steps"], settings["pgn"]["step_size"]) == (5, 0.02)
     assert (settings["anda"]["steps"], settings["anda"]["step_size"]) == (2, 8 / 255)
-    assert (settings["ni_fgsm"]["steps"], settings["ni_fgsm"]["step_size"]) == (10, "0.8/255")
+    assert (settings["ni_fgsm"]["steps"], settings["ni_fgsm"]["step_size"]) == (10, None)
+    assert (settings["vni_fgsm"]["steps"], settings["vni_fgsm"]["step_size"]) == (5, pytest.approx(1.6 / 255))
     assert (settings["fgsm"]["steps"], settings["fgsm"]["step_size"]) == (1, None)

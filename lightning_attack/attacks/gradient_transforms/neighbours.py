@@ -251,7 +251,7 @@ class ReversePerturbation(GradientTransform):
         reach = self.radius * budget.eps
 
         def rap(x: Tensor) -> Tensor:
-            if budget.step + 1 <= self.late_start * budget.steps:
+            if budget.step + 1 <= self.late_start * budget.steps + 1e-6:  # 0.29 * 100 is below 29
                 return gradient(x)
             against = noise("reverse perturbation", x, budget, self.radius)
             for _ in range(self.inner_steps):

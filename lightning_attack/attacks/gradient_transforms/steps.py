@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lightning_attack.attacks.gradient_transforms.base import Budget, GradientFunction, GradientTransform
 from lightning_attack.attacks.norms import unit
-from lightning_attack.attacks.to_device import to_device
 
 
 class DecayIndicator(GradientTransform):
@@ -102,7 +101,8 @@ class Staircase(SignReplacement):
 
         the values of an image by the size of their gradient in `stairs` equal parts;   w = (2 k - 1) / stairs in part k
 
-    so that w goes from 1 / stairs to almost 2 and is 1 on average. Equal gradients are in one part, the lowest.
+    so that w goes from 1 / stairs to almost 2 and is 1 on average. Equal gradients are in one part, the lowest. Values
+    without a gradient, which do not move (such as those outside of the region), are in no part.
 
     Args:
         stairs: number of parts, 1 or more; the paper's percentile K of 1.5625 is 64. 1 is the sign.
@@ -122,9 +122,10 @@ class Staircase(SignReplacement):
 
     def weights(self, direction: Tensor) -> Tensor:
         sizes = direction.abs().flatten(1)
-        count = sizes.shape[1]
-        ends = [min(math.ceil(count * (part + 1) / self.stairs), count) - 1 for part in range(self.stairs)]
-        tops = sizes.sort(dim=1).values.index_select(1, to_device(torch.tensor(ends), direction.device)).contiguous()
+        still = (sizes == 0).sum(1, keepdim=True)  # they are sorted first
+        parts = torch.arange(1, self.stairs + 1, device=direction.device)
+        ends = still + ((sizes.shape[1] - still) * parts + self.stairs - 1) // self.stairs - 1
+        tops = sizes.sort(dim=1).values.gather(1, ends.clamp_min(0))
         parts = torch.searchsorted(tops, sizes)
         return ((2 * parts + 1) / self.stairs).to(direction.dtype).view_as(direction)
 

@@ -30,7 +30,8 @@ class IntegratedGradients(InputTransform):
 
     b is constant for the gradient. Last among input transforms, it integrates in the geometry of what the others show;
     then the result is moved back. The released code of MUMODIG moves the gradient back first, and multiplies by the way
-    of the moved image, which belongs to other places.
+    of the moved image, which belongs to other places. That of TAIG-R multiplies by the way between the two noisy ends;
+    here, as in the formula, a value of 0 has no way from black and is never changed.
 
     Args:
         baseline: `black` (TAIG, MIG) or `quantized` (MUMODIG).

@@ -139,7 +139,7 @@ class APGD(IterativeAttack):
             ball = copy(self.norm)
             ball.eps = self.norm.eps * radius
             if point is None:
-                point = ball.start(problem.images, problem.draws) if self.random_start else problem.images
+                point = ball.start(problem.images, problem.draws) if self.random_start else self.start(problem)
             point = self._climb(problem, gradient, ball, _into(ball, problem, point), range(done, end))
             done = end
         assert point is not None

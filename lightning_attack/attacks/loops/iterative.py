@@ -48,7 +48,11 @@ class Climb:
         self._problem, self._gradient, self._budget, self._step_on = problem, gradient, budget, step_on
         self._ascent: GradientFunction = gradient
         for transform in transforms:
-            self._ascent = transform(self._ascent, budget)
+            # Lengths of steps are shared out among the values that move: gradients outside of the region do not count.
+            self._ascent = transform(self._inside(self._ascent) if transform.scales else self._ascent, budget)
+
+    def _inside(self, gradient: GradientFunction) -> GradientFunction:
+        return lambda adversarial: self._problem.inside_only(gradient(adversarial))
 
     def direction(self, step: int, adversarial: Tensor) -> Tensor:
         """Where step number `step`, from 0, goes from there; zero outside of the region."""

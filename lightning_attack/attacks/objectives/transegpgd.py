@@ -65,7 +65,8 @@ class TransferablePixels(WeightedCrossEntropy):
         P_H = labelled pixels with K_i above the image's threshold,  P_L = the other labelled pixels
         L_i = (1 - beta) CE_i on P_H,   beta CE_i on P_L
 
-    K only selects: it carries no gradient, and the split is made anew at every step.
+    K only selects: it carries no gradient, and the split is made anew at every step. Where P_H is empty, as at the
+    clean image, all labelled pixels have the weight 1 - beta.
 
     Args:
         beta: weight of the pixels of low KL, in [0, 1]; default 0.1, as gamma. 0.5 is PGD.
@@ -111,6 +112,8 @@ class TransferablePixels(WeightedCrossEntropy):
     def weights(self, prediction: Prediction, moment: Moment) -> Tensor:
         high = self.high(prediction, moment)
         moment.report("p_h", prediction.fraction(high))
+        # Where no pixel is above the others, as at the clean image, all weigh alike: with beta 0 none would ever move.
+        high = high | ~high.flatten(1).any(1).view(-1, 1, 1) & prediction.valid
         return two_weights(high, 1 - self.beta, self.beta, prediction.logits.dtype)
 
     def high(self, prediction: Prediction, moment: Moment) -> Tensor:
@@ -174,7 +177,7 @@ class Switch:
 
     def reached(self, step: int, steps: int) -> bool:
         """Whether the number of the step alone decides that every image has switched."""
-        return self.at is not None and step >= self.at * steps
+        return self.at is not None and step >= self.at * steps - 1e-6  # 0.07 * 100 is above 7
 
     @property
     def depends_on_image(self) -> bool:

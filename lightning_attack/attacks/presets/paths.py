@@ -9,7 +9,7 @@ from lightning_attack.attacks.input_transforms.shifts import MovedCopies
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.objectives.losses import LabelLogit, Tsallis
-from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum
+from lightning_attack.attacks.presets.settings import Settings, build, momentum, usual_noise
 from lightning_attack.common.pixels import Pixels
 
 __all__ = ["mig", "mumodig", "taig"]
@@ -23,9 +23,7 @@ def taig(
     See `LabelLogit`. Source: Y. Huang, A. W.-K. Kong, ICLR 2022, arXiv 2205.13152 (there: 20 points, `noise` as wide as
     eps). The default of `noise` is eps, in L2 8/255; with 0 it is TAIG-S. Without momentum (`decay` 0).
     """
-    ball = make_ball(settings)
-    wide = noise if noise is not None else ball.eps if ball.name == "linf" else 8 / 255
-    way = IntegratedGradients("black", points, noise=wide)
+    way = IntegratedGradients("black", points, noise=usual_noise(settings) if noise is None else noise)
     return build("taig", LabelLogit(), settings, inputs=[way], gradients=momentum(decay))
 
 

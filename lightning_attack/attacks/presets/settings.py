@@ -45,8 +45,8 @@ class Settings(Ball, total=False):
         step_size: length of a step, above 0, in the unit of `eps`. Default: in L-inf 0.01 (the step of SegPGD and
             CosPGD), in L2 2.5 eps / steps (A. Madry et al., ICLR 2018, arXiv 1706.06083); a single step is `eps` long.
             Presets that take gradients one step ahead (NI, VNI, EMI, ...) have eps / 10, as their papers: with longer
-            steps these points lie far outside of the ball. `transfer_best` and `transegpgd_best` have `long_steps`,
-            `dem` has eps.
+            steps these points lie far outside of the ball; `ie_fgsm` and `pgn`, which do so too, keep 0.01.
+            `transfer_best` and `transegpgd_best` have `long_steps`, `dem` has eps, and `pi_fgsm` 0.32 eps.
         step_schedule: how the length of a step changes around `step_size`: `constant` (default), `cosine`, `linear` or
             `dynamic`, see `StepSchedule`.
         finish: `sign` ends at a corner of the L-inf ball, see `IterativeAttack`. Default: the last iterate.
@@ -154,6 +154,12 @@ def make_ball(settings: Ball) -> Norm:
     if isinstance(norm, Norm) and "eps" in settings and parse_pixels(eps) != norm.eps:
         raise ValueError(f"eps={eps!r}, but norm brings the radius {norm.eps:.6g}; give one of the two")
     return make_norm(norm, eps)
+
+
+def usual_noise(settings: Settings) -> float:
+    """The size of noise in units of [0, 1] pixels: eps, or in L2, where that is a length of whole images, 8/255."""
+    ball = make_ball(settings)
+    return ball.eps if ball.name == "linf" else 8 / 255
 
 
 def momentum(decay: float) -> list[GradientTransform]:

@@ -80,8 +80,8 @@ def iaa(
 ) -> IterativeAttack:
     """IAA: MI on a smooth source with weaker late residual branches, see `SoftplusResiduals`.
 
-    Source: Y. Zhu, J. Sun, Z. Li, ICLR 2022 (there: eps 16/255, 10 steps of 2/255; the shares were searched for
-    ResNet-50).
+    Source: Y. Zhu, J. Sun, Z. Li, ICLR 2022 (there: eps 16/255, 10 steps of 2/255, without momentum, from a random
+    start; the shares were searched for ResNet-50).
     """
     sources = [SoftplusResiduals(beta, shares)]
     return build("iaa", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)

@@ -23,7 +23,7 @@ from lightning_attack.attacks.input_transforms.structure import StructureInvaria
 from lightning_attack.attacks.input_transforms.warp import ConstrainedWarp
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
-from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum
+from lightning_attack.attacks.presets.settings import Settings, build, make_ball, momentum, usual_noise
 from lightning_attack.common.pixels import Pixels
 
 __all__ = [
@@ -89,10 +89,7 @@ def ssa(*, decay: float = 1.0, copies: int = 20, rho: float = 0.5, **settings: U
     Source: Y. Long et al., ECCV 2022, arXiv 2207.05382 (there: eps 16/255, step eps/10, 10 steps, 20 copies, rho 0.5).
     As in the released code the gradient at a copy counts as that at the image (`StraightThrough`).
     """
-    ball = make_ball(settings)
-    # In L2 eps is the length of a whole image's change; the noise keeps the field's usual size.
-    sigma = ball.eps if ball.name == "linf" else 8 / 255
-    shaken = StraightThrough(SpectrumSimulation(copies, rho, sigma))
+    shaken = StraightThrough(SpectrumSimulation(copies, rho, usual_noise(settings)))
     return build("ssa", CrossEntropy(), settings, inputs=[shaken], gradients=momentum(decay))
 
 
@@ -175,16 +172,16 @@ def sia(
     decay: float = 1.0,
     blocks: int = 3,
     copies: int = 1,
-    noise: Pixels = "8/255",
+    noise: Pixels | None = None,
     undo: bool = True,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """SIA: momentum over copies whose blocks are each changed in a way of its own, see `StructureInvariance`.
 
     Source: X. Wang et al., ICCV 2023, arXiv 2309.14700 (there: eps 16/255, step eps/10, 10 steps, 3 blocks, 20 copies).
-    Here 1 copy, drawn anew at every step.
+    Here 1 copy, drawn anew at every step; `noise` None has the size of eps, as in a common port.
     """
-    structure = StructureInvariance(blocks, copies, noise, undo)
+    structure = StructureInvariance(blocks, copies, usual_noise(settings) if noise is None else noise, undo)
     return build("sia", CrossEntropy(), settings, inputs=[structure], gradients=momentum(decay))
 
 

@@ -126,8 +126,9 @@ class PerturbationDecay(SourceTransform):
 
         h <- gamma h(x) + (1 - gamma) h(x_0 + sigma n),     n standard normal for each value, x_0 the clean image
 
-    Features of the clean images are taken in the view that the attack shows of the adversarial ones. The layer is one
-    in the middle: what a decoder is given from before it (skip connections) is not changed.
+    Features of the clean images are taken in the view that the attack shows of the adversarial ones (a public port
+    takes them once, of the clean images as they are). The layer is one in the middle: what a decoder is given from
+    before it (skip connections) is not changed.
 
     The arguments of a public port: gamma 0.1, sigma 0.05, 100 steps of 1/255, eps 16/255.
 
@@ -181,8 +182,9 @@ class CleanFeatureMixup(SourceTransform):
     for each layer whose output is at most a quarter as high and as wide as the image. Features of the clean images are
     taken in the view that the attack shows of the adversarial ones.
 
-    Departs from the paper in one point: there the clean features are shuffled among the images of a batch, so that a
-    result depends on the batch; here they are the image's own.
+    Departs from the paper in two points. There the clean features are shuffled among the images of a batch, so that a
+    result depends on the batch; here they are the image's own. There they are taken once, of the clean image as it is;
+    here in each pass, in the view that is shown, which costs a forward pass.
 
     The paper's own arguments: prob 0.1, mix 0.75, with DI and TI, targeted, 300 steps of 2/255, eps 16/255.
 

@@ -20,7 +20,7 @@ class StartFrom(Wrapper):
         x_0 = clamp(x + project(spread(delta)), 0, 1),   then the steps of the attack
 
     Args:
-        attack: one on the common loop, or another with its start (`PatchWise`, `SVRE`), without `random_start`.
+        attack: one on the common loop, or another with its start (`APGD`, `PatchWise`, `SVRE`), without `random_start`.
         file: of the perturbation, see `UniversalPerturbation`; of a radius up to the attack's.
 
     Raises:

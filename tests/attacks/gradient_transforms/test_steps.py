@@ -37,7 +37,7 @@ def slopes(step):
     return values
 
 
-def moves(*transforms, norm="linf"):
+def moves(*transforms, norm="linf", region=None):
     """How far each value moves in each step of an attack far from every border, (STEPS, 2, 3, SIZE, SIZE)."""
     given = iter(range(STEPS))
 
@@ -54,14 +54,14 @@ def moves(*transforms, norm="linf"):
     seen = [images]
     eps = 0.5 if norm == "linf" else 10.0
     attack = bim(norm=norm, eps=eps, steps=STEPS, step_size=STEP, gradient_transforms=list(transforms))
-    attack(Given.apply, images, labels, [1, 2], watch=lambda step, x: seen.append(x))
+    attack(Given.apply, images, labels, [1, 2], watch=lambda step, x: seen.append(x), region=region)
     return np.stack([(after - before).numpy() for before, after in pairwise(seen)])
 
 
 def staircase(g):
-    order = np.abs(g).flatten().argsort().argsort()
-    part = np.ceil((order + 1) / (g.size / 4))
-    part = np.where(np.abs(g).flatten() == 0, 1, part)
+    sizes = np.abs(g).flatten()
+    rank = sizes.argsort().argsort() - (sizes == 0).sum()  # from 0, among values with a gradient
+    part = np.floor(4 * rank / (sizes > 0).sum()) + 1
     return np.sign(g) * ((2 * part - 1) / 4).reshape(g.shape)
 
 
@@ -75,9 +75,21 @@ def non_sign(g):
     return g * math.sqrt((g != 0).sum()) / np.sqrt((g**2).sum())
 
 
-@pytest.mark.parametrize(
+WITHOUT_A_MEMORY = pytest.mark.parametrize(
     ("part", "formula"), [(Staircase(4), staircase), (Rescale(), rescale), (NonSign(), non_sign)], ids=lambda value: ""
 )
+
+
+@WITHOUT_A_MEMORY
+def test_gradients_outside_of_the_region_lengthen_no_step(part, formula):
+    region = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+    region[:, 1:4, 2:] = True
+    moved = moves(part, region=region)
+    for step in range(STEPS):
+        assert np.allclose(moved[step][0], STEP * formula(slopes(step)[0] * region[0].numpy()), atol=1e-12)
+
+
+@WITHOUT_A_MEMORY
 def test_steps_without_a_memory(part, formula):
     moved = moves(part)
     for step in range(STEPS):
