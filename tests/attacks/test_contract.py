@@ -28,6 +28,7 @@ from lightning_attack.attacks import (
     sia,
     transegpgd,
     transegpgd_mi_di_ti,
+    transfer_best,
 )
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
 from lightning_attack.models import Ensemble
@@ -422,6 +423,13 @@ def test_default_step(preset):
     assert preset(steps=10).step_size == pytest.approx(usual)
     assert preset(norm="l2", eps=2.0, steps=10).step_size == 0.5
     assert preset(norm="l2", eps=2.0, step_size=0.1).step_size == 0.1
+
+
+def test_long_attacks_pull_more():
+    pulls = {steps: transfer_best(steps=steps).objective.pull for steps in (10, 20, 99, 100, 300)}
+    assert pulls == {10: 0.5, 20: 0.5, 99: 0.5, 100: 0.8, 300: 0.8}
+    assert transfer_best().settings() == transfer_best(pull=0.5).settings()
+    assert transfer_best(steps=100, pull=0.3).objective.pull == 0.3
 
 
 def test_default_of_a_single_step_is_the_radius():

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from lightning_attack.predict.passes import backward_passes
 from tests.benchmarks import memory, scale, speed
 from tests.benchmarks.search_transfer import main as search
+from tests.benchmarks.thin_resnet import ThinDeepLab, ThinResNet
 from tests.benchmarks.transfer_candidates import CANDIDATES, DESIGN, SECOND
 from tests.precisions import PRECISIONS
 from tests.readme import strength_table
@@ -95,6 +98,16 @@ def test_search_for_the_strongest_transfer(tmp_path, capsys):
     rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
     assert "+0.0 [+0.0, +0.0]" in rows["recipe@1"].replace("-0.0", "+0.0")
     assert rows.keys() == {"recipe@1", "mi_di@1"}
+
+
+def test_the_encoder_of_half_width():
+    """As many convolutions as the file has, and features as smp's decoders want them."""
+    encoder = ThinResNet()
+    assert sum(isinstance(module, nn.Conv2d) for module in encoder.modules()) == 53
+    features = encoder(torch.rand(1, 3, 64, 96))
+    assert [one.shape[1] for one in features] == [*ThinResNet.channels]
+    assert [64 // one.shape[2] for one in features] == [1, 2, 4, 8, 16, 16]
+    assert ThinDeepLab(5).eval()(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

@@ -67,7 +67,7 @@ def transfer_best(
     *,
     temperature: float = 3.0,
     power: float = 0.5,
-    pull: float = 0.5,
+    pull: float | None = None,
     decay: float = 1.0,
     grey: float = 0.5,
     contrast: float = 0.3,
@@ -83,9 +83,10 @@ def transfer_best(
 ) -> IterativeAttack:
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
-    See `BalancedCrossEntropy`, with `pull` to the largest other class of the image, `RandomColour`, `RandomAffine`,
-    `TranslationInvariance`, `Momentum`, and two source transforms: `SkipGradients` (SGM) with gamma = `skip_gamma`, and
-    `CleanFeatureMixup` (CFM) with mix = `feature_mix`, which costs a forward pass of the clean images for each step.
+    See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image (None: 0.5, and 0.8 from 100 steps
+    on), `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and two source transforms: `SkipGradients`
+    (SGM) with gamma = `skip_gamma`, and `CleanFeatureMixup` (CFM) with mix = `feature_mix`, which costs a forward pass
+    of the clean images for each step.
     They run the source operator by operator; 1 and 0 leave them out. A source without residual connections or without
     a graph is attacked without them, with a warning.
     A combination of this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps,
@@ -93,6 +94,8 @@ def transfer_best(
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    if pull is None:
+        pull = 0.5 if settings.get("steps", 10) < 100 else 0.8
     objective = BalancedCrossEntropy(power, temperature, pull)
     sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(mix=feature_mix, required=False)]
     return build("transfer_best", objective, settings, {"steps": 10}, inputs, gradients, sources, linf_step=long_steps)
