@@ -48,7 +48,7 @@ from lightning_attack.runs.summary import (
     Scored,
     Totals,
 )
-from lightning_attack.runs.summary_files import seconds_before, write_summary
+from lightning_attack.runs.summary_files import seconds_of, summary_before, write_summary
 
 __all__ = ["ABSTAINED_COLUMNS", "COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 UNITS = {
@@ -138,7 +138,7 @@ class TransferMetrics(WritingCallback):
             self._parts.append("wanted")
         if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
             self._parts += ["inside", "outside"]
-        self._started, self._earlier = time.perf_counter(), 0.0
+        self._started, self._before = time.perf_counter(), dict[str, Any]()
         in_first_process(trainer, lambda: self._go_on(trainer))
         self._segment = SegmentWriter(self._home, trainer.global_rank)
 
@@ -146,7 +146,7 @@ class TransferMetrics(WritingCallback):
         """Take over what earlier parts of the run have done, in the first process."""
         finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
         if finished:
-            self._earlier = seconds_before(self._folder)
+            self._before = summary_before(self._folder)
         keep_records(self._home, finished)
         for path in skipped_files(self._home):  # images that were left out are tried again
             path.unlink()
@@ -216,11 +216,21 @@ class TransferMetrics(WritingCallback):
         """All doubts, once all images were seen."""
         classes = _classes(trainer, module)
         by_name = dict(zip(module.white_box, totals.clean, strict=True))
-        found = [*module.doubts, *self._turned, *doubts_about_predictions(by_name, classes, self._labels_predicted)]
+        turned = {doubt.network: doubt for doubt in (*self._turned_before(), *self._turned)}
+        found = [
+            *module.doubts,
+            *turned.values(),
+            *doubts_about_predictions(by_name, classes, self._labels_predicted),
+        ]
         if self._labels_predicted:
             return found
         predicted = totals.clean.sum((0, 1))
         return [*found, *doubts_about_classes(totals.labelled, totals.having, predicted, classes)]
+
+    def _turned_before(self) -> list[Doubt]:
+        """What the first images of earlier parts of the run said of the orientation of masks."""
+        said = self._before.get("warnings", ())
+        return [Doubt(**one) for one in said if isinstance(one, dict) and one.get("kind") == "orientation"]
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
@@ -238,6 +248,9 @@ class TransferMetrics(WritingCallback):
         expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
         store = RecordStore(self._home)
         indices = [index for index in store.indices if expected is None or index in expected]
+        dataset = getattr(datamodule, "dataset", None)
+        if self._masked is None and dataset is not None and indices:  # no image was attacked now, which would tell
+            self._labels_predicted |= dataset[indices[0]].mask is None
         classes = _classes(trainer, pl_module)
         skipped = read_skipped(self._home)
         attack, source = pl_module.attack.name, pl_module.source_title
@@ -271,7 +284,7 @@ class TransferMetrics(WritingCallback):
         self.incomplete = bool(skipped) or bool(totals.failed)
         self.summary |= {
             "seconds": {
-                "run": self._earlier + time.perf_counter() - self._started,
+                "run": seconds_of(self._before) + time.perf_counter() - self._started,
                 "attack": totals.seconds,
                 "scoring": totals.scoring,
             },
@@ -284,6 +297,8 @@ class TransferMetrics(WritingCallback):
             "versions": {"lightning_attack": __version__, "python": platform.python_version()}
             | {name: version(name) for name in _PACKAGES},
         }
+        if self._masked is None:  # where and with what the images were attacked, earlier
+            self.summary |= {key: self._before[key] for key in ("device", "versions") if key in self._before}
         write_summary(self._folder, self.rows, self.summary)
         for logger in trainer.loggers:
             for name, value, step in scalars(self.summary, over_images):

@@ -16,6 +16,7 @@ from lightning_attack.runs.names import SETTINGS
 Earlier = Callable[[], Iterable[Mapping[str, Any]]]
 """Gives the settings of a run in the forms in which earlier versions would have written them."""
 _ABSENT = "not there"
+_TARGETS, _ORDER = "model.targets.", "order of model.targets"
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,31 @@ def check_same(
         advice: for the message.
     """
     try:
-        old = dict(flat(json.loads((folder / SETTINGS).read_text())))
-        new = dict(flat(as_json(settings)))
+        old = _plain(json.loads((folder / SETTINGS).read_text()))
+        new = _plain(as_json(settings))
     except (OSError, ValueError):
         raise RunError(
             f"'{folder}' exists already and is no run that could go on (no readable {SETTINGS}); {advice.remedy}"
         ) from None
     differing = _differing(old, new)
     if differing:
-        differing = min([differing, *(_differing(old, dict(flat(as_json(one)))) for one in earlier())], key=len)
+        differing = min([differing, *(_differing(old, _plain(as_json(one))) for one in earlier())], key=len)
     if differing:
         lines = [f"  {_said(key, old.get(key, _ABSENT), new.get(key, _ABSENT), advice.files)}" for key in differing]
         raise RunError(f"'{folder}' is a run of other settings; {advice.remedy}:\n" + "\n".join(lines))
 
 
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by keys with dots, and the order of the targets, in which records hold their figures."""
+    plain = dict(flat(settings))
+    return plain | {_ORDER: ", ".join(key.removeprefix(_TARGETS) for key in plain if key.startswith(_TARGETS))}
+
+
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The settings that differ. One that an older version did not know is the same as one that is None."""
-    return [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    differing = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    others = any(key.startswith(_TARGETS) and not (key in old and key in new) for key in differing)
+    return [key for key in differing if not (key == _ORDER and others)]
 
 
 def _said(key: str, before: object, now: object, files: Mapping[str, str]) -> str:

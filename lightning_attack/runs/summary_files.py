@@ -30,18 +30,32 @@ def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], summary: Mapp
             path.write_text(content)
 
 
-def seconds_before(folder: Path) -> float:
-    """The seconds that earlier parts of a run took, as its summary says; those that were killed wrote none.
+def summary_before(folder: Path) -> dict[str, Any]:
+    """The summary that earlier parts of a run wrote; empty if there is none, as when they were killed.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     before = seconds_before(Path(folder))
+        ...     before = summary_before(Path(folder))
         ...     write_summary(Path(folder), [{"target": "net"}], {"seconds": {"run": 1.5}})
-        ...     before, seconds_before(Path(folder))
-        (0.0, 1.5)
+        ...     before, summary_before(Path(folder))
+        ({}, {'seconds': {'run': 1.5}})
     """
     try:
-        return float(json.loads((folder / SUMMARY).read_text())["seconds"]["run"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def seconds_of(summary: Mapping[str, Any]) -> float:
+    """The seconds that a run took, as its summary says; 0 if it does not.
+
+    Example:
+        >>> seconds_of({"seconds": {"run": 1.5}}), seconds_of({})
+        (1.5, 0.0)
+    """
+    try:
+        return float(summary["seconds"]["run"])
+    except (ValueError, KeyError, TypeError):
         return 0.0

@@ -11,11 +11,9 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from lightning_attack.attacks import NoAttack, pgd
-from lightning_attack.callbacks import (
-    ImageWriter,
-    TransferMetrics,
-)
+from lightning_attack.callbacks import ImageWriter, RunFolder, TransferMetrics, transfer_metrics
 from lightning_attack.data import Scene, SegmentationDataset
+from lightning_attack.predict.doubt import Doubt
 from tests.callbacks.small_runs import SCENES, model, run, strict_json
 
 COLUMNS = [
@@ -181,6 +179,34 @@ def test_without_masks(tmp_path):
     report = strict_json(tmp_path / "pgd_source" / "version_0" / "transfer.json")
     assert list(report["targets"][0]["clean_iou"]) == [str(c) for c in range(8)]
     assert report["labels"] == "clean prediction of the source"
+
+
+class Named(Nested):
+    """Classes have names, though there are no masks; the first look finds a reason to doubt."""
+
+    def __getitem__(self, index):
+        scene = super().__getitem__(index)
+        return Scene(scene.image, None, scene.name)
+
+
+def test_a_finished_run_keeps_what_it_knows_of_its_images(tmp_path, monkeypatch):
+    """The same command again attacks no image, so no image tells again."""
+    doubt = Doubt("source", "orientation", "masks and photos seem to lie differently")
+    monkeypatch.setattr(transfer_metrics, "doubts_about_orientation", lambda *_: [doubt])
+    monkeypatch.setattr(transfer_metrics, "FIRST", 2)
+    reports = []
+    for dataset in (Nested(), Named()):
+        for device in ("before", "now"):
+            monkeypatch.setattr(transfer_metrics, "device_facts", lambda *_, device=device: {"type": device})
+            keeping = [RunFolder(str(tmp_path / type(dataset).__name__), "mine"), ImageWriter(), TransferMetrics()]
+            run(tmp_path, pgd(steps=2), dataset=dataset, callbacks=keeping)
+            reports.append(strict_json(tmp_path / type(dataset).__name__ / "mine" / "transfer.json"))
+    for first, again in (reports[:2], reports[2:]):
+        same = "labels", "warnings", "device", "versions", "targets"
+        assert {key: first[key] for key in same} == {key: again[key] for key in same}
+    assert [one["labels"] for one in reports] == ["masks"] * 2 + ["clean prediction of the source"] * 2
+    assert doubt._asdict() in reports[1]["warnings"]
+    assert reports[1]["device"] == {"type": "before"}
 
 
 class Unlabelled(Nested):

@@ -46,6 +46,17 @@ def test_a_network_that_differs_is_said_in_words(tmp_path):
     )
 
 
+def test_targets_in_another_order_are_other_settings(tmp_path):
+    """Records hold figures by the places of the targets."""
+    write_settings(tmp_path, {"model": {"targets": {"fpn": "v3:0a", "seg": "v3:0b"}}})
+    with pytest.raises(RunError) as error:
+        check_same(tmp_path, {"model": {"targets": {"seg": "v3:0b", "fpn": "v3:0a"}}})
+    assert str(error.value).splitlines()[1:] == ["  order of model.targets: fpn, seg before, seg, fpn now"]
+    with pytest.raises(RunError) as error:
+        check_same(tmp_path, {"model": {"targets": {"new": "v3:0c", "fpn": "v3:0a", "seg": "v3:0b"}}})
+    assert str(error.value).splitlines()[1:] == ["  model.targets.new: not there before, v3:0c now"]
+
+
 @pytest.mark.parametrize("content", ["{", None])
 def test_a_folder_without_settings_is_no_run_that_could_go_on(content, tmp_path):
     if content:
