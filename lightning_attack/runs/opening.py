@@ -151,6 +151,7 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
     for damaged in store.damaged:
         _warn(f"{damaged}; its image is attacked again")
     images = KeptImages(folder) if names.images_folder(folder).is_dir() else None
+    others = 0
     for index, facts in store.facts():
         if isinstance(facts, RecordError):
             _warn(f"{facts}; its image is attacked again")
@@ -162,8 +163,15 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
         if digest and digest != now.get(index):
             if index in now:
                 _warn(f"the photo or mask of '{name}' has changed since; it is attacked again")
+            else:
+                others += 1
             continue
         yield index
+    if others:
+        _warn(
+            f"{others} finished images of '{folder}' are not among the images of this run (other photos, or another "
+            "limit or every?), so their records are deleted"
+        )
 
 
 def _warn(message: str) -> None:

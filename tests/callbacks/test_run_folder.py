@@ -211,6 +211,21 @@ def test_photos_that_have_changed_are_attacked_again(tmp_path, change, again):
         assert second[-1].rows == new.rows
 
 
+class Fewer(Other):
+    def __len__(self):
+        return 3
+
+
+def test_records_of_photos_that_are_no_part_of_the_run_go_with_a_warning(tmp_path):
+    def callbacks():
+        return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
+
+    run(tmp_path, NoAttack(), callbacks=callbacks())
+    with pytest.warns(UserWarning, match=r"2 finished images of '.*mine' are not among the images of this run"):
+        run(tmp_path, NoAttack(), callbacks=callbacks(), dataset=Fewer("nothing"))
+    assert packed(tmp_path / "mine").keys() == {0, 1, 2}
+
+
 def test_what_a_killed_process_was_writing_is_no_record(tmp_path):
     def callbacks():
         return [RunFolder(str(tmp_path), "mine"), ImageWriter(), TransferMetrics(table=False)]
