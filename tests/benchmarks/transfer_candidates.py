@@ -211,9 +211,14 @@ FEATURES: dict[str, dict[str, Any]] = {
 PULLS: dict[str, dict[str, Any]] = {
     "transfer_best_pull0": {"pull": 0.0},
     "transfer_best_pull0_power25": {"pull": 0.0, "power": 0.25},
-    **{f"transfer_best_pull{share}": {"pull": share / 100} for share in (30, 80, 100)},
+    **{f"transfer_best_pull{share}": {"pull": share / 100} for share in (30, 50, 80, 100)},
 }
 """`transfer_best` with more or less of a pull to the largest other class."""
+LONG: dict[str, dict[str, Any]] = {
+    "transfer_best_pull50_decay90": {"pull": 0.5, "decay": 0.9},
+    "transfer_best_pull50_steps001": {"pull": 0.5, "step_size": 0.001},
+}
+"""What was tried with 100 passes besides."""
 
 CANDIDATES: dict[str, Callable[[int], Attack]] = {
     "recipe": recipe,
@@ -228,7 +233,8 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    **{name: partial(best, **settings) for name, settings in (FEATURES | PULLS).items()},
+    **{name: partial(best, **settings) for name, settings in (FEATURES | PULLS | LONG).items()},
+    "transfer_best_ten_views": lambda passes: best(passes // 10, pull=0.5, input_transforms=[Repeat(10)]),
     **{
         f"zooms_{low}_{high}": partial(before, scale=(low, high))
         for low, high in ((0.5, 1.2), (0.5, 1.6), (0.65, 1.35), (0.8, 1.6), (1.0, 1.5), (1.0, 2.0))
