@@ -53,7 +53,8 @@ class SegmentationDataset(Dataset[Scene], ABC):
     """Whether it is certain what the values of masks mean, so that they are not suspected of meaning something else."""
 
     concurrent: bool = False
-    """Whether several threads may read scenes at once, which makes the look at all photos before training faster."""
+    """Whether several threads may read scenes at once: the look at all photos before a run is faster then, and of many
+    photos may go on during the run."""
 
     drawn: bool = False
     """Whether scenes are computed and not read, so that none can be damaged: training does not look at them first."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -20,7 +21,15 @@ from lightning_attack.data.adversarial_survey import AdversarialSurvey
 from lightning_attack.data.augment import Augment
 from lightning_attack.data.base import DataError, SegmentationDataset
 from lightning_attack.data.in_threads import in_threads
-from lightning_attack.data.photo_check import SAMPLE, CheckAhead, PhotoCheck, When, spread, when_to_check
+from lightning_attack.data.photo_check import (
+    MOST_BEFORE,
+    SAMPLE,
+    CheckAhead,
+    PhotoCheck,
+    When,
+    spread,
+    when_to_check,
+)
 from lightning_attack.data.scene_form import check_classes
 from lightning_attack.data.scenes import Item, Lenient, Partners, SceneTensors, Share, collate, one_size, unpacked
 from lightning_attack.data.survey import Progress, Survey, survey_all
@@ -63,7 +72,8 @@ class SegmentationDataModule(LightningDataModule):
         augment: random scale, crop, flip and colours of `train`, in place of `size` and `fit`.
         on_error: photos that cannot be used are an error (`raise`), or batches name them as `skipped` (`skip`).
         check: read each photo once to find those that cannot be used: `before`, `ahead` or `none`; `ahead` of the
-            attack while it goes on (64 of them before), `none` of them; None: `before` for up to 2,000 photos.
+            attack while it goes on (64 of them before), `none` of them; None: `before` for up to 2,000 photos. A data
+            set that allows one reader at a time (`concurrent` is false) is read `before` in place of `ahead`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -245,12 +255,16 @@ class SegmentationDataModule(LightningDataModule):
         when = self._when_to_check(len(indices))
         if when == "none":
             return
+        if when == "before" and len(indices) > MOST_BEFORE:
+            rank_zero_info(f"{len(indices)} photos are read once before the run (--data.check=none: they are not)")
         chosen = indices if when == "before" else [indices[number] for number in spread(len(indices), SAMPLE)]
         check, scenes = self._photo_check(chosen, num_classes)
         check.all(scenes.__getitem__, len(chosen))
 
     def _when_to_check(self, photos: int) -> When:
-        return when_to_check(self._check_when, photos, self._gallery is not None)
+        dataset = _given(self.dataset, "dataset", "predict")
+        one_reader = not dataset.concurrent and not dataset.drawn  # the check would read beside the loader
+        return when_to_check(self._check_when, photos, self._gallery is not None or one_reader)
 
     def _photo_check(self, indices: list[int], num_classes: int | None) -> tuple[PhotoCheck, Dataset[Item]]:
         survey, dataset = Survey(), _given(self.dataset, "dataset", "predict")

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from lightning_attack.common.file_starts import kind_of_start
 from lightning_attack.common.labels import IGNORE_INDEX
@@ -87,6 +89,7 @@ def open_mask(path: Path) -> MaskFile:
                 f"mask '{path}' is a JPEG, whose compression changes numbers and colours along every edge; save masks "
                 "as PNG, from the original labels"
             )
+        _check_maxval(image, path)
         if mode in _DEEP:
             raise _deep_refused(image, path)
         if mode == "LA":
@@ -95,7 +98,8 @@ def open_mask(path: Path) -> MaskFile:
             raise colours_refused(path, f"{mode} of 16 bits" if ";16" in raw and mode[0] != "I" else mode)
         if mode in ("L", "1") and re.search(r";\d?I", raw):
             raise DataError(
-                f"mask '{path}' is a TIFF in which 0 is white, so its numbers are ambiguous; save it as PNG"
+                f"mask '{path}' is a {image.format} file in which 0 is white, so its numbers are ambiguous; save it as "
+                "PNG"
             )
         values = np.array(image, dtype=np.uint8)
         if raw in _GREY_STEPS:
@@ -106,6 +110,21 @@ def open_mask(path: Path) -> MaskFile:
                 raise _transparent(path)
             values = np.ascontiguousarray(values[..., :3])
         return MaskFile(_upright(values, image), palette, mode)
+
+
+def _check_maxval(image: Image.Image, path: Path) -> None:
+    """Raise `DataError` for a PGM or PPM mask whose numbers Pillow scales, since its header has another maxval."""
+    if not isinstance(image, PpmImageFile):
+        return
+    decoder, *_, arguments = image.tile[0]
+    maxval = arguments[-1] if decoder in ("ppm", "ppm_plain") and isinstance(arguments, tuple) else None
+    if maxval not in (None, 65535 if image.mode == "I" else 255):
+        raise DataError(
+            f"mask '{path}' has the maxval {maxval}, so its numbers are shares of {maxval}; expected 255, where they "
+            "are classes. If they are classes all the same, "
+            + (f"write 255 in place of {maxval} into its header, or " if maxval < 255 else "")
+            + "save them as 8-bit PNG"
+        )
 
 
 def _deep_refused(image: Image.Image, path: Path) -> DataError:
@@ -168,7 +187,10 @@ def size_of_photo(path: Path) -> tuple[int, int]:
         with _opened(path, "photo") as image:
             # Pillow reads a whole PNG to look for an EXIF after its pixels, where hardly any file has it.
             turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
-            return (image.width, image.height) if turned else (image.height, image.width)
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # whose size Pillow may have turned already
+                width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+            return (width, height) if turned else (height, width)
     except (DataError, ValueError):
         return 0, 0
 

@@ -23,14 +23,14 @@ SAMPLE = 64
 """Photos, spread over the data set, that are read before a run whose others are read while it goes on."""
 
 
-def when_to_check(when: str | None, photos: int, given: bool) -> When:
+def when_to_check(when: str | None, photos: int, at_once: bool) -> When:
     """When the photos of a run are read once: `before` it, `ahead` of the attack, or `none` of them.
 
     Args:
         when: the setting; None chooses.
         photos: number of photos of the run.
-        given: whether their adversarial images were made elsewhere. Scoring these takes little longer than reading
-            them, so nothing is won by starting early.
+        at_once: whether all are read before the run unless none is: their adversarial images were made elsewhere, so
+            that scoring takes little longer than reading, or the data set has one reader at a time.
 
     Raises:
         ValueError: `when` is no such word.
@@ -40,10 +40,10 @@ def when_to_check(when: str | None, photos: int, given: bool) -> When:
         ('before', 'ahead', 'before')
     """
     if when is None:
-        return "before" if given or photos <= MOST_BEFORE else "ahead"
+        return "before" if at_once or photos <= MOST_BEFORE else "ahead"
     for word in get_args(When):
         if when == word:
-            return "before" if given and word == "ahead" else word
+            return "before" if at_once and word == "ahead" else word
     raise ValueError(f"check={when!r}: must be one of {', '.join(get_args(When))}, or null")
 
 

@@ -81,6 +81,7 @@ class TrainAug(SegmentationDataset):
 
     classes = VOC_CLASSES
     labels_settled = True
+    concurrent = True
 
     def __init__(self, voc: str, sbd: str) -> None:
         first = VOCSegmentation(voc, "train")

@@ -13,7 +13,9 @@ from lightning_attack.data.base import DataError, Scene, SegmentationDataset, ch
 
 
 def read_scene(dataset: SegmentationDataset, index: int) -> Scene:
-    """Scene `index` of a data set, whose arrays lie in memory in their order.
+    """Scene `index` of a data set, with arrays of the types that torch computes with, in memory in their order.
+
+    Images are uint8 or float32, masks uint8 or int64.
 
     Raises:
         DataError: it is not of the form that `Scene` describes, the mask does not fit the photo or the classes, or
@@ -39,8 +41,9 @@ def read_scene(dataset: SegmentationDataset, index: int) -> Scene:
         )
     _check_name(scene.name)
     _check_image(scene.image, scene.name)
+    image = np.ascontiguousarray(scene.image, np.uint8 if scene.image.dtype == np.uint8 else np.float32)
     if scene.mask is None:
-        return Scene(np.ascontiguousarray(scene.image), None, scene.name)
+        return Scene(image, None, scene.name)
     if dataset.classes is None:
         raise DataError(
             f"'{scene.name}' has a mask, but {type(dataset).__name__} has no classes: set `classes` to their names, in "
@@ -50,7 +53,9 @@ def read_scene(dataset: SegmentationDataset, index: int) -> Scene:
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "uib":
         raise DataError(f"the mask of '{scene.name}' is {_said(mask)}; expected (H, W) integers, one class per pixel")
     check_mask(scene.mask, scene.image, len(dataset.classes) or None, scene.name)
-    return Scene(np.ascontiguousarray(scene.image), np.ascontiguousarray(scene.mask), scene.name)
+    # bool and int8 cannot hold 255, which marks what is ignored.
+    mask = np.ascontiguousarray(scene.mask, np.uint8 if scene.mask.dtype.itemsize == 1 else np.int64)
+    return Scene(image, mask, scene.name)
 
 
 def check_classes(classes: Sequence[str] | None, key: str) -> None:

@@ -45,6 +45,7 @@ class VOCSegmentation(SegmentationDataset):
 
     classes = VOC_CLASSES
     labels_settled = True
+    concurrent = True
 
     def __init__(self, root: str, split: str = "val", download: bool = False) -> None:
         folder = _find(Path(root))

@@ -62,13 +62,16 @@ _FORM = (
 )
 
 
-def as_batch(given: Any, num_classes: int, positions: Callable[[int], Sequence[int]]) -> Batch:
+def as_batch(
+    given: Any, num_classes: int, positions: Callable[[int], Sequence[int]], dtype: torch.dtype = torch.float32
+) -> Batch:
     """What a loader gave, checked and completed: it has `index` and `name` for every image.
 
     Args:
         given: a dictionary as `Batch` describes it, images, or images and masks.
         num_classes: C, for the range of the masks.
         positions: the positions in the data set of so many images, if the batch has no `index`.
+        dtype: type of the networks, which images get.
 
     Raises:
         BatchError: it is none of these, or shapes, types or classes are wrong.
@@ -91,6 +94,9 @@ def as_batch(given: Any, num_classes: int, positions: Callable[[int], Sequence[i
         raise BatchError(f"'image' is {_said(images)}; expected (B, 3, H, W), floating, in [0, 1]{hint}")
     count = len(images)
     batch = {key: found[key] for key in Batch.__annotations__ if found.get(key) is not None}
+    for key in ("image", "partners", "adversarial"):
+        if isinstance(batch.get(key), Tensor) and batch[key].is_floating_point():
+            batch[key] = batch[key].to(dtype)
     for key in ("mask", "target_mask"):
         if key in batch:
             batch[key] = _classes(key, batch[key], images, num_classes)

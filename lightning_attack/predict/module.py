@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
@@ -325,7 +326,10 @@ class AttackModule(LightningModule):
             ImageError: with `on_error="raise"`, an image cannot be attacked or scored.
         """
         trainer = self._running_trainer()
-        given = as_batch(batch, self.num_classes, lambda count: self._positions.of_batch(trainer, batch_idx, count))
+        dtype = cast(torch.dtype, self.dtype)  # float64 with trainer.precision=64-true
+        given = as_batch(
+            batch, self.num_classes, lambda count: self._positions.of_batch(trainer, batch_idx, count), dtype
+        )
         skipped = [*given.get("skipped", ())]
         outputs: list[AttackOutput] = []
         if "image" in given:

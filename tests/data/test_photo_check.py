@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_attack.data import SegmentationDataModule
+from lightning_attack.data import SegmentationDataModule, datamodule
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset
 from lightning_attack.data.photo_check import SAMPLE, CheckAhead
 
@@ -17,17 +17,18 @@ class Many(SegmentationDataset):
     """Grey photos, of which one may have a mask of another size."""
 
     classes = ("nothing", "something")
-    concurrent = True
 
-    def __init__(self, count, broken=None):
+    def __init__(self, count, broken=None, concurrent=True, drawn=False):
         self.count, self.broken = count, broken
-        self.read = []
+        self.concurrent, self.drawn = concurrent, drawn
+        self.read, self.readers = [], set()
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
         self.read.append(index)
+        self.readers.add(threading.current_thread().name)
         side = 3 if index == self.broken else 2
         mask = np.arange(side * side, dtype=np.uint8).reshape(side, side) % 2
         return Scene(np.full((2, 2, 3), 128, np.uint8), mask, f"{index:05d}")
@@ -89,6 +90,26 @@ def test_a_broken_photo_is_found_ahead_of_the_attack():
     data.skip(range(150))
     assert predict(data) == [*range(150, 200)]
     assert sorted(photos.read) == sorted([*range(150, 200)] * 2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_with_one_reader_at_a_time_is_read_before_the_run(workers, monkeypatch):
+    """In the background the check would read beside the loader; a file that a worker inherits has one position, too."""
+    photos = Many(200, broken=150, concurrent=False)
+    data = SegmentationDataModule(photos, check="ahead", num_workers=workers, limit=150)
+    data.check()
+    assert photos.read == [*range(150)]
+    assert predict(data) == [*range(150)]
+    assert photos.readers == {threading.main_thread().name}
+    with pytest.raises(DataError, match="mask of '00150' is 3x3"):
+        SegmentationDataModule(photos, check="ahead").check()
+    said = []
+    monkeypatch.setattr(datamodule, "rank_zero_info", said.append)
+    SegmentationDataModule(Many(2001, concurrent=False)).check()
+    assert said == ["2001 photos are read once before the run (--data.check=none: they are not)"]
+    drawn = Many(200, concurrent=False, drawn=True)  # nothing is read there
+    SegmentationDataModule(drawn, check="ahead").check()
+    assert len(drawn.read) == SAMPLE
 
 
 def test_what_is_found_after_the_last_batch_is_said():

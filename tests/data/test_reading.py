@@ -7,10 +7,11 @@ import zlib
 import numpy as np
 import pytest
 import torchvision
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffTags
+from PIL.TiffImagePlugin import XMP, ImageFileDirectory_v2
 
 from lightning_attack.data import Cityscapes, DataError, ImageFolder, SegmentationDataModule, VOCSegmentation
-from lightning_attack.data.files import read_mask, read_photo
+from lightning_attack.data.files import read_mask, read_photo, size_of_photo
 from lightning_attack.data.mask_values import MaskReader
 from lightning_attack.data.palettes import BUILT_IN, colour_map
 from lightning_attack.data.survey import Survey
@@ -82,6 +83,16 @@ def test_photos_are_upright(tmp_path, orientation, suffix):
     with Image.open(tmp_path / f"a.{suffix}") as image:
         assert np.array_equal(np.array(ImageOps.exif_transpose(image)), read_photo(tmp_path / f"a.{suffix}"))
     assert np.abs(read_photo(tmp_path / f"a.{suffix}").astype(int) - shown).max() <= 4
+    assert size_of_photo(tmp_path / f"a.{suffix}") == (16, 24)
+
+
+def test_the_size_of_a_tiff_that_is_turned_by_its_xmp(tmp_path):
+    """Pillow does not turn that size before it loads the photo."""
+    tags = ImageFileDirectory_v2()
+    tags.tagtype[XMP] = TiffTags.BYTE
+    tags[XMP] = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+    Image.new("RGB", (16, 24)).save(tmp_path / "a.tif", tiffinfo=tags)
+    assert size_of_photo(tmp_path / "a.tif") == read_photo(tmp_path / "a.tif").shape[:2] == (16, 24)
 
 
 def test_masks_are_upright(tmp_path):
@@ -118,6 +129,31 @@ def test_tiff_masks_of_few_bits(tmp_path, bits):
     content = b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
     (tmp_path / "a.tif").write_bytes(content)
     assert np.array_equal(read_mask(tmp_path / "a.tif"), numbers)
+
+
+@pytest.mark.parametrize(
+    ("header", "pixels", "remedy"),
+    [
+        (b"P5 3 1 150\n", b"\1\2\3", "write 255 in place of 150 into its header, or save"),
+        (b"P2 3 1 150\n", b"1 2 3", "write 255 in place of 150"),
+        (b"P5 3 1 1000\n", b"\0\1\0\2\0\3", "all the same, save them as 8-bit PNG"),
+        (b"P6 1 1 150\n", b"\1\1\1", "write 255"),
+        (b"P6 1 1 65535\n", b"\0\1" * 3, "save"),
+        (b"P3 1 1 1000\n", b"1 1 1", "save"),
+    ],
+)
+def test_masks_that_are_shares_of_a_maxval(tmp_path, header, pixels, remedy):
+    """Pillow multiplies 1, 2, 3 of 150 to 2, 3, 5."""
+    maxval = int(header.split()[-1])
+    (tmp_path / "a.pgm").write_bytes(header + pixels)
+    with pytest.raises(DataError, match=f"a.pgm' has the maxval {maxval}, .* expected 255, .*{remedy}"):
+        MaskReader("abcdef")(tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize("content", [b"P5 3 1 255\n\1\2\3", b"P2 3 1 255\n1 2 3"])
+def test_masks_with_a_maxval_of_255(tmp_path, content):
+    (tmp_path / "a.pgm").write_bytes(content)
+    assert read_mask(tmp_path / "a.pgm").tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -443,11 +479,13 @@ def test_masks_in_other_forms(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.jpg")
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "16.png")
     Image.fromarray(values.astype(np.int32) * 1000).save(tmp_path / "32.tif")
+    Image.fromarray(values > 0).save(tmp_path / "a.pbm")
     for name, says in (
         ("rgb.png", "not colours"),
         ("la.png", "transparent pixels"),
         ("a.jpg", "is a JPEG, whose compression changes numbers"),
         ("16.png", r"up to 255; if these are classes, save it with 8"),
+        ("a.pbm", "is a PPM file in which 0 is white"),
         ("32.tif", r"up to 255000; classes are 0..254, .* instances"),
     ):
         with pytest.raises(DataError, match=says):

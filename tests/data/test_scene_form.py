@@ -12,6 +12,8 @@ from lightning_attack.attacks import NoAttack
 from lightning_attack.callbacks import TransferMetrics
 from lightning_attack.data import DataError, Scene, SegmentationDataModule, SegmentationDataset
 from lightning_attack.data.scene_form import check_classes, read_scene
+from lightning_attack.data.scenes import SceneTensors
+from lightning_attack.data.transforms import Fit
 from lightning_attack.predict.batches import BatchError
 from lightning_attack.predict.module import AttackModule
 
@@ -58,6 +60,29 @@ def test_views_of_arrays_and_floats_are_taken():
     found = read_scene(Own(Scene(IMAGE[:, ::-1, ::-1], MASK[::-1] > 0, "s")), 0)
     assert torch.from_numpy(found.image)[0, 0].tolist() == IMAGE[0, -1, ::-1].tolist()
     assert read_scene(Own(Scene(IMAGE / 255, None, "s")), 0).mask is None
+
+
+@pytest.mark.parametrize("kind", ["?", "b", "<i2", ">i4", "H", "Q", "q"])
+def test_masks_of_every_integer_type_are_padded_with_what_is_ignored(kind):
+    mask = SceneTensors(Own(Scene(IMAGE, MASK.astype(kind), "s")), Fit(None, divisor=5))[0]["mask"]
+    assert mask.dtype == torch.int64
+    assert mask[:4, :6].tolist() == MASK.tolist()
+    assert (mask[4:] == 255).all()
+    assert (mask[:, 6:] == 255).all()
+
+
+def test_hashes_of_photos_do_not_depend_on_versions():
+    """Earlier ones hashed masks in the types that they came in; runs with their hashes go on."""
+    for kind, expected in (("B", "f2d342c5e2f76a45"), ("?", "f2d342c5e2f76a45"), ("q", "1b4f2a052d58146c")):
+        assert SceneTensors(Own(Scene(IMAGE, MASK.astype(kind), "s")), Fit(None))[0]["digest"] == expected
+
+
+@pytest.mark.parametrize("kind", ["<f2", "f", "d", ">f8"])
+def test_images_of_every_floating_type_become_those_of_networks(kind):
+    images = (IMAGE, (IMAGE / 255).astype(kind))
+    expected, found = (SceneTensors(Own(Scene(image, None, "s")), Fit(None))[0]["image"] for image in images)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= (1e-3 if kind == "<f2" else 0)
 
 
 def test_masks_need_classes_and_classes_names():

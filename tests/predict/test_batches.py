@@ -24,9 +24,9 @@ def module(attack=None, **arguments):
     return AttackModule(network, attack or pgd(steps=2), exact=True, **arguments)
 
 
-def run(loader, *callbacks, own=None):
+def run(loader, *callbacks, own=None, precision="32-true"):
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[*callbacks], enable_checkpointing=False,
-                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+                      enable_progress_bar=False, enable_model_summary=False, precision=precision)  # fmt: skip
     return trainer.predict(own or module(), loader)
 
 
@@ -186,6 +186,20 @@ def test_a_batch_that_is_complete_stays_as_it_is():
     found = as_batch(batch | {"size": 3}, CLASSES, None)
     assert found.keys() == batch.keys()
     assert all(found[key] is batch[key] for key in ("image", "mask", "index"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_images_take_the_type_of_the_networks(kind, precision):
+    """float64 is what numpy makes of 8-bit images; half precision would round the steps of an attack."""
+    wanted = torch.float64 if precision == "64-true" else torch.float32
+    loader = DataLoader(TensorDataset(IMAGES.to(kind), MASKS), batch_size=7)
+    output, *_ = run(loader, precision=precision)
+    assert output.image.dtype == output.adversarial.dtype == wanted
+    if kind == torch.float64 and precision == "32-true":
+        assert torch.equal(output.adversarial, by_index(run(LOADERS["tuple"])))
+    found = as_batch({key: IMAGES.to(kind) for key in ("image", "partners", "adversarial")}, CLASSES, range)
+    assert {found[key].dtype for key in ("image", "partners", "adversarial")} == {torch.float32}
 
 
 def test_a_callback_sees_the_loader_s_own_batch():
