@@ -1,5 +1,9 @@
 """What label maps have in common."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 IGNORE_INDEX = 255
 """Label of pixels that have no class and do not count."""
 ABSTAINED = -1
@@ -7,16 +11,30 @@ ABSTAINED = -1
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
-    """PASCAL VOC's color (red, green, blue) of a class, made of the bits of its number; ignored pixels are white.
+    """PASCAL VOC's color (red, green, blue) of a class, made of the bits of its number.
+
+    Ignored pixels are white, and those without a decision (`ABSTAINED`) magenta, which no class is.
 
     Example:
-        >>> [class_colour(number) for number in (0, 1, 2, 9, IGNORE_INDEX)]
-        [(0, 0, 0), (128, 0, 0), (0, 128, 0), (192, 0, 0), (255, 255, 255)]
+        >>> [class_colour(number) for number in (0, 1, 2, 9, IGNORE_INDEX, ABSTAINED)]
+        [(0, 0, 0), (128, 0, 0), (0, 128, 0), (192, 0, 0), (255, 255, 255), (255, 0, 255)]
     """
     if number == IGNORE_INDEX:
         return 255, 255, 255
+    if number == ABSTAINED:
+        return 255, 0, 255
     red, green, blue = (sum((number >> (3 * bit + place) & 1) << (7 - bit) for bit in range(8)) for place in range(3))
     return red, green, blue
+
+
+def names_of_numbers(classes: Sequence[str]) -> dict[int, str]:
+    """What stands for each number in a label map: the classes, and pixels without one.
+
+    Example:
+        >>> names_of_numbers(["sky", "road"])
+        {0: 'sky', 1: 'road', 255: 'ignored', -1: 'abstained'}
+    """
+    return dict(enumerate(classes)) | {IGNORE_INDEX: "ignored", ABSTAINED: "abstained"}
 
 
 def class_advice(data: int, networks: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
-from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX, class_colour, names_of_numbers
 from lightning_attack.pictures.panels import class_colours
 
 LINE, PANEL, GAP, BLACK, WHITE = 16, 128, 6, (0, 0, 0), (255, 255, 255)
@@ -52,11 +52,10 @@ def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Se
             draw.text((left + width / 2, bottom - (line + 0.5) * text_line), text, BLACK, font, anchor="mm")
         panel = strip[:, number * width : (number + 1) * width]
         picture.paste(Image.fromarray(np.ascontiguousarray(panel)), (left, bottom))
-    colours = class_colours().numpy()
     for (left, line), (number, name) in zip(entries, legend, strict=True):
         top = size[1] + line * text_line
         box = (left, top + 2 * scale, left + 11 * scale, top + 13 * scale)
-        draw.rectangle(box, tuple(colours[number].tolist()), BLACK)
+        draw.rectangle(box, class_colour(number), BLACK)
         draw.text((left + 16 * scale, top + text_line / 2), name, BLACK, _font(11 * scale), anchor="lm")
     return np.array(picture)
 
@@ -64,16 +63,19 @@ def captioned(strip: np.ndarray, titles: Sequence[str], columns: int, legend: Se
 def classes_in(maps: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str]]:
     """Number and name of each class whose colour occurs in colored label maps (H, W, 3), by number.
 
+    Pixels without a class come last.
+
     Example:
-        >>> maps = class_colours().numpy()[[[2, 0, 255]]]
+        >>> maps = class_colours().numpy()[[[2, 0, 255, -1]]]
         >>> classes_in(maps, ["background", "disk", "square"])
-        [(0, 'background'), (2, 'square'), (255, 'ignored')]
+        [(0, 'background'), (2, 'square'), (255, 'ignored'), (-1, 'abstained')]
     """
-    names = dict(enumerate(classes)) | {IGNORE_INDEX: "ignored"}
+    names = names_of_numbers(classes)
     seen = np.zeros(1 << 24, bool)
     seen[_as_numbers(maps)] = True
-    numbers = np.flatnonzero(seen[_as_numbers(class_colours().numpy())])
-    return [(int(number), names.get(int(number), str(number))) for number in numbers]
+    rows = np.flatnonzero(seen[_as_numbers(class_colours().numpy())]).tolist()
+    numbers = (row if row <= IGNORE_INDEX else ABSTAINED for row in rows)
+    return [(number, names.get(number, str(number))) for number in numbers]
 
 
 def _as_numbers(colours: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_attack.common.labels import class_colour
+from lightning_attack.common.labels import ABSTAINED, class_colour
 from lightning_attack.pictures.bytes import to_bytes
 
 
@@ -31,10 +31,12 @@ def side_by_side(photos: Sequence[Tensor], labels: Sequence[Tensor], width: int)
 
 
 def class_colours() -> Tensor:
-    """PASCAL VOC's color of each of 256 classes, (256, 3) uint8, see `common.labels.class_colour`.
+    """PASCAL VOC's color of each of 256 classes and, in the last row, of `ABSTAINED`, (257, 3) uint8.
+
+    See `common.labels.class_colour`.
 
     Example:
-        >>> class_colours()[[0, 1, 2, 255]].tolist()
-        [[0, 0, 0], [128, 0, 0], [0, 128, 0], [255, 255, 255]]
+        >>> class_colours()[[0, 1, 2, 255, -1]].tolist()
+        [[0, 0, 0], [128, 0, 0], [0, 128, 0], [255, 255, 255], [255, 0, 255]]
     """
-    return torch.tensor([class_colour(number) for number in range(256)], dtype=torch.uint8)
+    return torch.tensor([class_colour(number) for number in (*range(256), ABSTAINED)], dtype=torch.uint8)

@@ -198,21 +198,24 @@ class AttackModule(LightningModule):
     def settings(self) -> dict[str, Any]:
         """What decides on the results, as plain values; each network by a hash of its weights.
 
-        Code of the user's own, of the attack and of networks, has a hash each under `code`, see `user_code`.
+        Code of the user's own has a hash each under `code`, see `user_code`: of the `attack`, and of the `networks`.
         """
-        own = user_code([self.attack, self.source, *self.scored])
-        return self._settings(lambda _, network: fingerprint(network)) | ({"code": own} if own else {})
+        own = {"attack": user_code([self.attack]), "networks": user_code([self.source, *self.scored])}
+        return self._settings(lambda _, network: fingerprint(network)) | ({"code": own} if any(own.values()) else {})
 
     def earlier_settings(self) -> Iterator[dict[str, Any]]:
-        """`settings` as earlier versions may have written them, without `code`.
+        """`settings` as earlier versions may have written them.
 
+        The last of them did not tell the code of networks from that of the attack; those before had no `code`.
         At first the hashes of networks depended on names and on the engine.
 
         `predict` called networks by their own names, `study` by those of the study. Engines had left marks in networks:
         at first the number of pixels from which they were used, later whether one was chosen. The last of these
         versions had no names in its hashes.
         """
-        yield self._settings(lambda _, network: fingerprint(network))
+        current = self._settings(lambda _, network: fingerprint(network))
+        yield current | {"code": user_code([self.attack, self.source, *self.scored])}
+        yield current
         fast_from = WORTH_REWRITING if self.engine is None and self.precision == "float32" else 0
         chosen: dict[str, object] = {} if self.engine is None else {"is_worth": None}
         for noted in ({"fast_from": fast_from}, chosen):

@@ -152,27 +152,39 @@ def transfer_curves(runs: Sequence[Run], title: str = "", display: Display = _PL
     return [figure.update_layout(title={"text": _escaped(title)}) for figure in figures if figure]
 
 
-def strength_curves(runs: Sequence[Run], names: Sequence[str], display: Display = _PLAIN) -> list[go.Figure]:
-    """The mIoU of targets that are one network behind a defence, over a setting of it; dotted on the clean images."""
-    figures: dict[tuple[str, str, str], go.Figure] = {}
+def strength_curves(
+    runs: Sequence[Run], names: Sequence[str], title: str = "", display: Display = _PLAIN
+) -> list[go.Figure]:
+    """The mIoU of targets that are one network behind a defence, over a setting of it; dotted on the clean images.
+
+    Args:
+        runs: of one table.
+        names: what each is called.
+        title: what stands before the network in the titles.
+        display: names of networks.
+    """
+    figures = []
     attacks = list(dict.fromkeys(names))
-    for run, name in zip(runs, names, strict=True):
-        scores = {row["target"]: row for row in run.summary["targets"]}
-        for family in families(run.summary["targets"]):
-            key = run.source, family.title(), family.setting
-            rows = [scores[target] for target in family.targets.values()]
-            lines = [(name, "adversarial_miou", {"color": COLOURS[attacks.index(name) % len(COLOURS)]})]
-            if key not in figures:
-                title = f"{family.title(display)}, source {display(run.source)}"
-                figures[key] = _figure(title, family.setting, "mIoU (percent)")
-                figures[key].update_yaxes(rangemode="tozero")
-                lines.insert(0, ("clean images", "clean_miou", {"color": LINES, "dash": "dot"}))
-            for label, column, line in lines:
-                values = [_percent(row[column]) for row in rows]
-                figures[key].add_trace(
-                    go.Scatter(x=[*family.targets], y=values, name=_escaped(label), mode="lines+markers", line=line)
-                )
-    return [_with_legend(figure.update_xaxes(title={"text": _escaped(key[2])})) for key, figure in figures.items()]
+    found = families([*{row["target"]: row for run in runs for row in run.summary["targets"]}.values()])
+    for source in dict.fromkeys(run.source for run in runs):
+        scores = [({row["target"]: row for row in run.summary["targets"]}, name)
+                  for run, name in zip(runs, names, strict=True) if run.source == source]  # fmt: skip
+        every = {target: row for rows, _ in reversed(scores) for target, row in rows.items()}
+        for family in found:
+            lines = [("clean images", every, "clean_miou", {"color": LINES, "dash": "dot"})]
+            for rows, name in scores:
+                colour = COLOURS[attacks.index(name) % len(COLOURS)]
+                lines.append((name, rows, "adversarial_miou", {"color": colour}))
+            words = f"{title}{title and ', '}{family.title(display)}, source {display(source)}"
+            figure = _figure(words, _escaped(family.setting), "mIoU (percent)").update_yaxes(rangemode="tozero")
+            for label, rows, column, line in lines:
+                points = [(x, _percent(rows[name][column])) for x, name in family.targets.items() if name in rows]
+                if points:
+                    x, y = zip(*points, strict=True)
+                    figure.add_trace(go.Scatter(x=x, y=y, name=_escaped(label), mode="lines+markers", line=line))
+            if figure.data:
+                figures.append(_with_legend(figure))
+    return figures
 
 
 def class_bars(run: Run, target: str, display: Display = _PLAIN) -> go.Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def _why_apart(run: Run, other: Run, common: bool) -> tuple[str, str] | None:
         return "classes", f"{names} their classes differ ({len(run.classes)} and {len(other.classes)}, {what})"
     for target in run.targets:
         if target in other.targets and not _same_network(run, other, target):
-            why = f"'{target}' is not the same network in both (weights, windows or precision differ)"
+            why = f"'{target}' is not the same network in both (weights, code, windows or precision differ)"
             return "network", f"{names} {why}"
     if _labels(run) != _labels(other):
         said = " and ".join(
@@ -119,14 +120,15 @@ def _labels(run: Run) -> tuple[str, str]:
 def _same_network(run: Run, other: Run, target: str) -> bool:
     """Whether a name stands for the same network, by the hash of its weights and by how it is shown the photos.
 
-    Where a run kept no hashes, the clean predictions decide. So they do where hashes of an earlier version differ,
-    which depended on what networks were called.
+    The clean predictions decide where that is not enough: a run kept no hashes, the user's code of networks differs, or
+    hashes of an earlier version do, which depended on what networks were called.
     """
     mine, theirs = _mark(run, target), _mark(other, target)
     if mine is not None and theirs is not None:
-        (hash_, *shown), (other_hash, *other_shown) = mine, theirs
-        if shown != other_shown or hash_ == other_hash or are_comparable(hash_, other_hash):
-            return mine == theirs
+        if mine == theirs:
+            return True
+        if mine.shown != theirs.shown or (mine.hash != theirs.hash and are_comparable(mine.hash, theirs.hash)):
+            return False
     images = common_images([run, other], run.scored(target) & other.scored(target))
     return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
 
@@ -139,9 +141,25 @@ def _marks(run: Run) -> tuple[object, ...] | None:
     return run.classes, frozenset(run.images), _labels(run), repr(sorted(networks.items()))
 
 
-def _mark(run: Run, target: str) -> tuple[str, str, str] | None:
+class _Mark(NamedTuple):
+    """What a run kept of a network.
+
+    Attributes:
+        hash: of weights and structure.
+        shown: how it is shown the photos: windows and precision.
+        code: hashes of the user's code of all networks of the run; in runs that did not tell it apart, of attacks too.
+    """
+
+    hash: str
+    shown: tuple[str, str]
+    code: str
+
+
+def _mark(run: Run, target: str) -> _Mark | None:
     try:
         model = run.settings["model"]
-        return model["targets"][target], str(model["windows"]), str(run.settings["trainer"]["precision"])
-    except (KeyError, TypeError):
+        code = model.get("code", {})
+        shown = str(model["windows"]), str(run.settings["trainer"]["precision"])
+        return _Mark(model["targets"][target], shown, str(code.get("networks", code)))
+    except (AttributeError, KeyError, TypeError):
         return None

@@ -84,7 +84,8 @@ def write_page(
         curves += charts.step_curves(group.runs, [named[run.folder] for run in group.runs], title, display)
     for title, group in zip(titles, groups, strict=True):
         curves += charts.transfer_curves(group.runs, title, display)
-    curves += charts.strength_curves(runs, names, display)
+    for title, group in zip(titles, groups, strict=True):
+        curves += charts.strength_curves(group.runs, [named[run.folder] for run in group.runs], title, display)
     figures = {"heat": _as_json(_heat_maps(groups, titles, named, display)), "curves": _as_json(curves)}
     tables = overviews(sheets, display, {run.folder: one for run, one in zip(every, every_folder, strict=True)})
     # The template escapes all names. What it marks as safe is of this package, or cannot end the element it is in.

@@ -98,6 +98,7 @@ def _said(key: str, before: object, now: object, files: Mapping[str, str]) -> st
     """A setting that differs, as a line for the user."""
     kind, _, name = key.removeprefix("model.").partition(".")
     if kind == "code":
+        name = name.removeprefix("attack.").removeprefix("networks.")
         return (
             f"the code of '{name}', or what it calls, is not that of before: results would be mixed with earlier ones "
             f'(comments and layout do not count; if it still does the same, remove "code" from {SETTINGS})'

@@ -3,12 +3,18 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from lightning_attack.attacks import NoAttack, pgd
 from lightning_attack.callbacks import ImageLogger, ImageWriter, RunFolder, TransferMetrics, image_logger
+from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX, class_colour
+from lightning_attack.models import Smoothed
+from lightning_attack.pictures.captions import captioned, classes_in
 from lightning_attack.pictures.panels import class_colours
+from lightning_attack.report import read_run
+from lightning_attack.report.figures.strip import pictures
 from tests.callbacks.small_runs import SCENES, events, model, run
 
 
@@ -70,6 +76,29 @@ def test_panels_show_what_they_say(tmp_path):
             assert seen.setdefault(int(c), colours) == colours
     assert seen[255] == {(255, 255, 255)}
     assert len(set.union(*seen.values())) == len(seen)
+
+
+def test_pixels_for_which_a_target_abstains_have_a_colour_of_their_own(tmp_path):
+    """They count as wrong; ignored ones, which are white in the labels, do not count."""
+    smoothed = Smoothed(model(1), sigma=0.2, tau=0.7, n0=4, n=40, alpha=0.01, name="smoothed")
+    callbacks = [RunFolder(str(tmp_path)), ImageLogger(len(SCENES)), TransferMetrics(table=False)]
+    run(tmp_path, NoAttack(), {"smoothed": smoothed}, callbacks=callbacks)
+    folder = tmp_path / "no_attack_source" / "version_0"
+    row = next(row for row in read_run(folder).summary["targets"] if row["target"] == "smoothed")
+    files = sorted((folder / "panels").iterdir())
+    panels = [np.split(np.array(Image.open(file)), 8, axis=1) for file in files]
+    truth, clean = (np.concatenate([panel[place] for panel in panels]) for place in (3, 6))
+    labelled = (truth != class_colour(IGNORE_INDEX)).any(-1)
+    abstained = (clean == class_colour(ABSTAINED)).all(-1)
+    assert abstained[labelled].mean() == pytest.approx(row["clean_abstained"]) != 0
+    assert not (clean == class_colour(IGNORE_INDEX)).all(-1).any()
+    names = [[name for _, name in legend] for legend in (classes_in(clean, "abcdefg"),
+             pictures([read_run(folder)], None, ["smoothed"]).legend)]  # fmt: skip
+    assert all("abstained" in found and "ignored" not in found for found in names)
+    picture = captioned(clean, ["clean"], 1, [(ABSTAINED, "abstained")])[-16:]
+    assert (picture == class_colour(ABSTAINED)).all(-1).any()
+    colours = class_colours().tolist()
+    assert colours.count([*class_colour(ABSTAINED)]) == 1, "no class has it"
 
 
 def said(photo):

@@ -103,7 +103,8 @@ def test_a_run_does_not_go_on_with_other_code(own, tmp_path):
 
     torch.manual_seed(0)
     first = module(own())
-    write_settings(tmp_path, as_json({"model": first.settings()}))
+    before = first.settings()
+    write_settings(tmp_path, as_json({"model": before}))
     check_same(tmp_path, {"model": first.settings()})
     torch.manual_seed(0)
     other = module(own("2 * x", "3 * x"))
@@ -113,9 +114,25 @@ def test_a_run_does_not_go_on_with_other_code(own, tmp_path):
 
     with pytest.raises(RunError, match=r"the code of 'own_code\.attack', or what it calls, is not that of before"):
         check_same(tmp_path, {"model": other.settings()}, earlier)
-    # A run of a version that did not look at code, or one that was told to go on, does.
-    write_settings(tmp_path, as_json({"model": {k: v for k, v in first.settings().items() if k != "code"}}))
+    # A version before did not tell whose code it is.
+    write_settings(tmp_path, as_json({"model": before | {"code": before["code"]["attack"]}}))
+    with pytest.raises(RunError, match=r"the code of 'own_code\.attack'"):
+        check_same(tmp_path, {"model": other.settings()}, earlier)
+    write_settings(tmp_path, as_json({"model": before | {"code": other.settings()["code"]["attack"]}}))
     check_same(tmp_path, {"model": other.settings()}, earlier)
+    # A run of a version that did not look at code, or one that was told to go on, does.
+    write_settings(tmp_path, as_json({"model": {k: v for k, v in before.items() if k != "code"}}))
+    check_same(tmp_path, {"model": other.settings()}, earlier)
+
+
+def test_settings_tell_the_code_of_networks_from_that_of_the_attack(own):
+    """`report` asks whether networks are the same."""
+    code = own("def unused", "class Net(torch.nn.Conv2d):\n    pass\n\ndef unused")
+    mixed = AttackModule(code.Net(3, 2, 1), FunctionAttack(code.attack)).settings()["code"]
+    plain = AttackModule(nn.Conv2d(3, 2, 1), FunctionAttack(code.attack)).settings()["code"]
+    assert [[*mixed[kind]] for kind in ("attack", "networks")] == [["own_code.attack"], ["own_code.Net"]]
+    assert plain == mixed | {"networks": {}}
+    assert "code" not in AttackModule(nn.Conv2d(3, 2, 1), fgsm()).settings()
 
 
 def test_the_hash_is_the_same_in_every_process(tmp_path):

@@ -15,7 +15,9 @@ from lightning_attack.report.figures import curves, entries, matrix, strip
 from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import miou_interval
+from lightning_attack.report.page import write_page
 from lightning_attack.report.strengths import families
+from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.panels import Panel, cut, panel_order, read_strip
 from tests.runs.made import NETWORKS, edit, make_run, matrices
 
@@ -240,18 +242,24 @@ def test_radii_over_seeds_and_runs_without_a_radius(study, tmp_path):
     assert list(facets[0].lines) == ["pgd seed=5", "pgd seed=6"]
 
 
-def behind_jpeg(folder, attack, lost):
-    """A run whose three targets are one network behind JPEG of three qualities."""
-    targets = {"net": True, "jpeg_95": False, "jpeg_30": False, "jpeg_60": False}
-    make_run(folder, attack, matrices(24, 4, lost=lost), "net", targets)
+def behind(folder, defences, lost=0.3, **more):
+    """A run whose targets are one network, and it behind defences: names -> seed and parts."""
+    targets = {"net": True, **dict.fromkeys(defences, False)}
+    make_run(folder, counts=matrices(24, len(targets), lost=lost), source="net", white_box=targets, **more)
 
     def noted(summary):
         for row in summary["targets"][1:]:
-            part = {"class": "JPEG", "quality": int(row["target"][-2:])}
-            row["defence"] = {"network": "net", "seed": 0, "parts": [part]}
+            seed, parts = defences[row["target"]]
+            row["defence"] = {"network": "net", "seed": seed, "parts": parts}
 
     edit(folder, noted)
     return folder
+
+
+def behind_jpeg(folder, attack, lost, **more):
+    """A run whose three targets are one network behind JPEG of three qualities."""
+    defences = {f"jpeg_{quality}": (0, [{"class": "JPEG", "quality": quality}]) for quality in (95, 30, 60)}
+    return behind(folder, defences, attack=attack, lost=lost, **more)
 
 
 def test_curves_over_the_strength_of_a_defence(tmp_path, capsys):
@@ -288,7 +296,7 @@ def test_curves_over_the_strength_of_a_defence(tmp_path, capsys):
 
 
 def test_families_of_targets_with_several_settings():
-    """A grid of sigma and bits: each row and each column is a family; targets of other classes are none."""
+    """A grid of sigma and bits: each row and each column is a family; a target of other classes is none."""
     rows = [
         {"target": f"{sigma} {bits}", "defence": {"network": "net", "seed": 0, "parts": [
             {"class": "GaussianFilter", "sigma": sigma}, {"class": "BitDepth", "bits": bits}]}}
@@ -297,8 +305,74 @@ def test_families_of_targets_with_several_settings():
     other = {"target": "flips", "defence": {"network": "net", "seed": 0, "parts": [{"class": "FlipAndScales"}]}}
     found = families([{"target": "net"}, other, *rows])
     assert [(one.setting, one.others, one.targets) for one in found] == [
-        ("GaussianFilter sigma", "BitDepth bits 3", {0.5: "0.5 3", 2.0: "2.0 3"}),
-        ("GaussianFilter sigma", "BitDepth bits 5", {0.5: "0.5 5", 2.0: "2.0 5"}),
-        ("BitDepth bits", "GaussianFilter sigma 2.0", {3: "2.0 3", 5: "2.0 5"}),
-        ("BitDepth bits", "GaussianFilter sigma 0.5", {3: "0.5 3", 5: "0.5 5"}),
+        ("GaussianFilter sigma", "then BitDepth bits 3", {0.5: "0.5 3", 2.0: "2.0 3"}),
+        ("GaussianFilter sigma", "then BitDepth bits 5", {0.5: "0.5 5", 2.0: "2.0 5"}),
+        ("BitDepth bits", "after GaussianFilter sigma 2.0", {3: "2.0 3", 5: "2.0 5"}),
+        ("BitDepth bits", "after GaussianFilter sigma 0.5", {3: "0.5 3", 5: "0.5 5"}),
     ]
+
+
+def test_each_line_is_of_one_defence(tmp_path):
+    """Parts before and after, and seeds, make other families of one setting: each has a chart of its own."""
+    median = {"class": "MedianFilter", "size": 3}
+    chains = {"": ([], []), "then MedianFilter": ([], [median]), "after MedianFilter": ([median], []),
+              "then JPEG quality 50": ([], [{"class": "JPEG", "quality": 50}]),
+              "after JPEG quality 30": ([{"class": "JPEG", "quality": 30}], [])}  # fmt: skip
+    defences = {
+        f"{name} {quality}": (0, [*before, {"class": "JPEG", "quality": quality}, *after])
+        for name, (before, after) in chains.items()
+        for quality in (30, 75)
+    }
+    pads = {f"{seed} {size}": (seed, [{"class": "ResizeAndPad", "size": size}]) for seed in (0, 1) for size in (8, 9)}
+    run = behind(tmp_path / "run", defences | pads)
+    found = group(run)
+    _, facets = entries.over_strength(found, [*defences], mean=False, draws=50)
+    assert {facet.behind for facet in facets} >= {*chains}
+    _, seeds = entries.over_strength(found, [*pads], mean=False, draws=50)
+    assert [facet.behind for facet in seeds] == ["seed 0", "seed 1"]
+    panels = curves.draw_curves(entries.Axis("x", False), facets, 40, 7, None, Display({"net": "FPN"})).axes
+    assert [axes.get_title() for axes in panels[:2]] == ["FPN", "FPN (then MedianFilter)"]
+    charts = strength_curves(found.runs, ["pgd"], "Table 1")
+    assert len({chart.layout.title.text for chart in charts}) == len(charts) == len(facets) + len(seeds)
+    assert {"Table 1, net (seed 1), source net", "Table 1, net (after MedianFilter), source net"} <= {
+        chart.layout.title.text for chart in charts
+    }
+    lines = [line.get_xdata() for axes in panels for line in axes.lines if line.get_marker() != "None"]
+    for x in [*lines, *(line.x for chart in charts for line in chart.data)]:
+        assert [*x] == sorted({*x})
+    for chart in charts:
+        assert [line.name for line in chart.data] == ["clean images", "pgd"]
+
+
+def test_lines_of_runs_with_other_strengths(tmp_path):
+    """The clean line has all of them, and a family is called alike whichever of its targets a run has."""
+
+    def jpeg(*wanted):
+        return {f"{quality} {bits}": (0, [{"class": "JPEG", "quality": quality}, {"class": "BitDepth", "bits": bits}])
+                for quality, bits in wanted}  # fmt: skip
+
+    runs = [
+        behind(tmp_path / "few", jpeg((30, 3), (60, 3)), attack="pgd"),
+        behind(tmp_path / "more", jpeg((60, 3), (90, 3), (30, 5), (60, 5)), attack="segpgd"),
+    ]
+    found = group(*runs)
+    targets = [name for name in found.targets if name != "net"]
+    with pytest.raises(RunsError, match="differ in several settings: JPEG quality, BitDepth bits"):
+        entries.over_strength(found, targets, mean=False, draws=50)
+    charts = {chart.layout.title.text: chart for chart in strength_curves(found.runs, ["pgd", "segpgd"])}
+    lines = {line.name: line.x for line in charts["net (then BitDepth bits 3), source net"].data}
+    assert lines == {"clean images": (30, 60, 90), "pgd": (30, 60), "segpgd": (60, 90)}
+    lines = {line.name: line.x for line in charts["net (then BitDepth bits 5), source net"].data}
+    assert lines == {"clean images": (30, 60), "segpgd": (30, 60)}
+    _, (facet,) = entries.over_strength(found, ["30 3", "60 3", "90 3"], mean=False, draws=50)
+    assert [point.x for point in facet.clean_line] == [30, 60, 90]
+
+
+def test_the_page_has_charts_of_strength_for_each_table(tmp_path):
+    """The clean line of one table is not that of runs on other photos."""
+    for name in ("one", "two"):
+        photos = [f"{name} {number}" for number in range(24)]
+        behind_jpeg(tmp_path / name, "pgd", 0.2, names=photos)
+    write_page(collect([tmp_path])[0], tmp_path / "page.html", draws=50)
+    found = re.findall(r"Table (\d), net, source net", (tmp_path / "page.html").read_text())
+    assert found == ["1", "2"]

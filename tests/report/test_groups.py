@@ -1,5 +1,7 @@
 """Which runs stand in one table."""
 
+import json
+
 import pytest
 
 from lightning_attack.report.groups import group_runs
@@ -78,3 +80,32 @@ def test_a_hash_of_an_earlier_version_does_not_make_a_network_another_one(tmp_pa
         counts = matrices(24, seed=seed, lost=0.6)
         old = read_run(make_run(tmp_path / f"{form}{networks}{seed}", counts=counts, networks=networks, form=form))
         assert len(group_runs([first, old])[0]) == tables
+
+
+def test_other_code_of_networks_lets_the_clean_predictions_decide(tmp_path):
+    """Their weights may have the same hash. Code of the attack says nothing about networks, whatever a pixel does."""
+
+    def made(name, seed=0, **code):
+        folder = make_run(tmp_path / name, counts=matrices(24, seed=seed))
+        settings = json.loads((folder / "settings.json").read_text())
+        settings["model"] |= code
+        (folder / "settings.json").write_text(json.dumps(settings))
+        return read_run(folder)
+
+    def of(attack, networks):
+        return {"attack": {"own.Attack": attack}, "networks": {"own.Net": networks} if networks else {}}
+
+    first = made("first", code=of("1", "1"))
+    cases = {
+        "attack": (made("attack", 1, code=of("2", "1")), 1),
+        "edited": (made("edited", 1, code=of("1", "2")), 2),
+        "tidied": (made("tidied", 0, code=of("1", "2")), 1),
+        "gone": (made("gone", 1, code=of("1", "")), 2),
+        "removed": (made("removed", 0), 1),
+        "not told apart": (made("mixed", 0, code={"own.Attack": "2", "own.Net": "1"}), 1),
+        "not told apart, edited": (made("mixed too", 1, code={"own.Attack": "1", "own.Net": "2"}), 2),
+    }
+    for name, (run, tables) in cases.items():
+        assert len(group_runs([first, run])[0]) == tables, name
+    _, (note,) = group_runs([first, cases["edited"][0]])
+    assert "'net_a' is not the same network in both (weights, code, " in note

@@ -39,7 +39,8 @@ def draw_curves(
     labels = list(dict.fromkeys(label for facet in facets for label in facet.lines))
     sources = {facet.source for facet in facets}
     for axes, facet in zip(grid.flat, facets, strict=False):
-        title = named(facet.target) + (" (white\u00a0box)" if facet.white_box else "")
+        title = named(facet.target) + (f" ({facet.behind})" if facet.behind else "")
+        title += " (white\u00a0box)" if facet.white_box else ""
         if len(sources) > 1:
             title = f"{named(facet.source)} → {title}"
         axes.set_title(fitted(title, width / columns - 0.45, size))

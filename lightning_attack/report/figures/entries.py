@@ -36,6 +36,7 @@ class Facet:
         lines: by label.
         clean_line: where each point has other clean images' mIoU, these.
         undefended: by label, the mIoU of the same network without the defence of the target.
+        behind: what else the target is behind than the defence whose strength is shown.
     """
 
     source: str
@@ -45,6 +46,7 @@ class Facet:
     lines: dict[str, list[Point]] = field(default_factory=dict)
     clean_line: list[Point] = field(default_factory=list)
     undefended: dict[str, Interval] = field(default_factory=dict)
+    behind: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,25 +180,24 @@ def over_strength(
             "--targets chooses those of one, such as "
             f"--targets {' '.join(found[0].targets.values())}"
         )
-    facets: list[Facet] = []
+    facets: dict[tuple[str, int], Facet] = {}
     for entry in entries(group, mean, called):
-        for family in found:
+        for number, family in enumerate(found):
             places = {x: name for x, name in family.targets.items() if entry.images(name, group)}
             if not places:
                 continue
-            key = entry.first.source, family.title()
-            white_box = any(entry.first.targets[name] for name in places.values())
-            facet = next((one for one in facets if (one.source, one.target) == key), None)
-            if facet is None:
-                cleans = [Point(x, clean(entry, name, group, draws)) for x, name in places.items()]
-                facet = Facet(*key, white_box, cleans[0].miou, clean_line=cleans)
-                facets.append(facet)
-            line = facet.lines.setdefault(entry.label, [])
-            line += [Point(x, adversarial(entry, name, group, draws)) for x, name in places.items()]
+            key = entry.first.source, number
+            known = {point.x: point for point in facets[key].clean_line} if key in facets else {}
+            known |= {x: Point(x, clean(entry, name, group, draws)) for x, name in places.items() if x not in known}
+            cleans = [known[x] for x in sorted(known)]
+            facet = facets.setdefault(key, Facet(key[0], family.network, False, cleans[0].miou, behind=family.others))
+            facet.clean_line = cleans
+            facet.white_box |= any(entry.first.targets[name] for name in places.values())
+            facet.lines[entry.label] = [Point(x, adversarial(entry, name, group, draws)) for x, name in places.items()]
             bare = family.network
             if bare in rows and not rows[bare].get("defence") and entry.images(bare, group):
                 facet.undefended[entry.label] = adversarial(entry, bare, group, draws)
-    return Axis(next(iter(settings)), False, from_zero=False), facets
+    return Axis(next(iter(settings)), False, from_zero=False), [*facets.values()]
 
 
 def _through(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lightning_attack.common.labels import IGNORE_INDEX, class_colour
+from lightning_attack.common.labels import class_colour, names_of_numbers
 from lightning_attack.report.figures.style import GREY, add_legend, breaks_well, fitted, height_of, width_of
 from lightning_attack.report.row_names import Called, own_name, row_names
 from lightning_attack.runs.errors import RunsError
@@ -106,7 +106,6 @@ def pictures(
             for panel in order:
                 if panel.has_classes:
                     seen |= {tuple(colour) for colour in np.unique(panels[panel].reshape(-1, 3), axis=0).tolist()}
-    names = dict(enumerate(first.classes)) | {IGNORE_INDEX: "ignored"}
     factor = magnified.pop() if len(magnified) == 1 else None
     captions = {
         CLEAN: "clean image",
@@ -114,6 +113,7 @@ def pictures(
         DIFFERENCE: f"{DIFFERENCE} (magnified)" if factor is None else f"{DIFFERENCE} ×\u00a0{factor:g}",
         LABELS: "ground truth" if first.summary.get("labels", MASKS) == MASKS else "labels: clean prediction",
     }
+    names = names_of_numbers(first.classes)
     legend = [(number, name) for number, name in names.items() if class_colour(number) in seen]
     return Pictures(tuple(lines), captions, legend, tuple(chosen))
 
