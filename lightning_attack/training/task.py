@@ -15,7 +15,7 @@ from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.windows import Windows
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models.class_names import check_class_order
-from lightning_attack.models.wrapper import ModelError, as_segmentation_model
+from lightning_attack.models.wrapper import ModelError, as_segmentation_model, check_abstains, decide
 
 ENCODERS = {"encoder", "backbone"}
 """Names of the part that usually comes pretrained: in smp and transformers, and in torchvision."""
@@ -121,13 +121,20 @@ class SegmentationTask(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         self.network.windows = windows
-        self.scores = SegmentationScores(classes)
+        self.scores = SegmentationScores(classes, abstains=self.network.abstains)
 
     def setup(self, stage: str) -> None:
-        """Raise `ModelError` if a network that is only scored names its classes in another order than the data."""
+        """Raise `ModelError` for a network that cannot learn, or that is scored by classes in another order."""
+        name = self.network.name
+        check_abstains(self.network, name)
+        if stage == "fit" and self.network.abstains:
+            raise ModelError(
+                f"network '{name}' abstains (Smoothed): it counts decisions, which have no gradient to learn by\n"
+                "train the network inside it, and put Smoothed around the trained one"
+            )
         classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
         if stage in ("validate", "test") and classes:
-            check_class_order(self.network.name, self.network, classes)
+            check_class_order(name, self.network, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images in [0, 1]."""
@@ -150,8 +157,9 @@ class SegmentationTask(LightningModule):
         return torch.stack(terms).sum()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Count predictions against labels; returns the predicted classes, (B, H, W)."""
-        predicted = self(batch["image"].contiguous(memory_format=self.memory_format)).argmax(1)
+        """Count predictions against labels; returns the predicted classes, (B, H, W), `ABSTAINED` where it abstains."""
+        logits = self(batch["image"].contiguous(memory_format=self.memory_format))
+        predicted = decide(self.network, logits)
         self.scores.update(predicted, batch["mask"])
         return predicted
 

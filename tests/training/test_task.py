@@ -10,9 +10,10 @@ from torch import nn
 
 from lightning_attack.attacks import NoAttack, fgsm, pgd
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
-from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.models import ModelError, SegmentationModel, Smoothed
 from lightning_attack.training.adversarial_training import AdversarialTraining
 from lightning_attack.training.task import SegmentationTask
+from tests.callbacks import small_runs
 
 CLASSES = len(SyntheticScenes.classes)
 
@@ -255,3 +256,25 @@ def test_validate_compares_the_names_of_classes(tmp_path):
     named.classes = (*SyntheticScenes.classes[1:], SyntheticScenes.classes[0])
     with pytest.raises(ModelError, match="in another order"):
         trainer(tmp_path).validate(SegmentationTask(named), data(), verbose=False)
+
+
+def test_validate_and_predict_count_abstained_pixels_alike(tmp_path):
+    smoothed = Smoothed(small_runs.model(1), sigma=0.2, tau=0.7, n0=4, n=40, alpha=0.01, name="smoothed")
+    smoothed.num_classes = CLASSES
+    small_runs.run(tmp_path, NoAttack(), {"smoothed": smoothed})
+    (file,) = tmp_path.rglob("transfer.json")
+    (row,) = (row for row in small_runs.strict_json(file)["targets"] if row["target"] == "smoothed")
+    assert row["clean_abstained"] > 0.1
+    photos = SegmentationDataModule(train=small_runs.SCENES, val=small_runs.SCENES, batch_size=2)
+    (figures,) = trainer(tmp_path).validate(SegmentationTask(smoothed), photos, verbose=False)
+    assert figures["val/miou"] == pytest.approx(row["clean_miou"], abs=1e-6)
+    assert figures["val/accuracy"] == pytest.approx(row["clean_accuracy"], abs=1e-6)
+
+
+def test_networks_that_abstain_where_they_cannot(tmp_path):
+    smoothed = Smoothed(network(), sigma=0.2, name="smoothed")
+    with pytest.raises(ModelError, match=r"'smoothed' abstains .*no gradient to learn by\ntrain the network inside it"):
+        trainer(tmp_path).fit(SegmentationTask(smoothed), data())
+    around = SegmentationModel(smoothed, CLASSES, name="around")
+    with pytest.raises(ModelError, match="'around' has one inside that abstains"):
+        trainer(tmp_path).validate(SegmentationTask(around), data(), verbose=False)
