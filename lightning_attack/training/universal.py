@@ -21,8 +21,9 @@ from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.universal import Spread, Universal, check_spread, spread_to
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import IGNORE_INDEX
-from lightning_attack.common.pixels import LEVELS, Pixels, parse_pixels
+from lightning_attack.common.pixels import Pixels, parse_pixels
 from lightning_attack.models.wrapper import as_segmentation_model
+from lightning_attack.training.begun import differences
 
 STAGES = 1000
 """Parts into which the steps are divided for objectives that change from the first step to the last."""
@@ -168,15 +169,10 @@ class UniversalTask(LightningModule):
         # Checkpoints of earlier versions have these alone.
         begun = {"eps": group["eps"], "step_size": group["lr"], "momentum": group["momentum"]}
         begun |= {"size": list(checkpoint["state_dict"]["delta"].shape[1:])} | checkpoint.get(_SETTINGS, {})
-        said = [
-            f"  {name}: {_said(name, begun[name])} in the checkpoint, {_said(name, value)} now"
-            for name, value in self._settings.items()
-            if name in begun and begun[name] != value
-        ]
-        if said:
+        if said := differences(begun, self._settings):
             raise AttackError(
                 "ckpt_path: this checkpoint was learned with other settings; give these again, or begin anew without "
-                "ckpt_path:\n" + "\n".join(said)
+                f"ckpt_path:{said}"
             )
 
     def on_train_epoch_end(self) -> None:
@@ -195,17 +191,6 @@ class UniversalTask(LightningModule):
         names = ("step_size", "momentum", "spread", "objective", "input_transforms", "source_transforms", "seed")
         plain = {name: describe(getattr(self, name)) for name in names}
         return {"source": self.source.name, "eps": self.norm.eps, "size": list(self.delta.shape[1:])} | plain
-
-
-def _said(name: str, value: object) -> str:
-    """A setting for a message.
-
-    Example:
-        >>> _said("eps", 8 / 255), _said("momentum", 0.9)
-        ('8/255', '0.9')
-    """
-    levels = name in ("eps", "step_size") and isinstance(value, float)
-    return f"{value * LEVELS:.6g}/{LEVELS}" if levels else str(value)  # type: ignore[operator]
 
 
 class SignAscent(torch.optim.Optimizer):
