@@ -8,11 +8,14 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_attack.callbacks.survey_progress import SurveyProgress
 from lightning_attack.cli.base import CommandCLI
 from lightning_attack.common.atomic import check_folder
 from lightning_attack.models.resume import check_checkpoint
+from lightning_attack.models.wrapper import SegmentationModel
+from lightning_attack.predict.network_doubts import doubts_about_network
 from lightning_attack.training import ExamplePredictions, SegmentationTask
 from lightning_attack.training.monitors import check_monitors
 from lightning_attack.training.new_folder import NewFolder
@@ -78,7 +81,17 @@ class TrainCLI(CommandCLI):
             self.datamodule.train_dataloader()
         self.datamodule.val_dataloader()  # both say what is missing
         network = self.model.network
+        self._warn(network, learns)
         with SurveyProgress(bool(self.trainer.progress_bar_callback)) as progress:
             self.datamodule.check_training(network.num_classes, learns, progress)
         if learns and self.datamodule.batch_size == 1:
             check_single(network, self.datamodule.first_to_learn())
+
+    def _warn(self, network: SegmentationModel, learns: bool) -> None:
+        """Say what looks wrong with the network as it was built; random weights are right where it shall learn."""
+        trained = learns or self.config[self.config.subcommand].get("ckpt_path") is not None
+        for doubt in doubts_about_network(network.name, network):
+            if doubt.kind != "random_weights":
+                rank_zero_warn(doubt.message)
+            elif not trained:
+                rank_zero_warn(f"{doubt.message}, or give the .ckpt file of a training: --ckpt_path=FILE")

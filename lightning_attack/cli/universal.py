@@ -12,6 +12,7 @@ from lightning_attack.cli.base import CommandCLI
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.common.atomic import check_folder
 from lightning_attack.common.configs import CONFIGS
+from lightning_attack.models.resume import read_checkpoint
 from lightning_attack.training.universal import UniversalTask
 
 
@@ -58,6 +59,8 @@ class UniversalCLI(CommandCLI):
 
     def before_universal(self) -> None:
         """Find what would fail later, before anything is learned."""
+        if self.checkpoint is not None:
+            self.model.on_load_checkpoint(read_checkpoint(self.checkpoint))
         if self.trainer.is_global_zero:
             check_folder(self.model.file.parent)
         if self.datamodule.batch_size == 1 and (mixer := self.model.mixer):

@@ -9,14 +9,18 @@ def class_counts(confusion: np.ndarray) -> np.ndarray:
     """Hits, labels and predictions of each class, (..., 3, C) float64.
 
     Args:
-        confusion: (..., C, C), integers; rows are labels, columns predictions.
+        confusion: (..., C, C), integers; rows are labels, columns predictions. A further column counts pixels for which
+            a network abstains: they have labels and no predictions.
 
     Example:
         >>> class_counts(np.array([[2, 1], [0, 4]])).tolist()
         [[2.0, 4.0], [3.0, 4.0], [2.0, 5.0]]
+        >>> class_counts(np.array([[2, 1, 1], [0, 4, 0]])).tolist()
+        [[2.0, 4.0], [4.0, 4.0], [2.0, 5.0]]
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return np.stack([hits, confusion.sum(-1), confusion.sum(-2)], -2).astype(np.float64)
+    predictions = confusion.sum(-2)[..., : confusion.shape[-2]]
+    return np.stack([hits, confusion.sum(-1), predictions], -2).astype(np.float64)
 
 
 def iou(counts: np.ndarray) -> np.ndarray:

@@ -26,10 +26,12 @@ class SegmentationScores(Metric):
     `miou_union` one stray pixel of an absent class adds a class with IoU 0.
 
     Counts are int64 and the divisions float64: exact, and independent of batches, order and number of processes.
+    Pixels for which a network abstains are labelled pixels without a prediction: wrong, and no false positives.
 
     Args:
         num_classes: classes of labels and predictions are 0..num_classes-1.
         ignore_index: label of pixels that do not count.
+        abstains: whether predictions may be `ABSTAINED` (-1).
 
     Raises:
         ValueError: shapes differ, or a prediction or label is out of range.
@@ -50,10 +52,12 @@ class SegmentationScores(Metric):
     full_state_update = False
     confusion: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int, ignore_index: int = IGNORE_INDEX, abstains: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.num_classes, self.ignore_index = num_classes, ignore_index
-        counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.num_classes, self.ignore_index, self.abstains = num_classes, ignore_index, abstains
+        counts = torch.zeros(num_classes, num_classes + abstains, dtype=torch.int64)
         self.add_state("confusion", default=counts, dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -61,14 +65,14 @@ class SegmentationScores(Metric):
         if preds.shape != target.shape:
             raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have one shape")
         (confusion,) = confusion_matrices(
-            preds.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_index
+            preds.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_index, self.abstains
         )
         self.confusion += confusion
 
     @classmethod
     def of(cls, confusion: Tensor) -> SegmentationScores:
-        """The metric that has counted `confusion`, (C, C) int64, in this process."""
-        metric = cls(len(confusion), sync_on_compute=False)
+        """The metric that has counted `confusion`, (C, C) or (C, C + 1) int64, in this process."""
+        metric = cls(len(confusion), abstains=confusion.shape[1] > len(confusion), sync_on_compute=False)
         metric.merge_state({"confusion": confusion})
         metric._update_count += 1  # else compute() warns that nothing was counted
         return metric

@@ -225,7 +225,12 @@ def write_weights(
 
 
 def load_weights(
-    network: nn.Module, path: Path, allow: tuple[str, ...] = (), key: str | None = None, aux: str | None = None
+    network: nn.Module,
+    path: Path,
+    allow: tuple[str, ...] = (),
+    key: str | None = None,
+    aux: str | None = None,
+    other_names: Mapping[str, str] | None = None,
 ) -> None:
     """Load a weights file into `network`, whichever usual prefix its names carry; every tensor must find its place.
 
@@ -238,6 +243,7 @@ def load_weights(
         allow: beginnings of names that the file may have beside the network's, such as `classifier.`.
         key: as in `read_weights`.
         aux: the setting, such as `aux_loss`, that gives the network an auxiliary head; None: it can have none.
+        other_names: names that tensors of the network may have in the file, with those that they have in it.
 
     Raises:
         ModelError: names are missing or foreign, or shapes differ (often: another number of classes).
@@ -245,8 +251,17 @@ def load_weights(
     found, wanted = read_weights(path, key), network.state_dict()
     # "num_batches_tracked" counts training steps; older files and safetensors exports leave it out.
     needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
-    prefix = max(_prefixes(), key=lambda one: len(needed & strip_prefix(found, one).keys()))
-    state = strip_prefix(found, prefix)
+    known = other_names or {}
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {known.get(name, name): tensor for name, tensor in strip_prefix(found, prefix).items()}
+
+    def fitting(prefix: str) -> tuple[int, int]:
+        names = below(prefix).keys()
+        return len(needed & names), sum(name.startswith(allow) for name in names)
+
+    prefix = max(_prefixes(), key=fitting)
+    state = below(prefix)
     if prefix and (others := _others(found, prefix, needed)):
         warnings.warn(
             f"'{path}' has several networks of this form, and the one under '{prefix[:-1]}' is taken; "

@@ -317,6 +317,15 @@ def decide(network: nn.Module, logits: Tensor) -> Tensor:
     return classes.masked_fill(values == logits.min(1)[0], ABSTAINED)
 
 
+def check_abstains(network: nn.Module, name: str) -> None:
+    """Raise `ModelError` if a network has one inside that abstains: its equal logits would count as a choice."""
+    if any(getattr(part, "abstains", False) for part in network.modules() if part is not network):
+        raise ModelError(
+            f"network '{name}' has one inside that abstains (Smoothed), which it would take for a choice of a "
+            "class\nput Smoothed around it, in place of inside it"
+        )
+
+
 @contextmanager
 def without_engines(network: nn.Module) -> Iterator[None]:
     """Inside the `with` block, run the original networks, bypassing any engine attached earlier."""

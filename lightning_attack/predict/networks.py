@@ -16,6 +16,7 @@ from lightning_attack.models.wrapper import (
     ModelError,
     SegmentationModel,
     as_segmentation_model,
+    check_abstains,
     with_windows,
     without_engines,
 )
@@ -75,11 +76,7 @@ def identify_networks(
     doubts: dict[str, list[Doubt]] = {}
 
     def run(network: SegmentationModel, name: str) -> Tensor:
-        if any(getattr(part, "abstains", False) for part in network.modules() if part is not network):
-            raise ModelError(
-                f"network '{name}' has one inside that abstains (Smoothed), which it would take for a choice of a "
-                "class\nput Smoothed around it, in place of inside it"
-            )
+        check_abstains(network, name)
         with watch_outputs(name, network) as about_outputs:
             found = probe(network, name, probe_size)
         doubts[name] = [*doubts_about_network(name, network), *about_outputs]

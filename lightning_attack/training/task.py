@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -15,7 +16,8 @@ from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.windows import Windows
 from lightning_attack.metrics import SegmentationScores
 from lightning_attack.models.class_names import check_class_order
-from lightning_attack.models.wrapper import ModelError, as_segmentation_model
+from lightning_attack.models.wrapper import ModelError, as_segmentation_model, check_abstains, decide
+from lightning_attack.training.begun import TrainingError, differences
 
 ENCODERS = {"encoder", "backbone"}
 """Names of the part that usually comes pretrained: in smp and transformers, and in torchvision."""
@@ -36,6 +38,8 @@ LOSSES: dict[str, Callable[[Tensor | None], nn.Module]] = {
     "focal": lambda weight: _smp_loss("FocalLoss"),
 }
 """Losses by name; each is built from the class weights, which only the cross-entropy uses."""
+_SETTINGS = "optimizer_settings"
+"""Key of the settings of the optimizer in a checkpoint."""
 
 
 class SegmentationTask(LightningModule):
@@ -70,6 +74,8 @@ class SegmentationTask(LightningModule):
     Raises:
         ValueError: an argument is out of range.
         ModelError: the network's number of classes is not known, or it has no encoder to give its own rate.
+        TrainingError: the schedule does not know when training ends, or that of a checkpoint ends before; or a
+            checkpoint's optimizer has other settings, with which training would go on.
     """
 
     def __init__(
@@ -121,13 +127,20 @@ class SegmentationTask(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         self.network.windows = windows
-        self.scores = SegmentationScores(classes)
+        self.scores = SegmentationScores(classes, abstains=self.network.abstains)
 
     def setup(self, stage: str) -> None:
-        """Raise `ModelError` if a network that is only scored names its classes in another order than the data."""
+        """Raise `ModelError` for a network that cannot learn, or that is scored by classes in another order."""
+        name = self.network.name
+        check_abstains(self.network, name)
+        if stage == "fit" and self.network.abstains:
+            raise ModelError(
+                f"network '{name}' abstains (Smoothed): it counts decisions, which have no gradient to learn by\n"
+                "train the network inside it, and put Smoothed around the trained one"
+            )
         classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
         if stage in ("validate", "test") and classes:
-            check_class_order(self.network.name, self.network, classes)
+            check_class_order(name, self.network, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images in [0, 1]."""
@@ -150,8 +163,9 @@ class SegmentationTask(LightningModule):
         return torch.stack(terms).sum()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Count predictions against labels; returns the predicted classes, (B, H, W)."""
-        predicted = self(batch["image"].contiguous(memory_format=self.memory_format)).argmax(1)
+        """Count predictions against labels; returns the predicted classes, (B, H, W), `ABSTAINED` where it abstains."""
+        logits = self(batch["image"].contiguous(memory_format=self.memory_format))
+        predicted = decide(self.network, logits)
         self.scores.update(predicted, batch["mask"])
         return predicted
 
@@ -181,6 +195,37 @@ class SegmentationTask(LightningModule):
         """Add what builds the network again and its class names, so that `export` needs nothing but the checkpoint."""
         checkpoint["recipe"] = getattr(self.network, "recipe", None)
         checkpoint["classes"] = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+        checkpoint[_SETTINGS] = self._kept()
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise `TrainingError` if training goes on with other settings of the optimizer, whose state has its own."""
+        learns = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if learns and (said := differences(checkpoint.get(_SETTINGS, {}), self._kept())):
+            raise TrainingError(
+                "ckpt_path: training goes on with the optimizer and the learning rate of the checkpoint; give its "
+                f"settings again, or begin anew from its weights:{said}"
+            )
+
+    def _kept(self) -> dict[str, Any]:
+        """The settings that the states of the optimizer and of its schedule have in them."""
+        names = ["optimizer", "schedule", "lr", "encoder_lr_factor", "weight_decay"]
+        return {name: getattr(self, name) for name in names + ["warmup"] * (self.schedule == "one_cycle")}
+
+    def on_train_start(self) -> None:
+        """Raise `TrainingError` if the learning rate, from a checkpoint, ends before the training does."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule, steps = config.scheduler, self.trainer.estimated_stepping_batches
+            if config.interval != "step" or not isinstance(
+                schedule, lr_scheduler.OneCycleLR | lr_scheduler.PolynomialLR
+            ):
+                continue
+            length = schedule.total_steps if isinstance(schedule, lr_scheduler.OneCycleLR) else schedule.total_iters
+            if steps > length:
+                raise TrainingError(
+                    f"the checkpoint's learning rate ends after {length} steps, so training cannot go on to step "
+                    f"{steps}\ngo on with the trainer.max_epochs, data and batch size that it began with, or begin "
+                    "anew from its weights"
+                )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer: torch.optim.Optimizer
@@ -191,7 +236,14 @@ class SegmentationTask(LightningModule):
             optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
         if self.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < float("inf"):
+            raise TrainingError(
+                f"schedule={self.schedule} needs to know when training ends, and neither trainer.max_epochs nor "
+                "trainer.max_steps says so (trainer.max_time does not count steps)\n"
+                "give --trainer.max_epochs=50 or so, or --model.schedule=constant, which has no end"
+            )
+        steps = int(steps)
         if self.schedule == "one_cycle":
             # With a rise of exactly one step torch divides by zero.
             rise = max(self.warmup, min(2 / steps, 0.75))

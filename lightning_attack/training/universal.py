@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import Pixels, parse_pixels
 from lightning_attack.models.wrapper import as_segmentation_model
+from lightning_attack.training.begun import differences
 
 STAGES = 1000
 """Parts into which the steps are divided for objectives that change from the first step to the last."""
+_SETTINGS = "universal"
+"""Key of the settings in a checkpoint."""
 
 
 class UniversalTask(LightningModule):
@@ -42,7 +45,8 @@ class UniversalTask(LightningModule):
 
     What a step sees is a batch, so delta depends on `data.batch_size` times `trainer.accumulate_grad_batches` times the
     number of devices, on which of the three it does not; with several devices photos fall into other batches. What is
-    drawn for an image depends on the seed, the step and the image alone. Checkpoints hold delta and m, not the network.
+    drawn for an image depends on the seed, the step and the image alone. Checkpoints hold delta, m and the settings,
+    not the network; one of other settings is refused.
 
     It logs `train/loss`, and `train/p_t`, the share of labelled pixels that are still right; images without labels do
     not count.
@@ -62,7 +66,7 @@ class UniversalTask(LightningModule):
 
     Raises:
         ValueError: an argument is out of range, or the objective needs features and a transform moves pixels.
-        AttackError: in a step, a gradient is not finite; it names the photos.
+        AttackError: in a step, a gradient is not finite, it names the photos; or a checkpoint is of other settings.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class UniversalTask(LightningModule):
             )
         self.delta = nn.Parameter(torch.zeros(3, height, width))
         self.source.requires_grad_(False)
+        self._settings = self.settings()  # as they are before a part has run
         self.strict_loading = False  # a checkpoint has no weights of the source
 
     @property
@@ -147,8 +152,28 @@ class UniversalTask(LightningModule):
         return SignAscent([self.delta], self.step_size, self.momentum, self.norm.eps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the weights of the source out."""
+        """Leave the weights of the source out, and add the settings."""
         checkpoint["state_dict"] = {"delta": checkpoint["state_dict"]["delta"]}
+        checkpoint[_SETTINGS] = self._settings
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise `AttackError` for a checkpoint of another perturbation: the file would be said to be made otherwise."""
+        if list(checkpoint["state_dict"]) != ["delta"]:
+            raise AttackError("ckpt_path: this is no checkpoint of a universal perturbation\ngive one of `universal`")
+        if not checkpoint.get("optimizer_states"):
+            raise AttackError(
+                "ckpt_path: this checkpoint has no state of an optimizer, so learning cannot go on from it\n"
+                "a ModelCheckpoint with save_weights_only: false keeps it"
+            )
+        (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+        # Checkpoints of earlier versions have these alone.
+        begun = {"eps": group["eps"], "step_size": group["lr"], "momentum": group["momentum"]}
+        begun |= {"size": list(checkpoint["state_dict"]["delta"].shape[1:])} | checkpoint.get(_SETTINGS, {})
+        if said := differences(begun, self._settings):
+            raise AttackError(
+                "ckpt_path: this checkpoint was learned with other settings; give these again, or begin anew without "
+                f"ckpt_path:{said}"
+            )
 
     def on_train_epoch_end(self) -> None:
         """Write the perturbation as it is now."""
@@ -157,14 +182,15 @@ class UniversalTask(LightningModule):
 
     def universal(self) -> Universal:
         """The perturbation as it is now."""
-        names = ("objective", "input_transforms", "source_transforms", "step_size", "momentum", "seed")
-        about = {name: describe(getattr(self, name)) for name in names}
-        facts = {
-            "source": self.source.name,
-            "steps": self.trainer.global_step,
-            "epochs": self.trainer.current_epoch + 1,
-        }
+        about = {name: value for name, value in self._settings.items() if name not in ("eps", "size", "spread")}
+        facts = {"steps": self.trainer.global_step, "epochs": self.trainer.current_epoch + 1}
         return Universal(self.delta.detach().cpu().clone(), self.norm.eps, self.spread, about | facts)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides about the perturbation beside the data, as plain values."""
+        names = ("step_size", "momentum", "spread", "objective", "input_transforms", "source_transforms", "seed")
+        plain = {name: describe(getattr(self, name)) for name in names}
+        return {"source": self.source.name, "eps": self.norm.eps, "size": list(self.delta.shape[1:])} | plain
 
 
 class SignAscent(torch.optim.Optimizer):

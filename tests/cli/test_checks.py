@@ -138,6 +138,23 @@ def test_training_that_cannot_work(answer, config, tmp_path):
     assert "a part of this path is a file" in answer("fit", "-c", config(), "--trainer.default_root_dir=/dev/null/a")
 
 
+def test_networks_that_are_scored_without_having_learned(config, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+
+    def said(command, *words):
+        recwarn.clear()
+        assert main([command, "-c", str(config()), "--trainer.logger=false", *words]) == 0
+        return "\n".join(str(one.message) for one in recwarn.list)
+
+    assert "random weights" not in said("fit")
+    (file,) = tmp_path.rglob("*.ckpt")
+    for command in ("validate", "test"):
+        assert re.search(r"'fpn_test_resnet' has random weights: .*, or give .*: --ckpt_path=FILE", said(command))
+    trained = said("test", f"--ckpt_path={file}", "--model.network.init_args.std=[58,57,57]")
+    assert "random weights" not in trained
+    assert "std of 'fpn_test_resnet' are for pixels of 0 to 255" in trained
+
+
 class Fails(LightningModule):
     def __init__(self, after):
         super().__init__()

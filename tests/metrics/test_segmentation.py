@@ -151,3 +151,14 @@ def test_matrices_of_images_add_up_to_that_of_all():
     assert torch.equal(scores.confusion, each.sum(0))
     whole, merged = scores.compute(), SegmentationScores.of(each.sum(0)).compute()
     assert all(torch.equal(whole[name].nan_to_num(-1), merged[name].nan_to_num(-1)) for name in whole)
+
+
+def test_pixels_that_abstain_are_wrong_and_no_false_positives():
+    scores = SegmentationScores(2, abstains=True)
+    scores.update(torch.tensor([0, -1, 1, -1, -1]), torch.tensor([0, 0, 1, 1, 255]))
+    for one in (scores, SegmentationScores.of(scores.confusion)):
+        found = one.compute()
+        assert found["iou"].tolist() == [0.5, 0.5]
+        assert found["accuracy"] == 0.5
+    with pytest.raises(ValueError, match=r"predictions -1\.\.0; allowed are 0\.\.1"):
+        SegmentationScores(2).update(torch.tensor([0, -1]), torch.tensor([0, 0]))

@@ -5,14 +5,16 @@ import math
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from lightning_attack.attacks import NoAttack, fgsm, pgd
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
-from lightning_attack.models import ModelError, SegmentationModel
+from lightning_attack.models import ModelError, SegmentationModel, Smoothed
 from lightning_attack.training.adversarial_training import AdversarialTraining
+from lightning_attack.training.begun import TrainingError
 from lightning_attack.training.task import SegmentationTask
+from tests.callbacks import small_runs
 
 CLASSES = len(SyntheticScenes.classes)
 
@@ -255,3 +257,87 @@ def test_validate_compares_the_names_of_classes(tmp_path):
     named.classes = (*SyntheticScenes.classes[1:], SyntheticScenes.classes[0])
     with pytest.raises(ModelError, match="in another order"):
         trainer(tmp_path).validate(SegmentationTask(named), data(), verbose=False)
+
+
+def test_validate_and_predict_count_abstained_pixels_alike(tmp_path):
+    smoothed = Smoothed(small_runs.model(1), sigma=0.2, tau=0.7, n0=4, n=40, alpha=0.01, name="smoothed")
+    smoothed.num_classes = CLASSES
+    small_runs.run(tmp_path, NoAttack(), {"smoothed": smoothed})
+    (file,) = tmp_path.rglob("transfer.json")
+    (row,) = (row for row in small_runs.strict_json(file)["targets"] if row["target"] == "smoothed")
+    assert row["clean_abstained"] > 0.1
+    photos = SegmentationDataModule(train=small_runs.SCENES, val=small_runs.SCENES, batch_size=2)
+    (figures,) = trainer(tmp_path).validate(SegmentationTask(smoothed), photos, verbose=False)
+    assert figures["val/miou"] == pytest.approx(row["clean_miou"], abs=1e-6)
+    assert figures["val/accuracy"] == pytest.approx(row["clean_accuracy"], abs=1e-6)
+
+
+def test_networks_that_abstain_where_they_cannot(tmp_path):
+    smoothed = Smoothed(network(), sigma=0.2, name="smoothed")
+    with pytest.raises(ModelError, match=r"'smoothed' abstains .*no gradient to learn by\ntrain the network inside it"):
+        trainer(tmp_path).fit(SegmentationTask(smoothed), data())
+    around = SegmentationModel(smoothed, CLASSES, name="around")
+    with pytest.raises(ModelError, match="'around' has one inside that abstains"):
+        trainer(tmp_path).validate(SegmentationTask(around), data(), verbose=False)
+
+
+def begun(folder, epochs=2, more=None, ckpt=None, **settings):
+    """A training of so many epochs of two steps; returns its task and its checkpoint."""
+    task = SegmentationTask(network(), **settings)
+    own = Trainer(accelerator="cpu", max_epochs=epochs, limit_val_batches=0, logger=False, default_root_dir=folder,
+                  enable_progress_bar=False, enable_model_summary=False, **more or {})  # fmt: skip
+    own.fit(task, data(4), ckpt_path=ckpt)
+    return task, own.checkpoint_callback.best_model_path
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "poly"])
+def test_a_learning_rate_that_ends_before_the_training(schedule, tmp_path):
+    _, checkpoint = begun(tmp_path, schedule=schedule)
+    says = r"learning rate ends after 4 steps, so training cannot go on to step 6\ngo on with the trainer\.max_epochs"
+    with pytest.raises(TrainingError, match=says):
+        begun(tmp_path, epochs=3, schedule=schedule, ckpt=checkpoint)
+
+
+def test_a_constant_rate_goes_on_to_any_step(tmp_path):
+    _, checkpoint = begun(tmp_path, schedule="constant", lr=0.01)
+    task, _ = begun(tmp_path, epochs=3, schedule="constant", lr=0.01, ckpt=checkpoint)
+    assert task.trainer.global_step == 6
+    assert task.optimizers().param_groups[0]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [("lr", 0.001, 0.002), ("weight_decay", 0.01, 0.0), ("schedule", "one_cycle", "constant"), ("warmup", 0.1, 0.2),
+     ("optimizer", "adamw", "sgd")],
+)  # fmt: skip
+def test_settings_that_the_checkpoint_would_beat(name, before, now, tmp_path):
+    _, checkpoint = begun(tmp_path)
+    with pytest.raises(
+        TrainingError, match=rf"give its settings again, .*\n  {name}: {before} in the checkpoint, {now} n"
+    ):
+        begun(tmp_path, epochs=2, ckpt=checkpoint, **{name: now})
+    own = trainer(tmp_path, limit_val_batches=1)
+    assert own.validate(SegmentationTask(network(), **{name: now}), data(), ckpt_path=checkpoint, verbose=False)
+
+
+@pytest.mark.parametrize("limits", [{"max_time": {"hours": 1}}, {"max_epochs": -1}])
+def test_a_schedule_must_know_the_end(limits, tmp_path):
+    def fit(schedule):
+        own = trainer(tmp_path, limit_val_batches=0, callbacks=[StopAt(3)], **limits)
+        own.fit(SegmentationTask(network(), schedule=schedule), data(4))
+        return own.global_step
+
+    for schedule in ("one_cycle", "poly"):
+        with pytest.raises(TrainingError, match=rf"schedule={schedule} needs to know .*\ngive --trainer.max_epochs=50"):
+            fit(schedule)
+    assert fit("constant") == 3
+
+
+class StopAt(Callback):
+    """Stops after so many steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= self.steps

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_attack.attacks import FIA, Admix, RandomFlip, SegPGD, SkipGradients, Universal
 from lightning_attack.attacks.errors import AttackError
+from lightning_attack.cli.main import main
 from lightning_attack.models import SegmentationModel
 from lightning_attack.training import UniversalTask
 from tests.attacks.toys import CLASSES, PIXELS, curved, scene
@@ -85,6 +87,49 @@ def test_it_goes_on_from_a_checkpoint_which_has_no_network(learned, tmp_path):
     assert list(torch.load(checkpoint, weights_only=False)["state_dict"]) == ["delta"]
     assert not torch.equal(first.delta, learned[0].delta)
     assert torch.equal(learn(tmp_path, epochs=2, ckpt=checkpoint)[0].delta, learned[0].delta)
+
+
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_a_checkpoint_of_other_settings_is_refused(version, learned, tmp_path):
+    """Lightning takes eps, step and momentum from the checkpoint; the file would say what was given."""
+    content = torch.load(learned[1], weights_only=True)
+    if version == "earlier":
+        del content["universal"]
+    torch.save(content, tmp_path / "begun.ckpt")
+    changed = {"eps": "4/255", "step_size": "2/255", "momentum": 0.5, "seed": 1}
+    with pytest.raises(AttackError) as error:
+        learn(tmp_path, epochs=3, ckpt=tmp_path / "begun.ckpt", **changed)
+    first, *rest = str(error.value).splitlines()
+    assert "give these again, or begin anew without ckpt_path" in first
+    assert [line.strip() for line in rest] == [
+        "eps: 8/255 in the checkpoint, 4/255 now",
+        "step_size: 1/255 in the checkpoint, 2/255 now",
+        "momentum: 0.9 in the checkpoint, 0.5 now",
+        *(["seed: 0 in the checkpoint, 1 now"] if version == "this" else []),
+    ]
+    assert not (tmp_path / "learned.pt").exists()
+
+
+@pytest.mark.parametrize("lacks", ["state_dict", "optimizer_states"])
+def test_a_checkpoint_of_something_else(lacks, learned, tmp_path):
+    torch.save(torch.load(learned[1], weights_only=True) | {lacks: {}}, tmp_path / "other.ckpt")
+    with pytest.raises(AttackError, match=r"no checkpoint of a universal perturbation|has no state of an optimizer"):
+        learn(tmp_path, ckpt=tmp_path / "other.ckpt")
+
+
+def test_the_command_refuses_it_before_it_writes(learned, tmp_path, capsys):
+    config = {
+        "trainer": {
+            "accelerator": "cpu",
+            "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path)}},
+        }
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+    words = ["universal", "-c", str(tmp_path / "small.yaml"), f"--model.file={tmp_path / 'learned.pt'}"]
+    assert main([*words, "--model.size=[5,6]", f"--ckpt_path={learned[1]}"]) == 2
+    said = capsys.readouterr().err
+    assert "size: [5, 4] in the checkpoint, [5, 6] now" in said
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["small.yaml"]
 
 
 @pytest.mark.parametrize(
