@@ -15,6 +15,7 @@ from lightning_attack import attacks
 from lightning_attack.cli.main import main
 from tests.gpu import check
 from tests.gpu.check import PARTS, RUNS, Part, small
+from tests.precisions import WITHOUT_BFLOAT16
 
 SCRIPT = Path(__file__).with_name("check.py")
 VISIBLE = os.environ["GPUS_FOR_TESTS"]
@@ -49,7 +50,8 @@ def test_parts_on_small_networks(part, quick, tmp_path):
     path, before = tmp_path / "found.json", torch.are_deterministic_algorithms_enabled()
     Part(Namespace(device="cpu", tiny=True, part=part, json=path)).start()
     found = json.loads(path.read_text())
-    assert found.pop("faults") == []
+    faults = [one for one in found.pop("faults") if not (WITHOUT_BFLOAT16 and WITHOUT_BFLOAT16 in one)]
+    assert faults == []
     assert found
     if part.startswith("presets"):
         assert found["rows"].keys() == {*KINDS}

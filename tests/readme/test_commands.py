@@ -19,6 +19,7 @@ from lightning_attack.attacks import Universal, UniversalPerturbation
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.models import TrainedModel
+from tests.precisions import needs_bfloat16
 from tests.readme.pages import COMMANDS, FILES, NOTEBOOK, PAGES, ROOT, arguments, blocks, commands
 from tests.runs.made import make_run, matrices
 
@@ -52,7 +53,12 @@ def desk(monkeypatch, tmp_path, checkpoint):
         sys.modules.pop(Path(name).stem, None)
 
 
-@pytest.mark.parametrize("command", [line for line in commands("predict") if line not in HELP])
+def with_what_it_needs(command):
+    """The command, which is skipped where the processor lacks what it needs."""
+    return pytest.param(command, marks=needs_bfloat16 if "bf16" in command else ())
+
+
+@pytest.mark.parametrize("command", [with_what_it_needs(one) for one in commands("predict") if one not in HELP])
 def test_predict_commands(command, monkeypatch, desk):
     monkeypatch.setattr(voc, "download_and_extract_archive", lambda url, root, **_: _tiny_voc(Path(root)))
     monkeypatch.setattr(models._api.WeightsEnum, "get_state_dict", _untrained)
