@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,9 +90,16 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The settings that differ. One that an older version did not know is the same as one that is None."""
-    differing = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    differing = [key for key in {**new, **old} if not _alike(old.get(key), new.get(key))]
     others = any(key.startswith(_TARGETS) and not (key in old and key in new) for key in differing)
     return [key for key in differing if not (key == _ORDER and others)]
+
+
+def _alike(old: object, new: object) -> bool:
+    """Whether two values are equal, numbers but for the rounding of the formulas that they come from."""
+    if isinstance(old, float) and isinstance(new, float):
+        return old == new or math.isclose(old, new, rel_tol=1e-12)
+    return old == new
 
 
 def _said(key: str, before: object, now: object, files: Mapping[str, str]) -> str:

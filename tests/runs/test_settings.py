@@ -57,6 +57,13 @@ def test_targets_in_another_order_are_other_settings(tmp_path):
     assert str(error.value).splitlines()[1:] == ["  model.targets.new: not there before, v3:0c now"]
 
 
+def test_rounding_makes_no_other_settings(tmp_path):
+    write_settings(tmp_path, {"model": {"step_size": 0.8 / 255, "eps": float("inf")}})
+    check_same(tmp_path, {"model": {"step_size": (8 / 255) / 10, "eps": float("inf")}})
+    with pytest.raises(RunError, match=r"model\.step_size"):
+        check_same(tmp_path, {"model": {"step_size": 0.8 / 255 * (1 + 1e-9), "eps": float("inf")}})
+
+
 @pytest.mark.parametrize("content", ["{", None])
 def test_a_folder_without_settings_is_no_run_that_could_go_on(content, tmp_path):
     if content:

@@ -98,7 +98,7 @@ def build(
     steps, step_size = values.get("steps", 20), values.get("step_size")
     if step_size is None:
         usual = linf_step(norm.eps, steps) if callable(linf_step) else linf_step
-        usual = norm.eps / 10 if looks_ahead else usual
+        usual = 0.1 * norm.eps if looks_ahead else usual  # at 8/255 what "0.8/255" is, to the bit
         step_size = norm.eps if steps == 1 else usual if norm.name == "linf" else 2.5 * norm.eps / max(steps, 1)
     shape = {"step_schedule": values.get("step_schedule", "constant"), "finish": values.get("finish")}
     if shape.keys() <= inspect.signature(kind).parameters.keys():
