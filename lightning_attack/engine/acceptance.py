@@ -58,13 +58,8 @@ def check_gradient(
 ) -> None:
     """Compare the gradient of a program with the network's, alone and while that of a second pass is pending.
 
-    Args:
-        network: what the program was made of.
-        program: what is compared with it.
-        images: of the shape that it was made for.
-        precision: what it computes in.
-        tf32: whether float32 may be TF32 meanwhile.
-        reuses: whether passes of the program share memory, so that a second one could spoil the first.
+    The arguments are those of `check_logits`, and `reuses`: whether passes of the program share memory, so that a
+    second one could spoil the first.
 
     Raises:
         UnsupportedError: they differ.

@@ -33,18 +33,18 @@ def scenes():
     return images, torch.stack([torch.from_numpy(dataset[index].mask).long() for index in range(4)])
 
 
-def of_cross_entropy(logits, labels):
-    """The gradient of the cross-entropy with respect to the logits, which is what an attack asks for."""
+def attacked(name, scenes):
+    """An embedded network, images, its logits, and the gradient of the cross-entropy there (an attack's)."""
+    network, (images, labels) = freeze(TrainedModel(f"embedded:{name}")), scenes
+    logits, _ = both(network, images)
     known = labels != 255
     onehot = F.one_hot(labels.where(known, 0), logits.shape[1]).permute(0, 3, 1, 2)
-    return (logits.softmax(1) - onehot) * known[:, None]
+    return network, images, logits, (logits.softmax(1) - onehot) * known[:, None]
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_trained_networks(name, scenes):
-    network, (images, labels) = freeze(TrainedModel(f"embedded:{name}")), scenes
-    eager, _ = both(network, images)
-    weights = of_cross_entropy(eager, labels)
+    network, images, eager, weights = attacked(name, scenes)
     expected, gradient = exact(network, images, weights)
     found, found_gradient = both(prepare(network), images, weights)
     assert apart(found, expected) < 1e-5
@@ -56,9 +56,7 @@ def test_trained_networks(name, scenes):
 @needs_bfloat16
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_trained_networks_in_bfloat16(name, scenes):
-    network, (images, labels) = freeze(TrainedModel(f"embedded:{name}")), scenes
-    eager, _ = both(network, images)
-    weights = of_cross_entropy(eager, labels)
+    network, images, eager, weights = attacked(name, scenes)
     _, gradient = exact(network, images, weights)
     narrow = prepare(network, precision="bf16")
     with torch.no_grad():
