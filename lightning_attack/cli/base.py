@@ -25,6 +25,7 @@ from lightning_attack.cli.translate import DEVICES, known_error
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.user_code import error_of_user_code
 from lightning_attack.data import SegmentationDataModule
+from lightning_attack.engine import keep_freed_memory
 from lightning_attack.models.resume import read_checkpoint
 from lightning_attack.predict.device import why_no_gpu
 
@@ -97,6 +98,7 @@ class CommandCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         processes.register()
+        keep_freed_memory()  # this process is the run's, and every step asks for the same memory
         devices = self._get(self.config, "trainer").devices
         if isinstance(devices, str) and re.match(r"(cuda|gpu|cpu|mps|tpu)\b", devices):
             raise UsageError(f"trainer.devices is a number, or a list of numbers of GPUs; given: {devices}\n{DEVICES}")

@@ -22,7 +22,6 @@ from lightning_attack.cli.named import named
 from lightning_attack.common.configs import CONFIGS, attack_names
 from lightning_attack.common.imports import imported
 from lightning_attack.data import SyntheticScenes
-from lightning_attack.engine import keep_freed_memory
 from lightning_attack.models.wrapper import ModelError
 from lightning_attack.predict.default_targets import other_classes, unfit
 from lightning_attack.predict.doubt import LABELS_PREDICTED, Doubt, refuse
@@ -183,7 +182,6 @@ class AttackCLI(CommandCLI):
             raise UsageError(
                 "trainer.fast_dev_run and limit_predict_batches=0 make no results; use data.limit for less"
             )
-        keep_freed_memory()  # this process is the run's; attacks ask for the same memory in every step
         if self.trainer.is_global_zero:
             self.run_folder.check(self.trainer, self.model)
             self._check_classes()

@@ -35,6 +35,7 @@ import yaml
 
 from lightning_attack.attacks import image_seeds
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes, VOCSegmentation
+from lightning_attack.engine import keep_freed_memory
 from lightning_attack.metrics.iou import accuracy, class_counts, miou
 from lightning_attack.metrics.segmentation import confusion_matrices
 from lightning_attack.models import ExportedModel, SegmentationModel, TrainedModel, freeze
@@ -89,6 +90,7 @@ def confusions(network: SegmentationModel, images: torch.Tensor, batch: Batch) -
 def run(options: argparse.Namespace) -> None:
     """Attack and keep."""
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     config = yaml.safe_load(Path(options.networks).read_text())
     known = {name: one for name, one in config["networks"].items() if _is_there(one["path"])}
     networks = {name: load(one["path"]) for name, one in known.items()}
