@@ -4,13 +4,14 @@
     python tests/benchmarks/search_transfer.py show results/search --against recipe@10
     python tests/benchmarks/search_transfer.py effects results/search
 
-`run` attacks photos of one half of the data set with each candidate on each source, and keeps the confusion matrices
-of the targets, one file for each candidate, source and seed; what is there already is not run again. `show` prints the
-mean mIoU over all pairs of a source and a target of another family, in percent (lower = stronger), and the paired
-difference to one candidate with its 95 % interval over the photos. `effects` reads the runs of a Plackett-Burman
-design, `design0` to `design11`: in these twelve runs each of eleven changes is made six times, so that its effect is
-the difference of two means of six; or with `--second` those of the eight runs `second0` to `second7`, for seven further
-changes. Tune on the even photos, confirm on the odd ones (`--half=odd`).
+`run` attacks photos of one half of the data set with each candidate on each source, and keeps the confusion matrices of
+the targets, one file for each candidate, source and seed; what is there already is not run again, and a run that was
+stopped goes on after its last four photos. `show` prints the mean mIoU over all pairs of a source and a target of
+another family, in percent (lower = stronger), and the paired difference to one candidate with its 95 % interval over
+the photos. `effects` reads the runs of a Plackett-Burman design, `design0` to `design11`: in these twelve runs each of
+eleven changes is made six times, so that its effect is the difference of two means of six; or with `--second` those of
+the eight runs `second0` to `second7`, for seven further changes. Tune on the even photos, confirm on the odd ones
+(`--half=odd`).
 
 The file of networks names each with its `family` and its `path` (.pt2, weights.safetensors or embedded:NAME, from the
 root of the repository); those that are not there are left out. Candidates are those of `transfer_candidates.py`.
@@ -103,30 +104,35 @@ def run(options: argparse.Namespace) -> None:
         raise SystemExit(f"no candidate is called {', '.join(options.candidates)}; there are {', '.join(CANDIDATES)}")
     fast = FastNetworks(list(networks.values()), options.engine, options.precision)
     batches = batches_of(config, options.half, options.photos)
+    photos = sum(len(batch["image"]) for batch in batches)
     for seed in options.seeds:
         for name in names:
             for source in sources:
                 file = options.folder / f"{name}@{options.passes}.{source}.{seed}.{options.half}.npz"
                 targets = [target for target in networks if families[target] != families[source]]
-                if file.exists() and {*targets} <= {*np.load(file).files}:
+                if _found(file, targets, photos):
                     continue
-                start, spent = time.perf_counter(), 0.0
+                begun, unfinished = (
+                    file.with_name(f".{file.stem}.{what}.npz") for what in (f"of-{photos}", "unfinished")
+                )
+                found = _found(begun, targets)
+                start, spent, before = time.perf_counter(), 0.0, found[targets[0]].shape[0] if found else 0
                 attack = CANDIDATES[name](options.passes)
-                found: dict[str, list[np.ndarray]] = {target: [] for target in targets}
-                for batch in batches:
+                for batch in batches[-(-before // 4) :]:
                     images, seeds = batch["image"], image_seeds(seed, batch["index"])
                     with fast.attacking(), count_passes(networks[source]) as passes:
                         adversarial = attack(networks[source], images, batch["mask"], seeds)
                     spent += passes["backward"]
                     adversarial = attack.quantize(images, adversarial)
                     for target in targets:
-                        found[target].append(confusions(networks[target], adversarial, batch))
-                arrays = {target: np.concatenate(parts) for target, parts in found.items()}
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-                figures = "  ".join(f"{target} {100 * _miou(array):.1f}" for target, array in arrays.items())
-                photos = sum(len(batch["image"]) for batch in batches)
+                        new = confusions(networks[target], adversarial, batch)
+                        found[target] = np.concatenate([found[target], new]) if target in found else new
+                    np.savez_compressed(unfinished, **found)  # type: ignore[arg-type]
+                    unfinished.replace(begun)
+                begun.replace(file)
+                figures = "  ".join(f"{target} {100 * _miou(array):.1f}" for target, array in found.items())
                 took = time.perf_counter() - start
-                print(f"{file.stem}: {spent / photos:.0f} passes, {took:.0f} s, {figures}", flush=True)
+                print(f"{file.stem}: {spent / max(1, photos - before):.0f} passes, {took:.0f} s, {figures}", flush=True)
 
 
 def read(folder: Path, half: str, sources: Sequence[str] | None) -> dict[str, dict[Pair, np.ndarray]]:
@@ -215,6 +221,16 @@ def main(words: Sequence[str] | None = None) -> None:
     table.set_defaults(command=effects)
     options = parser.parse_args(words)
     options.command(options)
+
+
+def _found(file: Path, targets: Sequence[str], photos: int | None = None) -> dict[str, np.ndarray]:
+    """The matrices of a file if it has all targets, and so many photos; else none."""
+    if not file.exists():
+        return {}
+    content = np.load(file)
+    found = {target: content[target] for target in targets if target in content.files}
+    complete = len(found) == len(targets) and all(len(one) == photos or photos is None for one in found.values())
+    return found if complete else {}
 
 
 def _is_there(path: str) -> bool:

@@ -83,7 +83,7 @@ def test_table_of_engines(capsys):
 
 
 def test_search_for_the_strongest_transfer(tmp_path, capsys):
-    """On five scenes and two networks: runs are kept and found again, and one candidate against itself differs by 0."""
+    """On five scenes and two networks: runs are kept, found again, and go on where they were stopped."""
     networks = {name: {"family": name, "path": f"embedded:scenes_{name}"} for name in ("fpn", "deeplabv3plus")}
     file = tmp_path / "networks.yaml"
     file.write_text(json.dumps({"data": "scenes", "networks": networks}))
@@ -94,6 +94,19 @@ def test_search_for_the_strongest_transfer(tmp_path, capsys):
     assert [line.split(",")[0] for line in first] == ["recipe@1.fpn.0.even: 1 passes", "mi_di@1.fpn.0.even: 1 passes"]
     search(words)
     assert capsys.readouterr().out == ""
+    kept = tmp_path / "found/recipe@1.fpn.0.even.npz"
+    whole = np.load(kept)["deeplabv3plus"]
+    begun = kept.rename(kept.with_name(".recipe@1.fpn.0.even.of-5.npz"))
+    first_four = np.zeros_like(whole[:4])
+    np.savez(begun, deeplabv3plus=first_four)
+    search(words)
+    assert "recipe@1.fpn.0.even: 1 passes" in capsys.readouterr().out
+    assert np.array_equal(np.load(kept)["deeplabv3plus"], [*first_four, whole[4]]), "the fifth alone was attacked"
+    search([*words, "--photos=4"])
+    assert np.array_equal(np.load(kept)["deeplabv3plus"], whole[:4]), "a run over fewer photos is another one"
+    search(words)
+    assert not {path.name for path in kept.parent.iterdir()} - {"families.json", kept.name, "mi_di@1.fpn.0.even.npz"}
+    capsys.readouterr()
     search(["show", str(tmp_path / "found"), "--against=recipe@1"])
     rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
     assert "+0.0 [+0.0, +0.0]" in rows["recipe@1"].replace("-0.0", "+0.0")
