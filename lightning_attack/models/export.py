@@ -157,7 +157,9 @@ def _trace(model: SegmentationModel, size: tuple[int, int]) -> tuple[torch.expor
         compared = [(2, *size), *others]
         try:
             program = torch.export.export(
-                _without_branches(model), (torch.rand(2, 3, *size),), dynamic_shapes=(dict.fromkeys(dimensions, free),)
+                _without_branches(model, any_size=2 in dimensions),
+                (torch.rand(2, 3, *size),),
+                dynamic_shapes=(dict.fromkeys(dimensions, free),),
             )
             # Guards hold what happened to be true of the traced sizes (as "more than one cell"); the proof follows.
             runs = program.module(check_guards=False)
@@ -185,13 +187,36 @@ def _difference(program: nn.Module, model: SegmentationModel, shape: tuple[int, 
     return float((found - expected).abs().max())
 
 
-def _without_branches(model: SegmentationModel) -> SegmentationModel:
+def _without_branches(model: SegmentationModel, any_size: bool) -> SegmentationModel:
     """A copy whose padding does not ask whether it is needed, since a program takes one branch for all sizes."""
     model = copy.deepcopy(model)
     for part in list(model.modules()):
         if isinstance(part, SegmentationModel) and part.stride > 1:
+            if any_size:
+                _fix_padding(part.network)
             part.network, part.stride = _Padded(part), 1
     return freeze(model)
+
+
+def _fix_padding(network: nn.Module) -> None:
+    """Give convolutions that are padded as in TensorFlow, timm's `Conv2dSame`, their padding as numbers.
+
+    It is a formula of the map's size, of which a program of any size would hold one inside the other: torch.export
+    worked on those of an EfficientNet for more than five minutes. On maps whose sides are multiples of the layer's
+    stride, as they are once images are padded to the network's, it is the same for all sizes.
+    """
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__ != "Conv2dSame" or not isinstance(child, nn.Conv2d):
+                continue
+            extents = zip(child.kernel_size, child.stride, child.dilation, strict=True)
+            rows, columns = (max((size - 1) * dilation + 1 - stride, 0) for size, stride, dilation in extents)
+            sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+            plain = nn.Conv2d(
+                child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, child.dilation, child.groups
+            )
+            plain.weight, plain.bias = child.weight, child.bias
+            setattr(module, name, nn.Sequential(nn.ZeroPad2d(sides), plain))
 
 
 class _Padded(nn.Module):

@@ -217,6 +217,14 @@ PULLS: dict[str, dict[str, Any]] = {
 LONG: dict[str, dict[str, Any]] = {
     "transfer_best_pull50_decay90": {"pull": 0.5, "decay": 0.9},
     "transfer_best_pull50_steps001": {"pull": 0.5, "step_size": 0.001},
+    "transfer_best_long_kernel7": {"kernel_size": 7},
+    "transfer_best_long_spectrum": {"input_transforms": ssa(copies=1).input_transforms},
+    "transfer_best_long_noise": {"input_transforms": [Noise(8 / 255)]},
+    "transfer_best_long_mix": {"feature_mix": 0.0, "source_transforms": [CleanFeatureMixup(0.25, 0.6)]},
+    "transfer_best_long_sgm3": {"skip_gamma": 0.3},
+    "transfer_best_long_temperature6": {"temperature": 6.0},
+    "transfer_best_long_power25": {"power": 0.25},
+    "transfer_best_long_diversified": {"source_transforms": [DiversifiedFeatures()]},
 }
 """What was tried with 100 passes besides."""
 

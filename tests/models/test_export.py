@@ -9,6 +9,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from safetensors import safe_open
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes
@@ -104,6 +105,24 @@ def test_network_of_smp_round_trip_is_exact_on_any_size(exported):
     model, again, about, _ = exported
     assert difference(again, model) == 0.0
     assert (about["size"], about["batch"], about["difference"], about["stride"]) == ("any", "any", 0.0, 32)
+
+
+def test_padding_as_in_tensorflow(tmp_path):
+    """It is in the program as numbers: formulas of the size, one inside the other, take minutes in a whole encoder."""
+    torch.manual_seed(0)
+    layers = [
+        Conv2dSame(3, 4, 3, 2),
+        Conv2dSame(4, 4, 5, 2, groups=2, bias=False),
+        Conv2dSame(4, 4, 3, 1, dilation=2),
+        Conv2dSame(4, 3, (3, 2)),
+    ]
+    model = SegmentationModel(nn.Sequential(*layers), 3, stride=4)
+    about = export_model(model, str(tmp_path / "model.pt2"))
+    again = ExportedModel(str(tmp_path / "model.pt2"))
+    assert (about["size"], about["difference"], difference(freeze(again), freeze(model))) == ("any", 0.0, 0.0)
+    assert isinstance(model.network[0], Conv2dSame), "the given network stays as it was"
+    pads = [node.args[1] for node in again.network.graph.nodes if node.target is torch.ops.aten.pad.default]
+    assert pads[-4:] == [[0, 1, 0, 1], [1, 2, 1, 2], [2, 2, 2, 2], [0, 1, 1, 1]]
 
 
 def test_gradients_and_double_precision_survive(exported):
