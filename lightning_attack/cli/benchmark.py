@@ -15,6 +15,7 @@ from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.program import program
 from lightning_attack.common.atomic import atomic_write, check_folder
 from lightning_attack.common.configs import find_config
+from lightning_attack.common.expanded import expanded
 from lightning_attack.report.leaderboard import leaderboard, leaderboard_page
 from lightning_attack.report.submission import Benchmark, read_submissions, submission
 from lightning_attack.study.plan import Study, StudyError, cells
@@ -29,22 +30,23 @@ _DEFENDED = ("Defended", "Smoothed")
 def run(words: list[str]) -> int:
     """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
     given = _parser().parse_args(with_paths(words[1:]))
+    output = None if given.output is None else Path(expanded(given.output))
     if given.compare:
-        if given.output is not None:
-            check_folder(Path(given.output).parent)
+        if output is not None:
+            check_folder(output.parent)
         found = read_submissions([Path(file) for file in given.compare])
         _show(leaderboard(found))
-        if given.output is not None:
-            page = Path(given.output).suffix.lower() in (".html", ".htm")
-            _write(Path(given.output), leaderboard_page(found) if page else leaderboard(found))
+        if output is not None:
+            page = output.suffix.lower() in (".html", ".htm")
+            _write(output, leaderboard_page(found) if page else leaderboard(found))
         return 0
     file = Path(find_config(given.file) or given.file)
     plan = study.read(file)
     if given.attack:
         plan.attacks = given.attack
     name = given.name or file.stem
-    folder = Path(given.results) / name
-    output = Path(given.output or folder / "benchmark.json")
+    folder = Path(expanded(given.results)) / name
+    output = output or folder / "benchmark.json"
     check_folder(output.parent)
     try:
         folders = [folder / cell.name for cell in cells(plan, file.parent)]

@@ -21,6 +21,7 @@ from lightning_attack.cli.study_cell import CellCLI, Shared
 from lightning_attack.cli.study_costs import Cost, estimate, show_costs
 from lightning_attack.cli.yaml_files import check_yaml, read_study
 from lightning_attack.common.errors import UserError
+from lightning_attack.common.expanded import expanded
 from lightning_attack.data import SegmentationDataModule
 from lightning_attack.predict.passes import backward_passes
 from lightning_attack.report.screen import print_tables
@@ -55,7 +56,7 @@ def run(words: list[str]) -> int:
     plan = read(Path(given.file))
     if given.strict is not None:
         plan.strict = given.strict
-    folder = Path(given.results) / (given.name or Path(given.file).stem)
+    folder = Path(expanded(given.results)) / (given.name or Path(given.file).stem)
     return run_study(plan, Path(given.file), folder, words, given.cell, given.dry_run)
 
 

@@ -238,6 +238,17 @@ def test_cost_of_every_file(count, by):
     assert unknown == (of_members if count == 1 else on_features if by == "logits" else set())
 
 
+def test_a_home_folder_and_variables_in_results(run_study, tmp_path, monkeypatch):
+    """As in `--results=~/runs` and in YAML, where no shell replaces them."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "disk"))
+    found = []
+    monkeypatch.setattr(command, "run_study", lambda plan, file, folder, *_, **more: found.append(folder) or 1)
+    run_study("--results=~/runs")
+    main(["benchmark", "-c", str(tmp_path / "s.yaml"), "--results=$SCRATCH/runs", "--output=~/a.json"])
+    assert found == [tmp_path / "home" / "runs" / "s", tmp_path / "disk" / "runs" / "s"]
+
+
 def test_attacks_beside_the_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("class_path: NoAttack")
     (cell,) = cells(Study(NETWORKS, ["mine.yaml"], ["fpn"]), tmp_path)
