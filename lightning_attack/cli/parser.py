@@ -15,8 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import HelpFormatter
-from lightning_attack.cli.internals import option_names
-from lightning_attack.cli.meant import NETWORK_KEYS
+from lightning_attack.cli.internals import forget_other_classes, option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.preset_names import accept_presets, qualified
 from lightning_attack.cli.program import program
@@ -46,6 +45,7 @@ class Parser(LightningArgumentParser):
         # Beginnings of options are none: --seed would be --seed_everything, which is not the seed of attacks.
         ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program(), "allow_abbrev": False}
         accept_presets()
+        forget_other_classes()
         super().__init__(*args, **(ours | options))
 
     def add_class_arguments(self, *args: Any, skip: Collection[str] | None = None, **options: Any) -> Any:
@@ -114,21 +114,26 @@ def with_paths(words: Iterable[str]) -> list[str]:
             _warn_of_order(found, name, value)
             found.append(f"{name}={value}")
         else:
-            option = word if _kind(word) or (word[:2] == "--" and word.rpartition(".")[2] in NETWORK_KEYS) else ""
+            option = word if _kind(word) or _is_part(word) else ""
             found.append(word)
     return found
 
 
 def _warn_of_order(before: Sequence[str], option: str, value: str) -> None:
-    """Warn if an option is a whole attack, which drops the settings of it that come before."""
-    if option == "--model.attack" and Path(value).suffix in (".yaml", ".yml"):
-        lost = next((word for word in before if word.startswith(f"{option}.")), None)
-        if lost:
-            warnings.warn(
-                f"{lost} has no effect: it comes before {option}, which sets all settings of the attack anew; put it "
-                f"after {option}",
-                stacklevel=2,
-            )
+    """Warn if an option names a whole part, such as an attack, and settings of it come before, which it may drop."""
+    lost = next((word for word in before if word.startswith(f"{option}.")), None) if _is_part(option) else None
+    if lost:
+        whole = option == "--model.attack" and Path(value).suffix in (".yaml", ".yml")
+        effect = "has no effect" if whole else "may have no effect"
+        why = "sets all settings of the attack anew" if whole else "begins anew where it names another class"
+        warnings.warn(
+            f"{lost} {effect}: it comes before {option}, which {why}; put it after {option}", stacklevel=2
+        )
+
+
+def _is_part(option: str) -> bool:
+    """Whether an option takes a class or several, such as `--data.dataset`."""
+    return option[:2] == "--" and option.rpartition(".")[2] in PARTS
 
 
 def _kind(option: str) -> str:
