@@ -11,6 +11,7 @@ from rich.markdown import Markdown
 
 from lightning_attack.cli import study
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.launch import is_first
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.program import program
 from lightning_attack.common.atomic import atomic_write, check_folder
@@ -29,6 +30,7 @@ _DEFENDED = ("Defended", "Smoothed")
 
 def run(words: list[str]) -> int:
     """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
+    study.refuse_files(words)
     given = _parser().parse_args(with_paths(words[1:]))
     output = None if given.output is None else Path(expanded(given.output))
     if given.compare:
@@ -53,7 +55,7 @@ def run(words: list[str]) -> int:
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
     code = study.run_study(plan, file, folder, words, dry_run=given.dry_run)
-    if code or given.dry_run or not study.is_first():
+    if code or given.dry_run or not is_first():
         return code
     found = submission(_benchmark(plan, file), folders)
     _write(output, json.dumps(found, indent=1))

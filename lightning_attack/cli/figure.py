@@ -53,9 +53,7 @@ def _parser() -> PlainParser:
             description=f"{text[0].upper()}{text[1:]}.",
             usage=f"{program()} figure {name} RUN ... --output FILE ... [OPTION ...]",
         )
-        one.add_argument(
-            "runs", nargs="+", type=expanded, metavar="RUN", help="folders of runs, or folders above them"
-        )
+        one.add_argument("runs", nargs="+", type=expanded, metavar="RUN", help="folders of runs, or folders above them")
         one.add_argument(
             "--output",
             nargs="+",

@@ -158,8 +158,9 @@ ROOT = {"data.dataset": {"root": "x"}}
 def test_a_class_in_place_of_another_gets_none_of_its_settings(form, here, capsys):
     (here / "users_photos.py").write_text("import torch\n" + PHOTOS)
     parts = {key: {"class_path": path, "init_args": ROOT.get(key, {})} for key, path in SET.items()}
-    (here / "run.yaml").write_text(yaml.safe_dump({"model": {"source": parts["model.source"],
-        "targets": {"fpn_mobilenetv2": parts["model.targets.fpn_mobilenetv2"]}}, "data": {"dataset": parts["data.dataset"]}}))  # fmt: skip
+    source, target, photos = parts.values()
+    model = {"source": source, "targets": {"fpn_mobilenetv2": target}}
+    (here / "run.yaml").write_text(yaml.safe_dump({"model": model, "data": {"dataset": photos}}))
     dot = ".class_path" if form == "class_path" else ""
     words = [f"--{key}{dot}={path}" for key, path in SET.items()] + ["--data.dataset.root=x"]
     config = printed(capsys, "predict", *(["-c", "run.yaml"] if form == "file" else words))
