@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.launch import is_first
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.program import program
-from lightning_attack.common.atomic import atomic_write, check_folder
+from lightning_attack.common.atomic import atomic_write, check_file
 from lightning_attack.common.configs import find_config
 from lightning_attack.common.expanded import expanded
 from lightning_attack.report.leaderboard import leaderboard, leaderboard_page
@@ -35,7 +37,7 @@ def run(words: list[str]) -> int:
     output = None if given.output is None else Path(expanded(given.output))
     if given.compare:
         if output is not None:
-            check_folder(output.parent)
+            check_file(output)
         found = read_submissions([Path(file) for file in given.compare])
         _show(leaderboard(found))
         if output is not None:
@@ -49,12 +51,16 @@ def run(words: list[str]) -> int:
     name = given.name or file.stem
     folder = Path(expanded(given.results)) / name
     output = output or folder / "benchmark.json"
-    check_folder(output.parent)
+    check_file(output)
     try:
         folders = [folder / cell.name for cell in cells(plan, file.parent)]
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
+    if output.exists() and not given.dry_run and is_first():
+        _check_same(output, folders)
     code = study.run_study(plan, file, folder, words, dry_run=given.dry_run)
+    if code == 3 and is_first():
+        print(f"'{output}' is not written: photos were left out, so it would not compare with others", file=sys.stderr)
     if code or given.dry_run or not is_first():
         return code
     found = submission(_benchmark(plan, file), folders)
@@ -80,6 +86,16 @@ def _parser() -> Parser:
         "--output", type=str | None, default=None, help="File of the result, or of the table (.md, .html)."
     )
     return parser
+
+
+def _check_same(output: Path, folders: Sequence[Path]) -> None:
+    """Raise an error if a file is the result of runs that the new one would not have, or no result."""
+    (found,) = read_submissions([output]).values()
+    if {*found.get("runs", ())} - {folder.name for folder in folders}:
+        attacks = ", ".join(attack["name"] for attack in found["attacks"])
+        raise UsageError(
+            f"'{output}' is the result of other attacks ({attacks})\ngive another file, --output=FILE, or delete it"
+        )
 
 
 def _benchmark(plan: Study, file: Path) -> Benchmark:
