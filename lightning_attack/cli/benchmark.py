@@ -32,7 +32,7 @@ _DEFENDED = ("Defended", "Smoothed")
 
 def run(words: list[str]) -> int:
     """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
-    study.refuse_files(words)
+    study.refuse_second_file(words)
     given = _parser().parse_args(with_paths(words[1:]))
     output = None if given.output is None else Path(expanded(given.output))
     if given.compare:
@@ -56,7 +56,7 @@ def run(words: list[str]) -> int:
         folders = [folder / cell.name for cell in cells(plan, file.parent)]
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
-    if output.exists() and not given.dry_run and is_first():
+    if output.exists() and not given.dry_run:
         _check_same(output, folders)
     code = study.run_study(plan, file, folder, words, dry_run=given.dry_run)
     if code == 3 and is_first():

@@ -50,7 +50,7 @@ def run(words: list[str]) -> int:
     )
     add_dry_run(parser)
     _refuse_settings(words[1:])
-    refuse_files(words)
+    refuse_second_file(words)
     given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
         raise UsageError(
@@ -99,7 +99,7 @@ def run_study(
     return run_cells(plan, found, cost, folder, [*program_words(), *words], order)
 
 
-def refuse_files(words: Sequence[str]) -> None:
+def refuse_second_file(words: Sequence[str]) -> None:
     """Raise `UsageError` for a second file, of which nothing would be merged with the first."""
     files = [value for option, value in options(words) if option in ("-c", "--config")]
     if len(files) > 1:
