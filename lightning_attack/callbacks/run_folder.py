@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_attack.callbacks.run_logger import RunLogger, is_default
 from lightning_attack.common.atomic import check_folder
+from lightning_attack.common.expanded import expanded
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.commands import one_line
@@ -43,7 +44,7 @@ class RunFolder(Callback):
     run's folder; loggers that were given to the Trainer stay.
 
     Args:
-        results: folder of all runs.
+        results: folder of all runs; `~` and variables in it are replaced.
         run_name: a name of one's own.
         fresh: start over: a folder of that name is renamed to `<run_name>.old_N`.
         settings: more that must be the same, such as those of the data.
@@ -68,7 +69,7 @@ class RunFolder(Callback):
     ) -> None:
         if run_name and Path(run_name).name != run_name:
             raise ValueError(f"run_name='{run_name}': must be the name of a folder, without '/' or '..'")
-        self.results, self.run_name, self.fresh = results, run_name, fresh
+        self.results, self.run_name, self.fresh = expanded(results), run_name, fresh
         self.settings, self.command = dict(settings or {}), tuple(command)
         self.folder: Path | None = None
         """The folder of the last run, once it is set up."""

@@ -24,6 +24,12 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        self._folder = folder
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder as it is; the base class would replace `~` and `$`, which may be in its name."""
+        return str(self._folder)
 
     @property
     @rank_zero_experiment

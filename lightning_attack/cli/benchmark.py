@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from rich.markdown import Markdown
 
 from lightning_attack.cli import study
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.launch import is_first
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.program import program
-from lightning_attack.common.atomic import atomic_write, check_folder
+from lightning_attack.common.atomic import atomic_write, check_file
 from lightning_attack.common.configs import find_config
+from lightning_attack.common.expanded import expanded
 from lightning_attack.report.leaderboard import leaderboard, leaderboard_page
 from lightning_attack.report.submission import Benchmark, read_submissions, submission
 from lightning_attack.study.plan import Study, StudyError, cells
@@ -28,30 +32,36 @@ _DEFENDED = ("Defended", "Smoothed")
 
 def run(words: list[str]) -> int:
     """Run `benchmark [--attack NAME ...]` or `benchmark --compare FILE ...`; returns the exit code, as `main` does."""
+    study.refuse_second_file(words)
     given = _parser().parse_args(with_paths(words[1:]))
+    output = None if given.output is None else Path(expanded(given.output))
     if given.compare:
-        if given.output is not None:
-            check_folder(Path(given.output).parent)
+        if output is not None:
+            check_file(output)
         found = read_submissions([Path(file) for file in given.compare])
         _show(leaderboard(found))
-        if given.output is not None:
-            page = Path(given.output).suffix.lower() in (".html", ".htm")
-            _write(Path(given.output), leaderboard_page(found) if page else leaderboard(found))
+        if output is not None:
+            page = output.suffix.lower() in (".html", ".htm")
+            _write(output, leaderboard_page(found) if page else leaderboard(found))
         return 0
     file = Path(find_config(given.file) or given.file)
     plan = study.read(file)
     if given.attack:
         plan.attacks = given.attack
     name = given.name or file.stem
-    folder = Path(given.results) / name
-    output = Path(given.output or folder / "benchmark.json")
-    check_folder(output.parent)
+    folder = Path(expanded(given.results)) / name
+    output = output or folder / "benchmark.json"
+    check_file(output)
     try:
         folders = [folder / cell.name for cell in cells(plan, file.parent)]
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
+    if output.exists() and not given.dry_run:
+        _check_same(output, folders)
     code = study.run_study(plan, file, folder, words, dry_run=given.dry_run)
-    if code or given.dry_run or not study.is_first():
+    if code == 3 and is_first():
+        print(f"'{output}' is not written: photos were left out, so it would not compare with others", file=sys.stderr)
+    if code or given.dry_run or not is_first():
         return code
     found = submission(_benchmark(plan, file), folders)
     _write(output, json.dumps(found, indent=1))
@@ -76,6 +86,16 @@ def _parser() -> Parser:
         "--output", type=str | None, default=None, help="File of the result, or of the table (.md, .html)."
     )
     return parser
+
+
+def _check_same(output: Path, folders: Sequence[Path]) -> None:
+    """Raise an error if a file is the result of runs that the new one would not have, or no result."""
+    (found,) = read_submissions([output]).values()
+    if {*found.get("runs", ())} - {folder.name for folder in folders}:
+        attacks = ", ".join(attack["name"] for attack in found["attacks"])
+        raise UsageError(
+            f"'{output}' is the result of other attacks ({attacks})\ngive another file, --output=FILE, or delete it"
+        )
 
 
 def _benchmark(plan: Study, file: Path) -> Benchmark:

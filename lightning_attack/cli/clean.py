@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning_attack.cli.plain_parser import PlainParser
 from lightning_attack.cli.program import program
 from lightning_attack.common.counted import counted
+from lightning_attack.common.expanded import expanded
 from lightning_attack.runs.cleaning import NotFinishedError, clean_run
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.names import runs_below
@@ -49,7 +50,7 @@ def _parser() -> PlainParser:
         description="Drop what finished runs no longer need: their records become one file, shards of images another, "
         "and notes, locks and leftovers go. Tables and reports stay the same.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
+    parser.add_argument("runs", nargs="+", type=expanded, metavar="RUN", help="folders of runs, or folders above them")
     flags = {
         "images": "drop the adversarial images too",
         "unfinished": "clean runs that were stopped, too; they can go on all the same",

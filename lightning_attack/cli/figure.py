@@ -8,6 +8,7 @@ from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.mistake import known
 from lightning_attack.cli.plain_parser import PlainParser, add_draws
 from lightning_attack.cli.program import program
+from lightning_attack.common.expanded import expanded
 
 KINDS = {
     "strip": "pictures: clean, adversarial, difference, ground truth and predictions of chosen images",
@@ -52,9 +53,14 @@ def _parser() -> PlainParser:
             description=f"{text[0].upper()}{text[1:]}.",
             usage=f"{program()} figure {name} RUN ... --output FILE ... [OPTION ...]",
         )
-        one.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders above them")
+        one.add_argument("runs", nargs="+", type=expanded, metavar="RUN", help="folders of runs, or folders above them")
         one.add_argument(
-            "--output", nargs="+", required=True, metavar="FILE", help="one or more of *.pdf, *.svg, *.png, *.jpg"
+            "--output",
+            nargs="+",
+            type=expanded,
+            required=True,
+            metavar="FILE",
+            help="one or more of *.pdf, *.svg, *.png, *.jpg",
         )
         one.add_argument(
             "--width", default="page", help="column (3.25 in), page (6.875 in) or inches (default: %(default)s)"

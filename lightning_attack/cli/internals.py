@@ -1,6 +1,6 @@
 """What the command line needs of argparse and jsonargparse beyond their public interface, in one place.
 
-All of it serves help and messages. Where a release lacks a name, they say less, and nothing else changes.
+All but `forget_other_classes` serves help and messages. Where a release lacks a name, they say less.
 """
 
 from __future__ import annotations
@@ -31,3 +31,20 @@ def is_parser_option(action: Action) -> bool:
 def type_of(action: Action) -> Any:
     """The type that an option takes; None where it is not known."""
     return getattr(action, "_typehint", None)
+
+
+def forget_other_classes() -> None:
+    """Let parsers drop all settings of a class where another one takes its place.
+
+    By itself jsonargparse keeps those that the new class accepts too: photos of the user would be read at the size of
+    the default configuration's scenes, and an attack would keep a part of the budget of the one before.
+    """
+    from jsonargparse import _typehints  # loads what the commands without networks do without
+
+    _typehints.discard_init_args_on_class_path_change = _forget
+
+
+def _forget(parser: Any, before: Any, now: Any) -> None:
+    if before and "init_args" in before and before["class_path"] != now["class_path"]:
+        for key in ("init_args", "dict_kwargs"):
+            before.pop(key, None)

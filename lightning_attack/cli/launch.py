@@ -42,8 +42,35 @@ def launcher(env: Mapping[str, str] = os.environ) -> str | None:
     return "srun" if _in_step(env) else None
 
 
+def is_first(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process speaks for all of the run, as Lightning will number them.
+
+    Example:
+        >>> is_first({"LOCAL_RANK": "0", "NODE_RANK": "1"}), is_first({"RANK": "2"})    # the latter is left over
+        (False, True)
+        >>> is_first({"TORCHELASTIC_RUN_ID": "a", "RANK": "2", "LOCAL_RANK": "0"})
+        False
+        >>> is_first({"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1"})
+        False
+    """
+    if (by := launcher(env)) == "torchrun":
+        names = ["RANK"]
+    elif by == "srun" and _slurm_counts(env):
+        names = ["SLURM_PROCID"]
+    else:
+        names = ["LOCAL_RANK", "NODE_RANK", "GROUP_RANK"]
+    return all(env.get(name, "0") == "0" for name in names)
+
+
+def check_numbers(env: Mapping[str, str] = os.environ) -> None:
+    """Raise `LaunchError` for a rank or the like that is no number: Lightning reads it when it is imported."""
+    for name in (*_COUNTS, "MASTER_PORT"):
+        if name in env and not env[name].isdecimal():
+            raise LaunchError(f"{name}='{env[name]}' in the environment is no number\n{remedy(env)}")
+
+
 def check_environment(env: Mapping[str, str] = os.environ) -> None:
-    """Raise `LaunchError` if the environment makes no sense by itself, before anything else is done.
+    """Raise `LaunchError` if the environment makes no sense to a run by itself, before anything else is done.
 
     Example:
         >>> check_environment({"RANK": "4", "WORLD_SIZE": "4"})
@@ -52,9 +79,6 @@ def check_environment(env: Mapping[str, str] = os.environ) -> None:
         lightning_attack.cli.launch.LaunchError: RANK=4 and WORLD_SIZE=4 are set in the environment, but ranks are ...
         if they were left by another job: env -u RANK -u WORLD_SIZE lightning-attack ...
     """
-    for name in (*_COUNTS, "MASTER_PORT"):
-        if name in env and not env[name].isdecimal():
-            raise LaunchError(f"{name}='{env[name]}' in the environment is no number\n{remedy(env)}")
     for rank, size in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
         if rank in env and size in env and int(env[rank]) >= int(env[size]):
             raise LaunchError(
@@ -123,6 +147,8 @@ def remedy(env: Mapping[str, str] = os.environ, nodes: int = 2) -> str:
             "configs/cluster/torchrun.sh"
         )
     unset = " ".join(f"-u {name}" for name in VARIABLES if name in env)
+    if not unset:
+        return "if one has failed, its own message says why"
     return f"if they were left by another job: env {unset} {program()} ..."
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -21,7 +22,7 @@ from typing import Any
 from lightning_attack import __version__
 from lightning_attack.cli.commands import ABOUT, COMMANDS
 from lightning_attack.cli.errors import UsageError
-from lightning_attack.cli.launch import LaunchError, check_environment, launcher
+from lightning_attack.cli.launch import LaunchError, check_environment, check_numbers, launcher
 from lightning_attack.cli.program import SCRIPT, program
 from lightning_attack.cli.translate import translated
 from lightning_attack.common.configs import attack_names
@@ -46,7 +47,6 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.path.append(here)  # for networks and attacks in files of the user; a console script does not look there
     _silence_libraries()
     try:
-        check_environment()
         return _run(words)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)  # from every process: which is the first is what is in doubt
@@ -75,7 +75,21 @@ def _run(words: list[str]) -> int:
         raise SystemExit(0)
     if first not in COMMANDS:
         raise UsageError(_unknown(first))
-    return _imported(f"lightning_attack.cli.{COMMANDS[first].module}").run(words)
+    check_numbers()
+    if COMMANDS[first].runs and not {"-h", "--help", "--compare"} & {*words}:
+        check_environment()
+    return _imported(f"lightning_attack.cli.{COMMANDS[first].module}").run(_apart(words))
+
+
+def _apart(words: list[str]) -> list[str]:
+    """The words, with `-cFILE` as the two that the rest of the program looks for.
+
+    Example:
+        >>> _apart(["predict", "-crun.yaml", "-c=run.yaml"])
+        ['predict', '-c', 'run.yaml', '-c=run.yaml']
+    """
+    joined = (re.fullmatch(r"(-c)([^=].*)", word, re.DOTALL) for word in words)
+    return [part for word, match in zip(words, joined, strict=True) for part in (match.groups() if match else [word])]
 
 
 def _help() -> str:

@@ -15,14 +15,22 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_attack.cli.errors import UsageError, explain
 from lightning_attack.cli.help import HelpFormatter
-from lightning_attack.cli.internals import option_names
-from lightning_attack.cli.meant import NETWORK_KEYS
+from lightning_attack.cli.internals import forget_other_classes, option_names
 from lightning_attack.cli.parts import PARTS, inner_options
 from lightning_attack.cli.preset_names import accept_presets, qualified
 from lightning_attack.cli.program import program
 from lightning_attack.cli.untyped import check_arguments
 from lightning_attack.cli.weight_files import refuse_files, refuse_python
-from lightning_attack.cli.yaml_files import TEXT, at, check_yaml, class_names, listed_names, network_names
+from lightning_attack.cli.yaml_files import (
+    TEXT,
+    YAML,
+    at,
+    check_named,
+    check_yaml,
+    class_names,
+    listed_names,
+    network_names,
+)
 from lightning_attack.common.configs import find_attack, find_config
 from lightning_attack.models.functions import accept_functions
 
@@ -46,6 +54,8 @@ class Parser(LightningArgumentParser):
         # Beginnings of options are none: --seed would be --seed_everything, which is not the seed of attacks.
         ours: dict[str, Any] = {"formatter_class": HelpFormatter, "prog": program(), "allow_abbrev": False}
         accept_presets()
+        forget_other_classes()
+        self._here = Path.cwd()  # the parser changes to the folder of a file while it reads it
         super().__init__(*args, **(ours | options))
 
     def add_class_arguments(self, *args: Any, skip: Collection[str] | None = None, **options: Any) -> Any:
@@ -77,7 +87,7 @@ class Parser(LightningArgumentParser):
 
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
         """As the base class, which passes the content of files too; names of attacks and networks are text."""
-        return super().parse_string(_as_meant(content), *args, **options)
+        return super().parse_string(_as_meant(content, self._here), *args, **options)
 
     def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:  # type: ignore[override]
         """What LightningCLI calls; jsonargparse calls it `instantiate` by now."""
@@ -114,21 +124,24 @@ def with_paths(words: Iterable[str]) -> list[str]:
             _warn_of_order(found, name, value)
             found.append(f"{name}={value}")
         else:
-            option = word if _kind(word) or (word[:2] == "--" and word.rpartition(".")[2] in NETWORK_KEYS) else ""
+            option = word if _kind(word) or _is_part(word) else ""
             found.append(word)
     return found
 
 
 def _warn_of_order(before: Sequence[str], option: str, value: str) -> None:
-    """Warn if an option is a whole attack, which drops the settings of it that come before."""
-    if option == "--model.attack" and Path(value).suffix in (".yaml", ".yml"):
-        lost = next((word for word in before if word.startswith(f"{option}.")), None)
-        if lost:
-            warnings.warn(
-                f"{lost} has no effect: it comes before {option}, which sets all settings of the attack anew; put it "
-                f"after {option}",
-                stacklevel=2,
-            )
+    """Warn if an option names a whole part, such as an attack, and settings of it come before, which it may drop."""
+    lost = next((word for word in before if word.startswith(f"{option}.")), None) if _is_part(option) else None
+    if lost:
+        whole = option == "--model.attack" and Path(value).suffix in YAML
+        effect = "has no effect" if whole else "may have no effect"
+        why = "sets all settings of the attack anew" if whole else "begins anew where it names another class"
+        warnings.warn(f"{lost} {effect}: it comes before {option}, which {why}; put it after {option}", stacklevel=2)
+
+
+def _is_part(option: str) -> bool:
+    """Whether an option takes a class or several, such as `--data.dataset`."""
+    return option[:2] == "--" and option.rpartition(".")[2] in PARTS
 
 
 def _kind(option: str) -> str:
@@ -140,29 +153,40 @@ def _kind(option: str) -> str:
     return "path" if option.rstrip("+").rpartition(".")[2] in ("attack", "attacks") and option[:2] == "--" else ""
 
 
-def _value(option: str, value: str) -> str:
+def _value(option: str, value: str, folders: Sequence[Path] = (Path(),)) -> str:
+    """The value of an option; files of the package, and an attack's in these folders, by paths that hold anywhere."""
     kind = _kind(option)
     if kind == "file":
         refuse_python(value)  # of weights below
     elif option.startswith("-"):
         refuse_files(option.strip("-+").split("."), _composed(value), in_file=False)
     if kind and not (kind == "attack" and _is_attack_class(value)):
-        found = find_attack(value) if kind == "attack" else find_config(value)
+        found = find_attack(value, folders) if kind == "attack" else find_config(value, folders)
         value = value if found is None else str(found)
     # A configuration may also be written out, `-c "{...}"`, which is too long for a path.
-    named = not value.startswith("{") if kind == "file" else Path(value).suffix in (".yaml", ".yml")
+    named = not value.startswith("{") if kind == "file" else Path(value).suffix in YAML
     if named and Path(value).is_file():
         root = check_yaml(Path(value))
-        if kind == "file" and not isinstance(root, yaml.MappingNode):
-            raise UsageError(
-                f"'{value}' {'has no settings' if root is None else 'is no file of settings'}: expected lines such as\n"
-                "model: {seed: 3}"
-            )
+        if kind or _is_part(option) or "." not in option:  # other options may take a file as such
+            _check_settings(value, root, kind)
+    elif option.startswith("-"):
+        check_named(_composed(value), Path())
     if re.fullmatch(r"--model\.attack\..*\b(attacks?|class_path)\+?|--model\.attack\.class_path", option):
         names = _composed(value)
         inner = listed_names(names) if names is not None else []
         return _rewritten(value, [(name, qualified(name.value)) for name in inner]) if inner else qualified(value)
     return _as_texts(value) if re.fullmatch(r"--classes|--data\..+\.classes", option) else value
+
+
+def _check_settings(file: str, root: yaml.Node | None, kind: str) -> None:
+    """Raise `UsageError` for a file with nothing in it, and for one of settings of a run that has none."""
+    if kind == "file" and isinstance(root, yaml.MappingNode):
+        if root.value and all(value.tag == "tag:yaml.org,2002:null" for _, value in root.value):
+            raise UsageError(f"'{root.value[0][0].value}' is empty in '{file}'\nremove the line, or fill it")
+    elif root is None or kind == "file":
+        such = {"file": "data: {batch_size: 2}", "attack": "class_path: pgd", "path": "class_path: pgd"}
+        example = f": expected lines such as\n{such[kind]}" if kind else ""
+        raise UsageError(f"'{file}' {'has no settings' if root is None else 'is no file of settings'}{example}")
 
 
 def _as_texts(value: str) -> str:
@@ -185,10 +209,14 @@ def _is_attack_class(name: str) -> bool:
     return any(part.__name__ == name for part in PARTS["attack"] if isinstance(part, type))
 
 
-def _as_meant(content: str) -> str:
+def _as_meant(content: str, here: Path) -> str:
     """The text of a configuration in which an attack's name is the path of its file, and names of networks are text.
 
     YAML takes the keys `101` and `yes` for a number and a truth value. Nothing else of the text changes.
+
+    Args:
+        content: of a file, in whose folder the process is now.
+        here: the folder where the command was given; an attack's file may be there too.
     """
     try:
         root = yaml.compose(content, Loader=yaml.SafeLoader)
@@ -197,7 +225,10 @@ def _as_meant(content: str) -> str:
     texts = [*network_names(at(root, ("model", "targets"))), *class_names(root)]
     changes = [(name, name.value) for name in texts if name.tag != TEXT]
     attack = at(root, ("model", "attack"))
-    if isinstance(attack, yaml.ScalarNode) and (value := _value("--model.attack", attack.value)) != attack.value:
+    if (
+        isinstance(attack, yaml.ScalarNode)
+        and (value := _value("--model.attack", attack.value, (Path(), here))) != attack.value
+    ):
         changes.append((attack, value))
     return _rewritten(content, changes)
 

@@ -267,7 +267,7 @@ class AttackCLI(CommandCLI):
         """Time a batch, and say how long the run will take."""
         estimate = time_batch(self.trainer, self.model, self.datamodule)
         if self.trainer.is_global_zero:
-            folder = Path(self._get(self.config, "results")) / (self._get(self.config, "run_name") or "")
+            folder = Path(self.run_folder.results) / (self._get(self.config, "run_name") or "")
             done = 0 if self._get(self.config, "fresh") else count_records(folder)
             print(in_words(estimate, self.trainer, self.model, len(self.datamodule.indices()), done))
 

@@ -41,25 +41,26 @@ class MeetingDDP(DDPStrategy):
         """
         if self._store is not None or dist.is_initialized() or not dist.is_available():
             return
+        advice = remedy(nodes=self.num_nodes)  # before Lightning and this process set variables that nobody has left
         environment = self.cluster_environment
         assert environment is not None
         self.set_world_ranks()
         rank, size = environment.global_rank(), environment.world_size()
+        _check_address(environment.main_address, self.num_nodes, advice)
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-        _check_address(environment.main_address, self.num_nodes)
-        with _notice(rank, size, self.num_nodes, _QUIET if launcher() and self.num_nodes == 1 else _SOON):
+        with _notice(rank, size, advice, _QUIET if launcher() and self.num_nodes == 1 else _SOON):
             try:
                 meeting = dist.rendezvous("env://", rank, size, timeout=MEETING)
                 self._store = next(iter(meeting))[0]
             except (dist.DistError, RuntimeError, ValueError) as error:
                 if "EADDRINUSE" in str(error):
                     raise LaunchError(
-                        f"MASTER_PORT={environment.main_port} is in use by another program\n{remedy()}; or choose "
+                        f"MASTER_PORT={environment.main_port} is in use by another program\n{advice}; or choose "
                         "another port, the same for all processes"
                     ) from error
                 raise LaunchError(
                     f"process {rank} of {size} waited {_minutes()} for the others in vain ({said_by()})\n"
-                    f"see why they did not start; {remedy(nodes=self.num_nodes)}"
+                    f"see why they did not start; {advice}"
                 ) from error
         self._store.set_timeout(self._timeout)
 
@@ -103,14 +104,14 @@ def join(trainer: Trainer) -> None:
         return
     if not environment.creates_processes_externally:
         if "MASTER_ADDR" in os.environ:
-            _check_address(os.environ["MASTER_ADDR"], trainer.num_nodes)
+            _check_address(os.environ["MASTER_ADDR"], trainer.num_nodes, remedy(nodes=trainer.num_nodes))
         os.environ[STARTED_BY] = str(os.getpid())  # the others will know their parent by it
     elif isinstance(strategy, MeetingDDP) and trainer.world_size > 1:
         strategy.meet()
 
 
-def _check_address(address: str, nodes: int) -> None:
-    """Raise `LaunchError` if there is no such machine, or one machine is enough and it is another one."""
+def _check_address(address: str, nodes: int, advice: str) -> None:
+    """Raise `LaunchError` with advice if there is no such machine, or one machine is enough and it is another one."""
     try:
         places = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
         if nodes > 1:
@@ -124,16 +125,14 @@ def _check_address(address: str, nodes: int) -> None:
         problem = "is another machine, but trainer.num_nodes is 1"
     except OSError as error:
         problem = f"is no machine that can be found ({error.strerror or error})"
-    raise LaunchError(f"MASTER_ADDR={address} {problem}\n{remedy(nodes=nodes)}")
+    raise LaunchError(f"MASTER_ADDR={address} {problem}\n{advice}")
 
 
 @contextmanager
-def _notice(rank: int, size: int, nodes: int, after: float) -> Iterator[None]:
+def _notice(rank: int, size: int, advice: str, after: float) -> Iterator[None]:
     """Say what is waited for, if it takes longer than so many seconds."""
-    text = (
-        f"Process {rank} waits for {size - 1} other{'s' * (size > 2)} of this run ({said_by()}), {_minutes()} at most; "
-        f"{remedy(nodes=nodes)}"
-    )
+    others = f"{size - 1} other{'s' * (size > 2)} of this run ({said_by()})"
+    text = f"Process {rank} waits for {others}, {_minutes()} at most; {advice}"
     timer = Timer(after, lambda: print(text, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()

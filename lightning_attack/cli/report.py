@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_attack.cli.plain_parser import PlainParser, add_draws
 from lightning_attack.cli.program import program
+from lightning_attack.common.expanded import expanded
 from lightning_attack.report.command import OUTPUT, report
 
 
@@ -18,9 +19,13 @@ def _parser() -> PlainParser:
         prog=f"{program()} report",
         description="Compare finished runs: print tables, and write report.{csv,md,tex,bib,html} and differences.csv.",
     )
-    parser.add_argument("runs", nargs="+", help="folders of runs, or folders above them")
+    parser.add_argument("runs", nargs="+", type=expanded, help="folders of runs, or folders above them")
     parser.add_argument(
-        "--output", metavar="DIR", default=OUTPUT, help="folder of the report; not inside a run (default: %(default)s)"
+        "--output",
+        type=expanded,
+        metavar="DIR",
+        default=OUTPUT,
+        help="folder of the report; not inside a run (default: %(default)s)",
     )
     parser.add_argument(
         "--baseline",

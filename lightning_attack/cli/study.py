@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,18 @@ from lightning_attack.attacks import Attack
 from lightning_attack.callbacks.study_progress import StudyProgress
 from lightning_attack.callbacks.timing import Timed
 from lightning_attack.cli.errors import UsageError, explain
+from lightning_attack.cli.launch import LaunchError, is_first
 from lightning_attack.cli.mistake import beside, either
+from lightning_attack.cli.named import options
 from lightning_attack.cli.parser import Parser, with_paths
 from lightning_attack.cli.parts import PARTS
 from lightning_attack.cli.program import program, program_words
 from lightning_attack.cli.study_cell import CellCLI, Shared
 from lightning_attack.cli.study_costs import Cost, estimate, show_costs
+from lightning_attack.cli.translate import translated
 from lightning_attack.cli.yaml_files import check_yaml, read_study
 from lightning_attack.common.errors import UserError
+from lightning_attack.common.expanded import expanded
 from lightning_attack.data import SegmentationDataModule
 from lightning_attack.predict.passes import backward_passes
 from lightning_attack.report.screen import print_tables
@@ -47,6 +50,7 @@ def run(words: list[str]) -> int:
     )
     add_dry_run(parser)
     _refuse_settings(words[1:])
+    refuse_second_file(words)
     given = parser.parse_args(with_paths(words[1:]))
     if given.file is None:
         raise UsageError(
@@ -55,7 +59,7 @@ def run(words: list[str]) -> int:
     plan = read(Path(given.file))
     if given.strict is not None:
         plan.strict = given.strict
-    folder = Path(given.results) / (given.name or Path(given.file).stem)
+    folder = Path(expanded(given.results)) / (given.name or Path(given.file).stem)
     return run_study(plan, Path(given.file), folder, words, given.cell, given.dry_run)
 
 
@@ -93,6 +97,13 @@ def run_study(
         return 0
     order = [one.name for one in every]
     return run_cells(plan, found, cost, folder, [*program_words(), *words], order)
+
+
+def refuse_second_file(words: Sequence[str]) -> None:
+    """Raise `UsageError` for a second file, of which nothing would be merged with the first."""
+    files = [value for option, value in options(words) if option in ("-c", "--config")]
+    if len(files) > 1:
+        raise UsageError(f"a study has one file; given: {' and '.join(files)}\nwrite what is in them into one")
 
 
 def _refuse_settings(words: Sequence[str]) -> None:
@@ -134,9 +145,17 @@ def read(file: Path) -> Study:
     if unknown:
         raise UsageError(f"'{file}': there is no option '{unknown[0]}'\nknown: {', '.join(Study.__dataclass_fields__)}")
     if missing := [key for key in ("networks", "attacks", "sources") if key not in content]:
-        single = "; a file for a single run goes to predict -c" if "source" in (content.get("model") or {}) else ""
+        model = content.get("model")
+        run = isinstance(model, Mapping) and "source" in model
+        single = "; a file for a single run goes to predict -c" if run else ""
         raise UsageError(f"'{file}' is no study: it has no {either(missing)}{single}")
     _check_attacks(file, content["attacks"])
+    networks = content["networks"]
+    if isinstance(networks, Mapping) and (empty := [name for name, part in networks.items() if part is None]):
+        part = "{class_path: TrainedModel, init_args: {file: FILE}}"
+        raise UsageError(
+            f"{file}: networks: '{empty[0]}' is empty\nwrite {empty[0]}: {part} (or another class: SMPModel, ...)"
+        )
     try:
         parser.parse_object({"study": content})
     except UsageError as error:
@@ -221,18 +240,15 @@ def time_cells(plan: Study, found: list[Cell], costs: Sequence[Cost], folder: Pa
     return seconds, max(memory, default=None)
 
 
-def is_first() -> bool:
-    """Whether this process speaks for the others of its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
-
-
 def _run_cell(plan: Study, cell: Cell, folder: Path, shared: Shared, progress: StudyProgress, *more: str) -> CellCLI:
     words = [*cell.words(plan), f"--results={folder}", f"--run_name={cell.name}", *more]
     others = () if plan.targets else {*plan.networks} - {cell.source}
     try:
         return CellCLI(words, shared, progress, others)
+    except LaunchError:  # of no cell in particular, and said by every process
+        raise
     except (UserError, OSError) as error:
-        raise UsageError(f"cell '{cell.name}': {error}") from error
+        raise UsageError(f"cell '{cell.name}': {translated(error)}") from error
 
 
 def _images(plan: Study) -> int:

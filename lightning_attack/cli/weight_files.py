@@ -23,7 +23,7 @@ def refuse_files(path: list[str], node: yaml.Node | None, in_file: bool) -> None
         node: what stands there.
         in_file: whether it is said in a file, not on the command line.
     """
-    for keys, value in _scalars(path, node, set()):
+    for keys, value in scalars(path, node, set()):
         before, last = ["", "", *keys][-2:]
         # On the command line arguments of a class of the user may have these names too: --model.source.network.
         ours = in_file or len(keys) <= 2
@@ -67,8 +67,11 @@ def is_weights(path: Path) -> bool:
     return path.suffix in WEIGHT_FILES or safetensors or start.startswith((b"PK\x03\x04", b"\x80\x02"))
 
 
-def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[list[str], str]]:
-    """All plain values, with the keys that lead to them; those of lists with the key of the list twice."""
+def scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[list[str], str]]:
+    """All plain values, with the keys that lead to them; those of lists with the key of the list twice.
+
+    Without the settings of classes of the user, where any file may stand.
+    """
     if id(node) in seen:  # an alias to itself
         return
     if isinstance(node, yaml.ScalarNode):
@@ -79,8 +82,8 @@ def _scalars(keys: list[str], node: yaml.Node | None, seen: set[int]) -> Iterato
         for key, value in node.value:
             if theirs and key.value in ("init_args", "dict_kwargs"):
                 continue  # an argument called `network` may well be a file
-            yield from _scalars([*keys, *str(key.value).split(".")], value, seen)
+            yield from scalars([*keys, *str(key.value).split(".")], value, seen)
     elif isinstance(node, yaml.SequenceNode):
         seen.add(id(node))
         for value in node.value:
-            yield from _scalars([*keys, keys[-1]] if keys else ["-"], value, seen)
+            yield from scalars([*keys, keys[-1]] if keys else ["-"], value, seen)

@@ -16,21 +16,30 @@ import yaml
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.meant import weights_answer
 from lightning_attack.cli.preset_names import with_presets
-from lightning_attack.cli.weight_files import is_weights, refuse_files, refuse_python
+from lightning_attack.cli.weight_files import is_weights, refuse_files, refuse_python, scalars
+from lightning_attack.common.configs import find_config
 
 _MERGE = "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_NAMED_BY_USERS = ("networks", "targets", "attacks")
+"""Keys of mappings whose keys are names of the user's choice."""
+YAML = (".yaml", ".yml")
+"""Suffixes of configuration files."""
 TEXT = "tag:yaml.org,2002:str"
 """YAML's tag of strings."""
 
 
-def check_yaml(file: Path) -> yaml.Node | None:
-    r"""The content of a YAML file as nodes, checked; None if it is empty.
+def check_yaml(file: Path, above: Sequence[Path] = ()) -> yaml.Node | None:
+    r"""The content of a YAML file as nodes, checked with the files that it names; None if it is empty.
+
+    Args:
+        file: to check.
+        above: the files that lead to it, each named by the one before.
 
     Raises:
         UsageError: it is not text, not YAML, or a mapping in it has a key twice, or as a whole and in parts (`attack`
             and `attack.eps`), or a value is a number in a form that YAML takes for another one (`010` for 8, `1:30`
-            for 90); with file, lines and values.
+            for 90); with file, lines and values. Or it names a file that is empty.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -79,7 +88,24 @@ def check_yaml(file: Path) -> yaml.Node | None:
         raise UsageError(
             f"'{first[0].value}' stands twice in '{file}', {where}\nthe values are {values}; remove one, or join them"
         )
+    check_named(root, file.parent, [*above, file])
     return root
+
+
+def check_named(root: yaml.Node | None, folder: Path, above: Sequence[Path] = ()) -> None:
+    """Check the files of YAML that a configuration names for its parts, see `check_yaml`.
+
+    Args:
+        root: the configuration.
+        folder: of its file, in which the parser looks for others.
+        above: the files that lead to it; one that names itself is left to the parser.
+    """
+    for keys, value in scalars([], root, set()):
+        file = find_config(value, [folder]) if Path(value).suffix in YAML else None
+        if file and file not in above and check_yaml(file, above) is None:
+            raise UsageError(
+                f"'{file}' has no settings\nfill it, or remove the line at '{'.'.join(keys)}' that names it"
+            )
 
 
 def network_names(networks: yaml.Node | None) -> list[yaml.ScalarNode]:
@@ -173,8 +199,11 @@ def _other_numbers(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, ya
 
 def _in_parts(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
     """Keys of one mapping of which one is a part of the other, such as `attack` and `attack.eps`."""
+    by_users = {
+        id(value) for one in _mappings(root) for key, value in _keys(one) if key.value.split(".")[-1] in _NAMED_BY_USERS
+    }
     for mapping in _mappings(root):
-        keys = {key.value: key for key, _ in _keys(mapping)}
+        keys = {key.value: key for key, _ in _keys(mapping)} if id(mapping) not in by_users else {}
         for name, key in keys.items():
             words = name.split(".")
             wholes = (".".join(words[:count]) for count in range(1, len(words)))

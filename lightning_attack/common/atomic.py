@@ -33,8 +33,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(unfinished):
+            error.filename = str(path)  # the name that the user knows
+            del error.filename2
         raise
 
 
@@ -43,6 +46,20 @@ def _short(path: Path, limit: int = 200) -> str:
     if len(os.fsencode(path.name)) <= limit:
         return path.name
     return hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest() + path.suffix[-20:]
+
+
+def check_file(file: Path) -> None:
+    """Raise `OSError` if a file cannot be written, as far as one can tell: it is a folder, or see `check_folder`.
+
+    Example:
+        >>> check_file(Path("/dev"))
+        Traceback (most recent call last):
+            ...
+        IsADirectoryError: [Errno 21] Is a directory: '/dev'
+    """
+    if file.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    check_folder(file.parent)
 
 
 def check_folder(folder: Path) -> None:

@@ -41,11 +41,11 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
     """The figures of a benchmark's finished runs, as plain values for a JSON file.
 
     `benchmark` (its name), `check` (a hash of its file, of its networks and of its photos, by which results that do not
-    compare are known), `versions`, `images`, and for each of the `attacks`: `name`, `settings`, `backward_passes` per
-    image (null for images that another program attacked), `scores` (for each `source` and `target` the `kind` of
-    target, and in [0, 1] `clean_miou`, `miou` with the ends of its 95 % interval, `low` and `high`; of several seeds
-    the mean), and `means` of the mIoU over the scores of each kind. Attacks of one name and other settings, such as
-    another radius, are told apart by these.
+    compare are known), `versions`, `images`, `runs` (names of their folders), and for each of the `attacks`: `name`,
+    `settings`, `backward_passes` per image (null for images that another program attacked), `scores` (for each `source`
+    and `target` the `kind` of target, and in [0, 1] `clean_miou`, `miou` with the ends of its 95 % interval, `low` and
+    `high`; of several seeds the mean), and `means` of the mIoU over the scores of each kind. Attacks of one name and
+    other settings, such as another radius, are told apart by these.
 
     Args:
         benchmark: what was run.
@@ -78,6 +78,7 @@ def submission(benchmark: Benchmark, folders: Sequence[Path], draws: int = DRAWS
         "check": _digest(benchmark.study, networks, photos),
         "versions": first.get("versions", {}),
         "images": sheet.images,
+        "runs": [folder.name for folder in folders],
         "attacks": [_attack(name, own, benchmark) for name, own in zip(names, rows.values(), strict=True)],
     }
 

@@ -249,4 +249,10 @@ def _images_of(folder: Path, source: str, sources: Sequence[str], eps: Any) -> d
 
 
 def _plain(value: Any) -> str:
-    return str(value).replace("/", "-").replace(" ", "")
+    """A setting in the name of a folder.
+
+    Example:
+        >>> _plain("4/255"), _plain([3, 5])
+        ('4-255', '3-5')
+    """
+    return re.sub(r"[^\w.+-]+", "-", str(value).replace(" ", "").strip("[]"))

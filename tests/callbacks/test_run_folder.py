@@ -47,6 +47,19 @@ def test_a_finished_run_of_the_same_name_is_not_attacked_again(tmp_path):
     assert packed(tmp_path / "mine") == content
 
 
+def test_a_home_folder_and_variables_are_replaced_once(tmp_path, monkeypatch):
+    """All of a run is in one folder, whose name may have a `$` that means no variable's value."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HERE", str(tmp_path / "$HERE"))
+    for results, folder in (("~/runs", "home/runs/mine"), ("$HERE/runs", "$HERE/runs/mine")):
+        for _ in range(2):
+            run(tmp_path, NoAttack(), callbacks=[RunFolder(results, "mine"), ImageWriter(), TransferMetrics()])
+        names = {path.name for path in (tmp_path / folder).iterdir()}
+        assert {"settings.json", "records", "images", "transfer.json"} <= names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["$HERE", "home"]
+
+
 def test_another_run_of_the_same_name_is_refused(tmp_path):
     run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
     content = (tmp_path / "mine" / "transfer.json").read_text()

@@ -49,6 +49,14 @@ def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
     assert ours["images"] == theirs["images"] == 3
     (fgsm,), (own,) = ours["attacks"], theirs["attacks"]
     assert (fgsm["name"], own["name"]) == ("fgsm", "theirs")
+    before = (small / "ours.json").read_text()
+    assert main(["benchmark", "-c", "small-1.yaml", "--attack", "pgd", "--output=ours.json"]) == 2
+    assert "'ours.json' is the result of other attacks (fgsm)\ngive another file" in capsys.readouterr().err
+    assert (small / "ours.json").read_text() == before
+    assert main(["benchmark", "-c", "small-1.yaml", "--output=quiet"]) == 2
+    assert "'quiet' is a folder; a file is expected" in capsys.readouterr().err
+    assert main(["benchmark", "-c", "small-1.yaml", "-c", "quiet/small-1.yaml"]) == 2
+    assert "a study has one file" in capsys.readouterr().err
     assert [(score["target"], score["kind"]) for score in fgsm["scores"]] == [
         ("segformer", "white box"), ("fpn", "plain"), ("fpn_resized", "defended")
     ]  # fmt: skip
@@ -96,6 +104,12 @@ def test_an_attack_of_others_is_submitted_and_compared(small, capsys):
     assert "'none.json' is no result of the command benchmark" in capsys.readouterr().err
     assert main(["benchmark", "-c", "small-1.yaml", "--attack", "pdg"]) == 2
     assert "there is no attack 'pdg'" in capsys.readouterr().err
+
+
+def test_a_result_of_fewer_photos_is_not_written(small, monkeypatch, capsys):
+    monkeypatch.setattr(study, "run_study", lambda *_, **more: 3)
+    assert main(["benchmark", "-c", "small-1.yaml", "--output=ours.json"]) == 3
+    assert "'ours.json' is not written: photos were left out" in capsys.readouterr().err
 
 
 def test_networks_that_count_as_defended():

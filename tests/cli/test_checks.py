@@ -211,6 +211,18 @@ def test_environments_of_other_jobs(environment, says, answer, config, monkeypat
     assert says in answer("validate", "-c", config(), "--trainer.devices=1")
 
 
+@pytest.mark.parametrize("environment", [JOB, STALE | {"RANK": "5"}])
+def test_commands_without_a_run_take_any_environment(environment, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for words, says in (("--version", "lightning-attack "), ("predict --help", "--model.attack")):
+        with pytest.raises(SystemExit):
+            main(words.split())
+        assert says in capsys.readouterr().out
+    assert main(["attacks", "transegpgd_best"]) == 0
+    assert main(["predict"]) == 2
+
+
 def test_environments_that_are_right():
     launch.check_environment({})
     launch.check_environment(JOB | {"SLURM_JOB_NAME": "interactive"})  # Lightning does not go by it
@@ -238,7 +250,21 @@ def test_others_that_never_come_are_waited_for_minutes_only(rank, answer, monkey
     says = answer("predict", "--data.limit=2", "--model.attack=fgsm", *ddp)
     assert f"process {rank} of 2 waited" in says
     assert f"MASTER_PORT={port}" in says
+    assert "-u MASTER_PORT" in says
     assert timedelta(hours=1) < processes.PATIENCE, "a run itself may wait long"
+
+
+def test_tasks_of_srun_that_never_come(answer, monkeypatch):
+    """Nobody has left the variables here by which they are waited for: this process sets them."""
+    monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
+    step = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODELIST": "127.0.0.1", "SLURM_STEP_ID": "0",
+            "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}  # fmt: skip
+    for name, value in (JOB | step).items():
+        monkeypatch.setenv(name, value)
+    ddp = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    says = answer("predict", "--data.limit=2", "--model.attack=fgsm", *ddp)
+    assert "process 1 of 2 waited" in says
+    assert says.endswith("see why they did not start; if one has failed, its own message says why")
 
 
 def test_machines_and_devices_that_are_not_there(answer, monkeypatch):
@@ -248,7 +274,7 @@ def test_machines_and_devices_that_are_not_there(answer, monkeypatch):
     if not torch.cuda.is_available():
         assert "there is no GPU that torch can use" in answer("predict", "--trainer.accelerator=gpu")
     with pytest.raises(UsageError, match="is no machine that can be found"):
-        processes._check_address("no.such.machine.invalid", 1)
+        processes._check_address("no.such.machine.invalid", 1, "see why")
 
 
 OWN = part("SMPModel", arch="fpn", encoder_name="tu-test_resnet", encoder_weights=None, num_classes=5)

@@ -38,10 +38,11 @@ def run(tmp_path):
     return folder
 
 
-def test_a_clean_run_has_few_files_and_the_same_report(run, tmp_path, capsys):
-    assert main(["report", str(run), f"--output={tmp_path / 'before'}"]) == 0
+def test_a_clean_run_has_few_files_and_the_same_report(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["report", "~/run", "--output=~/before"]) == 0
     kept, whole = packed(run), everything(run)
-    assert main(["clean", str(tmp_path), "--dry_run"]) == 0  # a folder above it
+    assert main(["clean", "~", "--dry_run"]) == 0  # a folder above it
     assert {name: content for name, content in everything(run).items() if name != ".lock"} == whole
     assert "run: would drop 1 file: locks of processes" in capsys.readouterr().out
     assert main(["clean", str(run)]) == 0

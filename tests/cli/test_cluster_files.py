@@ -27,7 +27,7 @@ def job(tmp_path):
             (tmp_path / name).chmod(0o755)
         (tmp_path / "requeued").unlink(missing_ok=True)
         path = f"{tmp_path}:{os.environ['PATH']}"
-        environment = os.environ | JOB | {"PATH": path} | environment
+        environment = os.environ | JOB | {"PATH": path, "HOME": "home"} | environment
         done = subprocess.run(["bash", str(CLUSTER / script), *words], cwd=tmp_path, env=environment,
                               capture_output=True, text=True)  # fmt: skip
         assert done.returncode == 138, done.stderr
@@ -44,6 +44,7 @@ def job(tmp_path):
         (("--run_name=mine",), "results/mine"),
         (("--run_name", "mine", "--results", "my runs"), "my runs/mine"),
         (("--results=there", "-c", "results"), "there/attack-7"),
+        (("--results=~/there",), "home/there/attack-7"),
     ],
 )
 def test_a_job_is_requeued_only_if_it_has_added_an_image(job, words, folder):

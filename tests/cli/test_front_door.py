@@ -128,6 +128,25 @@ def test_an_attack_by_name_is_its_file_and_nothing_of_the_default_stays(words, p
     assert "beta" not in attack["init_args"]
 
 
+def test_a_file_of_an_attack_beside_its_file_or_the_user(tmp_path, monkeypatch, capsys):
+    """Both come before the package's file of that path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    targets = "{a_1: {class_path: TrainedModel}, a_1.5: {class_path: TrainedModel}}"
+    (tmp_path / "runs" / "run.yaml").write_text(f"model: {{attack: configs/attacks/pgd.yaml, targets: {targets}}}\n")
+    for folder, name in ((None, "PGD"), (tmp_path, "beside the user"), (tmp_path / "runs", "beside the file")):
+        if folder:
+            (folder / "configs" / "attacks").mkdir(parents=True)
+            (folder / "configs" / "attacks" / "pgd.yaml").write_text(
+                f"class_path: pgd\ninit_args: {{display_name: {name}}}\n"
+            )
+        with pytest.raises(SystemExit):
+            main(["predict", "-c", "runs/run.yaml", "--print_config"])
+        model = yaml.safe_load(capsys.readouterr().out)["model"]
+        assert model["attack"]["init_args"]["display_name"] == name
+        assert [*model["targets"]] == ["a_1", "a_1.5"]
+
+
 def test_an_attack_by_name_in_a_file_of_the_user(predict, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = {"data": {"limit": 1}, "trainer": {"accelerator": "cpu"}}

@@ -12,6 +12,7 @@ import yaml
 from lightning_attack.attacks import Attack
 from lightning_attack.cli import CONFIGS, main
 from lightning_attack.cli import study as command
+from lightning_attack.cli.launch import LaunchError
 from lightning_attack.cli.parser import Parser
 from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.passes import backward_passes
@@ -182,6 +183,9 @@ def test_a_signal_ends_the_study(run_study, monkeypatch, tmp_path, capsys):
         ({"attacks": {"mine": ""}}, [], "attacks: '' has no name; give one"),
         ({"attacks": {"theirs": "/"}, "budgets": [{"eps": 1, "norm": "l2"}]}, [], "'/' can be checked within an L-inf"),
         ({"attacks": {"theirs": "/"}, "budgets": [{"step_size": 1}]}, [], "{step_size: 1} has no eps, by which the"),
+        ({"networks": {"fpn": None}}, [], "networks: 'fpn' is empty\nwrite fpn: {class_path: TrainedModel"),
+        ({}, ["-c", "b.yaml"], "a study has one file; given: "),
+        ({}, ["-cb.yaml"], "s.yaml and b.yaml"),
         ({"attacks": ["pgd", {"mi_fgsm": {"steps": 3}}]}, [], "{mine: {class_path: mi_fgsm, init_args: {steps: 3}}"),
     ],
 )
@@ -193,11 +197,29 @@ def test_mistakes(run_study, tmp_path, capsys, changes, words, said):
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
-@pytest.mark.parametrize("content", ["a: [", "- a", ""])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "r"), "error: cell 'none_fpn': 'r' cannot be used; choose a place"),
+        (LaunchError("others do not come"), "error: others do not come\n"),
+    ],
+)
+def test_errors_of_a_cell_that_are_no_mistake_in_it(error, said, run_study, monkeypatch, capsys):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(command, "CellCLI", fails)
+    assert run_study() == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a", "", "model: 3", "networks:"])
 def test_files_that_are_no_study(tmp_path, capsys, content):
     (tmp_path / "s.yaml").write_text(content)
     assert main(["study", "-c", str(tmp_path / "s.yaml")]) == 2
-    assert str(tmp_path / "s.yaml") in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert str(tmp_path / "s.yaml") in said
+    assert "model: {" not in said, "which no study has"
     assert main(["study"]) == 2
     assert "study needs its file" in capsys.readouterr().err
     assert main(["study", "-c", str(tmp_path / "t.yaml")]) == 2
@@ -236,6 +258,22 @@ def test_cost_of_every_file(count, by):
     of_members = {"adaea", "cwa", "source_rotation", "svre"}
     on_features = {"bfa", "fia", "fspgd", "naa", "rp_pgd"}  # an ensemble by logits has no layer of its own
     assert unknown == (of_members if count == 1 else on_features if by == "logits" else set())
+
+
+def test_a_home_folder_and_variables_in_results(run_study, tmp_path, monkeypatch):
+    """As in `--results=~/runs` and in YAML, where no shell replaces them."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "disk"))
+    found = []
+    monkeypatch.setattr(command, "run_study", lambda plan, file, folder, *_, **more: found.append(folder) or 1)
+    run_study("--results=~/runs")
+    main(["benchmark", "-c", str(tmp_path / "s.yaml"), "--results=$SCRATCH/runs", "--output=~/a.json"])
+    assert found == [tmp_path / "home" / "runs" / "s", tmp_path / "disk" / "runs" / "s"]
+
+
+def test_names_of_any_kind(tmp_path):
+    (cell,) = cells(Study(NETWORKS, ["pgd"], ["fpn"], budgets=[{"size": [3, 5], "eps": "4/255"}]))
+    assert cell.name == "pgd_fpn_size3-5_eps4-255"
 
 
 def test_attacks_beside_the_file(tmp_path):

@@ -3,8 +3,10 @@
 import sys
 
 import pytest
+import yaml
 
 from lightning_attack.cli import main
+from lightning_attack.cli.parser import with_paths
 
 NETWORKS = """
 import functools, torch
@@ -133,6 +135,64 @@ def test_another_attack_than_the_one_that_was_written(words, text, says, here, c
     (here / "run.yaml").write_text(text)
     assert main(["predict", *words, *(["-c", "run.yaml"] if text else [])]) == 2
     assert says in capsys.readouterr().err
+
+
+PHOTOS = """
+from lightning_attack.data import SegmentationDataset
+
+
+class Photos(SegmentationDataset):
+    def __init__(self, root: str, size: int = 512, seed: int = 7, count: int | None = None) -> None: ...
+    def __len__(self): return 0
+    def __getitem__(self, index): ...
+
+
+def network(file: str = "mine.pt", name: str = "mine") -> "torch.nn.Module": ...
+"""
+SET = {"model.source": "users_photos.network", "model.targets.fpn_mobilenetv2": "users_photos.network",
+       "data.dataset": "users_photos.Photos"}  # fmt: skip
+ROOT = {"data.dataset": {"root": "x"}}
+
+
+@pytest.mark.parametrize("form", ["option", "class_path", "file"])
+def test_a_class_in_place_of_another_gets_none_of_its_settings(form, here, capsys):
+    (here / "users_photos.py").write_text("import torch\n" + PHOTOS)
+    parts = {key: {"class_path": path, "init_args": ROOT.get(key, {})} for key, path in SET.items()}
+    source, target, photos = parts.values()
+    model = {"source": source, "targets": {"fpn_mobilenetv2": target}}
+    (here / "run.yaml").write_text(yaml.safe_dump({"model": model, "data": {"dataset": photos}}))
+    dot = ".class_path" if form == "class_path" else ""
+    words = [f"--{key}{dot}={path}" for key, path in SET.items()] + ["--data.dataset.root=x"]
+    config = printed(capsys, "predict", *(["-c", "run.yaml"] if form == "file" else words))
+    assert config["data"]["dataset"]["init_args"] == {"root": "x", "size": 512, "seed": 7, "count": None}
+    for network in (config["model"]["source"], config["model"]["targets"]["fpn_mobilenetv2"]):
+        assert network["init_args"] == {"file": "mine.pt", "name": "mine"}
+    config = printed(capsys, "universal", f"--data.train{dot}=users_photos.Photos", "--data.train.root=x")
+    assert config["data"]["train"]["init_args"] == {"root": "x", "size": 512, "seed": 7, "count": None}
+
+
+def printed(capsys, command, *words):
+    with pytest.raises(SystemExit):
+        main([command, *words, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("second", [["-c", "b.yaml"], ["--model.attack=lightning_attack.attacks.pgd"]])
+def test_an_attack_in_place_of_another_keeps_none_of_its_settings(second, here, capsys):
+    attack = {"class_path": "transegpgd", "init_args": {"eps": "4/255", "steps": 40}}
+    (here / "a.yaml").write_text(yaml.safe_dump({"model": {"attack": attack}}))
+    (here / "b.yaml").write_text("model: {attack: {class_path: lightning_attack.attacks.pgd}}\n")
+    alone = printed(capsys, "predict", *second)["model"]["attack"]
+    assert printed(capsys, "predict", "-c", "a.yaml", *second)["model"]["attack"] == alone
+    same = printed(capsys, "predict", "-c", "a.yaml", "--model.attack.steps=3")["model"]["attack"]
+    assert (same["init_args"]["eps"], same["init_args"]["steps"]) == ("4/255", 3)
+
+
+@pytest.mark.parametrize("words", [["--model.attack.eps=1", "--model.attack", "APGD"],
+                                   ["--data.dataset.size=96", "--data.dataset", "ImageFolder"]])  # fmt: skip
+def test_settings_before_the_class_that_may_drop_them(words):
+    with pytest.warns(UserWarning, match=f"{words[0]} may have no effect: it comes before {words[1]}"):
+        with_paths(words)
 
 
 @pytest.mark.parametrize("attack", [["--model.attack=fgsm"], ["--model.attack", "fgsm"]])

@@ -1,10 +1,14 @@
 """A key that stands twice, and files that are not YAML, are errors wherever a file is read."""
 
+import re
+from contextlib import nullcontext
+
 import pytest
 import yaml
 
 from lightning_attack.cli import main
 from lightning_attack.cli.errors import UsageError
+from lightning_attack.cli.named import named
 from lightning_attack.cli.parser import with_paths
 from lightning_attack.cli.preset_names import with_presets
 from lightning_attack.cli.weight_files import refuse_files
@@ -62,6 +66,8 @@ def test_what_is_wrong_and_where(text, says, tmp_path):
         "1: a\n'1': b\n",
         "x: &x {a: 1}\ny: {<<: *x, a: 2}\nz: [*x, *x]\n",
         "- a: 1\n- a: 2\n",
+        "networks: {a_1: {}, a_1.5: {}}\nmodel: {targets: {a_1: {}, a_1.5: {}}}\nattacks: {a: pgd, a.b: pgd}\n",
+        "model: {source: a.yaml}\n",
     ],
 )
 def test_what_is_right(text, tmp_path):
@@ -105,6 +111,39 @@ def test_every_command_that_reads_a_file(command, tmp_path, monkeypatch, capsys)
     name = twice if command.startswith("attack") else file
     assert f"stands twice in '{name}', line" in said
     assert not list(tmp_path.glob("results*"))
+
+
+def test_files_that_a_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "twice.yaml").write_text(ATTACK)
+    (tmp_path / "parts" / "empty.yaml").write_text("# nothing\n")
+    file = tmp_path / "parts" / "a.yaml"
+    for text, says in (
+        ("data: twice.yaml", "'eps' stands twice in"),
+        ("model: {targets: {a: empty.yaml}}", "has no settings"),
+        ("model: {source: {class_path: mine.build, init_args: {config: twice.yaml}}}", None),  # a file of theirs
+    ):
+        file.write_text(text)
+        inline = re.sub(r"(twice|empty)", r"parts/\1", f"{{{text}}}")
+        with pytest.raises(UsageError, match=says) if says else nullcontext():
+            check_yaml(file)
+        with pytest.raises(UsageError, match=says) if says else nullcontext():
+            with_paths(["-c", inline])
+
+
+def test_an_empty_file_of_a_part(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    for option in ("--model.attack", "--model.source", "--data"):
+        with pytest.raises(UsageError, match=r"empty.yaml' has no settings"):
+            with_paths([f"{option}={tmp_path / 'empty.yaml'}"])
+    with_paths([f"--model.source.config={tmp_path / 'empty.yaml'}"])
+
+
+def test_what_the_user_named_in_a_file_beside_a_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("dataset: {class_path: ImageFolder}\n")
+    assert named(["-c", str(tmp_path / "a.yaml")], ["data.dataset", "model.source"]) == {"data.dataset"}
 
 
 def test_names_of_networks_are_text(predict, tmp_path, capsys):
@@ -170,13 +209,16 @@ def test_names_of_classes_are_text(predict, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"# all of it is a comment\n", "has no settings"), (b"- a\n", "is no file of settings"),
-     (b"hello", "is no file of"), (b"\xff\xd8\xff\xe0", "is not a text file in UTF-8")],
+     (b"hello", "is no file of"), (b"data:\n", "remove the line"),
+     (b"\xff\xd8\xff\xe0", "is not a text file in UTF-8")],
 )  # fmt: skip
 def test_files_without_settings(predict, tmp_path, capsys, content, says):
     for name in ("run.yaml", "run.txt"):
         (tmp_path / name).write_bytes(content)
         assert predict("-c", tmp_path / name) == 2
-        assert f"'{tmp_path / name}' {says}" in capsys.readouterr().err
+        assert re.search(rf"'{tmp_path / name}'\s{says}", capsys.readouterr().err)
+        assert predict(f"-c{tmp_path / name}") == 2
+        assert re.search(rf"'{tmp_path / name}'\s{says}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,17 @@ def test_the_command_refuses_it_before_it_writes(learned, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "size: [5, 4] in the checkpoint, [5, 6] now" in said
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["small.yaml"]
+    (tmp_path / "learned.pt").mkdir()
+    assert main(words) == 2
+    assert "learned.pt' is a folder; a file is expected" in capsys.readouterr().err
+    (tmp_path / "learned.pt").rmdir()
+    (tmp_path / "learned.pt").write_text("an earlier one")
+    assert main(words) == 2
+    assert "learned.pt' exists, and would be replaced" in capsys.readouterr().err
+    assert (tmp_path / "learned.pt").read_text() == "an earlier one"
+    small = ["--trainer.max_epochs=1", "--data.train.count=2", "--data.train.size=32", "--data.batch_size=2"]
+    assert main([*words, *small, "--overwrite"]) == 0
+    assert Universal.load(tmp_path / "learned.pt").about["epochs"] == 1
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,6 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """By preset: the display name, and the keys of its papers in `papers.bib`. A combination has those of its parts."""
 
-_USUAL = frozenset(usual for usual, _ in PUBLISHED.values())
-
 
 def published(attack: AnyAttack, preset: str, name: str | None, display_name: str | None) -> AnyAttack:
     """The attack of a preset with what papers call it, and with its papers.
@@ -109,22 +107,18 @@ def published(attack: AnyAttack, preset: str, name: str | None, display_name: st
         attack: the attack.
         preset: name of the preset.
         name: the name that the caller gave it; None = the preset's.
-        display_name: likewise. An attack file has the preset's own, which outlives neither a new `name` nor, where one
-            class takes the place of another and keeps its settings, the preset.
+        display_name: likewise. An attack file has the preset's own, which does not outlive a new `name`.
 
     Example:
         >>> from lightning_attack.attacks import pgd
         >>> [attack.display_name for attack in (pgd(), pgd(name="mine"), pgd(name="mine", display_name="Mine"))]
         ['PGD', 'mine', 'Mine']
-        >>> pgd(display_name="MI-FGSM").display_name                       # left from the attack before
-        'PGD'
         >>> list(pgd().citations)
         ['madry2018pgd']
     """
     usual, attack._papers = PUBLISHED.get(preset, (None, ()))
     renamed = name is not None and name != preset
-    left_over = display_name == usual if renamed else display_name in _USUAL
-    attack._display_name = display_name if display_name and not left_over else None
+    attack._display_name = display_name if display_name and not (renamed and display_name == usual) else None
     if attack._display_name is None and not renamed:
         attack._display_name = usual
     return attack
