@@ -1,0 +1,34 @@
+"""One `Trainer` and its callbacks for two runs: the second knows nothing of the first."""
+
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_attack.attacks import NoAttack
+from lightning_attack.callbacks import AttackProgress, TransferMetrics
+from lightning_attack.data import SegmentationDataModule
+from lightning_attack.predict.module import AttackModule
+from tests.callbacks.small_runs import SCENES, model
+
+
+def two_runs(*callbacks, logger=False, attacks=(NoAttack(), NoAttack())):
+    """The scenes from a data module, then three photos without names and classes from a `DataLoader`."""
+    photos = DataLoader(TensorDataset(torch.rand(3, 3, 32, 32), torch.zeros(3, 32, 32).long()), batch_size=2)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=logger, callbacks=[*callbacks], enable_checkpointing=False,
+                      enable_model_summary=False)  # fmt: skip
+    for data, attack in zip((SegmentationDataModule(SCENES, batch_size=2), photos), attacks, strict=True):
+        trainer.predict(AttackModule(model(), attack), data, return_predictions=False)
+        yield trainer
+
+
+def test_the_data_of_the_first_is_forgotten(tmp_path, capsys):
+    metrics = TransferMetrics(str(tmp_path), table=False)
+    first, second = (dict(metrics.summary) for _ in two_runs(metrics, AttackProgress()))
+    assert (first["images"], second["images"]) == (5, 3)
+    assert ("data" in first, "data" in second) == (True, False)
+    classes = [[*run["targets"][0]["clean_iou"]] for run in (first, second)]
+    assert classes == [[*SCENES.classes], [str(c) for c in range(8)]]
+    assert "partial" not in second
+    said = capsys.readouterr().err
+    assert "; 5 photos in batches" in said
+    assert "; 3 photos in batches" in said
