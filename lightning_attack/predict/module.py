@@ -105,8 +105,8 @@ class AttackModule(LightningModule):
         clean_cache: predictions on clean images that several modules share, one after the other.
 
     Raises:
-        ModelError: the networks differ in their number of classes, one fails on a probe image, a name stands for two
-            networks, or no gradient comes from the source.
+        ModelError: the networks differ in their number of classes or have more than 255, one fails on a probe image, a
+            name stands for two networks, or no gradient comes from the source.
         ValueError: no such target class, the attack cannot be targeted, has no curve, or needs what the source lacks.
     """
 

@@ -11,12 +11,12 @@ from lightning_attack.predict.module import AttackModule
 from tests.callbacks.small_runs import SCENES, model
 
 
-def two_runs(*callbacks, logger=False, attacks=(NoAttack(), NoAttack())):
+def two_runs(*callbacks, logger=False, second=None):
     """The scenes from a data module, then three photos without names and classes from a `DataLoader`."""
     photos = DataLoader(TensorDataset(torch.rand(3, 3, 32, 32), torch.zeros(3, 32, 32).long()), batch_size=2)
     trainer = Trainer(accelerator="cpu", devices=1, logger=logger, callbacks=[*callbacks], enable_checkpointing=False,
                       enable_model_summary=False)  # fmt: skip
-    for data, attack in zip((SegmentationDataModule(SCENES, batch_size=2), photos), attacks, strict=True):
+    for data, attack in ((SegmentationDataModule(SCENES, batch_size=2), NoAttack()), (photos, second or NoAttack())):
         trainer.predict(AttackModule(model(), attack), data, return_predictions=False)
         yield trainer
 
