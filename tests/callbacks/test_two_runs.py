@@ -2,13 +2,14 @@
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_attack.attacks import NoAttack
-from lightning_attack.callbacks import AttackProgress, TransferMetrics
+from lightning_attack.callbacks import AttackProgress, ImageLogger, TransferMetrics
 from lightning_attack.data import SegmentationDataModule
 from lightning_attack.predict.module import AttackModule
-from tests.callbacks.small_runs import SCENES, model
+from tests.callbacks.small_runs import SCENES, events, model
 
 
 def two_runs(*callbacks, logger=False, second=None):
@@ -32,3 +33,11 @@ def test_the_data_of_the_first_is_forgotten(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "; 5 photos in batches" in said
     assert "; 3 photos in batches" in said
+
+
+def test_the_pictures_of_the_first_are_not_those_of_the_second(tmp_path):
+    kept = [sorted(path.name for path in (tmp_path / "panels").iterdir())
+            for _ in two_runs(ImageLogger(4), logger=TensorBoardLogger(tmp_path, "", ""))]  # fmt: skip
+    assert kept == [[f"{index:08d}.png" for index in range(count)] for count in (4, 3)]
+    names = [*(f"images/image_{index:06d}" for index in range(3)), *(f"images/scene_{index:06d}" for index in range(4))]
+    assert sorted(events(tmp_path).Tags()["images"]) == names
