@@ -12,6 +12,7 @@ from rich.table import Table
 from lightning_attack.common.counted import counted
 from lightning_attack.common.table_width import table_width
 from lightning_attack.runs.summary import PREDICTED
+from lightning_attack.runs.summary_files import missing_words
 
 
 def show_result(
@@ -41,9 +42,7 @@ def show_result(
         console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
     if "partial" in summary:
         rest = f"; {how_to_go_on}" if how_to_go_on else ""
-        missing = summary["missing"]
-        partial = f"Partial: {counted(missing, 'image')} {'is' if missing == 1 else 'are'} missing{rest}"
-        console.print(partial, soft_wrap=True, markup=False, highlight=False)
+        console.print(f"Partial: {missing_words(summary)}{rest}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"Results: {folder}", soft_wrap=True)
 
 

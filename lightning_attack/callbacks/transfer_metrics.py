@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_attack import __version__
 from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
+from lightning_attack.callbacks.pace import was_stopped
 from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
@@ -75,8 +76,8 @@ class TransferMetrics(WritingCallback):
 
     Each image has a record below `records`, which its process appends after the PNG was written. All figures are sums
     over the records, so they do not depend on how the run was divided among processes or interrupted. While images are
-    missing, rows have the column `partial`, and the summary says how many are `missing`. Images left out are listed in
-    `skipped`.
+    missing, rows have the column `partial`, and the summary says how many are `missing`; not with a `DataLoader` of
+    one's own, whose photos are not counted. Images left out are listed in `skipped`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside. One
@@ -240,10 +241,16 @@ class TransferMetrics(WritingCallback):
         self._segment.close()
         # Not when the epoch ends: a process that had no batch does not see its end.
         trainer.strategy.barrier("all records are written")
-        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module))
+        stopped = trainer.strategy.reduce_boolean_decision(was_stopped(trainer), all=False)
+        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module, stopped))
 
-    def _sum_up(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        """Write and show the result of all records, in the first process."""
+    def _sum_up(self, trainer: Trainer, pl_module: AttackModule, stopped: bool) -> None:
+        """Write and show the result of all records, in the first process.
+
+        Args:
+            trainer, pl_module: of the run.
+            stopped: whether a process has left out batches.
+        """
         datamodule = getattr(trainer, "datamodule", None)
         expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
         store = RecordStore(self._home)
@@ -275,10 +282,10 @@ class TransferMetrics(WritingCallback):
         if pl_module.notes:
             self.summary["notes"] = [*pl_module.notes]
         missing = 0 if expected is None else len(expected) - totals.images - len(skipped)
-        if missing:
+        if missing or (stopped and expected is None):
             for row in self.rows:
                 row["partial"] = True
-            self.summary |= {"partial": True, "missing": missing}
+            self.summary |= {"partial": True} | ({"missing": missing} if missing else {})
         if skipped:
             self.summary["skipped"] = skipped
         self.incomplete = bool(skipped) or bool(totals.failed)
@@ -304,7 +311,8 @@ class TransferMetrics(WritingCallback):
             for name, value, step in scalars(self.summary, over_images):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
-            show_result(self.rows, self.summary, self._folder, self._owner.how_to_go_on(trainer) if self._owner else "")
+            goes_on = self._owner is not None and expected is not None  # which needs the places of the images
+            show_result(self.rows, self.summary, self._folder, self._owner.how_to_go_on(trainer) if goes_on else "")
         else:
             for doubt in doubts:
                 if doubt.message not in self._said:
