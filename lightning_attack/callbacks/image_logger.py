@@ -69,7 +69,7 @@ class ImageLogger(WritingCallback):
         datamodule = getattr(trainer, "datamodule", None)
         indices = getattr(datamodule, "indices", None)
         self._first = None if indices is None else {*indices()[: self.count]}
-        finished = getattr(datamodule, "finished", frozenset())
+        finished: frozenset[int] = getattr(datamodule, "finished", frozenset())
         in_first_process(trainer, lambda: keep_strips(self._folder, finished))
 
     def on_predict_batch_end(

@@ -75,7 +75,7 @@ def photos_of_run(trainer: Trainer) -> tuple[float, int]:
 def was_stopped(trainer: Trainer) -> bool:
     """Whether this process has left its loop before the last batch."""
     loop = trainer.predict_loop
-    return not loop.skip and not loop.batch_progress.is_last_batch
+    return not loop.skip and not loop.batch_progress.is_last_batch  # type: ignore[attr-defined]
 
 
 def photos_for_one(trainer: Trainer) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_attack.common.counted import counted
@@ -43,7 +44,7 @@ def show_result(
     if "partial" in summary:
         rest = f"; {how_to_go_on}" if how_to_go_on else ""
         console.print(f"Partial: {missing_words(summary)}{rest}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Results: {folder}", soft_wrap=True)
+    console.print(f"Results: {folder}", soft_wrap=True, markup=False)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Table:
@@ -52,7 +53,7 @@ def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Tab
     title = f"{first['attack']} on {first['source']}, {images}: mIoU in percent (lower = stronger)"
     if summary["labels"] == PREDICTED:
         title += f"; labels: {PREDICTED}"
-    table = Table("target", title=title)
+    table = Table("target", title=escape(title))  # names may have brackets
     columns = {"clean": "clean_miou", "adversarial": "adversarial_miou", "drop": "drop"}
     more = ("abstained", "success", "inside_adversarial_miou", "outside_adversarial_miou")
     columns |= {name: name for name in more if name in first}
@@ -61,5 +62,5 @@ def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Tab
     for row in rows:
         numbers = (row[column] for column in columns.values())
         cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
-        table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
+        table.add_row(escape(row["target"]) + (" (white box)" if row["white_box"] else ""), *cells)
     return table

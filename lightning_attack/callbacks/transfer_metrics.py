@@ -121,6 +121,7 @@ class TransferMetrics(WritingCallback):
         self._segment = SegmentWriter(self._home, 0)
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self.rows, self.summary, self.incomplete = [], {}, False
         log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
         # With a RunFolder the records lie in it, wherever the tables go: it looks for them.
@@ -311,8 +312,8 @@ class TransferMetrics(WritingCallback):
             for name, value, step in scalars(self.summary, over_images):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
-            goes_on = self._owner is not None and expected is not None  # which needs the places of the images
-            show_result(self.rows, self.summary, self._folder, self._owner.how_to_go_on(trainer) if goes_on else "")
+            owner = None if expected is None else self._owner  # only runs whose images have places go on
+            show_result(self.rows, self.summary, self._folder, owner.how_to_go_on(trainer) if owner else "")
         else:
             for doubt in doubts:
                 if doubt.message not in self._said:
@@ -320,5 +321,8 @@ class TransferMetrics(WritingCallback):
 
 
 def _classes(trainer: Trainer, module: AttackModule) -> tuple[str, ...]:
-    """Names of the classes; numbers where the data does not name them."""
-    return getattr(getattr(trainer, "datamodule", None), "classes", None) or tuple(map(str, range(module.num_classes)))
+    """Names of the classes, by which figures are told apart; numbers where the data gives none."""
+    names = getattr(getattr(trainer, "datamodule", None), "classes", None) or [""] * module.num_classes
+    return tuple(
+        name or (f"class {number}" if str(number) in names else str(number)) for number, name in enumerate(names)
+    )

@@ -1,11 +1,13 @@
 """One `Trainer` and its callbacks for two runs: the second knows nothing of the first."""
 
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_attack.attacks import NoAttack
+from lightning_attack.attacks.base import Attack
 from lightning_attack.callbacks import AttackProgress, ImageLogger, TransferMetrics
 from lightning_attack.data import SegmentationDataModule
 from lightning_attack.predict.module import AttackModule
@@ -41,3 +43,19 @@ def test_the_pictures_of_the_first_are_not_those_of_the_second(tmp_path):
     assert kept == [[f"{index:08d}.png" for index in range(count)] for count in (4, 3)]
     names = [*(f"images/image_{index:06d}" for index in range(3)), *(f"images/scene_{index:06d}" for index in range(4))]
     assert sorted(events(tmp_path).Tags()["images"]) == names
+
+
+class Fails(Attack):
+    def perturb(self, problem):
+        raise RuntimeError("broken")
+
+
+def test_the_results_of_the_first_are_not_those_of_a_second_that_fails(tmp_path):
+    metrics = TransferMetrics(str(tmp_path), table=False)
+    runs = two_runs(metrics, second=Fails("fails"))
+    next(runs)
+    metrics.incomplete = True
+    assert metrics.rows[0]["images"] == metrics.summary["images"] == 5
+    with pytest.raises(RuntimeError, match="broken"):
+        next(runs)
+    assert (metrics.rows, metrics.summary, metrics.incomplete) == ([], {}, False)
