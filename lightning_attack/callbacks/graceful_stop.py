@@ -8,9 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import uuid4
 
 from lightning.pytorch import Callback, Trainer
 
+from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import STOP
@@ -23,7 +25,8 @@ class GracefulStop(Callback):
     """On SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 the running batch is finished and stored, then the run ends as usual.
 
     All processes stop, whichever got the signal: it leaves a file `.stop` in the run's folder, which the others see
-    after their batch. A SIGINT after the first signal interrupts at once; the first process says so. `signal` is the
+    after their batch. Without a `RunFolder` other scripts may have the same folder, and the file gets a name of its
+    own. A SIGINT after the first signal interrupts at once; the first process says so. `signal` is the
     number of the signal that stopped the run, else 0; the command line's exit code is 128 + signal. A process whose
     launcher was killed ends after its batch too, for nobody waits for it. Without a `RunFolder`, which arranges
     callbacks, it must be the last one of the list, so that the batch is stored before.
@@ -42,8 +45,9 @@ class GracefulStop(Callback):
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self.signal, self._parent = 0, os.getppid()
         self._speaks = trainer.is_global_zero
-        self._file = Path(trainer.log_dir or ".") / STOP  # talks to the other processes: all of them must ask
-        in_first_process(trainer, lambda: self._file.unlink(missing_ok=True))
+        folder = Path(trainer.log_dir or ".")  # talks to the other processes: all of them must ask
+        locked = any(isinstance(one, RunFolder) for one in trainer.callbacks)  # type: ignore[attr-defined]
+        self._file = in_first_process(trainer, lambda: _stop_file(folder, locked))
         # Now, for a process without a batch, and for the wait at the end: Lightning's own handlers come later, ignore
         # SIGTERM in predict, and give way to these when the loop is over.
         for number in SIGNALS:
@@ -91,9 +95,19 @@ class GracefulStop(Callback):
     def _restore(self) -> None:
         if self._connector is not None:
             vars(self._connector).pop("_sigterm_notifier_fn", None)
+            # After an error Lightning puts back what it found when the loop began: our handlers.
+            found = self._connector._original_handlers
+            found.update({number: handler for number, handler in self._before.items() if number in found})
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _stop_file(folder: Path, locked: bool) -> Path:
+    """The file by which the processes of this run tell each other, which is not there."""
+    file = folder / (STOP if locked else f"{STOP}.{uuid4().hex}")
+    file.unlink(missing_ok=True)  # a run that was killed has left it
+    return file
 
 
 def _say(line: str) -> None:

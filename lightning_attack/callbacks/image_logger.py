@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.common.first_process import in_first_process
+from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.pictures.captions import captioned, classes_in
 from lightning_attack.pictures.panels import side_by_side
 from lightning_attack.predict.module import AttackModule
@@ -24,6 +27,7 @@ from lightning_attack.runs.panels import (
     LABELS,
     Panel,
     Strip,
+    keep_strips,
     panel_order,
     read_strip,
     with_classes,
@@ -40,9 +44,9 @@ class ImageLogger(WritingCallback):
     """Show a strip of panels for each of the first `count` images, whichever process attacked them.
 
     Panels: clean | adversarial | difference | ground truth | for each network, source first, its prediction for the
-    clean and for the adversarial image (see `panel_order`). Classes have PASCAL VOC's colours, ignored pixels are
-    white, and the difference is grey where nothing changed. The strips lie below `panels`, so that a resumed run shows
-    those of its first part;
+    clean and for the adversarial image (see `panel_order`). Classes have PASCAL VOC's colours, ignored pixels and
+    networks that failed are white, and the difference is grey where nothing changed. The strips lie below `panels`, so
+    that a resumed run shows those of its first part; others that lie there are deleted.
     TensorBoard shows them as `images/<name>` in rows of two, with headings and the names of the classes that occur.
 
     Args:
@@ -65,6 +69,8 @@ class ImageLogger(WritingCallback):
         datamodule = getattr(trainer, "datamodule", None)
         indices = getattr(datamodule, "indices", None)
         self._first = None if indices is None else {*indices()[: self.count]}
+        finished: frozenset[int] = getattr(datamodule, "finished", frozenset())
+        in_first_process(trainer, lambda: keep_strips(self._folder, finished))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any
@@ -86,14 +92,18 @@ class ImageLogger(WritingCallback):
     def _show_panels(self, trainer: Trainer, pl_module: AttackModule) -> None:
         """Log the panels of all processes, in the first one."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        headings = [self._heading(panel) for panel in panel_order(pl_module.white_box)]
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
 
         def show(file: Path) -> None:
             # Read are those of other processes and of earlier parts of the run, and those that were too many to keep.
-            strip = self._strips[file] if file in self._strips else read_strip(file)
-            legend = classes_in(with_classes(strip.pixels, pl_module.white_box), classes)
-            picture = captioned(strip.pixels, headings, COLUMNS, legend)
+            try:
+                strip = self._strips[file] if file in self._strips else read_strip(file)
+                legend = classes_in(with_classes(strip.pixels, pl_module.white_box), classes)
+                headings = [_heading(panel, strip.magnify) for panel in panel_order(pl_module.white_box)]
+                picture = captioned(strip.pixels, headings, COLUMNS, legend)
+            except ValueError as error:  # a run does not end without its figures because of a picture
+                rank_zero_warn(f"'{file}' is damaged, so TensorBoard does not show it: {error}")
+                return
             for board in boards:
                 board.add_image(f"images/{strip.name}", picture, dataformats="HWC")
 
@@ -101,19 +111,25 @@ class ImageLogger(WritingCallback):
         with ThreadPoolExecutor() as pool:
             list(pool.map(show, panel_files(self._folder) if boards else []))
 
-    def _heading(self, panel: Panel) -> str:
-        if panel.network:
-            return f"{panel.network}\n{panel.shows}"
-        more = {DIFFERENCE: f"{DIFFERENCE} x {self.magnify:g}", LABELS: "ground truth"}
-        return more.get(panel.shows, panel.shows)
-
     def _strip(self, module: AttackModule, outputs: AttackOutput, row: int) -> Tensor:
         clean, adversarial = outputs.image[row], outputs.adversarial[row]
         difference = 0.5 + self.magnify * (adversarial - clean)
         photos = {CLEAN: clean, ADVERSARIAL: adversarial, DIFFERENCE: difference}
         order = panel_order(module.white_box)
-        maps = [
-            outputs.preds[panel.network][panel.shows][row] if panel.network else outputs.labels[row]
-            for panel in order if panel.has_classes
-        ]  # fmt: skip
+        maps = [_map(outputs, row, panel) for panel in order if panel.has_classes]
         return side_by_side([photos[panel.shows] for panel in order if not panel.has_classes], maps, self.width)
+
+
+def _map(outputs: AttackOutput, row: int, panel: Panel) -> Tensor:
+    """The label map of a panel; without classes where its network has failed."""
+    if panel.network is None:
+        return outputs.labels[row]
+    found = outputs.preds[panel.network][panel.shows][row]
+    return torch.full_like(found, IGNORE_INDEX) if panel.network in outputs.failed[row] else found
+
+
+def _heading(panel: Panel, magnify: float | None) -> str:
+    if panel.network:
+        return f"{panel.network}\n{panel.shows}"
+    factor = "" if magnify is None else f" x {magnify:g}"
+    return {DIFFERENCE: f"{DIFFERENCE}{factor}", LABELS: "ground truth"}.get(panel.shows, panel.shows)

@@ -16,6 +16,7 @@ from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.markdown import escape, table_row
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.names import CONFIG
+from lightning_attack.runs.summary_files import missing_words
 
 LAYOUT = {
     "white box against transfer": {
@@ -142,8 +143,7 @@ def _miou_table(summary: Mapping[str, Any]) -> str:
     names = escape(f"{summary['attack']} on {summary['source']}")
     head = [f"{names}, {counted(summary['images'], 'image')}: mIoU in percent", ""]
     if summary.get("partial"):
-        missing = summary["missing"]
-        head = [f"Partial: {counted(missing, 'image')} {'is' if missing == 1 else 'are'} missing.", "", *head]
+        head = [f"Partial: {missing_words(summary)}.", "", *head]
     rows = [
         [row["target"] + (" (white box)" if row["white_box"] else ""),
          *(_percent(row[column]) for column in ("clean_miou", "adversarial_miou", "drop"))]

@@ -72,6 +72,12 @@ def photos_of_run(trainer: Trainer) -> tuple[float, int]:
     return finished + min(all_photos, len(datamodule.indices()) - finished), finished
 
 
+def was_stopped(trainer: Trainer) -> bool:
+    """Whether this process has left its loop before the last batch."""
+    loop = trainer.predict_loop
+    return not loop.skip and not loop.batch_progress.is_last_batch  # type: ignore[attr-defined]
+
+
 def photos_for_one(trainer: Trainer) -> float:
     """For how many photos of all processes one of this process stands: their shares need not be equal."""
     own, all_photos = _to_do(trainer)

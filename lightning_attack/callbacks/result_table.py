@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_attack.common.counted import counted
 from lightning_attack.common.table_width import table_width
 from lightning_attack.runs.summary import PREDICTED
+from lightning_attack.runs.summary_files import missing_words
 
 
 def show_result(
@@ -41,10 +43,8 @@ def show_result(
         console.print(f"Not scored: {image['name']}: {image['error']}", soft_wrap=True, markup=False)
     if "partial" in summary:
         rest = f"; {how_to_go_on}" if how_to_go_on else ""
-        missing = summary["missing"]
-        partial = f"Partial: {counted(missing, 'image')} {'is' if missing == 1 else 'are'} missing{rest}"
-        console.print(partial, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Results: {folder}", soft_wrap=True)
+        console.print(f"Partial: {missing_words(summary)}{rest}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Results: {folder}", soft_wrap=True, markup=False)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Table:
@@ -53,7 +53,7 @@ def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Tab
     title = f"{first['attack']} on {first['source']}, {images}: mIoU in percent (lower = stronger)"
     if summary["labels"] == PREDICTED:
         title += f"; labels: {PREDICTED}"
-    table = Table("target", title=title)
+    table = Table("target", title=escape(title))  # names may have brackets
     columns = {"clean": "clean_miou", "adversarial": "adversarial_miou", "drop": "drop"}
     more = ("abstained", "success", "inside_adversarial_miou", "outside_adversarial_miou")
     columns |= {name: name for name in more if name in first}
@@ -62,5 +62,5 @@ def _table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Tab
     for row in rows:
         numbers = (row[column] for column in columns.values())
         cells = ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
-        table.add_row(row["target"] + (" (white box)" if row["white_box"] else ""), *cells)
+        table.add_row(escape(row["target"]) + (" (white box)" if row["white_box"] else ""), *cells)
     return table

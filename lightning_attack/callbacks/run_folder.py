@@ -34,8 +34,8 @@ class RunFolder(Callback):
     first lives. What earlier parts told TensorBoard is taken away when the run has ended and tells it all again:
     charts have each curve once.
 
-    `command.txt` has one line for each time that the run was started, to be typed again. A run that fails before its
-    first record takes its folder away again.
+    `command.txt` has one line for each time that the run was started, to be typed again. A run of one process that
+    fails before its first record takes its folder away again.
 
     The order of the list of callbacks does not matter: before anything is set up, `AttackModule` calls `arrange`. This
     callback becomes the first, so that every other one finds `trainer.log_dir` right in its `setup`. Callbacks that
@@ -67,7 +67,7 @@ class RunFolder(Callback):
         settings: Mapping[str, Any] | None = None,
         command: Sequence[str] = (),
     ) -> None:
-        if run_name and Path(run_name).name != run_name:
+        if run_name and (Path(run_name).name != run_name or run_name == ".."):
             raise ValueError(f"run_name='{run_name}': must be the name of a folder, without '/' or '..'")
         self.results, self.run_name, self.fresh = expanded(results), run_name, fresh
         self.settings, self.command = dict(settings or {}), tuple(command)
@@ -125,13 +125,14 @@ class RunFolder(Callback):
 
         Args:
             trainer: of the run.
-            failed: whether the run has failed; a new folder in which nothing is finished is then taken away.
+            failed: whether the run has failed; a new folder of one process in which nothing is finished is then taken
+                away.
         """
         datamodule = getattr(trainer, "datamodule", None)
         if datamodule is not None and hasattr(datamodule, "skip"):
             datamodule.skip(())
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, _Release)]  # type: ignore[attr-defined]
-        if isinstance(self._run, OpenRun) and failed:
+        if isinstance(self._run, OpenRun) and failed and trainer.world_size == 1:  # others may be writing into it
             if self._logger:
                 self._logger.finalize("failed")  # before its file is deleted
             self._run.discard()

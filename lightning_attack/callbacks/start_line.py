@@ -53,11 +53,13 @@ def budget_words(attack: object) -> str:
         >>> from lightning_attack.attacks import NoAttack, pgd
         >>> [budget_words(attack.settings()) for attack in (pgd(eps="4/255"), pgd(eps=1.5, norm="l2"), NoAttack())]
         ['eps 4/255', 'eps 1.5 in L2', '']
+        >>> budget_words({"norm": {"class": "MyNorm", "eps": 0.5}})
+        'eps 0.5 in MyNorm'
     """
     settings = dict(flat(as_json({"attack": attack})))
     found: dict[str, None] = {}
     for key, eps in settings.items():
         if key.endswith("norm.eps") and isinstance(eps, float | int):
-            linf = settings.get(f"{key.removesuffix('eps')}class") == "Linf"
-            found[f"{eps * 255:.4g}/255" if linf else f"{eps:.4g} in L2"] = None
+            norm = settings.get(f"{key.removesuffix('eps')}class")
+            found[f"{eps * 255:.4g}/255" if norm == "Linf" else f"{eps:.4g} in {norm}"] = None
     return f"eps {' and '.join(found)}" if found else ""

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_attack import __version__
 from lightning_attack.callbacks.background import WritingCallback
 from lightning_attack.callbacks.image_records import image_records, label_maps, with_flips
+from lightning_attack.callbacks.pace import was_stopped
 from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
@@ -75,8 +76,8 @@ class TransferMetrics(WritingCallback):
 
     Each image has a record below `records`, which its process appends after the PNG was written. All figures are sums
     over the records, so they do not depend on how the run was divided among processes or interrupted. While images are
-    missing, rows have the column `partial`, and the summary says how many are `missing`. Images left out are listed in
-    `skipped`.
+    missing, rows have the column `partial`, and the summary says how many are `missing`; not with a `DataLoader` of
+    one's own, whose photos are not counted. Images left out are listed in `skipped`.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside. One
@@ -120,6 +121,7 @@ class TransferMetrics(WritingCallback):
         self._segment = SegmentWriter(self._home, 0)
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self.rows, self.summary, self.incomplete = [], {}, False
         log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
         # With a RunFolder the records lie in it, wherever the tables go: it looks for them.
@@ -240,10 +242,16 @@ class TransferMetrics(WritingCallback):
         self._segment.close()
         # Not when the epoch ends: a process that had no batch does not see its end.
         trainer.strategy.barrier("all records are written")
-        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module))
+        stopped = trainer.strategy.reduce_boolean_decision(was_stopped(trainer), all=False)
+        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module, stopped))
 
-    def _sum_up(self, trainer: Trainer, pl_module: AttackModule) -> None:
-        """Write and show the result of all records, in the first process."""
+    def _sum_up(self, trainer: Trainer, pl_module: AttackModule, stopped: bool) -> None:
+        """Write and show the result of all records, in the first process.
+
+        Args:
+            trainer, pl_module: of the run.
+            stopped: whether a process has left out batches.
+        """
         datamodule = getattr(trainer, "datamodule", None)
         expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
         store = RecordStore(self._home)
@@ -275,10 +283,10 @@ class TransferMetrics(WritingCallback):
         if pl_module.notes:
             self.summary["notes"] = [*pl_module.notes]
         missing = 0 if expected is None else len(expected) - totals.images - len(skipped)
-        if missing:
+        if missing or (stopped and expected is None):
             for row in self.rows:
                 row["partial"] = True
-            self.summary |= {"partial": True, "missing": missing}
+            self.summary |= {"partial": True} | ({"missing": missing} if missing else {})
         if skipped:
             self.summary["skipped"] = skipped
         self.incomplete = bool(skipped) or bool(totals.failed)
@@ -304,7 +312,8 @@ class TransferMetrics(WritingCallback):
             for name, value, step in scalars(self.summary, over_images):
                 logger.log_metrics({name: value}, step=step)
         if self.table:
-            show_result(self.rows, self.summary, self._folder, self._owner.how_to_go_on(trainer) if self._owner else "")
+            owner = None if expected is None else self._owner  # only runs whose images have places go on
+            show_result(self.rows, self.summary, self._folder, owner.how_to_go_on(trainer) if owner else "")
         else:
             for doubt in doubts:
                 if doubt.message not in self._said:
@@ -312,5 +321,8 @@ class TransferMetrics(WritingCallback):
 
 
 def _classes(trainer: Trainer, module: AttackModule) -> tuple[str, ...]:
-    """Names of the classes; numbers where the data does not name them."""
-    return getattr(getattr(trainer, "datamodule", None), "classes", None) or tuple(map(str, range(module.num_classes)))
+    """Names of the classes, by which figures are told apart; numbers where the data gives none."""
+    names = getattr(getattr(trainer, "datamodule", None), "classes", None) or [""] * module.num_classes
+    return tuple(
+        name or (f"class {number}" if str(number) in names else str(number)) for number, name in enumerate(names)
+    )

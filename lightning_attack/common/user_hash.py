@@ -7,21 +7,29 @@ import functools
 import inspect
 import sys
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from lightning_attack.common.user_code import is_users
-
-_PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset)
+from lightning_attack.common.user_values import (
+    enclosed,
+    has_text,
+    may_hold_parts,
+    source_file,
+    uncached,
+    value_text,
+)
 
 
 def user_code(objects: Iterable[object]) -> dict[str, str]:
     """The user's classes and functions among some objects and in what they hold, each with a hash of its code.
 
-    The hash covers the classes and functions of the user that the code names, and constants of its modules. Comments,
-    docstrings and layout do not count. Code of this package, of Python and of installed packages has no hash.
+    The hash covers the classes and functions of the user that the code names, and the values that it names of its
+    modules and of functions around it: constants, arrays, arguments of partial functions, attributes of objects.
+    Comments, docstrings and layout do not count. Code of this package, of Python and of installed packages has no hash.
 
     Args:
         objects: instances, classes, functions, or containers of these.
@@ -30,20 +38,27 @@ def user_code(objects: Iterable[object]) -> dict[str, str]:
         >>> user_code([user_code, 1, [str]])
         {}
     """
-    found: dict[str, str] = {}
+    texts: defaultdict[str, set[str]] = defaultdict(set)  # one name may stand for several functions made by another
     for one in _held(objects):
         for part in _kinds(one):
-            name = f"{part.__module__}.{part.__qualname__}"
-            if name not in found and (text := _text(part, set())):
-                found[name] = blake2b(text.encode(), digest_size=8).hexdigest()
-    return dict(sorted(found.items()))
+            if text := _text(part, set()):
+                texts[_name(part)].add(text)
+        if isinstance(one, functools.partial):
+            for part in _kinds(uncached(one.func)):
+                texts[_name(part)].add(value_text(one))
+    hashes = {name: blake2b("\n".join(sorted(found)).encode(), digest_size=8) for name, found in texts.items()}
+    return {name: found.hexdigest() for name, found in sorted(hashes.items())}
+
+
+def _name(part: Any) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
 
 
 def _held(objects: Iterable[object]) -> Iterator[object]:
     """The objects, and those in their attributes, lists and dictionaries."""
     waiting, seen = [*objects], set[int]()
     while waiting:
-        one = waiting.pop()
+        one = uncached(waiting.pop())
         if id(one) in seen or isinstance(one, str | int | float | bytes | ModuleType):
             continue
         seen.add(id(one))
@@ -57,21 +72,9 @@ def _held(objects: Iterable[object]) -> Iterator[object]:
         elif isinstance(one, MethodType):
             waiting += [one.__func__, one.__self__]
         elif isinstance(one, FunctionType):
-            waiting += [cell.cell_contents for cell in one.__closure__ or () if not _is_empty(cell)]
-        elif not isinstance(one, type) and _is_ours(type(one)):
+            waiting += enclosed(one).values()
+        elif not isinstance(one, type) and may_hold_parts(type(one)):
             waiting += getattr(one, "__dict__", {}).values()
-
-
-def _is_ours(kind: type) -> bool:
-    """Whether objects of a class may hold parts: those of this package, modules of torch, and those of the user."""
-    return kind.__module__.startswith("lightning_attack.") or hasattr(kind, "forward") or is_users(_file(kind))
-
-
-def _is_empty(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is None
-    except ValueError:
-        return True
 
 
 def _kinds(one: object) -> Iterator[Any]:
@@ -80,18 +83,13 @@ def _kinds(one: object) -> Iterator[Any]:
         found: tuple[Any, ...] = (one,)
     else:
         found = one.__mro__ if isinstance(one, type) else type(one).__mro__
-    yield from (part for part in found if is_users(_file(part)))
-
-
-def _file(part: Any) -> str:
-    code = getattr(inspect.unwrap(part), "__code__", None) if isinstance(part, FunctionType) else None
-    if code is not None:
-        return str(code.co_filename)
-    return str(getattr(sys.modules.get(getattr(part, "__module__", "")), "__file__", None) or "")
+    yield from (part for part in found if is_users(source_file(part)))
 
 
 def _text(part: Any, seen: set[int]) -> str:
     """The normalised source of a class or function and of all of the user's that it names; nothing if there is none."""
+    if isinstance(part, FunctionType):
+        part = inspect.unwrap(part)
     if id(part) in seen:
         return ""
     seen.add(id(part))
@@ -101,27 +99,15 @@ def _text(part: Any, seen: set[int]) -> str:
         return ""
     texts = [_normal(source)]
     module = sys.modules.get(part.__module__)
-    for name, value in sorted(_named(part, vars(module) if module else {}).items()):
-        if isinstance(value, _PLAIN):
-            texts.append(f"{name} = {_constant(value)}")
+    named = _named(part, vars(module) if module else {}) | (enclosed(part) if isinstance(part, FunctionType) else {})
+    for name, value in sorted(named.items()):
+        value = uncached(value)
+        if has_text(value):
+            texts.append(f"{name} = {value_text(value)}")
         texts += [_text(kind, seen) for kind in _kinds(value)]
+        inside = [kind for one in _held([value]) if one is not value for kind in _kinds(one)]
+        texts += filter(None, (_text(kind, seen) for kind in sorted(inside, key=_name)))  # sets have no order
     return "\n".join(texts)
-
-
-def _constant(value: Any) -> str:
-    """A constant as text that is the same in every process: sets in order, and of objects the class only.
-
-    Example:
-        >>> _constant({"b": {"y", "x"}, "a": [1, object()]})
-        "{'b': {'x', 'y'}, 'a': [1, object]}"
-    """
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_constant(key)}: {_constant(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(map(_constant, value))) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_constant, value)) + "]"
-    return repr(value) if isinstance(value, _PLAIN) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _named(part: Any, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,8 +124,9 @@ def _codes(part: Any) -> Iterator[CodeType]:
     """The code of a function, or of all functions of a class, with what is defined inside."""
     if isinstance(part, type):
         members: Iterable[Any] = vars(part).values()
+        inside = ("fget", "__func__", "func", "__wrapped__")
         for member in members:
-            for function in (member, *(getattr(member, name, None) for name in ("fget", "__func__", "func"))):
+            for function in (member, *(getattr(member, name, None) for name in inside)):
                 if isinstance(function, FunctionType):
                     yield from _codes(function)
         return

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Attack
-from lightning_attack.attacks.given import attack_of_batch
+from lightning_attack.attacks.given import attack_of_batch, takes_given
 from lightning_attack.attacks.random import image_seeds
 from lightning_attack.attacks.source_transforms.source import left_out_told_to
 from lightning_attack.common.labels import ABSTAINED, IGNORE_INDEX
@@ -76,11 +76,16 @@ class BatchAttack:
         self.say("clean prediction")
         seconds = -clock(images)
         logits: list[Tensor] = []
-        keep = {self.source_name: logits} if self.lends else {}
+        keep = {self.source_name: logits} if self.lends or self._takes_least_likely else {}
         preds = {name: self._clean_classes(name, batch, score, keep.get(name)) for name in self.networks}
         seconds += clock(images)
         labels = batch.get("mask", preds[self.source_name].where(preds[self.source_name] != ABSTAINED, IGNORE_INDEX))
-        return CleanStep(preds, labels, wanted_classes(self.target_labels, self.source, batch, labels), logits, seconds)
+        wanted = wanted_classes(self.target_labels, logits, batch, labels)
+        return CleanStep(preds, labels, wanted, logits if self.lends else [], seconds)
+
+    @property
+    def _takes_least_likely(self) -> bool:
+        return self.target_labels == "least_likely"
 
     def _clean_classes(self, name: str, batch: Batch, score: Scorer, keep: list[Tensor] | None) -> Tensor:
         """The classes that a network predicts on the clean images; from the cache if it knows all of them.
@@ -125,12 +130,16 @@ class BatchAttack:
             )
             seconds += clock(images)
             memory = self.memory.end(images.device)
-        if clean.logits:  # computed for the scores and lent to the attack: they are part of its price
-            passes["forward"] += attack.clean_passes * len(images)
+        # Logits that were computed for the scores, and lent to the attack or needed for its target: part of its price.
+        looks = max(attack.clean_passes if clean.logits else 0, int(self._takes_least_likely))
+        passes["forward"] += looks * len(images) * len(getattr(self.source, "members", [self.source]))
+        if clean.logits:
             memory = None if memory is None else memory + clean.logits[0].nbytes
             clean.logits.clear()
         # The sign of NaN is NaN, and so is all that follows from it.
-        refuse(~finite(adversarial), batch["name"], f"the gradients of '{self.source_name}' are NaN")
+        of_gradients = f"the gradients of '{self.source_name}' are NaN"
+        reason = "the adversarial image holds NaN or infinite values" if takes_given(attack) else of_gradients
+        refuse(~finite(adversarial), batch["name"], reason)
         if self.quantize:
             adversarial = to_8_bits(attack, images, adversarial)
         count = len(images)

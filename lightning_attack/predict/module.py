@@ -105,8 +105,8 @@ class AttackModule(LightningModule):
         clean_cache: predictions on clean images that several modules share, one after the other.
 
     Raises:
-        ModelError: the networks differ in their number of classes, one fails on a probe image, a name stands for two
-            networks, or no gradient comes from the source.
+        ModelError: the networks differ in their number of classes or have more than 255, one fails on a probe image, a
+            name stands for two networks, or no gradient comes from the source.
         ValueError: no such target class, the attack cannot be targeted, has no curve, or needs what the source lacks.
     """
 
@@ -256,7 +256,14 @@ class AttackModule(LightningModule):
             check_class_order(name, as_segmentation_model(network), classes)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Let a callback that arranges the others (`RunFolder`) do so before anything is set up; adds none."""
+        """Prepare the trainer before anything is set up; adds no callback.
+
+        The data module of an earlier `predict` goes, if this one was given a `DataLoader`: Lightning would keep it, and
+        everybody would take its photos and classes for those of this run. A callback that arranges the others
+        (`RunFolder`) does so.
+        """
+        if self.trainer.predict_loop._data_source.instance is not self.trainer.datamodule:  # type: ignore[attr-defined]
+            self.trainer.datamodule = None  # type: ignore[attr-defined]
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "arrange"):
                 callback.arrange(self.trainer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_attack.common.labels import class_advice
+from lightning_attack.common.labels import IGNORE_INDEX, class_advice
 from lightning_attack.common.windows import Windows
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.probe import close, noise, probe, probe_pair
@@ -63,8 +63,8 @@ def identify_networks(
         probe_size: height and width of the image of noise.
 
     Raises:
-        ModelError: the networks differ in their number of classes, one fails, one has another inside that abstains, or
-            a name stands for two networks.
+        ModelError: the networks differ in their number of classes or have more than 255, one fails, one has another
+            inside that abstains, or a name stands for two networks.
 
     Example:
         >>> source = SegmentationModel(nn.Identity(), name="a")
@@ -83,6 +83,11 @@ def identify_networks(
         return found
 
     logits = run(source, source.name)
+    if logits.shape[1] > IGNORE_INDEX:
+        raise ModelError(
+            f"source '{source.name}' has {logits.shape[1]} classes; {IGNORE_INDEX} marks ignored pixels, so there "
+            f"may be {IGNORE_INDEX} (0..{IGNORE_INDEX - 1}): merge some by the groups of ClassMap"
+        )
     members = []
     for number, member in enumerate(getattr(source, "members", [])):
         members.append(probe(member, name := f"{source.name}[{number}]", probe_size))

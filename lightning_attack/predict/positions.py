@@ -8,6 +8,11 @@ from lightning.pytorch import Trainer
 
 from lightning_attack.predict.batches import Batch, BatchError
 
+_HINTS = {
+    "index": "'index' is the position in the data set, not in the batch",
+    "name": "'name' may hold folders, such as 'town/image_1'",
+}
+
 
 class Positions:
     """Finds the positions of images that come without `index`, and sees to it that no image comes twice.
@@ -68,8 +73,8 @@ class Positions:
             for key, value, known in (("index", index, self._indices), ("name", name, self._names)):
                 if value in known:
                     raise BatchError(
-                        f"two images of the run have the {key} {value!r}; each needs its own, for its files: 'index' "
-                        "is the position in the data set, not in the batch"
+                        f"two images of the run have the {key} {value!r}; each needs its own, for its files: "
+                        f"{_HINTS[key]}"
                     )
             self._indices.add(index)
             self._names.add(name)

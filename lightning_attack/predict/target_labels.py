@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.predict.batches import Batch, BatchError
@@ -33,20 +35,22 @@ def check_target_labels(target_labels: int | str | None, num_classes: int) -> in
     return target_labels
 
 
-def wanted_classes(target_labels: int | str | None, source: nn.Module, batch: Batch, labels: Tensor) -> Tensor | None:
+def wanted_classes(
+    target_labels: int | str | None, logits: Sequence[Tensor], batch: Batch, labels: Tensor
+) -> Tensor | None:
     """The classes that pixels are to take, (B, H, W) int64, 255 = none wanted; None for an untargeted attack.
 
     Args:
         target_labels: see `AttackModule`.
-        source: the network whose least likely classes are wanted.
-        batch: needs `image`, and for `masks` also `target_mask`.
+        logits: for `least_likely` the source's of the clean images, (B, C, H, W).
+        batch: needs for `masks` the key `target_mask`.
         labels: (B, H, W) int64, 255 = ignored.
 
     Raises:
         BatchError: the batch has no `target_mask`.
 
     Example:
-        >>> wanted_classes(3, nn.Identity(), {}, torch.tensor([[[0, 255]]])).tolist()
+        >>> wanted_classes(3, [], {}, torch.tensor([[[0, 255]]])).tolist()
         [[[3, 255]]]
     """
     if target_labels is None:
@@ -55,9 +59,6 @@ def wanted_classes(target_labels: int | str | None, source: nn.Module, batch: Ba
         if "target_mask" not in batch:
             raise BatchError("target_labels='masks' needs the wanted classes: the key 'target_mask' in each batch")
         return batch["target_mask"]
-    if target_labels == "least_likely":
-        with torch.no_grad():
-            wanted = source(batch["image"]).min(1)[1]
-    else:
-        wanted = torch.full_like(labels, int(target_labels))
+    least_likely = target_labels == "least_likely"
+    wanted = logits[0].min(1)[1] if least_likely else torch.full_like(labels, int(target_labels))
     return torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, wanted)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning_attack.common.counted import counted
-from lightning_attack.report.facts import missing
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run, read_run
 from lightning_attack.runs.names import SUMMARY, runs_below, was_replaced
 from lightning_attack.runs.order import in_order
+from lightning_attack.runs.summary_files import missing_words
 
 _NAMED = 5
 
@@ -45,7 +45,7 @@ def collect(paths: Sequence[str | Path], partial: bool = False) -> tuple[list[Ru
             else:
                 unfinished.append(folder)
     runs = [read_run(folder) for folder in in_order(folders.values())]
-    stopped = [f"'{run.folder}' ({missing(run)})" for run in runs if run.partial]
+    stopped = [f"'{run.folder}' ({missing_words(run.summary)})" for run in runs if run.partial]
     stopped += [f"'{folder}' (no {SUMMARY})" for folder in unfinished]
     if stopped and not partial:
         raise RunsError(

@@ -10,6 +10,7 @@ from lightning_attack.report.groups import group_runs
 from lightning_attack.report.row_names import norm_balls, short_number
 from lightning_attack.runs.folder import Run
 from lightning_attack.runs.summary import MASKS
+from lightning_attack.runs.summary_files import missing_words
 
 _PACKAGES = ("lightning_attack", "torch", "lightning")
 
@@ -146,7 +147,7 @@ def gaps(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:
     yield from reasons
     for run, place in zip(runs, folders, strict=True):
         if run.partial:
-            yield f"{place} is partial: {missing(run)}."
+            yield f"{place} is partial: {missing_words(run.summary)}."
         if skipped := len(run.summary.get("skipped", ())):
             yield f"{place}: {counted(skipped, 'image')} could not be used."
         if failed := sum(bool(record.failed) for record in run.records):
@@ -177,12 +178,6 @@ def doubts(runs: Sequence[Run], folders: Sequence[str]) -> Iterator[str]:
     for message, places in said.items():
         more = f" and {counted(len(places) - 1, 'more run')}" if len(places) > 1 else ""
         yield f"{places[0]}{more}: {message}"
-
-
-def missing(run: Run) -> str:
-    """How many images a run lacks that was stopped."""
-    count = run.summary.get("missing")
-    return f"{counted(count, 'image')} {'is' if count == 1 else 'are'} missing" if count else "some images are missing"
 
 
 def _steps(settings: Any) -> int:

@@ -9,7 +9,6 @@ from statistics import fmean, stdev
 
 from lightning_attack.common.counted import counted
 from lightning_attack.metrics.iou import miou
-from lightning_attack.report.facts import missing
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import (
     DRAWS,
@@ -22,6 +21,7 @@ from lightning_attack.report.intervals import (
 from lightning_attack.report.row_names import Called, budget, own_name, row_names, siblings
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
+from lightning_attack.runs.summary_files import missing_words
 
 PLAIN = ("pgd", "bim", "mi_fgsm", "fgsm")
 """What attacks are compared with if nothing else is said: the first that a section has."""
@@ -285,7 +285,7 @@ def _notes(group: Group, sections: Sequence[Section]) -> Iterator[str]:
         place = f"{row.label} on {row.entry.first.source}"
         for run in row.entry.runs:
             if run.partial:
-                yield f"{place} is partial: {missing(run)}."
+                yield f"{place} is partial: {missing_words(run.summary)}."
         for cell in row.cells.values():
             if cell.adversarial.images < len(group.images):
                 failed = len(group.images) - cell.adversarial.images

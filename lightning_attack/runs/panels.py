@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lightning_attack.common.atomic import atomic_write
+from lightning_attack.runs.names import panel_files
 from lightning_attack.runs.summary import CONDITIONS
 
 CLEAN, ADVERSARIAL = CONDITIONS
@@ -117,6 +118,13 @@ def read_strip(path: Path) -> Strip:
             return Strip(texts.get(_NAME, path.stem), np.array(picture.convert("RGB")), magnify)
     except (OSError, ValueError) as error:
         raise StripError(f"'{path}' cannot be read ({error})") from error
+
+
+def keep_strips(folder: Path, indices: Collection[int]) -> None:
+    """Delete the strips of other images; no process may be writing."""
+    for path in panel_files(folder):
+        if int(path.stem) not in indices:
+            path.unlink()
 
 
 def cut(pixels: np.ndarray, networks: Mapping[str, bool]) -> dict[Panel, np.ndarray]:

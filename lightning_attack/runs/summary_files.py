@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_attack.common.atomic import atomic_write
+from lightning_attack.common.counted import counted
 from lightning_attack.runs.names import SUMMARY, TABLE
 
 
@@ -59,3 +60,14 @@ def seconds_of(summary: Mapping[str, Any]) -> float:
         return float(summary["seconds"]["run"])
     except (ValueError, KeyError, TypeError):
         return 0.0
+
+
+def missing_words(summary: Mapping[str, Any]) -> str:
+    """How many images the summary of a run lacks that was stopped; photos of one's own `DataLoader` are not counted.
+
+    Example:
+        >>> missing_words({"partial": True, "missing": 1}), missing_words({"partial": True})
+        ('1 image is missing', 'some images are missing')
+    """
+    count = summary.get("missing")
+    return f"{counted(count, 'image')} {'is' if count == 1 else 'are'} missing" if count else "some images are missing"

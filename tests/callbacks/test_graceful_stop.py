@@ -2,13 +2,18 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch import Callback
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lightning_attack.attacks import pgd
+from lightning_attack.attacks import NoAttack, pgd
 from lightning_attack.callbacks import GracefulStop, RunFolder, TransferMetrics
-from tests.callbacks.small_runs import run
+from lightning_attack.callbacks.graceful_stop import SIGNALS
+from lightning_attack.predict.module import AttackModule
+from tests.callbacks.small_runs import model, run
 
 
 class SignalInTeardown(Callback):
@@ -49,3 +54,62 @@ def test_what_the_line_promises(capfd):
         assert capfd.readouterr().err.count("(SIGINT) from now on stops it at once") == speaks
         with pytest.raises(KeyboardInterrupt):
             stop._told(signal.SIGINT, None)
+
+
+class SignalAfter(Callback):
+    """Sends SIGTERM in a batch, or raises an error there."""
+
+    def __init__(self, batch, error=None):
+        self.batch, self.error = batch, error
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *_):
+        if batch_idx == self.batch and self.error:
+            raise self.error
+        if batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.rand(5, 3, 32, 32))
+
+
+@pytest.mark.parametrize("photos", [TensorDataset(torch.rand(5, 3, 32, 32)), Stream()])
+@pytest.mark.parametrize(("batch", "images"), [(0, 2), (2, 5)])
+def test_a_run_on_a_loader_of_one_s_own_that_is_stopped_is_partial(photos, batch, images, tmp_path, capsys):
+    """Not if the signal came in its last batch."""
+    metrics, stop = TransferMetrics(str(tmp_path)), GracefulStop()
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[metrics, SignalAfter(batch), stop],
+                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    module = AttackModule(model(), NoAttack())
+    trainer.predict(module, DataLoader(photos, batch_size=2), return_predictions=False)
+    assert stop.signal == signal.SIGTERM
+    assert metrics.rows[0]["images"] == images
+    partial = images < 5
+    assert metrics.summary.get("partial", False) == metrics.rows[0].get("partial", False) == partial
+    assert ("Partial: some images are missing" in capsys.readouterr().out) == partial
+
+
+def test_scripts_in_one_folder_do_not_stop_each_other(tmp_path):
+    strategy = SimpleNamespace(broadcast=lambda one: one, barrier=lambda name: None)
+    trainer = SimpleNamespace(log_dir=str(tmp_path), callbacks=[], is_global_zero=True, strategy=strategy)
+    stopped, other = GracefulStop(), GracefulStop()
+    for one in (stopped, other):
+        one.setup(trainer, None, "predict")
+    stopped.signal = signal.SIGTERM
+    with pytest.raises(StopIteration):
+        stopped.on_predict_batch_end(trainer, None)
+    other.on_predict_batch_end(trainer, None)
+    for one in (other, stopped):
+        one.teardown(trainer, None, "predict")
+    assert (stopped.signal, other.signal) == (signal.SIGTERM, 0)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_signals_mean_what_they_did_after_a_run_that_failed(error, tmp_path):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    callbacks = [RunFolder(str(tmp_path)), SignalAfter(0, error("broken")), GracefulStop()]
+    with pytest.raises((RuntimeError, SystemExit)):
+        run(tmp_path, NoAttack(), callbacks=callbacks)
+    assert [signal.getsignal(number) for number in SIGNALS] == before

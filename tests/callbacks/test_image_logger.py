@@ -101,6 +101,30 @@ def test_pixels_for_which_a_target_abstains_have_a_colour_of_their_own(tmp_path)
     assert colours.count([*class_colour(ABSTAINED)]) == 1, "no class has it"
 
 
+def test_strips_of_earlier_parts(tmp_path, monkeypatch):
+    """They are headed with their own factor; damaged ones are left out, and the run has its figures."""
+    titles, own = [], image_logger.captioned
+
+    def listening(strip, headings, *more):
+        titles.append(headings[2])
+        return own(strip, headings, *more)
+
+    monkeypatch.setattr(image_logger, "captioned", listening)
+    folder = tmp_path / "mine"
+    for magnify in (5, 10):
+        metrics = TransferMetrics(table=False)
+        run(tmp_path, pgd(steps=1), callbacks=[RunFolder(str(tmp_path), "mine"), ImageLogger(4, magnify), metrics])
+    assert titles == ["difference x 5"] * 8
+    (folder / "panels" / "00000000.png").write_bytes(b"no picture")
+    Image.new("RGB", (7, 5)).save(folder / "panels" / "00000001.png")
+    again = [RunFolder(str(tmp_path), "mine"), ImageLogger(4), TransferMetrics(table=False)]
+    with pytest.warns(UserWarning, match=r"'.*panels.0000000[01].png' is damaged, so TensorBoard does not") as warned:
+        run(tmp_path, pgd(steps=1), callbacks=again)
+    assert sum("is damaged" in str(warning.message) for warning in warned) == 2
+    assert {tag for tag, _ in strips(folder)} == {"images/scene_000002", "images/scene_000003"}
+    assert again[-1].rows == metrics.rows
+
+
 def said(photo):
     image = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.no_grad():

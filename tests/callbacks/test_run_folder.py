@@ -7,6 +7,7 @@ import sys
 import warnings
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lightning_attack.callbacks import GracefulStop, ImageLogger, ImageWriter, O
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs import RunError
+from lightning_attack.runs.opening import Place, open_run
 from tests.callbacks.small_runs import SCENES, events, model, run
 from tests.runs.kept import drop, frame_of, packed
 
@@ -149,6 +151,22 @@ def test_a_run_that_fails_later_keeps_what_was_finished_and_goes_on(tmp_path, er
     assert {name: kept[name] for name in records} == records, "no image is attacked twice"
     shown = {tag for file in (tmp_path / "mine").glob("events.*") for tag in events(file).Tags()["images"]}
     assert shown == {f"images/scene_{index:06d}" for index in range(5)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_other_processes_may_still_write_into_the_folder_of_a_run_that_fails(processes, tmp_path):
+    """Without its settings it would be no run that could go on."""
+    folder, trainer = RunFolder(str(tmp_path), "mine"), SimpleNamespace(world_size=processes, callbacks=[])
+    folder._run = open_run(Place(tmp_path, "title", "mine"), {}, (), None)
+    folder.release(trainer, failed=True)
+    assert (tmp_path / "mine" / "settings.json").is_file() == (processes > 1)
+    open_run(Place(tmp_path, "title", "mine"), {}, (), None).close()
+
+
+@pytest.mark.parametrize("name", ["..", "a/b"])
+def test_a_name_is_one_folder(name):
+    with pytest.raises(ValueError, match=rf"run_name='{name}': must be the name of a folder, without '/' or '..'"):
+        RunFolder(run_name=name)
 
 
 def test_a_failing_run_leaves_other_runs_alone(tmp_path):

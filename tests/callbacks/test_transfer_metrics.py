@@ -12,8 +12,10 @@ from PIL import Image
 
 from lightning_attack.attacks import NoAttack, pgd
 from lightning_attack.callbacks import ImageWriter, RunFolder, TransferMetrics, transfer_metrics
+from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.data import Scene, SegmentationDataset
 from lightning_attack.predict.doubt import Doubt
+from lightning_attack.report import read_run
 from tests.callbacks.small_runs import SCENES, model, run, strict_json
 
 COLUMNS = [
@@ -232,6 +234,28 @@ def test_own_folder_and_other_loggers(tmp_path):
     header, *rows = list(csv.reader(file.open()))
     curve = [row[header.index("over_images/white_box/source")] for row in rows]
     assert len([value for value in curve if value]) == 5
+
+
+class SomeNames(Nested):
+    """Classes without names, and one with the number of another."""
+
+    def __init__(self):
+        self.classes = ("road", "", "sky", "", "1", "car", "tree", "pole")
+
+
+def test_every_class_has_figures_of_its_own(tmp_path):
+    metrics = run(tmp_path, NoAttack(), dataset=SomeNames())
+    names = ["road", "class 1", "sky", "3", "1", "car", "tree", "pole"]
+    assert [*metrics.summary["targets"][0]["clean_iou"]] == names
+    assert read_run(tmp_path / "no_attack_source" / "version_0").classes == tuple(names)
+
+
+def test_names_with_brackets_are_no_markup(tmp_path, capsys):
+    names = {"white_box": False, "attack": "a[b]", "source": "s[/b]", "target": "t[bold]", "images": 2}
+    row = names | {"clean_miou": 0.5, "adversarial_miou": 0.5, "drop": None}
+    show_result([row], {"labels": "masks", "warnings": []}, tmp_path / "f[b]")
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("a[b] on s[/b], 2 images", "t[bold]", f"{tmp_path / 'f[b]'}"))
 
 
 def test_table_on_the_console(tmp_path, capsys):

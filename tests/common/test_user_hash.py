@@ -97,6 +97,96 @@ def test_where_user_code_is_found(own):
     assert user_code([FunctionAttack(own("LEVELS = 255", "LEVELS = 100").attack)]) != before
 
 
+VALUES = """
+import functools, types
+import numpy as np, torch
+from lightning_attack.attacks import Linf
+
+SCALE = 1
+
+class Config:
+    def __init__(self, scale):
+        self.scale, self.me = [scale], self
+
+class Slotted:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale):
+        self.scale = scale
+
+class Cached:
+    @functools.cache
+    def called(self):
+        return SCALE
+
+def scaled(x, by=1):
+    return by * x
+
+@functools.lru_cache
+def cached():
+    return scaled(SCALE)
+
+def made(by):
+    def inner(model, images, labels):
+        return by * images
+    return inner
+
+def attack(model, images, labels):
+    return VALUE and images
+
+VALUE = {value}
+"""
+CHANGES = [
+    ("functools.partial(scaled, by=2)", "by=2", "by=3"),
+    ("functools.partial(scaled, by=2)", "by * x", "x"),
+    ("cached", "SCALE = 1", "SCALE = 2"),
+    ("cached", "by * x", "x"),
+    ("Cached()", "SCALE = 1", "SCALE = 2"),
+    ("np.array([1, 2])", "1, 2", "1, 3"),
+    ("np.array([2, None])", "2, None", "3, None"),
+    ("np.float32(2)", "(2)", "(3)"),
+    ("{'mean': torch.tensor([1, 2])}", "1, 2", "1, 3"),
+    ("Config(2)", "(2)", "(3)"),
+    ("Config(torch.ones(2).bfloat16())", "ones", "zeros"),
+    ("Config(2).__init__", "(2)", "(3)"),
+    ("Slotted(2)", "(2)", "(3)"),
+    ("types.SimpleNamespace(scale=2)", "=2", "=3"),
+    ("Linf('8/255')", "8/255", "4/255"),
+    ("torch.nn.ReLU6(), torch.nn.Conv2d(2, 1, 1, bias=False)", "(2", "(3"),
+    ("made(2)", "(2)", "(3)"),
+    ("[made(2)]", "(2)", "(3)"),
+    ("[scaled]", "by * x", "x"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def named(own, tmp_path):
+    """Writes and imports the user's module; what its attack names is a value that no function or class shows."""
+
+    def make(value, old="", new=""):
+        (tmp_path / "own_code.py").write_text(VALUES.replace("{value}", value).replace(old, new))
+        sys.modules.pop("own_code", None)
+        linecache.clearcache()
+        torch.manual_seed(0)
+        return importlib.import_module("own_code")
+
+    return make
+
+
+@pytest.mark.parametrize(("value", "old", "new"), CHANGES)
+def test_what_is_in_the_values_that_code_names_changes_the_hash(value, old, new, named):
+    before = user_code([named(value).attack])
+    assert user_code([named(value).attack]) == before
+    assert user_code([named(value, old, new).attack]) != before
+
+
+@pytest.mark.parametrize("function", ["functools.partial(scaled, by={})", "made({})"])
+def test_what_the_function_of_an_attack_was_made_with_changes_its_hash(function, named):
+    hashes = [user_code([named(function.format(by)).VALUE]) for by in (2, 2, 3)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert len(hashes[0]) == 1
+
+
 def test_a_run_does_not_go_on_with_other_code(own, tmp_path):
     def module(code):
         return AttackModule(nn.Conv2d(3, 2, 1), FunctionAttack(code.attack))

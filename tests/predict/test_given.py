@@ -167,7 +167,8 @@ def test_nan_in_a_given_image_leaves_that_image_out():
     batch["adversarial"][1, 0, 0, 0] = torch.nan
     output = AttackModule(Tiny(), Given(), on_error="skip").predict_step(batch, 0)
     assert output.index.tolist() == [0, 2]
-    assert [index for index, *_ in output.skipped] == [1]
+    ((index, _, error),) = output.skipped
+    assert (index, error) == (1, "the adversarial image holds NaN or infinite values")
 
 
 def test_given_alone_in_python():

@@ -206,6 +206,12 @@ def test_numbers_of_classes_must_agree():
         run(module, scenes(1))
 
 
+def test_no_class_has_the_number_of_ignored_pixels():
+    with pytest.raises(ModelError, match=r"source 'a' has 256 classes; 255 marks ignored pixels, .* \(0\.\.254\)"):
+        AttackModule(model(0, "a", classes=256), fgsm())
+    assert AttackModule(model(0, "a", classes=255), fgsm()).num_classes == 255
+
+
 class Picky(nn.Module):
     def forward(self, x):
         if x.shape[-1] % 48:

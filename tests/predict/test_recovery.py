@@ -108,6 +108,9 @@ def test_a_target_that_fails_while_others_work(tmp_path, fault, says):
     assert {row["target"]: row["images"] for row in done.rows} == {"source": 6, "other": 5, "third": 6}
     assert done.summary["failed"] == [{"target": "other", "name": "scene_000003", "error": says}]
     assert done.incomplete
+    strip = np.array(Image.open(tmp_path / "run" / "panels" / f"{BAD:08d}.png"))
+    white = [bool((panel == 255).all()) for panel in np.split(strip, 10, axis=1)]
+    assert white == [False] * 6 + [True] * 2 + [False] * 2, "the target that failed shows no class"
     # Counted are the photos on which it worked, and all for the others.
     sound = run(tmp_path / "whole", network(name="source"), {"other": network(seed=1), "third": network(seed=2)})
     assert done.rows[2] == sound.rows[2]

@@ -106,6 +106,18 @@ def write_masks(folder, make):
     return str(folder)
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_the_least_likely_classes_cost_one_pass_that_is_counted(members):
+    """The clean prediction, which is made for the scores anyway."""
+    seen, networks = [], [network(seed) for seed in range(members)]
+    source = Ensemble(networks) if members > 1 else networks[0]
+    module = AttackModule(source, pgd(steps=2, random_start=False), target_labels="least_likely", engine="eager")
+    networks[0].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    output = module.predict_step(torch.rand(2, 3, 16, 16), 0)
+    assert seen == [2] * 4, "clean, two steps, adversarial"
+    assert output.passes == {"forward": 3 * members, "backward": 2 * members}
+
+
 @pytest.mark.parametrize("kind", [0, 7, "least_likely", "masks", None])
 def test_wanted_classes(kind, tmp_path):
     def wishes(number, mask):
