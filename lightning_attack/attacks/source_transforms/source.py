@@ -52,10 +52,10 @@ def left_out_told_to(listener: Callable[[str], None]) -> Iterator[None]:
 class TransformedSource:
     """Images to logits by the network's graph with the changes of source transforms.
 
-    The graph is that of the network inside the model, after normalisation and padding, and of each member of an
-    ensemble. It is traced and changed once for each shape of images, which takes a second or two, and kept with the
-    network. While it runs, it stands in for the network's own `forward`: engines then step aside, as they do for hooks,
-    so that it runs operator by operator, in float32.
+    The graph is that of the network inside a `SegmentationModel`, after normalisation and padding, of each member of an
+    ensemble, or of the model itself. It is traced and changed once for each shape of images, which takes a second or
+    two, and kept with the network. While it runs, it stands in for the network's own `forward`: engines then step
+    aside, as they do for hooks, so that it runs operator by operator, in float32.
 
     Args:
         model: the source, frozen.
@@ -96,7 +96,14 @@ class TransformedSource:
                     self.model(clean)
             run.restart(recording=False)
             logits: Tensor = self.model(images)
-            return logits
+        if not run.ran:
+            names = ", ".join(f"'{name}'" for name, _ in self._networks)
+            error = AttackError(
+                f"source transforms change the networks inside the source ({names}), and its forward pass calls none "
+                "of them, only parts of theirs. Let it call them on images, or give a plain module as the source"
+            )
+            _as_it_is(self.transforms, error, self._said)
+        return logits
 
     @contextmanager
     def _instead(self, run: Run) -> Iterator[None]:
@@ -286,12 +293,12 @@ def _say(message: str, said: set[str]) -> None:
 def _networks(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The networks inside a model, those of each member of an ensemble, with their names."""
     name = getattr(model, "name", None) or name or type(model).__name__
-    members, inner = getattr(model, "members", None), getattr(model, "network", None)
-    if members:
-        for member in members:
+    ensemble: Any = model
+    if hasattr(model, "members") and hasattr(model, "by"):  # an ensemble, perhaps with weights for each image
+        for member in ensemble.members:
             yield from _networks(member)
-    elif isinstance(inner, nn.Module):
-        yield from _networks(inner, name)
+    elif getattr(model, "runs_network", False):
+        yield from _networks(ensemble.network, name)
     else:
         yield name, model
 

@@ -32,6 +32,7 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine.trace import traced
 from lightning_attack.models import Ensemble, ExportedModel, SegmentationModel
+from lightning_attack.models.export import export_model
 from lightning_attack.predict.module import AttackModule
 from tests.attacks.toys import Rich, curved, half_right, scene
 
@@ -76,6 +77,38 @@ def test_every_form_of_a_network_gives_the_same(tmp_path):
         Ensemble([network()]),
     ):
         assert (attack()(model, images, labels, [1, 2, 3]) - expected).abs().max() < 1e-6
+
+
+class Around(nn.Module):
+    """Has the network by the name that `SegmentationModel` uses, and calls its parts."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.network = layers
+
+    def forward(self, x):
+        for layer in self.network:
+            x = layer(x)
+        return x
+
+
+class PartByPart(SegmentationModel):
+    def outputs(self, images):
+        return Around(self.network)(images), None
+
+
+def test_a_network_inside_that_is_never_called_is_not_the_one_to_change(tmp_path):
+    """As in one's own wrappers, and in the files that `export` writes."""
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 5, 3)).eval()
+    linear, plain = (pgd(steps=2, source_transforms=parts) for parts in ([LinearBackward(start=0)], []))
+    expected = linear(layers, images, labels % 5, [1])
+    assert not torch.equal(expected, plain(layers, images, labels % 5, [1]))
+    export_model(SegmentationModel(layers), path := str(tmp_path / "model.pt2"), size=(12, 12))
+    for model in (Around(layers), SegmentationModel(Around(layers)), ExportedModel(path)):
+        assert torch.equal(linear(model, images, labels % 5, [1]), expected)
+    with pytest.raises(AttackError, match=r"networks inside the source \('sequential'\), and its forward pass"):
+        linear(PartByPart(layers), images, labels % 5, [1])
 
 
 class Several(nn.Module):
