@@ -105,7 +105,7 @@ class DiversifiedFeatures(SourceTransform):
         return self.mix > 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        sums = [addition for addition, _ in graph.residuals()]
+        sums = [addition for addition, _ in graph.residuals() if graph.is_of_images(addition)]
         what = "sums of residual connections" if sums else LAYERS
         for node in graph.find(self, what, sums or graph.layers(), self.start, self.nodes):
             graph.follow_live(node, partial(self._diverse, axis=graph.channels(node)), "diverse")

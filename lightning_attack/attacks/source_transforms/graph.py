@@ -71,6 +71,10 @@ class SourceGraph:
         axes = len(_shape(node))
         return self._axes.get(node, 1 if axes == 4 else axes - 1)
 
+    def is_of_images(self, node: fx.Node) -> bool:
+        """Whether a node's values are maps or tokens whose first axis is the images."""
+        return _shape(node)[0] == _shape(self._images)[0] and len(_shape(node)) > 2
+
     def all(self, *operators: Operator) -> list[fx.Node]:
         """The nodes that call one of these operators, in order of execution."""
         return [node for node in self.module.graph.nodes if operator(node) in operators]
@@ -169,10 +173,10 @@ class SourceGraph:
         Each is a tensor whose first axis is the images: where a product took all tokens of all images as one matrix, it
         is the node that gives them back to their images. Products that are divided in another way are left out.
         """
-        batch, found = _shape(self._images)[0], []
+        found = []
         for node in self.all(*WEIGHTED):
             shaped = [user for user in node.users if operator(user) in VIEWS]
-            whole = [one for one in (node, *shaped) if _shape(one)[0] == batch and len(_shape(one)) > 2]
+            whole = [one for one in (node, *shaped) if self.is_of_images(one)]
             found += whole[:1]
         return found
 

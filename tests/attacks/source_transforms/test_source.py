@@ -11,6 +11,7 @@ from lightning_attack.attacks import (
     FSPGD,
     AttackError,
     CleanFeatureMixup,
+    DiversifiedFeatures,
     FeatureNoise,
     FixedAttention,
     InputDiversity,
@@ -170,6 +171,54 @@ def test_a_network_whose_weights_change_is_traced_anew():
     second = attack()(model, images, labels, [1, 2])
     assert not torch.equal(first, second)
     assert torch.equal(second, attack()(copy.deepcopy(model), images, labels, [1, 2]))
+
+
+def test_a_part_that_changes_is_not_taken_for_the_old_one():
+    """A module in place of another, and a class that a notebook defines anew."""
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 5, 1))
+
+    def found(factor):
+        class Mine(SourceTransform):
+            def rewrite(self, graph):
+                for node in graph.all(torch.ops.aten.convolution)[:1]:
+                    graph.follow(node, lambda value: factor * value)
+
+        return pgd(steps=2, source_transforms=[Mine()])(model, images, labels % 5, [1])
+
+    first = found(1)
+    assert not torch.equal(found(-1), first)
+    model[1] = nn.Hardsigmoid()
+    second = found(1)
+    assert not torch.equal(second, first)
+    model = copy.deepcopy(model)
+    assert torch.equal(found(1), second)
+
+
+class Queries(nn.Module):
+    """A decoder whose residual sums have the queries first, (Q, B, C), as torch's attention has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.mix = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6)
+        self.queries = nn.Parameter(torch.rand(5, 1, 6))
+        self.sizes = {}
+
+    def forward(self, x):
+        if x.shape not in self.sizes:  # kept from the first run, which must not be that of the trace
+            self.sizes[x.shape] = torch.ones(1)
+        features = self.layer(x)
+        queries = self.queries * features.mean((2, 3)) * self.sizes[x.shape]
+        queries = queries + self.mix(queries.tanh())
+        return nn.functional.interpolate(torch.einsum("qbc,bchw->bqhw", queries, features), x.shape[-2:])
+
+
+def test_sums_of_queries_are_not_those_of_images():
+    images, labels = scene(2, 12, 12, dtype=torch.float32)
+    model = Queries().eval()
+    changed = pgd(steps=2, source_transforms=[DiversifiedFeatures(start=0)])(model, images, labels % 5, [1, 2])
+    plain = pgd(steps=2)(model, images, labels % 5, [1, 2])
+    assert not torch.equal(changed, plain)
 
 
 class Depends(nn.Module):
