@@ -114,7 +114,10 @@ def _into_sum(node: fx.Node) -> None:
 
 
 def _perhaps_nan(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that may be NaN for some images: behind a division by what depends on these, a root, or a logarithm."""
+    """The nodes that may be NaN for some images: behind a division by what depends on these, a root, or a logarithm.
+
+    Those of numbers to which a small one was added, as `x / (x.std() + eps)`, are taken to be sound.
+    """
     depends: set[fx.Node] = set()
     found: set[fx.Node] = set()
     for node in graph.nodes:
@@ -122,14 +125,22 @@ def _perhaps_nan(graph: fx.Graph) -> set[fx.Node]:
             depends.add(node)
         kind, given = getattr(node.target, "overloadpacket", None), arguments(node)
         if kind == aten.div:
-            risky = given[1] in depends
+            risky = given[1] in depends and not _is_guarded(given[1])
         elif kind == aten.pow:
             risky = given[0] in depends and not (isinstance(given[1], int) and given[1] >= 0)
         else:
-            risky = kind in _RISKY and given[0] in depends
+            risky = kind in _RISKY and given[0] in depends and not _is_guarded(given[0])
         if risky or found.intersection(node.all_input_nodes):
             found.add(node)
     return found
+
+
+def _is_guarded(node: fx.Node) -> bool:
+    """Whether a number above 0 was added, or is the least value, perhaps under a root."""
+    kind, given = getattr(node.target, "overloadpacket", None), arguments(node)
+    if kind in (aten.sqrt, aten.expand):
+        return _is_guarded(given[0])
+    return kind in (aten.add, aten.clamp_min, aten.clamp) and isinstance(given[1], int | float) and given[1] > 0
 
 
 def _with_activation(node: fx.Node, apart: set[str]) -> None:

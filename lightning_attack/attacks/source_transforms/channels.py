@@ -42,7 +42,7 @@ def _moved(node: fx.Node, kind: object, before: Sequence[int], axis: int, after:
     if kind == aten.permute:
         return [dim % len(before) for dim in node.args[1]].index(axis)  # type: ignore[union-attr, operator]
     if kind in (aten.transpose, aten.t):
-        one, other = (dim % len(before) for dim in (node.args[1:] or (0, 1)))  # type: ignore[operator]
+        one, other = (int(dim) % len(before) for dim in (node.args[1:] or (0, 1)))  # type: ignore[arg-type]
         return {one: other, other: one}.get(axis, axis)
     if kind in VIEWS:
         there = [
