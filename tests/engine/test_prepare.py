@@ -78,7 +78,7 @@ class Stopping(nn.Module):
 
 
 class StoppingALittle(nn.Module):
-    """Most of what it computes has a gradient: what has none makes about a hundredth of it."""
+    """Most of what it computes has a gradient: what has none makes less than a hundredth of it."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ class StoppingALittle(nn.Module):
         self.wide, self.stopped, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
 
     def forward(self, x):
-        return self.head(self.wide(x).relu() + 0.01 * self.stopped(x).detach())
+        return self.head(self.wide(x).relu() + 0.003 * self.stopped(x).detach())
 
 
 class Rounded(torch.autograd.Function):

@@ -241,8 +241,8 @@ def _places(shape: Sequence[int], channels: int) -> tuple[int, ...]:
 
 def _is_small(graph: SourceGraph, node: fx.Node) -> bool:
     """Whether a node has at most a quarter of the image's height and width; of tokens, a sixteenth of its pixels."""
-    shape, (height, width) = node.meta["val"].shape, graph.size
-    places = [shape[axis] for axis in _places(shape, graph.channels(node))]
+    shape, (height, width) = tuple(node.meta["val"].shape), graph.size
+    places: list[int] = [shape[axis] for axis in _places(shape, graph.channels(node))]
     if len(places) == 2:
         return places[0] <= max(1, height // 4) and places[1] <= max(1, width // 4)
     return math.prod(places) <= max(1, height * width // 16)
