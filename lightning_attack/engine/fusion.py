@@ -33,6 +33,10 @@ _IN_PLACE: dict[Any, Any] = {
     masked: masked_,
 }
 
+_RISKY = (aten.reciprocal, aten.sqrt, aten.rsqrt, aten.log, aten.log2, aten.log10)
+"""Not finite for some finite numbers. Behind them the library's ReLU must not run: it makes 0 of NaN, so that an image
+which the network cannot judge would be scored."""
+
 _NEW = {
     CONVOLUTION, CONVOLUTION_TRANSPOSED, CONVOLUTION_SUM, CONVOLUTION_SUM_IN_PLACE, dilated_depthwise, pointwise,
     shuffled, spread, thinned, unpooled,
@@ -47,8 +51,9 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
     """The graph with activations and sums inside the convolutions that come before them."""
     for node in calls(module.graph, aten.add.Tensor):
         _into_sum(node)
+    doubtful = _perhaps_nan(module.graph)
     for node in calls(module.graph, CONVOLUTION, CONVOLUTION_TRANSPOSED, CONVOLUTION_SUM, pointwise):
-        _with_activation(node)
+        _with_activation(node, {"relu", "hardtanh"} if node in doubtful else set())
     return cleaned(module)
 
 
@@ -108,11 +113,43 @@ def _into_sum(node: fx.Node) -> None:
                 return
 
 
-def _with_activation(node: fx.Node) -> None:
-    """activation(conv(x)), and relu(conv(x) + other), in one pass."""
+def _perhaps_nan(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that may be NaN for some images: behind a division by what depends on these, a root, or a logarithm.
+
+    Those of numbers to which a small one was added, as `x / (x.std() + eps)`, are taken to be sound.
+    """
+    depends: set[fx.Node] = set()
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or depends.intersection(node.all_input_nodes):
+            depends.add(node)
+        kind, given = getattr(node.target, "overloadpacket", None), arguments(node)
+        if kind == aten.div:
+            risky = given[1] in depends and not _is_guarded(given[1])
+        elif kind == aten.pow:
+            risky = given[0] in depends and not (isinstance(given[1], int) and given[1] >= 0)
+        else:
+            risky = kind in _RISKY and given[0] in depends and not _is_guarded(given[0])
+        if risky or found.intersection(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _is_guarded(node: fx.Node) -> bool:
+    """Whether a number above 0 was added, or is the least value, perhaps under a root."""
+    kind, given = getattr(node.target, "overloadpacket", None), arguments(node)
+    if kind in (aten.sqrt, aten.expand):
+        return _is_guarded(given[0])
+    return kind in (aten.add, aten.clamp_min, aten.clamp) and isinstance(given[1], int | float) and given[1] > 0
+
+
+def _with_activation(node: fx.Node, apart: set[str]) -> None:
+    """activation(conv(x)), and relu(conv(x) + other), in one pass; those of the names in `apart` stay as they are."""
     user = only_user(node)
     activation = None if user is None else _activation(user)
-    if user is None or activation is None or (node.target == CONVOLUTION_SUM and activation[0] != "relu"):
+    if user is None or activation is None or activation[0] in apart:
+        return
+    if node.target == CONVOLUTION_SUM and activation[0] != "relu":
         return
     node.args = (*arguments(node)[:-3], *activation)
     replace(user, node)

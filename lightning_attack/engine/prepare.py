@@ -97,7 +97,7 @@ class PreparedNetwork(nn.Module):
     the CPU or on CUDA, training mode, weights that require a gradient, autocast, networks that cannot be written as a
     graph or whose graph gives other logits or gradients, and builds of torch that lack a part the engine needs. The
     network itself is also run, without a warning, while any of its modules has more or fewer hooks than at first, so
-    that these hooks are called. If its weights change, it is rewritten.
+    that these hooks are called. If its weights or modules change, it is rewritten; see `recheck`.
 
     A second derivative is refused; in one process, several threads may call it.
 
@@ -175,15 +175,22 @@ class PreparedNetwork(nn.Module):
         check_precision(self.precision, images.device)
         if self._watch.hooked() or not self._worth_it(images):
             return self._network_itself(images)
-        work = *_key(images), _asked(images)
-        if work in self._ready:
+        if reason := self._reason(images):
+            self._report(reason)
+            return self._network_itself(images)
+        key = _key(images)
+        work = *key, _asked(images)
+        if work in self._ready or self._programs.get(key, self) is None:
             return self._run(images)
         what = f"'{_name(self.network)}' for {images.shape[-2]} x {images.shape[-1]} pixels"
         self.on_status(f"{'compiling' if self.kind == 'compiled' else 'rewriting'} {what}")
         begin = time.perf_counter()
         logits = self._run(images)
-        self.on_status(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
-        self._ready.add(work)
+        if self._programs.get(key) is None:
+            self.on_status(f"{what}: runs as it is")
+        else:
+            self.on_status(f"{what}: ready after {time.perf_counter() - begin:.0f} s")
+            self._ready.add(work)
         return logits
 
     def _worth_it(self, images: Tensor) -> bool:
@@ -214,20 +221,24 @@ class PreparedNetwork(nn.Module):
             )
         return logits
 
-    def _program(self, images: Tensor) -> AnyProgram | None:
-        known = self._watch.known()
-        if not known:
+    def recheck(self) -> None:
+        """Compare the whole network with what its graphs were made of, before it runs next: a run begins."""
+        self._watch.doubt()
+
+    def _reason(self, images: Tensor) -> str:
+        """Why no graph can be used; if one can, those that are kept are of the network as it is now."""
+        if not self._watch.known():
+            with BUILDING:
+                if self._watch.changed():
+                    self._reset()
             self._mode = "the network is in training mode" if any(map(_trains, self.network.modules())) else ""
             self._trainable = any(weight.requires_grad for weight in self.network.parameters())
         trains = "weights require a gradient" if self._trainable and torch.is_grad_enabled() else ""
-        reason = _outside(images) or self._mode or trains
-        if reason:
-            self._report(reason)
-            return None
+        return _outside(images) or self._mode or trains
+
+    def _program(self, images: Tensor) -> AnyProgram | None:
         key = _key(images)
         with BUILDING:
-            if not known and self._watch.changed():
-                self._reset()
             if key not in self._programs or (_asked(images) and key not in self._accepted):
                 try:
                     with torch.inference_mode(False):
@@ -243,8 +254,12 @@ class PreparedNetwork(nn.Module):
         """Make a program for images of this shape, and compare it with the network."""
         if key not in self._programs:
             with self._exactly(images):
+                # First of all it runs itself: what it keeps from its first run at a size (a grid, a cache) must be real
+                # tensors, and those of a trace have no values.
+                with torch.no_grad():
+                    expected = self._network_itself(images)
                 made = self._built(images)
-                check_logits(self.network, made, images, self.precision, _in_tf32(images))
+                check_logits(expected, made, images, self.precision, _in_tf32(images))
                 self._programs[key] = made
         program = self._programs[key]
         self._programs.move_to_end(key)
@@ -252,7 +267,8 @@ class PreparedNetwork(nn.Module):
             if program is not None:
                 costly = self._costly(images)  # else each pass has memory of its own
                 with self._exactly(images):
-                    check_gradient(self.network, program, images, self.precision, _in_tf32(images), reuses=costly)
+                    graph = None if self.precision == "float32" else self._graph(images)
+                    check_gradient(self.network, program, images, graph, _in_tf32(images), reuses=costly)
                 if costly:
                     self._record(program, images)
             self._accepted.add(key)
@@ -272,8 +288,7 @@ class PreparedNetwork(nn.Module):
         from lightning_attack.engine.recorded import Constants, RecordedProgram, Recordings, recorder
 
         shape, device, bfloat16 = tuple(images.shape), images.device, self.precision == "bf16"
-        if self._costly(images):
-            self._watch.remember()
+        self._watch.remember()
         if self.kind == "compiled":
             return CompiledProgram(self.network, shape, bfloat16, device)
         if not _on_cuda(images):
@@ -282,6 +297,11 @@ class PreparedNetwork(nn.Module):
         self._constants = self._constants or Constants()
         self._recordings = self._recordings or Recordings(recorder(device))
         return RecordedProgram(self.network, shape, bfloat16, self._constants, self._recordings, device)
+
+    def _graph(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+        from lightning_attack.engine.trace import trace_forward
+
+        return trace_forward(self.network, tuple(images.shape), images.device)
 
     def _record(self, program: AnyProgram, images: Tensor) -> None:
         """Record the passes of a program that can be recorded; those of the shapes before the last few are dropped."""
@@ -348,6 +368,11 @@ def _key(images: Tensor) -> tuple[tuple[int, ...], torch.device]:
 
 
 def _first_line(error: Exception) -> str:
+    if type(error).__name__ in ("DataDependentOutputException", "DynamicOutputShapeException"):
+        return (
+            "what it computes depends on the images' values (`.item()`, `if tensor:`, a mask as index), so it has no "
+            "fixed graph"
+        )
     first = str(error).strip().partition("\n")[0]
     return first if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {first}"
 

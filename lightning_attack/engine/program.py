@@ -80,7 +80,7 @@ class OnePass:
             return new
 
 
-class Lowering(Protocol):
+class Backend(Protocol):
     """How graphs are made ready for a device."""
 
     masks: bool
@@ -121,7 +121,7 @@ class Program:
         network: the network, frozen, in eval mode.
         images: the shape.
         bfloat16: whether to compute in bfloat16.
-        lowering: how the graphs are made ready for the device.
+        backend: how the graphs are made ready for the device.
         device: where the network is.
 
     Raises:
@@ -134,11 +134,11 @@ class Program:
         network: nn.Module,
         images: tuple[int, ...],
         bfloat16: bool,
-        lowering: Lowering,
+        backend: Backend,
         device: torch.device = CPU,
     ) -> None:
-        self._images, self._lowering, self._device = images, lowering, device
-        self._graph: fx.GraphModule | None = lowering.adopt(rewritten(network, images, bfloat16, device))
+        self._images, self._backend, self._device = images, backend, device
+        self._graph: fx.GraphModule | None = backend.adopt(rewritten(network, images, bfloat16, device))
         self._logits: fx.GraphModule | None = None
         self._halves: Halves | None = None
 
@@ -153,7 +153,7 @@ class Program:
     def _build_logits(self) -> fx.GraphModule:
         with BUILDING, torch.inference_mode(False):
             if self._logits is None and self._graph is not None:
-                self._logits = self._lowering.finish(self._lowering.lower(copied(self._graph)))
+                self._logits = self._backend.finish(self._backend.lower(copied(self._graph)))
                 self._release()
             return self._logits  # type: ignore[return-value]  # another thread may have built it
 
@@ -163,13 +163,13 @@ class Program:
             return self._halves
         with BUILDING, torch.inference_mode(False):
             if self._halves is None and self._graph is not None:
-                lowering = self._lowering
+                backend = self._backend
                 # Gradients of convolutions are rewritten first: as they are written down, they would keep their inputs.
-                joint = lowering.lower(trace_joint(self._graph, self._images, self._device))
-                forward, *back = split(joint, lowering.masks)
-                resized, rest = (lowering.finish(part) for part in back)
+                joint = backend.lower(trace_joint(self._graph, self._images, self._device))
+                forward, *back = split(joint, backend.masks)
+                resized, rest = (backend.finish(part) for part in back)
                 small = outputs(resized)[0]
-                self._halves = Halves(lowering.finish(forward), _from_a_list(rest), resized, shape(small), dtype(small))
+                self._halves = Halves(backend.finish(forward), _from_a_list(rest), resized, shape(small), dtype(small))
                 self._release()
             return self._halves  # type: ignore[return-value]  # another thread may have built it
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from lightning_attack.engine.content import content
 
+_PLAIN = (int, float, str, type(None))
+
 
 class Watch:
-    """Sees changes of a network's weights, modes and hooks.
+    """Sees changes of a network's modules, weights, modes and hooks.
 
-    Inside `trusted()` weights and modes are looked at once, and new hooks are counted: looking at each module of a
-    network takes Python longer than a GPU needs for a pass.
+    Inside `trusted()` they are looked at once, and new hooks are counted: looking at each module of a network takes
+    Python longer than a GPU needs for a pass. What cannot be seen at a glance is compared when there is a `doubt`.
 
     Args:
         network: the network.
@@ -23,8 +26,9 @@ class Watch:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._hooks, self._weights, self._digest = _hooks(network), _weights(network), b""
-        self._trusting = self._known = False
+        self._modules = list(network.modules())
+        self._hooks, self._state, self._digest = _hooks(self._modules), glance(network), b""
+        self._trusting = self._known = self._doubted = False
         self._tables: list[dict[int, object]] = [{}]
         self._own: list[dict[str, object]] = [{}]
 
@@ -47,37 +51,49 @@ class Watch:
         """Whether any module has more or fewer hooks than at first, or another `forward` of its own."""
         if self._known and not any(self._tables) and not any("forward" in own for own in self._own):
             return False
-        if _hooks(self._network) != self._hooks:
-            return True
         modules = list(self._network.modules())
+        hooks = _hooks(modules)
+        if not all(map(operator.is_, modules, self._modules)) or len(modules) != len(self._modules):
+            # Modules that took the place of others have the hooks that they came with.
+            first = dict(zip(map(id, self._modules), self._hooks, strict=True))
+            self._hooks = [first.get(id(module), now) for module, now in zip(modules, hooks, strict=True)]
+            self._modules = modules
+        if hooks != self._hooks:
+            return True
         self._tables, self._own = [table for module in modules for table in _tables(module)], [*map(vars, modules)]
         return False
 
     def changed(self) -> bool:
-        """Whether the weights have changed since this was asked last.
+        """Whether weights or modules have changed since this was asked last.
 
         If they are somewhere else only (as after a run, when they are moved to the host and back), they have not: where
         `remember` was called, their content is compared.
         """
-        weights = _weights(self._network)
-        if weights == self._weights:
+        state = glance(self._network)
+        if state == self._state and not self._doubted:
             return False
-        self._weights = weights
+        self._state, self._doubted = state, False
         if not self._digest:
             return True
         before, self._digest = self._digest, b""
         self.remember()
         return before != self._digest
 
+    def doubt(self) -> None:
+        """Compare the content when `changed` is asked next: `weight.data.copy_`, `norm.eps = ...` leave no trace."""
+        self._doubted = True
+
     def remember(self) -> None:
-        """Keep a hash of the weights."""
+        """Keep a hash of the weights, and of the modules' settings."""
         if not self._digest:
             self._digest = _digest(self._network)
 
 
-def _weights(network: nn.Module) -> list[tuple[int, int]]:
-    """Which tensors the network has, and how often each has been written to."""
-    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in _tensors(network)]
+def glance(network: nn.Module) -> list[tuple[object, ...]]:
+    """Which modules and tensors the network has, and how often each tensor has been written to."""
+    modules = [(id(module), type(module)) for module in network.modules()]
+    tensors = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in _tensors(network)]
+    return [*modules, *tensors]
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
@@ -89,16 +105,30 @@ def _digest(network: nn.Module) -> bytes:
     for tensor in _tensors(network):
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(content(tensor))
+    for module in network.modules():
+        digest.update(f"{type(module)} {id(type(module))} {_settings(module)}".encode())
     return digest.digest()
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    """What a module was told, as `eps` and `inplace`: its numbers, words and tuples of these."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in ("training", "_is_full_backward_hook") and _is_plain(value)
+    }
+
+
+def _is_plain(value: object) -> bool:
+    return all(map(_is_plain, value)) if isinstance(value, tuple | list) else isinstance(value, _PLAIN)
 
 
 def _tables(module: nn.Module) -> tuple[dict[int, object], ...]:
     return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks  # type: ignore[return-value]
 
 
-def _hooks(network: nn.Module) -> list[tuple[object, ...]]:
+def _hooks(modules: Sequence[nn.Module]) -> list[tuple[object, ...]]:
     """Which hooks each module has, and whether it has a `forward` of its own, as some recorders give it."""
     return [
-        (*(key for table in _tables(module) for key in (*table, -1)), vars(module).get("forward"))
-        for module in network.modules()
+        (*(key for table in _tables(module) for key in (*table, -1)), vars(module).get("forward")) for module in modules
     ]

@@ -73,8 +73,10 @@ class FastNetworks:
         self._worth.expect(expected, [] if self._chosen else [part for part, _, _ in self._parts])
 
     def _attach(self) -> None:
-        """Others may have attached an engine of theirs to these networks."""
-        for part, scoring, _ in self._parts:
+        """Others may have attached an engine of theirs to these networks, and changed the networks since."""
+        for part, scoring, attacking in self._parts:
+            scoring.prepared.recheck()
+            attacking.recheck()
             part.fast = scoring
             part.is_worth = None if self._chosen else partial(self._worth, part)
 
@@ -109,12 +111,12 @@ class _Scoring:
     """
 
     def __init__(self, part: SegmentationModel, prepared: PreparedNetwork) -> None:
-        self._outputs, self._prepared, self._layout = part.outputs, prepared, torch.channels_last
+        self._outputs, self.prepared, self._layout = part.outputs, prepared, torch.channels_last
 
     def __call__(self, images: Tensor) -> Tensor:
-        kind = self._prepared.kind
+        kind = self.prepared.kind
         if kind == "fused" and not images.is_cuda:
-            logits: Tensor = self._prepared(images)
+            logits: Tensor = self.prepared(images)
             return logits
         if kind != "eager" and images.is_cuda and self._layout == torch.channels_last:
             try:
@@ -144,7 +146,7 @@ def _prepared(
 ) -> PreparedNetwork:
     """The network with an engine, kept with the network itself: runs that share a network rewrite it once."""
     known = part.__dict__.setdefault("_prepared", {})
-    key = engine, precision, exact, part.training
+    key = engine, precision, exact, part.training, part.stride
     if key not in known:
         known[key] = prepare(_Whole(part), kind=engine, precision=precision)
     known[key].on_status = on_status
@@ -162,8 +164,9 @@ class _Whole(nn.Module):
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
-        self.network, self.name, self._outputs = model.network, model.name, model.outputs
-        self.training = model.training
+        self.name, self._outputs, self.training = model.name, model.outputs, model.training
+        # The model's own tables, so that a network or a tensor that is put in place of another is seen here, too.
+        self.__dict__.update(_modules=model._modules, _buffers=model._buffers)
 
     def forward(self, images: Tensor) -> Tensor:
         return self._outputs(images)[0]

@@ -52,8 +52,9 @@ class Worth:
 
     Rewriting takes a second or more for each network and shape of images, as long as dozens of passes. So it is done
     where the passes that will come pay for it (`Expected`). Where they are not known, it is done for images of
-    `WORTH_REWRITING` pixels or more. What is decided depends on the run's photos, its attack and the networks, and
-    neither on time nor on the order of images, on batches, or on processes: these must not change results.
+    `WORTH_REWRITING` pixels or more. A last, smaller batch costs the same once more, which is not counted. What is
+    decided depends on the run's photos, its attack and the networks, and neither on time nor on the order of images, on
+    batches, or on processes: these must not change results.
 
     Args:
         probe_size: height and width of images that every network takes.

@@ -76,6 +76,8 @@ class SegmentationModel(nn.Module):
     """Whether `fast` is used for images on a CPU; None: for all. A GPU gains most with small ones."""
     classes: tuple[str, ...] | None = None
     """Names of the classes, where they are known; an empty one stands for a class without a name."""
+    runs_network = True
+    """It runs `network` whole, on images; in other modules that may be the name of anything. Source transforms ask."""
     abstains = False
     """Whether it says of single pixels that their class is not certain, by equal logits for all classes."""
     defence: dict[str, object] | None = None

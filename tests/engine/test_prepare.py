@@ -77,6 +77,18 @@ class Stopping(nn.Module):
         return x - mean
 
 
+class StoppingALittle(nn.Module):
+    """Most of what it computes has a gradient: what has none makes less than a hundredth of it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.stopped, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.head(self.wide(x).relu() + 0.003 * self.stopped(x).detach())
+
+
 class Rounded(torch.autograd.Function):
     """Rounds to 8 bits; the gradient passes straight through."""
 
@@ -102,9 +114,10 @@ class Straight(nn.Module):
             lambda network: (network[0].requires_grad_(True) and network, noise(2, 3, 8, 8)),
             "weights require a gradient",
         ),
-        (lambda _: (Branching().eval(), noise(2, 3, 8, 8)), "aten._local_scalar_dense"),
+        (lambda _: (Branching().eval(), noise(2, 3, 8, 8)), "depends on the images' values"),
         (lambda network: (nn.Sequential(Stopping(), network).eval(), noise(2, 3, 8, 8)), "its gradients would differ"),
         (lambda network: (nn.Sequential(Straight(), network).eval(), noise(2, 3, 8, 8)), "its gradients would differ"),
+        (lambda _: (StoppingALittle().eval().requires_grad_(False), noise(2, 3, 8, 8)), "its gradients would differ"),
     ],
 )
 def test_what_it_cannot_do_the_network_does_with_one_line(change, reason, caplog):
@@ -115,6 +128,58 @@ def test_what_it_cannot_do_the_network_does_with_one_line(change, reason, caplog
         assert same(fast, network, images)
     (line,) = reports(caplog)
     assert reason in line
+
+
+def test_bfloat16_knows_no_more_of_stopped_gradients(caplog, monkeypatch):
+    monkeypatch.setattr(support, "_lacks_bfloat16", lambda device: "")
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)  # it runs on processors without bfloat16, too
+    network, images = nn.Sequential(Stopping(), small()).eval(), noise(2, 3, 8, 8)
+    assert same(prepare(network, kind="compiled", precision="bf16"), network, images)
+    (line,) = reports(caplog)
+    assert "in float32: its gradients would differ" in line
+    both(prepare(small(), kind="compiled", precision="bf16"), images)
+    assert len(reports(caplog)) == 1
+
+
+class Standardized(nn.Module):
+    def forward(self, x):
+        return (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.SiLU()])
+def test_an_image_that_gives_nan_is_not_scored(activation, caplog):
+    """The library's ReLU makes 0 of NaN, and a black image comes after the one on which graphs were compared."""
+    layers = nn.Conv2d(3, 4, 1), Standardized(), nn.Conv2d(4, 4, 3), activation, nn.Conv2d(4, 5, 1)
+    network = nn.Sequential(*layers).eval().requires_grad_(False)
+    fast = prepare(network, noise(1, 3, 8, 8))
+    with torch.no_grad():
+        assert fast(torch.zeros(1, 3, 8, 8)).isnan().all()
+    assert both(fast, torch.zeros(1, 3, 8, 8))[0].isnan().all()
+    assert not reports(caplog)
+
+
+class Keeping(nn.Module):
+    """Keeps a grid for images of one size, and another in a cache, as networks of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.grids = 0, {}
+
+    def forward(self, x):
+        if self.width != x.shape[-1]:
+            self.width, self.grid = x.shape[-1], torch.linspace(-1, 1, x.shape[-1])
+        if x.shape not in self.grids:
+            self.grids[x.shape] = torch.arange(x.shape[-2]).float()[:, None]
+        return x * self.grids[x.shape] + self.grid
+
+
+def test_networks_that_keep_what_depends_on_the_size(caplog):
+    network = nn.Sequential(Keeping(), small()).eval()
+    fast = prepare(network)
+    for width in (8, 9, 8):
+        found, expected = both(fast, noise(1, 3, 8, width)), both(network, noise(1, 3, 8, width))
+        assert all(apart(one, other) < 1e-5 for one, other in zip(found, expected, strict=True))
+    assert not reports(caplog)
 
 
 def test_random_numbers_of_python_are_drawn_anew(caplog):
@@ -185,6 +250,45 @@ def test_other_weights_make_another_program():
     assert apart(gradient, expected_gradient) < 1e-6
 
 
+def test_modules_in_place_of_others_are_seen():
+    network, images = small(), noise(2, 3, 8, 8)
+    fast = prepare(network)
+    both(fast, images)
+    hook = network[1].register_forward_hook(lambda *_: seen.append(1))
+    network[2] = nn.Softplus().eval()
+    seen = []
+    assert same(fast, network, images)
+    assert len(seen) == 2, "hooks of the others are served still"
+    hook.remove()
+    for other in (nn.Softplus(beta=3), nn.Sequential(nn.Tanh(), nn.Sigmoid())):
+        network[2] = other.eval()
+        assert apart(both(fast, images)[0], both(network, images)[0]) < 1e-6
+    assert fast._programs
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: network[0].weight.data.mul_(2),
+        lambda network: setattr(network[1], "eps", 1.0),
+        lambda network: setattr(network[2], "max_val", 0.1),
+    ],
+)
+def test_a_run_begins_with_the_network_as_it_is_now(change):
+    network, images = small(), noise(2, 3, 8, 8)
+    network[2] = nn.Hardtanh().eval()
+    fast = prepare(network, images)
+    before = both(fast, images)[0]
+    fast.recheck()
+    program = next(iter(fast._programs.values()))
+    assert torch.equal(both(fast, images)[0], before)
+    assert next(iter(fast._programs.values())) is program
+    change(network)
+    fast.recheck()
+    assert apart(both(fast, images)[0], both(network, images)[0]) < 1e-6
+    assert apart(before, both(network, images)[0]) > 1e-3
+
+
 def test_images_that_need_no_gradient_keep_nothing():
     fast, images = prepare(small()), noise(2, 3, 8, 8)
     assert not fast(images).requires_grad
@@ -230,6 +334,15 @@ def test_it_says_when_it_takes_long():
     with torch.no_grad():
         fast(images)
     assert len(said) == 4, "passes without a gradient are another graph"
+
+
+def test_it_says_where_a_network_runs_as_it_is():
+    said, images = [], noise(2, 3, 8, 9)
+    prepare(small().double(), images.double(), on_status=said.append)
+    prepare(small().train(), images, on_status=said.append)
+    assert not said, "nothing is tried"
+    prepare(Branching().eval(), images, on_status=said.append)
+    assert said == ["rewriting 'Branching' for 8 x 9 pixels", "'Branching' for 8 x 9 pixels: runs as it is"]
 
 
 def test_an_example_is_prepared_at_once():
@@ -447,8 +560,8 @@ def test_programs_are_compared_in_full_float32(kind, tf32, card, monkeypatch):
 
 def test_inside_a_batch_the_network_is_looked_at_once(card, monkeypatch):
     looked = []
-    usual = watch._weights
-    monkeypatch.setattr(watch, "_weights", lambda network: looked.append(1) or usual(network))
+    usual = watch.glance
+    monkeypatch.setattr(watch, "glance", lambda network: looked.append(1) or usual(network))
     network = small()
     fast = prepare(network)
     looked.clear()

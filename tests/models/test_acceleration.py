@@ -16,6 +16,7 @@ from lightning_attack.common.windows import Windows
 from lightning_attack.engine import EngineError, float32_precision
 from lightning_attack.models import ClassMap, Ensemble, SegmentationModel, TrainedModel
 from lightning_attack.models.acceleration import FastNetworks
+from lightning_attack.models.wrapper import freeze, without_engines
 from lightning_attack.predict.module import AttackModule
 from tests.engine.recorder import pretend_card
 from tests.fake_cuda import FakeCuda
@@ -110,6 +111,29 @@ def test_a_network_inside_another_is_the_one_that_is_fast():
     assert all(one.fast is not None for one in (*inner, mapped.network.model))
     for model, logits in zip((ensemble, mapped), expected, strict=True):
         torch.testing.assert_close(model(IMAGES), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "network", tiny(1).network),
+        lambda model: model.mean.fill_(0.3),
+        lambda model: setattr(model, "std", 2 * model.std),
+        lambda model: setattr(model, "stride", 32),
+        lambda model: [weight.data.mul_(2) for weight in model.parameters()],
+    ],
+    ids=["network", "mean", "std", "stride", "weights"],
+)
+def test_a_run_is_of_the_network_as_it_is_now(change):
+    shared = freeze(tiny())
+    FastNetworks([shared], "fused", "float32")
+    before = shared(IMAGES[..., :80])
+    change(shared)
+    FastNetworks([shared], "fused", "float32")
+    found = shared(IMAGES[..., :80])
+    with without_engines(shared):
+        torch.testing.assert_close(found, shared(IMAGES[..., :80]), rtol=1e-4, atol=1e-4)
+    assert (found - before).abs().max() > 1e-3
 
 
 def test_attacks_that_look_inside_find_what_they_look_for():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.random import Draws
@@ -53,10 +55,10 @@ class FeatureNoise(SourceTransform):
     def rewrite(self, graph: SourceGraph) -> None:
         found = graph.find(self, LAYERS, graph.layers(), self.at, self.nodes)
         for node in found[:1] if self.nodes == [AUTO] else found:
-            graph.follow_live(node, self._noisy, "noise")
+            graph.follow_live(node, partial(self._noisy, axis=graph.channels(node)), "noise")
 
-    def _noisy(self, run: Run, key: str, h: Tensor) -> Tensor:
-        size = h.detach().std(_places(h), keepdim=True, correction=0)
+    def _noisy(self, run: Run, key: str, h: Tensor, axis: int) -> Tensor:
+        size = h.detach().std(_places(h.shape, axis), keepdim=True, correction=0)
         return h + self.sigma * size * run.normal(key, h)
 
 
@@ -103,19 +105,19 @@ class DiversifiedFeatures(SourceTransform):
         return self.mix > 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        sums = [addition for addition, _ in graph.residuals()]
+        sums = [addition for addition, _ in graph.residuals() if graph.is_of_images(addition)]
         what = "sums of residual connections" if sums else LAYERS
         for node in graph.find(self, what, sums or graph.layers(), self.start, self.nodes):
-            graph.follow_live(node, self._diverse, "diverse")
+            graph.follow_live(node, partial(self._diverse, axis=graph.channels(node)), "diverse")
 
-    def _diverse(self, run: Run, key: str, h: Tensor) -> Tensor:
+    def _diverse(self, run: Run, key: str, h: Tensor, axis: int) -> Tensor:
         if self.mix:
             share = run.uniform(f"{key} mix", h, (1,) * (h.ndim - 1), high=self.mix)
             h = (1 - share) * h + share * run.clean(key, h)
         if not self.level:
             return h
         levelled = run.uniform(f"{key} level", h, tuple(h.shape[1:])) < self.level
-        return torch.where(levelled, h.mean(_places(h), keepdim=True), h)
+        return torch.where(levelled, h.mean(_places(h.shape, axis), keepdim=True), h)
 
 
 class PerturbationDecay(SourceTransform):
@@ -215,29 +217,32 @@ class CleanFeatureMixup(SourceTransform):
     def rewrite(self, graph: SourceGraph) -> None:
         layers = graph.layers()
         if self.nodes == [AUTO]:
-            height, width = graph.size
-            small = [node for node in layers if _is_small(tuple(node.meta["val"].shape), height, width)]
+            small = [node for node in layers if _is_small(graph, node)]
             what = "outputs of layers that are at most a quarter as high and as wide as the image"
             layers = graph.find(self, what, small)
         else:
             layers = graph.find(self, LAYERS, layers, nodes=self.nodes)
         for node in layers:
-            graph.follow_live(node, self._mixed, "mixup")
+            graph.follow_live(node, partial(self._mixed, axis=graph.channels(node)), "mixup")
 
-    def _mixed(self, run: Run, key: str, h: Tensor) -> Tensor:
-        one, channels = (1,) * (h.ndim - 2), h.shape[1] if h.ndim == 4 else h.shape[-1]
-        coins = run.uniform(f"{key} coin", h, (1, *one))
-        shares = run.uniform(f"{key} mix", h, (channels, *one) if h.ndim == 4 else (*one, channels), high=self.mix)
+    def _mixed(self, run: Run, key: str, h: Tensor, axis: int) -> Tensor:
+        one = [1] * (h.ndim - 1)
+        coins = run.uniform(f"{key} coin", h, tuple(one))
+        one[axis - 1] = h.shape[axis]
+        shares = run.uniform(f"{key} mix", h, tuple(one), high=self.mix)
         share = torch.where(coins < self.prob, shares, 0)
         return (1 - share) * h + share * run.clean(key, h)
 
 
-def _places(h: Tensor) -> tuple[int, ...]:
-    """The axes of the places of features: the last two of a map (B, C, h, w), the second of tokens (B, N, D)."""
-    return (2, 3) if h.ndim == 4 else (1,)
+def _places(shape: Sequence[int], channels: int) -> tuple[int, ...]:
+    """The axes of the places of features: two of a map, one of tokens (B, N, C)."""
+    return tuple(axis for axis in range(1, len(shape)) if axis != channels)
 
 
-def _is_small(shape: tuple[int, ...], height: int, width: int) -> bool:
-    if len(shape) == 4:
-        return shape[2] <= max(1, height // 4) and shape[3] <= max(1, width // 4)
-    return shape[1] <= max(1, height * width // 16)
+def _is_small(graph: SourceGraph, node: fx.Node) -> bool:
+    """Whether a node has at most a quarter of the image's height and width; of tokens, a sixteenth of its pixels."""
+    shape, (height, width) = tuple(node.meta["val"].shape), graph.size
+    places: list[int] = [shape[axis] for axis in _places(shape, graph.channels(node))]
+    if len(places) == 2:
+        return places[0] <= max(1, height // 4) and places[1] <= max(1, width // 4)
+    return math.prod(places) <= max(1, height * width // 16)

@@ -12,13 +12,14 @@ from torch import Tensor, fx
 
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import AUTO
+from lightning_attack.attacks.source_transforms.channels import CONVOLUTIONS, MATRICES, VIEWS, channel_axes
 from lightning_attack.attacks.source_transforms.run import Run
 
 Operator = Any
 """An operator of ATen in all of its variants, such as `torch.ops.aten.relu`."""
 
 aten = torch.ops.aten
-WEIGHTED = (aten.convolution, aten._convolution, aten.addmm, aten.mm, aten.linear)
+WEIGHTED = (*CONVOLUTIONS, *MATRICES)
 """Operators that count as layers: convolutions and products with a matrix of weights."""
 ENLARGING = (
     aten.upsample_bilinear2d, aten.upsample_nearest2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa,
@@ -49,6 +50,7 @@ class SourceGraph:
         self.run: Run | None = None
         (self._images,) = (node for node in module.graph.nodes if node.op == "placeholder")
         self._depths: dict[fx.Node, float] = {}
+        self._axes = channel_axes(module.graph)
         layers = [node for node in module.graph.nodes if operator(node) in WEIGHTED]
         passed, known = 0, set(layers)
         for node in module.graph.nodes:
@@ -63,6 +65,15 @@ class SourceGraph:
     def depth(self, node: fx.Node) -> float:
         """Share of the layers that run before the node, in [0, 1]."""
         return self._depths[node]
+
+    def channels(self, node: fx.Node) -> int:
+        """The axis of a node's channels: 1 of maps (B, C, h, w), the last of tokens (B, N, C) and maps (B, h, w, C)."""
+        axes = len(_shape(node))
+        return self._axes.get(node, 1 if axes == 4 else axes - 1)
+
+    def is_of_images(self, node: fx.Node) -> bool:
+        """Whether a node's values are maps or tokens whose first axis is the images."""
+        return _shape(node)[0] == _shape(self._images)[0] and len(_shape(node)) > 2
 
     def all(self, *operators: Operator) -> list[fx.Node]:
         """The nodes that call one of these operators, in order of execution."""
@@ -151,6 +162,8 @@ class SourceGraph:
         with self.module.graph.inserting_after(node):
             new = self.module.graph.call_function(function, (node, *others))
         new.meta["val"], self._depths[new] = node.meta["val"], self._depths[node]
+        if node in self._axes:
+            self._axes[new] = self._axes[node]
         for user in users:
             user.replace_input_with(node, new)
 
@@ -160,10 +173,10 @@ class SourceGraph:
         Each is a tensor whose first axis is the images: where a product took all tokens of all images as one matrix, it
         is the node that gives them back to their images. Products that are divided in another way are left out.
         """
-        batch, found = _shape(self._images)[0], []
+        found = []
         for node in self.all(*WEIGHTED):
-            shaped = [user for user in node.users if operator(user) in (aten.view, aten.reshape, aten._unsafe_view)]
-            whole = [one for one in (node, *shaped) if _shape(one)[0] == batch and len(_shape(one)) > 2]
+            shaped = [user for user in node.users if operator(user) in VIEWS]
+            whole = [one for one in (node, *shaped) if self.is_of_images(one)]
             found += whole[:1]
         return found
 
@@ -237,7 +250,7 @@ def operator(node: fx.Node) -> Operator:
 
 
 def _is_transposed(node: fx.Node) -> bool:
-    return operator(node) in (aten.convolution, aten._convolution) and bool(node.args[6])
+    return operator(node) in CONVOLUTIONS and bool(node.args[6])
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

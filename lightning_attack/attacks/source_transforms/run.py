@@ -41,6 +41,11 @@ class Run:
         self._call, self._row = -1, 0
         self._numbers.clear()
 
+    @property
+    def ran(self) -> bool:
+        """Whether the network has run in this pass."""
+        return self._call >= 0
+
     def enter(self, images: Tensor) -> None:
         """The network runs on these images: all of the batch, or its next part."""
         self._call += 1

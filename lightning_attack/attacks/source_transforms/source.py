@@ -24,6 +24,7 @@ from lightning_attack.engine.autocast import autocast_is_on
 from lightning_attack.engine.graphs import BUILDING, copied
 from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.support import missing
+from lightning_attack.engine.watch import glance
 
 GRAPHS = 32
 """Number of graphs that are kept for a network: of each shape of images one as it is and one for each list of
@@ -52,10 +53,10 @@ def left_out_told_to(listener: Callable[[str], None]) -> Iterator[None]:
 class TransformedSource:
     """Images to logits by the network's graph with the changes of source transforms.
 
-    The graph is that of the network inside the model, after normalisation and padding, and of each member of an
-    ensemble. It is traced and changed once for each shape of images, which takes a second or two, and kept with the
-    network. While it runs, it stands in for the network's own `forward`: engines then step aside, as they do for hooks,
-    so that it runs operator by operator, in float32.
+    The graph is that of the network inside a `SegmentationModel`, after normalisation and padding, of each member of an
+    ensemble, or of the model itself. It is traced and changed once for each shape of images, which takes a second or
+    two, and kept with the network. While it runs, it stands in for the network's own `forward`: engines then step
+    aside, as they do for hooks, so that it runs operator by operator, in float32.
 
     Args:
         model: the source, frozen.
@@ -96,7 +97,14 @@ class TransformedSource:
                     self.model(clean)
             run.restart(recording=False)
             logits: Tensor = self.model(images)
-            return logits
+        if not run.ran:
+            names = ", ".join(f"'{name}'" for name, _ in self._networks)
+            error = AttackError(
+                f"source transforms change the networks inside the source ({names}), and its forward pass calls none "
+                "of them, only parts of theirs. Let it call them on images, or give a plain module as the source"
+            )
+            _as_it_is(self.transforms, error, self._said)
+        return logits
 
     @contextmanager
     def _instead(self, run: Run) -> Iterator[None]:
@@ -156,8 +164,9 @@ class _StandIn:
             made.module = made.graph.ready()
             return made
 
-        settings = repr([(type(transform), describe(transform)) for transform in self._transforms])
-        return self._graph((*key, self._number, settings), changed)
+        # Types themselves, not their names: a class that a notebook defines anew is another one.
+        settings = [(type(transform), repr(describe(transform))) for transform in self._transforms]
+        return self._graph((*key, self._number, *settings), changed)
 
     def _graph(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
         """The graph that is kept under a key, or else is made."""
@@ -193,10 +202,10 @@ class _Made:
 
 
 class _Graphs:
-    """The graphs of a network, and the tensors that they were made of."""
+    """The graphs of a network, and what it was when they were made."""
 
-    def __init__(self, weights: list[tuple[int, int]]) -> None:
-        self.weights = weights
+    def __init__(self, state: list[tuple[object, ...]]) -> None:
+        self.state = state
         self.graphs: OrderedDict[Hashable, _Made | AttackError] = OrderedDict()
 
 
@@ -204,13 +213,10 @@ _GRAPHS: WeakKeyDictionary[nn.Module, _Graphs] = WeakKeyDictionary()
 
 
 def _forget_others(network: nn.Module) -> None:
-    """Drop the graphs of a network whose weights have changed since they were made."""
-    weights = [
-        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for tensor in (*network.parameters(), *network.buffers())
-    ]
-    if network not in _GRAPHS or _GRAPHS[network].weights != weights:
-        _GRAPHS[network] = _Graphs(weights)
+    """Drop the graphs of a network whose modules or weights have changed since they were made."""
+    state = glance(network)
+    if network not in _GRAPHS or _GRAPHS[network].state != state:
+        _GRAPHS[network] = _Graphs(state)
 
 
 def check_traceable(model: Model) -> nn.Module:
@@ -286,12 +292,12 @@ def _say(message: str, said: set[str]) -> None:
 def _networks(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The networks inside a model, those of each member of an ensemble, with their names."""
     name = getattr(model, "name", None) or name or type(model).__name__
-    members, inner = getattr(model, "members", None), getattr(model, "network", None)
-    if members:
-        for member in members:
+    ensemble: Any = model
+    if hasattr(model, "members") and hasattr(model, "by"):  # an ensemble, perhaps with weights for each image
+        for member in ensemble.members:
             yield from _networks(member)
-    elif isinstance(inner, nn.Module):
-        yield from _networks(inner, name)
+    elif getattr(model, "runs_network", False):
+        yield from _networks(ensemble.network, name)
     else:
         yield name, model
 
@@ -321,6 +327,8 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
         return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
     shape = tuple(images.shape)
+    with torch.no_grad():  # before it is traced: what it keeps from its first run at a size must be real tensors
+        expected = flat(images.detach())
     try:
         with BUILDING, torch.inference_mode(False), torch.enable_grad():
             module = traced(flat, shape, device=images.device, dtype=images.dtype)
@@ -335,7 +343,7 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
         ) from error
     made = _Made(module, SourceGraph(module, name), leaves, form)
     with torch.no_grad():
-        found, expected = module(images.detach()), flat(images.detach())
+        found = module(images.detach())
         if len(found) != len(expected) or not all(map(_alike, found, expected)):
             raise AttackError(
                 f"source transforms need the graph of the source, and that of '{name}' does not compute what the "
@@ -352,7 +360,7 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
 
 def _same_gradient(module: fx.GraphModule, network: Callable[[Tensor], list[Tensor]], images: Tensor) -> bool:
     """Whether a graph has the gradient of its network: it does not know where that stops gradients."""
-    from lightning_attack.engine.acceptance import GRADIENT_TOLERANCE, gradients
+    from lightning_attack.engine.acceptance import expected_gradient, gradients
 
     def joined(function: Callable[[Tensor], list[Tensor]]) -> Callable[[Tensor], Tensor]:
         return lambda images: torch.cat([one.flatten() for one in function(images) if one.is_floating_point()])
@@ -360,14 +368,14 @@ def _same_gradient(module: fx.GraphModule, network: Callable[[Tensor], list[Tens
     with torch.inference_mode(False):
         images = images.detach().clone()
         try:
-            (expected,) = gradients(joined(network), images)
+            expected, tolerance = expected_gradient(joined(network), images)
         except RuntimeError as problem:
             if out_of_memory(problem):
                 raise
             return True  # the network has no gradient, and an attack on it says so
         (found,) = gradients(joined(module), images)
     error, norm = (found - expected).double().norm(), expected.double().norm()
-    return bool(error <= GRADIENT_TOLERANCE * norm) or not bool(expected.isfinite().all())
+    return bool(error <= tolerance * norm) or not bool(expected.isfinite().all())
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

@@ -1,5 +1,7 @@
 """Each source transform against its formula, written out by hand, on a small network in float64."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,7 @@ from lightning_attack.attacks import (
     SoftplusResiduals,
     pgd,
 )
+from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.source import TransformedSource
 from tests.attacks.toys import half_right, scene
 
@@ -321,3 +324,53 @@ def test_strength_0_is_the_plain_source_bit_for_bit():
         found = pgd(steps=3, source_transforms=[transform])(model, pictures, labels, [1, 2])
         assert torch.equal(found, plain), type(transform).__name__
     assert not torch.equal(pgd(steps=3, source_transforms=[SkipGradients()])(model, pictures, labels, [1, 2]), plain)
+
+
+class Places(nn.Module):
+    """A residual branch of products with weights, channels last as in ConvNeXt and Swin, or of convolutions."""
+
+    def __init__(self, form):
+        super().__init__()
+        torch.manual_seed(0)
+        self.form = form
+        self.stem, self.norm, self.head = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6), nn.Conv2d(6, CLASSES, 1)
+        self.wide, self.narrow = nn.Linear(6, 8), nn.Linear(8, 6)
+        self.double().requires_grad_(False).eval()
+
+    def layer(self, x, layer):
+        if self.form == "convolutions":
+            return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
+        return layer(x)
+
+    def forward(self, x):
+        x = self.stem(x)
+        if self.form == "swin":
+            x = x.permute(0, 2, 3, 1)
+        z = x.permute(0, 2, 3, 1) if self.form == "convnext" else x
+        z = self.norm(z) if self.form != "convolutions" else self.norm(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        z = self.layer(self.layer(z, self.wide).tanh(), self.narrow)
+        x = x + (z.permute(0, 3, 1, 2) if self.form == "convnext" else z)
+        return self.head(x.permute(0, 3, 1, 2) if self.form == "swin" else x)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [FeatureNoise(), DiversifiedFeatures(0.0, 1.0, 0.0), CleanFeatureMixup(1.0)],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_channels_are_channels_wherever_they_lie(transform, monkeypatch):
+    def uniform(run, key, like, shape, low=0.0, high=1.0):
+        return torch.linspace(low, 0.99 * high, math.prod(shape), dtype=like.dtype).view(1, *shape)
+
+    # Random numbers depend on names and on the order of the axes.
+    monkeypatch.setattr(Run, "uniform", uniform)
+    monkeypatch.setattr(Run, "normal", lambda run, key, like: torch.ones_like(like))
+    pictures, clean, found = images(), images(1), []
+    for form in ("convolutions", "convnext", "swin"):
+        if isinstance(transform, FeatureNoise):  # the second layer of the branch: a product's result lies behind it
+            transform.at = 0.3 if form == "convolutions" else 0.6
+        source = TransformedSource(Places(form), [transform])
+        found.append(source(pictures, Draws([1, 2]), 0, clean))
+    assert (found[0] - Places("swin")(pictures)).abs().max() > 1e-3
+    assert torch.allclose(found[0], found[1])
+    assert torch.allclose(found[0], found[2])

@@ -11,6 +11,7 @@ from lightning_attack.attacks import (
     FSPGD,
     AttackError,
     CleanFeatureMixup,
+    DiversifiedFeatures,
     FeatureNoise,
     FixedAttention,
     InputDiversity,
@@ -32,6 +33,7 @@ from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine.trace import traced
 from lightning_attack.models import Ensemble, ExportedModel, SegmentationModel
+from lightning_attack.models.export import export_model
 from lightning_attack.predict.module import AttackModule
 from tests.attacks.toys import Rich, curved, half_right, scene
 
@@ -76,6 +78,38 @@ def test_every_form_of_a_network_gives_the_same(tmp_path):
         Ensemble([network()]),
     ):
         assert (attack()(model, images, labels, [1, 2, 3]) - expected).abs().max() < 1e-6
+
+
+class Around(nn.Module):
+    """Has the network by the name that `SegmentationModel` uses, and calls its parts."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.network = layers
+
+    def forward(self, x):
+        for layer in self.network:
+            x = layer(x)
+        return x
+
+
+class PartByPart(SegmentationModel):
+    def outputs(self, images):
+        return Around(self.network)(images), None
+
+
+def test_a_network_inside_that_is_never_called_is_not_the_one_to_change(tmp_path):
+    """As in one's own wrappers, and in the files that `export` writes."""
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 5, 3)).eval()
+    linear, plain = (pgd(steps=2, source_transforms=parts) for parts in ([LinearBackward(start=0)], []))
+    expected = linear(layers, images, labels % 5, [1])
+    assert not torch.equal(expected, plain(layers, images, labels % 5, [1]))
+    export_model(SegmentationModel(layers), path := str(tmp_path / "model.pt2"), size=(12, 12))
+    for model in (Around(layers), SegmentationModel(Around(layers)), ExportedModel(path)):
+        assert torch.equal(linear(model, images, labels % 5, [1]), expected)
+    with pytest.raises(AttackError, match=r"networks inside the source \('sequential'\), and its forward pass"):
+        linear(PartByPart(layers), images, labels % 5, [1])
 
 
 class Several(nn.Module):
@@ -137,6 +171,54 @@ def test_a_network_whose_weights_change_is_traced_anew():
     second = attack()(model, images, labels, [1, 2])
     assert not torch.equal(first, second)
     assert torch.equal(second, attack()(copy.deepcopy(model), images, labels, [1, 2]))
+
+
+def test_a_part_that_changes_is_not_taken_for_the_old_one():
+    """A module in place of another, and a class that a notebook defines anew."""
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 5, 1))
+
+    def found(factor):
+        class Mine(SourceTransform):
+            def rewrite(self, graph):
+                for node in graph.all(torch.ops.aten.convolution)[:1]:
+                    graph.follow(node, lambda value: factor * value)
+
+        return pgd(steps=2, source_transforms=[Mine()])(model, images, labels % 5, [1])
+
+    first = found(1)
+    assert not torch.equal(found(-1), first)
+    model[1] = nn.Hardsigmoid()
+    second = found(1)
+    assert not torch.equal(second, first)
+    model = copy.deepcopy(model)
+    assert torch.equal(found(1), second)
+
+
+class Queries(nn.Module):
+    """A decoder whose residual sums have the queries first, (Q, B, C), as torch's attention has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.mix = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6)
+        self.queries = nn.Parameter(torch.rand(5, 1, 6))
+        self.sizes = {}
+
+    def forward(self, x):
+        if x.shape not in self.sizes:  # kept from the first run, which must not be that of the trace
+            self.sizes[x.shape] = torch.ones(1)
+        features = self.layer(x)
+        queries = self.queries * features.mean((2, 3)) * self.sizes[x.shape]
+        queries = queries + self.mix(queries.tanh())
+        return nn.functional.interpolate(torch.einsum("qbc,bchw->bqhw", queries, features), x.shape[-2:])
+
+
+def test_sums_of_queries_are_not_those_of_images():
+    images, labels = scene(2, 12, 12, dtype=torch.float32)
+    model = Queries().eval()
+    changed = pgd(steps=2, source_transforms=[DiversifiedFeatures(start=0)])(model, images, labels % 5, [1, 2])
+    plain = pgd(steps=2)(model, images, labels % 5, [1, 2])
+    assert not torch.equal(changed, plain)
 
 
 class Depends(nn.Module):
