@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -280,11 +279,20 @@ def test_mistakes_are_answered_in_two_lines(arguments, says, predict, tmp_path, 
     assert not (tmp_path / "results").exists(), "something was written"
 
 
-@pytest.mark.parametrize("text", ["modell: 3", "model: {atack: 3}", "model: {attack: {class_path: PDG}}", "model: ["])
-def test_mistakes_in_a_file_too(text, predict, tmp_path, capsys):
-    (tmp_path / "bad.yaml").write_text(text)
-    assert predict("-c", tmp_path / "bad.yaml") == 2
-    assert "Traceback" not in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("modell: 3", "there is no option 'modell' (in '{file}')\ndid you mean model?"),
+        ("model: {atack: 3}", "there is no option 'model.atack' (in '{file}')\ndid you mean model.attack?"),
+        ("model: {attack: {class_path: PDG}}", "model.attack: there is no 'PDG'\ndid you mean pgn, pgd or dag?"),
+        ("model: [", "'{file}', line 1 is not YAML: "),
+    ],
+)
+def test_mistakes_in_a_file_too(text, says, predict, tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    assert predict("-c", file) == 2
+    assert capsys.readouterr().err.startswith("error: " + says.replace("{file}", str(file)))
 
 
 def photos(folder, count=3, size=(40, 48)):
@@ -394,7 +402,7 @@ def test_mistakes_in_fit(monkeypatch, capsys):
 def test_results_must_be_a_folder(predict, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert predict(f"--results={tmp_path / 'file'}", "--data.limit=1") == 2
-    assert "Traceback" not in capsys.readouterr().err
+    assert "file': a part of this path is a file, not a folder" in capsys.readouterr().err
 
 
 def test_a_run_of_the_same_name_goes_on_or_is_refused(predict, tmp_path, capsys):
