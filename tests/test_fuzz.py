@@ -42,6 +42,13 @@ def files(tmp_path):
     return place
 
 
+@pytest.mark.parametrize("root", ["photos", "png"])
+def test_whole_files_give_a_result(root, files, monkeypatch):
+    monkeypatch.chdir(files)
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    assert main(["predict", "-c", "config.yaml", f"--data.dataset.root={root}"]) == 0
+
+
 def mutate(content, generator):
     """A few bytes changed, a piece cut out, doubled or blanked, or the end torn off."""
     content = bytearray(content)

@@ -18,11 +18,8 @@ from lightning_attack.attacks import (
     TransferablePixels,
     bim,
     cospgd,
-    di_fgsm,
-    mi_fgsm,
     pgd,
     segpgd,
-    ti_fgsm,
     transegpgd,
 )
 from lightning_attack.attacks.objectives.base import Moment, Prediction
@@ -204,32 +201,6 @@ def test_log_of_plain_cross_entropy():
     bim(steps=1)(lambda x: logits + 0 * x[:, :1], images, labels, log=lambda step, figures: seen.update(figures))
     assert seen["p_t"].tolist() == [0.5]
     assert seen["loss"].item() == pytest.approx((math.log(1 + math.exp(-1)) + math.log(1 + math.e)) / 2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("norm", "eps"), [("linf", PIXELS), ("l2", 1.0)])
-def test_equal_weights_are_pgd(dtype, norm, eps):
-    model, images, labels = setting(dtype)
-    sizes = {"eps": eps, "norm": norm, "steps": STEPS}
-    equal = transegpgd(**sizes, gamma=0.5, beta=0.5)(model, images, labels, seeds=SEEDS)
-    assert torch.equal(equal, pgd(**sizes)(model, images, labels, seeds=SEEDS))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    ("limit", "active"),
-    [
-        (mi_fgsm(**COMMON, decay=0), mi_fgsm(**COMMON)),
-        (ti_fgsm(**COMMON, kernel_size=1), ti_fgsm(**COMMON)),
-        (di_fgsm(**COMMON, prob=0), di_fgsm(**COMMON, prob=1)),
-    ],
-    ids=["mi", "ti", "di"],
-)
-def test_techniques_switched_off_are_bim(limit, active, dtype):
-    model, images, labels = setting(dtype)
-    plain = bim(**COMMON)(model, images, labels)
-    assert torch.equal(limit(model, images, labels, seeds=SEEDS), plain)
-    assert share_of_differences(active(model, images, labels, seeds=SEEDS), plain) > 0.01
 
 
 @pytest.mark.parametrize(

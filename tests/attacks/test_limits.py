@@ -45,10 +45,10 @@ from lightning_attack.attacks import (
     vmi_fgsm,
     vni_fgsm,
 )
-from lightning_attack.models import Ensemble
 from tests.attacks.toys import PIXELS, curved, half_right, scene, share_of_differences
 
 SHORT = {"eps": PIXELS, "step_size": 2 / 255, "steps": 6}
+SHORT_L2 = {"eps": 1.0, "norm": "l2", "steps": 6}
 
 
 def one_step_of(objective):
@@ -74,7 +74,9 @@ def one_step_of(objective):
             mi_fgsm(**SHORT, random_start=True),
             soft_transfer(**SHORT, prob=0.0, kernel_size=1),
         ),
+        (mi_fgsm(**SHORT, decay=0.0), bim(**SHORT), mi_fgsm(**SHORT)),
         (transegpgd(**SHORT, gamma=0.5, beta=0.5), pgd(**SHORT), transegpgd(**SHORT)),
+        (transegpgd(**SHORT_L2, gamma=0.5, beta=0.5), pgd(**SHORT_L2), transegpgd(**SHORT_L2)),
         (transegpgd_mi(**SHORT, decay=0.0), transegpgd(**SHORT), transegpgd_mi(**SHORT)),
         (transegpgd_di(**SHORT, prob=0.0), transegpgd(**SHORT), transegpgd_di(**SHORT)),
         (transegpgd_ti(**SHORT, kernel_size=1), transegpgd(**SHORT), transegpgd_ti(**SHORT)),
@@ -156,14 +158,3 @@ def test_a_spectrum_that_is_not_shaken():
     result, plain = still(model, images, labels), mi_fgsm(**SHORT)(model, images, labels)
     assert (result - plain).abs().max() < 1e-12
     assert share_of_differences(result, ssa(**SHORT, copies=1)(model, images, labels)) > 0.01
-
-
-@pytest.mark.parametrize("by", ["logits", "loss"])
-@pytest.mark.parametrize("attack", [mi_fgsm(**SHORT), transegpgd(**SHORT)], ids=lambda attack: attack.name)
-def test_an_ensemble_of_one_network_twice(attack, by):
-    model, other = curved(), curved(seed=1)
-    images, labels = scene(2, 32, 24)
-    labels = half_right(model, images, labels)
-    plain = attack(model, images, labels, [1, 2])
-    assert torch.equal(attack(Ensemble([model, model], by=by), images, labels, [1, 2]), plain)
-    assert share_of_differences(attack(Ensemble([model, other], by=by), images, labels, [1, 2]), plain) > 0.01

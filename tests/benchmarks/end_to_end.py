@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -44,20 +45,20 @@ def run(processes: int, config: Path | None, words: list[str], results: Path) ->
     }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, help="configuration of the run; none = the default run")
     parser.add_argument("--limit", type=int, default=16, help="number of photos")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    known, more = parser.parse_known_args()
+    known, more = parser.parse_known_args(words)
     rounds = []
     for _ in range(known.rounds):
         times = {}
         for processes in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
-                words = [f"--data.limit={known.limit}", "--data.batch_size=1", *more]
-                times[processes] = run(processes, known.config, words, Path(folder))
+                small = [f"--data.limit={known.limit}", "--data.batch_size=1", *more]
+                times[processes] = run(processes, known.config, small, Path(folder))
         rounds.append(times)
     rows = []
     for processes in (1, 2):

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,12 +138,12 @@ def measure(sizes: dict[str, int]) -> list[float]:
         return [seconds[0], len(files), size / photos / 1e3, count, *ended, *reported, page]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, each doubled once: below a minute")
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int)
-    given = vars(parser.parse_args())
+    given = vars(parser.parse_args(words))
     quick, own = given.pop("quick"), {name: size for name, size in given.items() if size}
     start = (SIZES | {"photos": 48} if quick else SIZES) | own
     several = [start] if own else [

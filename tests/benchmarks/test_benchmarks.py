@@ -1,25 +1,23 @@
 """The benchmarks run, and give the figures that they promise; how large these are is for an idle machine to say."""
 
 import json
-import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lightning_attack.cli.main import main as command_line
 from lightning_attack.predict.passes import backward_passes
-from tests.benchmarks import memory, scale, speed
+from tests.benchmarks import end_to_end, memory, scale, speed
 from tests.benchmarks.search_transfer import main as search
 from tests.benchmarks.thin_resnet import ThinDeepLab, ThinResNet
-from tests.benchmarks.transfer_candidates import CANDIDATES, DESIGN, SECOND
+from tests.benchmarks.transfer_candidates import CANDIDATES, CHANGES, DESIGN, MORE, SECOND
 from tests.precisions import PRECISIONS
 from tests.readme import strength_table
-
-BENCHMARKS = Path(__file__).parent
 
 
 def rows(main, file, *words):
@@ -28,16 +26,34 @@ def rows(main, file, *words):
     return json.loads(file.read_text())["rows"]
 
 
-def test_one_process_against_two(tmp_path):
-    file, words = tmp_path / "file.json", ["--limit=4", "--rounds=1", "--model.attack.steps=1"]
-    subprocess.run([sys.executable, BENCHMARKS / "end_to_end.py", *words, f"--json={file}"], check=True, timeout=300)
-    one, two = json.loads(file.read_text())["rows"]
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert one["speedup_of_run"] == one["speedup_of_command"] == 1
-    for row in (one, two):
-        assert 0 < row["attack_share_of_run"] < 1
-        assert row["overhead"] > 0
-        assert row["images_per_second"] > 0
+def test_one_process_against_two(tmp_path, monkeypatch):
+    """Figures are medians of the rounds, and ratios of times of one round."""
+    one = {"command": 10.0, "run": 8.0, "attack": 4.0, "steps": 5.0, "images": 16}
+    two = {"command": 6.0, "run": 4.0, "attack": 2.5, "steps": 3.0, "images": 16}
+    slow = [{name: 7 * seconds for name, seconds in times.items()} | {"images": 16} for times in (one, two)]
+    times = iter([one, two, *slow, one, two | {"command": 60.0, "run": 40.0}])
+    asked = []
+    monkeypatch.setattr(end_to_end, "run", lambda *given: asked.append(given[:3]) or next(times))
+    found = rows(end_to_end.main, tmp_path / "file.json", "--limit=16", "--model.attack=pgd")
+    small = ["--data.limit=16", "--data.batch_size=1", "--model.attack=pgd"]
+    assert asked == [(1, None, small), (2, None, small)] * 3
+    assert [*found[0]] == [
+        "processes", "images_per_second", "speedup_of_run", "speedup_of_command", "attack_share_of_run", "overhead"
+    ]  # fmt: skip
+    assert [*found[0].values()] == pytest.approx([1, 2, 1, 1, 0.5, 0.6])
+    assert [*found[1].values()] == pytest.approx([2, 4 / 7, 2, 10 / 6, 2.5 / 4, 1 / 3])
+
+
+def test_times_of_a_run(tmp_path, monkeypatch):
+    def here(command, **_):
+        monkeypatch.setattr(sys, "argv", command[1:2])
+        return SimpleNamespace(returncode=command_line(command[2:]))
+
+    monkeypatch.setattr(end_to_end.subprocess, "run", here)
+    words = ["--data.limit=2", "--data.dataset.size=32", "--model.attack.steps=1", "--model.targets={}"]
+    found = end_to_end.run(1, None, words, tmp_path)
+    assert 0 < found["attack"] < found["steps"] < found["run"] < found["command"]
+    assert found["images"] == 2
 
 
 def test_a_step_in_turns_with_plain_loops(tmp_path):
@@ -111,6 +127,24 @@ def test_search_for_the_strongest_transfer(tmp_path, capsys):
     rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
     assert "+0.0 [+0.0, +0.0]" in rows["recipe@1"].replace("-0.0", "+0.0")
     assert rows.keys() == {"recipe@1", "mi_di@1"}
+
+
+@pytest.mark.parametrize(("more", "name", "design", "changes"),
+                         [([], "design", DESIGN, CHANGES), (["--second"], "second", SECOND, MORE)])  # fmt: skip
+def test_effects_of_a_design(more, name, design, changes, tmp_path, capsys):
+    """The change at the third place costs ten points of accuracy, and nothing else has an effect."""
+    (tmp_path / "families.json").write_text(json.dumps({"a": "1", "b": "2"}))
+    for number, made in enumerate(design):
+        hits = 60 if made[2] else 70
+        np.savez(tmp_path / f"{name}{number}@10.a.0.odd.npz", b=np.array([[[hits, 100 - hits], [100 - hits, hits]]]))
+    search(["effects", str(tmp_path), "--half=odd", *more])
+    heading, _, _, *table = capsys.readouterr().out.replace("-0.0", "+0.0").splitlines()
+    assert heading == "1 pairs"
+    figures = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in table}
+    assert [*figures] == [*changes]
+    # The IoU of both classes is 60 / 140 or 70 / 130.
+    effect = [f"{100 * (60 / 140 - 70 / 130):+.1f}", "-10.0 |"]
+    assert [*figures.values()] == [effect if place == 2 else ["+0.0", "+0.0 |"] for place in range(len(changes))]
 
 
 def test_the_encoder_of_half_width():

@@ -31,9 +31,9 @@ def test_an_exported_network_scores_as_the_one_it_came_from(predict, tmp_path, c
     [
         ([f"--ckpt={WEIGHTS}", "--to=model.onnx"], "choose model.pt2"),
         ([f"--ckpt={WEIGHTS}", f"--to={WEIGHTS}"], "exists; choose another name"),
-        (["--ckpt=nowhere.ckpt", "--to=model.pt2"], "nowhere.ckpt"),
-        ([f"--ckpt={WEIGHTS}"], "to"),
-        ([f"--ckpt={WEIGHTS}", "--to=model.pt2", "--siz=3"], "siz"),
+        (["--ckpt=nowhere.ckpt", "--to=model.pt2"], "no file 'nowhere.ckpt'"),
+        ([f"--ckpt={WEIGHTS}"], "this command needs: --to"),
+        ([f"--ckpt={WEIGHTS}", "--to=model.pt2", "--siz=3"], "there is no option 'siz'\ndid you mean size?"),
     ],
 )
 def test_mistakes(words, says, tmp_path, monkeypatch, capsys):

@@ -60,7 +60,6 @@ def test_what_needs_no_network_loads_no_torch():
         (["predict", "configs/ensemble.yaml"], "for a configuration file: -c configs/ensemble.yaml"),
         (["study", "configs/studies/scenes.yaml"], "for a configuration file: -c configs/studies/scenes.yaml"),
         (["predict", "--attack=pgd"], "there is no option 'attack'\ndid you mean --model.attack?"),
-        (["predict", "--eps=8/255"], "did you mean --model.attack.eps?"),
         (["predict", "--batch-size=4"], "did you mean --data.batch_size? Write --data.batch_size=4"),
         (["predict", "--seed=3"], "there is no option 'seed'\ndid you mean --model.seed?"),
         (

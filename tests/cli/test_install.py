@@ -57,15 +57,11 @@ def test_commands_from_an_empty_folder(site, tmp_path):
 
     quick = ("--data.limit=1", "--model.attack.steps=1", "--data.dataset.size=64")
     start(script, "predict", "-c", "configs/ensemble.yaml", "--model.attack=PGD", *quick, "--run_name=a")
-    start(module, "predict", *quick, "--run_name=b")
-    start(script, "report", "results", "--output=report")
+    start(module, "report", "results", "--output=report")
 
-    attacks = {}
-    for name, command in (("a", "lightning-attack predict -c"), ("b", "python -m lightning_attack predict")):
-        folder = tmp_path / "results" / name
-        attacks[name] = {row["attack"] for row in csv.DictReader((folder / "transfer.csv").open())}
-        assert (folder / "command.txt").read_text().startswith(command)
-    assert attacks == {"a": {"pgd"}, "b": {"transegpgd"}}
+    folder = tmp_path / "results" / "a"
+    assert {row["attack"] for row in csv.DictReader((folder / "transfer.csv").open())} == {"pgd"}
+    assert (folder / "command.txt").read_text().startswith("lightning-attack predict -c")
     assert "plotly" in (tmp_path / "report" / "report.html").read_text().lower()
 
 

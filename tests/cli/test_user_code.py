@@ -64,6 +64,9 @@ class Builder:
 """
 
 
+SMALL = ("--data.limit=1", "--data.dataset.size=32", "--model.targets={}")
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with files of a user, in which commands are typed."""
@@ -112,9 +115,9 @@ def test_what_is_wrong_and_where(source, says, here, capsys):
 )
 def test_a_network_beside_the_user(source, here):
     name, *settings = source
-    words = ["predict", f"--model.source=users_networks.{name}", "--model.attack=fgsm", "--data.limit=1"]
+    words = ["predict", f"--model.source=users_networks.{name}", "--model.attack=fgsm", *SMALL]
     words += [f"--model.source.{setting}" for setting in settings]
-    assert main([*words, "--model.targets={}", "--run_name=run"]) == 0
+    assert main([*words, "--run_name=run"]) == 0
     assert (here / "results" / "run" / "transfer.csv").is_file()
     assert name in (here / "results" / "run" / "config.yaml").read_text()
 
@@ -198,13 +201,13 @@ def test_settings_before_the_class_that_may_drop_them(words):
 @pytest.mark.parametrize("attack", [["--model.attack=fgsm"], ["--model.attack", "fgsm"]])
 def test_settings_before_the_attack_that_replaces_them(predict, attack):
     """As before, what comes first has no effect; now it is said."""
-    words = ("--data.limit=1", "--model.attack.eps=4/255", *attack)
+    words = (*SMALL, "--model.attack.eps=4/255", *attack)
     with pytest.warns(UserWarning, match="--model.attack.eps=4/255 has no effect: it comes before --model.attack"):
         assert predict(*words) == 0
 
 
 def test_a_preset_with_settings(predict, tmp_path):
     config = {"model": {"attack": {"class_path": "pgd", "init_args": {"eps": "4/255", "steps": 1, "name": "small"}}}}
-    assert predict(config, "--data.limit=1", "--run_name=run") == 0
+    assert predict(config, *SMALL, "--run_name=run") == 0
     assert "small,deeplabv3plus" in (tmp_path / "results" / "run" / "transfer.csv").read_text()
     assert "class_path: lightning_attack.attacks.pgd" in (tmp_path / "results" / "run" / "config.yaml").read_text()

@@ -154,10 +154,11 @@ def test_names_of_networks_are_text(predict, tmp_path, capsys):
         "    101: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_fpn'}}\n"
         "    yes: {class_path: TrainedModel, init_args: {file: 'embedded:scenes_segformer'}}\n"
     )
-    assert predict("-c", file, "--run_name=run", "--model.attack=fgsm", "--data.limit=1") == 0
+    small = ("--data.limit=1", "--data.dataset.size=32")
+    assert predict("-c", file, "--run_name=run", "--model.attack=fgsm", *small) == 0
     rows = (tmp_path / "results" / "run" / "transfer.csv").read_text().splitlines()
     assert [row.split(",")[2] for row in rows[1:]] == ["deeplabv3plus_regnetx_002", "101", "yes"]
-    assert predict("-c", tmp_path / "results" / "run" / "config.yaml", "--run_name=again", "--data.limit=1") == 0
+    assert predict("-c", tmp_path / "results" / "run" / "config.yaml", "--run_name=again") == 0
     again = (tmp_path / "results" / "again" / "transfer.csv").read_text().splitlines()
     assert [row.split(",")[:3] for row in again] == [row.split(",")[:3] for row in rows]
 
@@ -177,7 +178,8 @@ def test_a_preset_under_an_alias_is_named_once(predict, tmp_path):
     file = tmp_path / "aliases.yaml"
     attack = "&attack {class_path: fgsm, init_args: {name: mine}}"
     file.write_text(f"model:\n  attack:\n    class_path: WorstCase\n    init_args: {{attacks: [{attack}, *attack]}}\n")
-    assert predict("-c", file, "--run_name=run", "--data.limit=1") == 0
+    small = ("--data.limit=1", "--data.dataset.size=32", "--model.targets={}")
+    assert predict("-c", file, "--run_name=run", *small) == 0
     config = yaml.safe_load((tmp_path / "results" / "run" / "config.yaml").read_text())
     paths = [part["class_path"] for part in config["model"]["attack"]["init_args"]["attacks"]]
     assert paths == ["lightning_attack.attacks.fgsm"] * 2

@@ -334,11 +334,6 @@ def test_missing_data_set_is_named():
         SegmentationDataModule(train=Scenes()).train_dataloader()
 
 
-def test_fewer_photos_to_learn_from_than_one_batch():
-    with pytest.raises(DataError):
-        SegmentationDataModule(train=SyntheticScenes(3, size=16), batch_size=4).train_dataloader()
-
-
 @pytest.mark.parametrize(
     ("device", "given", "workers"), [("cpu", None, 0), ("cuda", None, 1), ("cuda", 0, 0), ("cpu", 3, 3)]
 )

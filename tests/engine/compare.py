@@ -37,6 +37,8 @@ def check(network, images, logits=1e-6, gradient=1e-6, **settings):
     found, found_gradient = both(fast, images)
     with torch.no_grad():
         alone = fast(images)
+    assert fast._programs, "the network itself was run"
+    assert all(fast._programs.values()), "the network itself was run"
     assert found.dtype == found_gradient.dtype == torch.float32
     assert found.shape == expected.shape
     assert found_gradient.shape == images.shape

@@ -164,7 +164,7 @@ def test_file_without_recipe(tmp_path):
 @pytest.mark.parametrize("recipe", [[1, 2], {"arch": "unet", "colour": "red"}])
 def test_file_with_a_recipe_of_something_else(tmp_path, recipe):
     save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors", metadata={"recipe": json.dumps(recipe)})
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"w\.safetensors' was written by another version of this program \("):
         TrainedModel(str(tmp_path / "w.safetensors"))
 
 

@@ -24,6 +24,7 @@ from lightning_attack.models import (
     SegmentationModel,
     TotalVariation,
 )
+from lightning_attack.models.defences import Defence, DefendedView
 from lightning_attack.models.denoising import divergence, gradient
 from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.predict.module import AttackModule
@@ -35,6 +36,24 @@ IMAGE = torch.from_numpy(LEVELS).permute(2, 0, 1) / 255
 def view(defence, image=IMAGE, seed=0):
     (one,) = defence.views(image, torch.Generator().manual_seed(seed))
     return one
+
+
+class BothWaysRound(Defence):
+    """A defence of a user: the image as it is and mirrored."""
+
+    def views(self, image, draws):
+        return [DefendedView(image), DefendedView(image.flip(-1), lambda logits: logits.flip(-1))]
+
+
+def test_probabilities_of_views_are_averaged_where_their_pixels_were():
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 4, 3, padding=1)  # its kernel is not the same mirrored
+    with torch.no_grad():
+        as_it_is, mirrored = network(IMAGE[None]), network(IMAGE[None].flip(-1)).flip(-1)
+        found = Defended(network, [BothWaysRound()]).eval()(IMAGE[None])
+    expected = (as_it_is.softmax(1) + mirrored.softmax(1)) / 2
+    assert not torch.allclose(as_it_is, mirrored, atol=0.01)
+    assert torch.allclose(found.softmax(1), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("quality", [1, 50, 75, 95])

@@ -93,6 +93,8 @@ def test_one_network_twice_is_the_network(attack, by):
         return
     assert torch.equal(*results)
     assert (results[0] - images).abs().amax() > PIXELS - 1e-9
+    two_networks = Ensemble([network, SegmentationModel(curved(seed=1))], by=by)
+    assert share_of_differences(attack(two_networks, images, labels, [3, 4]), results[0]) > 0.01
     for alone, together in zip(*figures, strict=True):
         assert alone.keys() == together.keys()
         assert all(torch.equal(alone[name], together[name]) for name in alone)

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lightning_attack.attacks import Given, Linf, NoAttack, pgd
+from lightning_attack.attacks import Given, Linf, NoAttack, check_given, pgd
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.cli.main import main
 from lightning_attack.common.windows import Windows
@@ -28,11 +30,20 @@ def images(folder):
     return {path.name: np.array(Image.open(path)) for path in sorted((folder / "images").iterdir())}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["main.py"])
+        words = ["predict", f"--results={results}", LIMIT, "--model.attack=fgsm", "--run_name=made"]
+        assert main(words) == 0
+    return results / "made"
+
+
 @pytest.fixture
-def attacked(predict, tmp_path):
+def attacked(made, tmp_path):
     """A run whose images are scored again."""
-    assert predict(LIMIT, "--model.attack=configs/attacks/fgsm.yaml", "--run_name=made") == 0
-    return tmp_path / "results" / "made"
+    return shutil.copytree(made, tmp_path / "results" / "made")
 
 
 def test_images_of_a_run_score_what_the_run_said(attacked, predict, tmp_path):
@@ -186,6 +197,15 @@ def test_given_alone_in_python():
             Given().with_images(images)(Tiny(), clean, mask)
     with pytest.raises(AttackError, match=r"made elsewhere, and there are none: give --data.adversarial_root=FOLDER"):
         Given()(Tiny(), clean, mask)
+
+
+def test_attack_and_data_agree_on_who_makes_the_images():
+    for attack, brought in ((pgd(), False), (NoAttack(), False), (NoAttack(), True), (Given(), True)):
+        check_given(attack, brought)
+    with pytest.raises(AttackError, match="the data brings adversarial images, and 'pgd' would make others"):
+        check_given(pgd(), brought=True)
+    with pytest.raises(AttackError, match="made elsewhere, and there are none"):
+        check_given(Given(), brought=False)
 
 
 @pytest.mark.parametrize("attack", ["window", "image"])

@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision import models
 from torchvision.datasets import voc
 
-from lightning_attack.attacks import Universal, UniversalPerturbation
+from lightning_attack.attacks import PRESETS, Universal, UniversalPerturbation
+from lightning_attack.cli import AttackCLI
 from lightning_attack.cli.main import main
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.models import TrainedModel
@@ -58,13 +59,41 @@ def with_what_it_needs(command):
     return pytest.param(command, marks=needs_bfloat16 if "bf16" in command else ())
 
 
-@pytest.mark.parametrize("command", [with_what_it_needs(one) for one in commands("predict") if one not in HELP])
+VALUES = {
+    "--images", "--model.curve_every", "--model.quantize", "--run_name", "--trainer.devices", "--trainer.strategy",
+    *map("--model.attack.{}".format, ("eps", "feature_mix", "finish", "skip_gamma", "step_schedule", "steps")),
+}  # fmt: skip
+"""Options whose values other tests run, as tests/cli does with the files of attacks."""
+
+
+def only_values(command):
+    """Whether a command differs from the default by these options and another preset alone."""
+    presets = {preset.__name__ for preset in PRESETS}
+    given = [word.partition("=") for word in arguments(command)[1:]]
+    return all(option in VALUES or (option == "--model.attack" and value in presets) for option, _, value in given)
+
+
+@pytest.mark.parametrize("command", [one for one in commands("predict") if only_values(one)])
+def test_predict_commands_of_values_that_other_tests_run(command, monkeypatch, desk):
+    """Up to the attack: words, parts and checks."""
+    reached = []
+    monkeypatch.setattr(AttackCLI, "predict", lambda cli, **_: reached.append(cli.trainer))
+    assert main(arguments(command)) == 0
+    assert len(reached) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [with_what_it_needs(one) for one in commands("predict") if one not in HELP and not only_values(one)],
+)
 def test_predict_commands(command, monkeypatch, desk):
     monkeypatch.setattr(voc, "download_and_extract_archive", lambda url, root, **_: _tiny_voc(Path(root)))
     monkeypatch.setattr(models._api.WeightsEnum, "get_state_dict", _untrained)
     words = arguments(command)
-    # One scene and one step show that the command is right; devices are for test_resume.
-    small = ["--data.limit=1", "--trainer.devices=1"]
+    # One scene and one step show that the command is right.
+    small = ["--data.limit=1", "--image_logger.count=0"]
+    if not any(word == "-c" or word.startswith("--data.") for word in words):
+        small.append("--data.dataset.size=64")
     if "--model.attack=FunctionAttack" in words:
         pass  # it has no steps of its own
     elif "universal" in command.lower():

@@ -103,9 +103,8 @@ def test_no_command_is_left_out():
         "ruff": ".ci/run", "mypy": ".ci/run", "bash .ci/run": ".github/workflows/ci.yml",
         "tensorboard": "tests/callbacks/test_overview.py",
         "sbatch configs/cluster": "tests/cli/test_resume.py", "HEAD=node0:29500 NODES=2": "tests/cli/test_resume.py",
-        "python tests/benchmarks/": "tests/benchmarks/test_benchmarks.py",
-        "python -m tests.readme.strength_table": "tests/benchmarks/test_benchmarks.py",
-        "python -m tests.readme.presets_table": "tests/readme/test_presets_table.py",
+        "python tests/benchmarks/": "tests/readme/test_scripts.py",
+        "python -m tests.readme.": "tests/readme/test_scripts.py",
         "python -m pdoc": "tests/readme/test_reference.py", "python -m pydoc": "tests/readme/test_reference.py",
         "python -m pytest": "tests/readme/test_commands.py",
     }  # fmt: skip

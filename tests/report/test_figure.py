@@ -184,6 +184,17 @@ def test_files_have_the_width_and_the_labels(study, tmp_path, capsys):
     assert "Note: the strip shows photo0, photo3" in capsys.readouterr().out
 
 
+def test_text_has_the_font_and_the_size_that_were_given(study, tmp_path):
+    files = [tmp_path / name for name in ("matrix.svg", "matrix.pdf")]
+    words = ["figure", "matrix", str(study / "kept"), "--draws=100", "--font=STIXGeneral", "--font_size=11"]
+    assert main([*words, "--output", *map(str, files)]) == 0
+    styles = re.findall(r"font-size: ([\d.]+)px; font-family: '([^']+)'", files[0].read_text())
+    assert {family for _, family in styles} == {"STIXGeneral"}
+    assert max(float(size) for size, _ in styles) == 11
+    fonts = re.findall(rb"/BaseFont /\w+\+(\S+)", files[1].read_bytes())
+    assert {*fonts} == {b"STIXGeneral-Regular"}
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

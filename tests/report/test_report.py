@@ -135,19 +135,33 @@ def test_odd_names(tmp_path, capsys, monkeypatch):
     assert all(len(line.split("│")) == 6 and line.count("(") == 3 for line in rows_of_log)
 
 
-def test_latex_has_the_marks_and_compiles(study, tmp_path):
+@pytest.fixture
+def odd_study(study):
+    """A study with an attack whose name is full of what LaTeX takes for commands."""
     make_run(study / "odd", '50%_of {it} & #1 ^~\\ <é> "a"', weaken([0.1, 0.1, 0.1]))
-    assert main(["report", str(study), f"--output={tmp_path / 'report'}", "--draws=200"]) == 0
+    return study
+
+
+def test_latex_has_the_marks(odd_study, tmp_path):
+    assert main(["report", str(odd_study), f"--output={tmp_path / 'report'}", "--draws=200"]) == 0
     text = (tmp_path / "report" / "report.tex").read_text()
     assert len(re.findall(r"\\textbf\{\d\d\.\d\d\}", text)) == 3
     assert len(re.findall(r"\\textcolor\{gray\}\{\d\d\.\d\d\}", text)) == 7
-    compile_paper(tmp_path / "report")
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex to compile the tables with")
+def test_latex_compiles(odd_study, tmp_path):
+    """Odd names, and what papers have: citations and intervals."""
+    for attack, name in (("pgd", "PGD"), ("a_mi", "A + MI")):
+        paper_run(tmp_path / "papers" / attack, attack, name)
+    for runs, more in ((odd_study, []), (tmp_path / "papers", ["--intervals"])):
+        report = tmp_path / f"report_of_{runs.name}"
+        assert main(["report", str(runs), f"--output={report}", "--draws=200", *more]) == 0
+        compile_paper(report)
 
 
 def compile_paper(folder):
-    """Compile the tables of a report, with what they cite, if there is a TeX; nothing may be undefined."""
-    if not shutil.which("pdflatex"):
-        pytest.skip("no pdflatex to compile the table with")
+    """Compile the tables of a report, with what they cite; nothing may be undefined."""
     document = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\usepackage{xcolor}", r"\begin{document}",
                 r"\nocite{*}\input{report}", r"\bibliographystyle{plain}\bibliography{report}",
                 r"\end{document}"]  # fmt: skip
@@ -213,7 +227,6 @@ def test_latex_for_a_paper(tmp_path):
         r"source Netz \& B, $\ell_\infty \le 8/255$",
     ]  # fmt: skip
     assert all(line.count("scriptsize") == 3 for line in lines if re.match(r"(PGD|A \+|clean)", line))
-    compile_paper(tmp_path)
 
 
 def test_common_images_partial_runs_and_failed_targets_are_said(tmp_path, capsys):

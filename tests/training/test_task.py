@@ -99,6 +99,19 @@ def test_losses_of_every_so_manieth_pixel(tmp_path):
     assert seen == expected
 
 
+def rates_of(task, trainer, data):
+    """The learning rates of all steps of a training."""
+    rates, step = [], task.training_step
+
+    def training_step(batch, batch_idx):
+        rates.append(task.optimizers().param_groups[0]["lr"])
+        return step(batch, batch_idx)
+
+    task.training_step = training_step
+    trainer.fit(task, data)
+    return rates
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     ("schedule", "expected"),
@@ -109,15 +122,8 @@ def test_losses_of_every_so_manieth_pixel(tmp_path):
     ],
 )
 def test_schedules(optimizer, schedule, expected, tmp_path):
-    task, rates = SegmentationTask(network(), lr=0.01, optimizer=optimizer, schedule=schedule, warmup=0.25), []
-    step = task.training_step
-
-    def training_step(batch, batch_idx):
-        rates.append(task.optimizers().param_groups[0]["lr"])
-        return step(batch, batch_idx)
-
-    task.training_step = training_step
-    trainer(tmp_path, max_epochs=4, limit_val_batches=0).fit(task, data(6))
+    task = SegmentationTask(network(), lr=0.01, optimizer=optimizer, schedule=schedule, warmup=0.25)
+    rates = rates_of(task, trainer(tmp_path, max_epochs=4, limit_val_batches=0), data(6))
     assert len(rates) == 12
     if expected:
         assert rates == pytest.approx([0.01 * expected(number / 12) for number in range(12)], rel=1e-6)
@@ -129,7 +135,12 @@ def test_schedules(optimizer, schedule, expected, tmp_path):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
 def test_one_cycle_of_few_steps(steps, tmp_path):
-    trainer(tmp_path, max_steps=steps, limit_val_batches=0).fit(SegmentationTask(network()), data(2 * steps))
+    short = trainer(tmp_path, max_steps=steps, limit_val_batches=0)
+    rates = rates_of(SegmentationTask(network(), lr=0.01), short, data(2 * steps))
+    assert len(rates) == steps
+    assert rates[-1] == pytest.approx(0.01 / 25 / 1e4), "the low end, by torch's default"
+    if steps > 2:
+        assert max(rates) == rates[1] == pytest.approx(0.01)
 
 
 def test_validation_logs_each_class(tmp_path):
@@ -200,7 +211,7 @@ def test_two_processes_count_each_photo_once(run, tmp_path):
         "data": {"val": {"class_path": "SyntheticScenes", "init_args": {"count": 7, "size": 64}}, "batch_size": 2},
     }))  # fmt: skip
     tables = []
-    for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
+    for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp_fork"])):
         run("test", "-c", config, f"--trainer.logger.init_args.save_dir={tmp_path / name}", *more)
         (table,) = (tmp_path / name).rglob("metrics.csv")
         tables.append(table.read_text())

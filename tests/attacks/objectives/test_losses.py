@@ -9,7 +9,7 @@ import torch
 from lightning_attack.attacks import CosPGD, CrossEntropy, IterativeAttack, Linf, SegPGD, Staged, Switch
 from lightning_attack.attacks.objectives.base import Moment, Prediction
 from lightning_attack.attacks.objectives.features import RPPGD
-from lightning_attack.attacks.objectives.losses import JensenShannon, LogitsRatio, MaskedSpherical, Tsallis
+from lightning_attack.attacks.objectives.losses import JensenShannon, LabelLogit, LogitsRatio, MaskedSpherical, Tsallis
 from lightning_attack.attacks.objectives.masked import (
     BalancedCrossEntropy,
     BalancedMaskedCrossEntropy,
@@ -29,6 +29,7 @@ EVERY = [
     BalancedMaskedCrossEntropy(),
     BalancedMaskedCrossEntropy(CLASS_PIXELS),
     JensenShannon(),
+    LabelLogit(),
     MaskedSpherical(),
     Tsallis(),
     LogitsRatio(),
@@ -162,6 +163,7 @@ DEFINITIONS = [
         weighted(lambda z, y, wins, counts: 0 if wins else np.mean(CLASS_PIXELS) / CLASS_PIXELS[y]),
     ),
     (JensenShannon(), by_definition_jensen_shannon),
+    (LabelLogit(), lambda z, y, wins, counts: (-z[y], -one_hot(y))),
     (MaskedSpherical(), by_definition_spherical),
     (Tsallis(), by_definition_tsallis),
     (LogitsRatio(), by_definition_ratio(masked=False)),
