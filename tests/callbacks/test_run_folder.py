@@ -4,7 +4,6 @@ import json
 import os
 import warnings
 from itertools import permutations
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
