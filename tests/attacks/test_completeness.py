@@ -124,14 +124,22 @@ class Small(nn.Module):
         return self.layers(x)
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
-def test_rows_say_what_an_attack_costs(preset):
+OTHER_PASSES = {
+    "fgsm", "gi_fgsm", "sea", "dag", "alma_prox", "adaea", "cwa", "source_rotation", "svre", "transfer_best",
+    "transegpgd_best",
+}  # fmt: skip
+"""Attacks of another number of steps than 20, or of members."""
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_PASSES))
+def test_rows_say_what_an_attack_costs(name):
+    """The rows of the other attacks are those of the command `attacks`, see tests/cli/test_checks.py."""
     torch.manual_seed(0)
-    attack = preset()
+    attack = getattr(attacks, name)()
     model = Ensemble([Small(), Small()]) if attack.needs_members else rich(attack, Small())
     with count_passes(model) as passes:
         attack(model, torch.rand(2, 3, 4, 4), torch.randint(5, (2, 4, 4)), [1, 2])
-    assert passes["backward"] / 2 == int(ROWS[preset.__name__][3])
+    assert passes["backward"] / 2 == int(ROWS[name][3])
 
 
 def test_rows_of_published_attacks_have_year_and_source():
@@ -163,9 +171,12 @@ def test_the_table_of_figures_has_all_presets():
     later = re.findall(r"`(\w+)`", (re.search(r"Not in it yet: ([^.]*)\.", shown) or ["", ""])[1])
     rows = re.findall(r"^\| `(\w+)` \|", shown, re.MULTILINE)
     assert sorted([*rows, *later]) == sorted(PRESETS_SHOWN)
+    compared = 0
     for group in re.split(r"^\| \*\*.*", shown, flags=re.MULTILINE):
         transfer = [float(row) for row in re.findall(r"^\| `[^|]*\|[^|]*\|[^|]*\| ([\d.]+)", group, re.MULTILINE)]
         assert transfer == sorted(transfer)
+        compared += len(transfer)
+    assert compared == len(re.findall(r"^\| `", shown, re.MULTILINE))
 
 
 def test_every_configuration_file_is_in_the_readme():

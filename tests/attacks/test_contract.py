@@ -30,11 +30,17 @@ from lightning_attack.attacks import (
     transegpgd_mi_di_ti,
     transfer_best,
 )
+from lightning_attack.attacks.input_transforms.base import InputDiversity
+from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.minimal_norm import MinimalNorm
+from lightning_attack.attacks.loops.patch_wise import PatchWise
+from lightning_attack.attacks.objectives.base import SegPGD
+from lightning_attack.attacks.wrappers.worst_case import WorstCase
 from lightning_attack.models import Ensemble
-from tests.attacks.toys import CLASSES, FEW, PIXELS, curved, half_right, rich, scene
+from tests.attacks.toys import BALL, CLASSES, FEW, PIXELS, STEP, curved, half_right, rich, scene
+from tests.attacks.toys import pgd as iterative
 
-few_examples = settings(max_examples=5, deadline=None, derandomize=True, database=None)
+few_examples = settings(max_examples=3, deadline=None, derandomize=True, database=None)
 many_examples = settings(few_examples, max_examples=60)
 levels = st.integers(0, 255)
 
@@ -72,10 +78,19 @@ CASES = [
     for preset in PRESETS
     if norm == "linf" or preset not in LINF_ONLY
 ]
-ATTACKS = [*CASES, pytest.param(NoAttack(), id="no_attack")]
-RANDOM = [case for case in CASES if case.values[0].name not in WITHOUT_CHANCE]
+OWN = [
+    pytest.param(APGD(SegPGD(), BALL, 6, False, (1.0,), (1.0,)), id="apgd-plain"),
+    pytest.param(WorstCase([iterative(3), iterative(2, SegPGD(), random_start=True)]), id="worst"),
+    pytest.param(PatchWise(SegPGD(), BALL, 3, STEP, input_transforms=[InputDiversity()]), id="pi-di"),
+]
+"""Loops in ways in which no preset uses them."""
+ATTACKS = [*CASES, *OWN, pytest.param(NoAttack(), id="no_attack")]
+LINF = [case for case in ATTACKS if not case.id.endswith("-l2")]
+RANDOM = [case for case in LINF if case.values[0].name not in WITHOUT_CHANCE and case not in OWN]
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS)
+every_attack_once = pytest.mark.parametrize("attack", LINF)
+"""For what no norm has a say in."""
 
 
 def radius(attack):
@@ -106,7 +121,9 @@ def test_result(attack, shape, dtype, seed):
     labels = half_right(model, images, labels)
     before = images.clone(), labels.clone()
     seeds = list(range(seed, seed + shape[0]))
-    adversarial = attack(model, images, labels, seeds)
+    adversarial = attack(model, images.requires_grad_(), labels, seeds)
+    assert images.grad is None
+    images = images.detach()
     assert adversarial.shape == images.shape
     assert adversarial.dtype == dtype
     assert not adversarial.requires_grad
@@ -116,15 +133,22 @@ def test_result(attack, shape, dtype, seed):
     assert torch.equal(images, before[0])
     assert torch.equal(labels, before[1])
     assert adversarial.data_ptr() != images.data_ptr()
-    assert torch.equal(adversarial, attack(model, images, labels, seeds))
+    with torch.no_grad():
+        again = attack(model, images, labels, seeds)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(adversarial, again)
 
 
 @every_attack
-def test_attack_moves_every_image(attack):
-    model = suited(attack, curved())
+def test_attack_moves_every_image_and_logs_each_step(attack):
+    model, seen = suited(attack, curved()), []
     images, labels = scene(3, 12, 10)
     labels = half_right(model, images, labels)
-    adversarial = attack(model, images, labels, [1, 2, 3])
+    adversarial = attack(model, images, labels, [1, 2, 3], log=lambda step, figures: seen.append((step, figures)))
+    assert [step for step, _ in seen] == list(range(getattr(attack, "steps", 0)))
+    for _, figures in seen:
+        assert {"loss", "p_t"} <= set(figures)
+        assert all(values.shape == (3,) and not values.requires_grad for values in figures.values())
     least = 0.001 if isinstance(attack, MinimalNorm) else 0.5 * radius(attack)
     moved = size(attack, adversarial - images) > least
     assert moved.tolist() == [not isinstance(attack, NoAttack)] * 3
@@ -141,7 +165,7 @@ def test_other_seed_other_result(attack):
     assert not torch.equal(first[1], second[1])
 
 
-@pytest.mark.parametrize("attack", [case for case in ATTACKS if case not in RANDOM])
+@pytest.mark.parametrize("attack", [case for case in LINF if case not in (*RANDOM, *OWN)])
 def test_without_randomness_seeds_do_not_matter(attack):
     model = suited(attack, curved())
     images, labels = scene(2, 12, 10)
@@ -216,7 +240,7 @@ def test_image_without_labels_has_no_figures(threshold):
 MOVES_BLOCKS = {"block_shuffle", "bsr", "mumodig", "sia"}
 
 
-@pytest.mark.parametrize("attack", [case for case in ATTACKS if case.values[0].name not in MOVES_BLOCKS])
+@pytest.mark.parametrize("attack", [case for case in LINF if case.values[0].name not in MOVES_BLOCKS])
 def test_ignored_pixels_have_no_say(attack):
     model = curved()
     images, labels = scene(2, 16, 40)
@@ -324,7 +348,7 @@ def state(model):
     }
 
 
-@every_attack
+@every_attack_once
 def test_model_comes_back_as_it_was(attack):
     model = mixed_model()
     before = state(model)
@@ -348,18 +372,7 @@ def stop(step, figures):
     raise RuntimeError("stop")
 
 
-@every_attack
-def test_works_without_gradients_around(attack):
-    model = suited(attack, curved())
-    images, labels = scene(2, 8, 8)
-    with torch.no_grad():
-        inside = attack(model, images, labels, [1, 2])
-        assert not torch.is_grad_enabled()
-    assert torch.equal(inside, attack(model, images.requires_grad_(), labels, [1, 2]))
-    assert images.grad is None
-
-
-@every_attack
+@every_attack_once
 def test_inference_mode_is_refused(attack):
     model = suited(attack, curved())
     images, labels = scene(1, 8, 8)
@@ -371,16 +384,12 @@ def test_inference_mode_is_refused(attack):
         attack(model, made_inside, labels)
 
 
-@every_attack
-def test_log_is_called_once_a_step_with_a_value_per_image(attack):
-    seen = []
+@pytest.mark.parametrize("attack", LINF[:-1])  # without NoAttack, which asks for no gradient
+def test_wrong_labels_are_named(attack):
     images, labels = scene(2, 8, 8)
-    model = suited(attack, curved())
-    attack(model, images, labels, [1, 2], log=lambda step, figures: seen.append((step, figures)))
-    assert [step for step, _ in seen] == list(range(getattr(attack, "steps", 0)))
-    for _, figures in seen:
-        assert {"loss", "p_t"} <= set(figures)
-        assert all(values.shape == (2,) and not values.requires_grad for values in figures.values())
+    labels[0, 0, 0] = CLASSES
+    with pytest.raises(ValueError, match=r"labels range over 0..5, but the model has the classes 0..4"):
+        attack(suited(attack, curved()), images, labels, [1, 2])
 
 
 @every_attack

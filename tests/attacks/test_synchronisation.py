@@ -309,19 +309,28 @@ def test_a_predict_step_waits_no_more_for_more_steps(monkeypatch):
     assert found[0] == found[1]
 
 
-WAYS = [
-    {"windows": Windows(8)},
-    {"target_labels": 2},
-    {"windows": Windows(8, attack="image")},
-    {"curve_every": 1},
-    {"exact": True},
-]
-"""Ways to attack, which take turns from preset to preset."""
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("pgd", {"windows": Windows(8)}),
+        ("admix", {"windows": Windows(8, attack="image")}),  # mixes images
+        ("us_mm", {"curve_every": 1}),
+        ("svre", {"target_labels": 2}),  # asks members one by one
+        ("cwa", {"exact": True}),
+        ("fia", {"curve_every": 1}),  # looks at layers
+        ("naa", {"target_labels": 2}),
+        ("tgr", {"exact": True}),  # changes the source
+        ("sgm", {"windows": Windows(8)}),
+        ("transegpgd_mi_di_ti", {"curve_every": 1}),
+        ("vmi_fgsm", {"exact": True}),
+        ("alma_prox", {"windows": Windows(8, attack="image")}),
+    ],
+)
+def test_a_predict_step_on_a_device(name, way, monkeypatch):
+    """An ensemble, a target, a region, and one of the ways to attack: the same as on the host.
 
-
-@pytest.mark.parametrize(("number", "function"), [*enumerate(PRESETS)])
-def test_a_predict_step_of_every_preset_on_a_device(number, function, monkeypatch):
-    """An ensemble, a target, a region, and one of the ways to attack: the same as on the host."""
+    Presets of each kind; that every preset goes on without waiting is tested above.
+    """
     monkeypatch.setattr("lightning_attack.predict.batch_attack.clock", lambda images: 0.0)
     monkeypatch.setattr(PeakMemory, "begin", lambda self, device: None)
     monkeypatch.setattr(PeakMemory, "end", lambda self, device: None)
@@ -329,11 +338,7 @@ def test_a_predict_step_of_every_preset_on_a_device(number, function, monkeypatc
     region = torch.ones_like(labels, dtype=torch.bool)
     region[:, :2] = False
     batch = {"image": images, "mask": labels, "index": torch.arange(2), "region": region}
-    attack = preset(function)(2)
-    ways = [way for way in WAYS if attack.watchable or "curve_every" not in way]
-    if getattr(getattr(attack, "objective", None), "layers", ()):
-        ways = [way for way in ways if "windows" not in way]  # a layer would run once for each window
-    way = ways[number % len(ways)]
+    attack = ATTACKS[name](2)
     networks = ensemble("loss", attack), attack, {"other": network()}
     module = AttackModule(*networks, engine="eager", probe_size=(8, 12), **way)
     expected = module.predict_step(batch, 0)

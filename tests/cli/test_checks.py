@@ -17,6 +17,7 @@ from lightning_attack.cli import CONFIGS, launch, main, processes
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.training.new_folder import NewFolder
+from tests.attacks.test_completeness import OTHER_PASSES, ROWS
 from tests.training.test_fit import SMALL, part, scenes
 
 
@@ -267,12 +268,12 @@ def test_tasks_of_srun_that_never_come(answer, monkeypatch):
     assert says.endswith("see why they did not start; if one has failed, its own message says why")
 
 
-def test_machines_and_devices_that_are_not_there(answer, monkeypatch):
+def test_machines_and_devices_that_are_not_there(answer):
     many = ("predict", "--trainer.accelerator=cpu", "--model.attack=fgsm")
     assert "--trainer.devices=640" not in answer(*many, "--trainer.devices=640")
     assert "640 on the CPU are as many processes" in answer(*many, "--trainer.devices=640")
-    if not torch.cuda.is_available():
-        assert "there is no GPU that torch can use" in answer("predict", "--trainer.accelerator=gpu")
+    # Tests see no GPU, see tests/conftest.py.
+    assert "there is no GPU that torch can use" in answer("predict", "--trainer.accelerator=gpu")
     with pytest.raises(UsageError, match="is no machine that can be found"):
         processes._check_address("no.such.machine.invalid", 1, "see why")
 
@@ -340,7 +341,7 @@ def test_what_nobody_gave_is_called_so(answer, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["predict", "--eps=8/255"], "Write --model.attack.eps=8/255"),
+        (["predict", "--eps=8/255"], "did you mean --model.attack.eps? Write --model.attack.eps=8/255"),
         (["predict", "--model.source=embedded:scenes_fpn"], "--model.source=TrainedModel --model.source.file=embed"),
         (["predict", "--model.source=a/b.pth"], "--model.source=SMPModel --model.source.weights=a/b.pth"),
         (["predict", "--model.targets=a.pt2"], "'{NAME: {class_path: ExportedModel, init_args: {path: a.pt2}}}'"),
@@ -377,14 +378,11 @@ def test_attacks_are_listed(capsys, monkeypatch):
     lines = {line.split()[0]: line for line in listed.split("\n\n")[0].splitlines()[1:]}
     assert [*lines] == [preset.__name__ for preset in PRESETS]
     # The README has the same years, and the passes of 20 steps.
-    readme = (CONFIGS.parent / "lightning_attack" / "attacks" / "README.md").read_text()
-    for name, year, passes in re.findall(r"^\| `(\w+)` \| (\d*) \|[^|]*\|[^|]*\| (\d+) \|", readme, re.MULTILINE):
-        found = re.match(
-            r"\w+ +(\d{4})? +(?:objective|transfer|TranSegPGD|own loop) +([\d.?]+)(?: \+ (\d+))?  ", lines[name]
-        )
+    for name, line in lines.items():
+        found = re.match(r"\w+ +(\d{4})? +(?:objective|transfer|TranSegPGD|own loop) +([\d.?]+)(?: \+ (\d+))?  ", line)
+        year, _, _, passes, _ = ROWS[name]
         assert (found[1] or "") == year, name
-        # Of other numbers of steps, or of members.
-        if name not in ("fgsm", "gi_fgsm", "sea", "dag", "alma_prox", "adaea", "cwa", "source_rotation", "svre"):
+        if name not in OTHER_PASSES:
             assert float(found[2]) * 20 + int(found[3] or 0) == int(passes), name
     assert main(["attacks", "momentum", "2021"]) == 0
     assert "emi_fgsm" in (few := capsys.readouterr().out)

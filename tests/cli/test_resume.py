@@ -58,7 +58,6 @@ def as_a_process(monkeypatch):
 def here(folder, *arguments):
     """The same command to its end, in this process, which is quicker than one of its own."""
     assert command_line(["predict", f"--results={folder}", *SMALL, *map(str, arguments)]) == 0
-    return []
 
 
 def results(folder, count=13):
@@ -107,7 +106,7 @@ def listening(group):
     return count
 
 
-def nodes_of_slurm(folder, *arguments):
+def job_of_slurm(folder, *arguments):
     """The batch script as SLURM would run it."""
     tools = folder.parent / "tools"
     tools.mkdir(exist_ok=True)
@@ -126,26 +125,39 @@ def nodes_of_slurm(folder, *arguments):
            "SLURM_NNODES": "2", "SLURM_NODELIST": "127.0.0.1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
            "TASKS": str(tools / "tasks"), "PATH": f"{tools}:{os.environ['PATH']}"}  # fmt: skip
     script = ["bash", str(ROOT / "configs" / "cluster" / "slurm.sbatch")]
-    return [start(folder, *arguments, launcher=script, main=(), **job)]
+    return start(folder, *arguments, launcher=script, main=(), **job)
 
 
-def single(folder, *arguments):
-    return [start(folder, *arguments)]
+def nodes_of_slurm(folder, *arguments):
+    """A job whose time is up: both of its tasks end after their batch, and it is requeued and goes on."""
+    job, tools = job_of_slurm(folder, *arguments), folder.parent / "tools"
+    wait_for(folder, 2, job)
+    for task in (tools / "tasks").read_text().split():
+        os.kill(int(task), signal.SIGUSR1)
+    finish(job, 128 + signal.SIGUSR1)
+    assert (tools / "asked").read_text() == "['requeue', '7']"
+    count = len(records(folder))
+    assert 2 <= count < 13
+    report = json.loads((folder / "run" / "transfer.json").read_text())
+    assert (report["partial"], report["images"], report["missing"]) == (True, count, 13 - count)
+    finish(job_of_slurm(folder, *arguments))
+    assert (tools / "asked").read_text() == "['requeue', '7']"
 
 
 def exact_batches(folder, *arguments):
-    return here(folder, *arguments, "--data.batch_size=4")
+    here(folder, *arguments, "--data.batch_size=4")
 
 
 def ddp(folder, *arguments):
-    return [start(folder, *arguments, *DDP)]
+    finish(start(folder, *arguments, *DDP))
 
 
 def torchrun(folder, *arguments):
     """The script for several machines, on one."""
     script = ["bash", str(ROOT / "configs" / "cluster" / "torchrun.sh")]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return [start(folder, *arguments, launcher=script, main=(), HEAD="127.0.0.1:0", NODES="1", DEVICES="2", PATH=path)]
+    place = {"HEAD": "127.0.0.1:0", "NODES": "1", "DEVICES": "2", "PATH": path}
+    finish(start(folder, *arguments, launcher=script, main=(), **place))
 
 
 DEFENDED = """
@@ -169,15 +181,14 @@ ATTACKS = os.environ.get("ATTACKS", "transegpgd_mi_di_ti").split()
 def test_every_launcher_gives_the_same_bits(attack, tmp_path):
     found, targets = {}, tmp_path / "targets.yaml"
     targets.write_text(DEFENDED)
-    for launch in (single, exact_batches, ddp, torchrun, nodes_of_slurm):
+    for launch in (here, exact_batches, ddp, torchrun, nodes_of_slurm):
         attacked = (f"--model.attack=configs/attacks/{attack}.yaml", "--model.attack.steps=3", "--model.exact=true")
         attacked += ("-c", str(targets))
-        for process in launch(tmp_path / launch.__name__, *attacked):
-            finish(process)
+        launch(tmp_path / launch.__name__, *attacked)
         found[launch.__name__] = results(tmp_path / launch.__name__)
     for name, result in found.items():
-        assert result == found["single"], name
-    abstained = [float(line.split(",")[-1]) for line in found["single"][1].splitlines()[1:]]
+        assert result == found["here"], name
+    abstained = [float(line.split(",")[-1]) for line in found["here"][1].splitlines()[1:]]
     assert abstained[:2] == [0, 0]
     assert 0 < abstained[2] < 1
 
@@ -210,22 +221,22 @@ def test_killed_runs_go_on(tmp_path):
     assert all("unfinished" in name for name in left)
 
 
-def test_a_signal_stops_all_processes_after_the_batch(tmp_path):
-    for processes, number, told in ((2, 2, signal.SIGTERM), (1, 5, signal.SIGUSR1)):
-        process = start(tmp_path, *(DDP if processes == 2 else ()), "--model.attack.steps=20")
-        wait_for(tmp_path, number, process)
-        os.killpg(process.pid, told)
-        output = finish(process, 128 + told)
-        count = len(records(tmp_path))
-        assert number <= count < 13
-        report = json.loads((tmp_path / "run" / "transfer.json").read_text())
-        assert report["partial"] is True
-        assert (report["images"], report["missing"]) == (count, 13 - count)
-        assert f"Partial: {13 - count} images are missing; the same command goes on" in output
-        header, first = (tmp_path / "run" / "transfer.csv").read_text().splitlines()[:2]
-        assert header.endswith(",partial")
-        assert first.endswith(",True")
-        assert not (tmp_path / "run" / ".stop").exists()
+def test_a_signal_stops_the_run_after_the_batch(tmp_path):
+    """One process; that a signal stops several, `nodes_of_slurm` and the test below show."""
+    process = start(tmp_path, "--model.attack.steps=20")
+    wait_for(tmp_path, 5, process)
+    os.killpg(process.pid, signal.SIGUSR1)
+    output = finish(process, 128 + signal.SIGUSR1)
+    count = len(records(tmp_path))
+    assert 5 <= count < 13
+    report = json.loads((tmp_path / "run" / "transfer.json").read_text())
+    assert report["partial"] is True
+    assert (report["images"], report["missing"]) == (count, 13 - count)
+    assert f"Partial: {13 - count} images are missing; the same command goes on" in output
+    header, first = (tmp_path / "run" / "transfer.csv").read_text().splitlines()[:2]
+    assert header.endswith(",partial")
+    assert first.endswith(",True")
+    assert not (tmp_path / "run" / ".stop").exists()
     here(tmp_path, "--model.attack.steps=20")
     assert "partial" not in results(tmp_path)[0]
 
@@ -239,17 +250,3 @@ def test_a_process_without_photos_waits_through_a_signal(tmp_path):
     report = json.loads((tmp_path / "run" / "transfer.json").read_text())
     assert report["images"] == 1
     assert "partial" not in report  # the batch that was finished was the only one
-
-
-def test_a_job_whose_time_is_up_is_requeued_and_goes_on(tmp_path):
-    (job,) = nodes_of_slurm(tmp_path / "job", "--model.attack.steps=20")
-    wait_for(tmp_path / "job", 2, job)
-    for task in (tmp_path / "tools" / "tasks").read_text().split():
-        os.kill(int(task), signal.SIGUSR1)
-    finish(job, 128 + signal.SIGUSR1)
-    assert (tmp_path / "tools" / "asked").read_text() == "['requeue', '7']"
-    assert 2 <= len(records(tmp_path / "job")) < 13
-    (job,) = nodes_of_slurm(tmp_path / "job", "--model.attack.steps=20")
-    finish(job)
-    assert results(tmp_path / "job")[0]["images"] == 13
-    assert (tmp_path / "tools" / "asked").read_text() == "['requeue', '7']"

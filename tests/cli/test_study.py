@@ -250,8 +250,7 @@ def attacks_of_files():
     return found
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("by", ["logits", "loss"])
+@pytest.mark.parametrize(("count", "by"), [(1, "logits"), (2, "logits"), (2, "loss")])
 def test_cost_of_every_file(count, by):
     """Where the stand-in is no source for an attack, the cost is not known; nothing else stops a study."""
     unknown = {name for name, attack in attacks_of_files().items() if backward_passes(attack, count, by) is None}

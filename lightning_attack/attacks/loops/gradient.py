@@ -239,10 +239,10 @@ class LossGradient:
         return prediction
 
     def _check(self, prediction: Prediction) -> None:
-        """Check the labels, which waits for the device, once per batch."""
+        """Check all labels, also those that this view does not show; it waits for the device, so once per batch."""
         if not self._checked:
             self._checked = True
-            check_labels(prediction)
+            check_labels(self.problem.labels, prediction.logits.shape[1])
 
     def _prediction(self, logits: Tensor, features: dict[str, Tensor], view: View) -> Prediction:
         labels, hidden = self.problem.labels, None
@@ -268,9 +268,9 @@ class _Member:
     prepared: dict[str, Tensor]
 
 
-def check_labels(prediction: Prediction) -> None:
+def check_labels(labels: Tensor, classes: int) -> None:
     """Raise `ValueError` if a label is none of the model's classes."""
-    classes, labels = prediction.logits.shape[1], prediction.labels[prediction.valid]
+    labels = labels[labels != IGNORE_INDEX]
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise AttackError(
             f"labels range over {int(labels.min())}..{int(labels.max())}, but the model has the classes "

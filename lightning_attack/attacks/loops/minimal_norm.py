@@ -95,7 +95,7 @@ def evaluate(problem: Problem, x: Tensor, first: bool) -> Prediction:
     """The model's prediction for x; the first time it also checks that the labels are classes of the model."""
     prediction = problem.predict(x)
     if first:
-        check_labels(prediction)
+        check_labels(problem.labels, prediction.logits.shape[1])
         if prediction.logits.shape[1] < 2:
             raise AttackError("the model has one class; margins between classes need two or more")
     return prediction

@@ -75,7 +75,7 @@ class Peer(Attack):
 
     def perturb(self, problem: Problem) -> Tensor:
         with torch.no_grad():
-            check_labels(problem.predict(problem.images))
+            check_labels(problem.labels, problem.predict(problem.images).logits.shape[1])
         results = [self._attack_image(problem, number) for number in range(len(problem.images))]
         return torch.cat(results)
 
