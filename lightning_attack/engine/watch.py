@@ -70,9 +70,10 @@ class Watch:
         `remember` was called, their content is compared.
         """
         state = glance(self._network)
-        if state == self._state and not self._doubted:
+        doubted, self._doubted = self._doubted and bool(self._digest), False
+        if state == self._state and not doubted:
             return False
-        self._state, self._doubted = state, False
+        self._state = state
         if not self._digest:
             return True
         before, self._digest = self._digest, b""
