@@ -212,10 +212,8 @@ def _fix_padding(network: nn.Module) -> None:
             extents = zip(child.kernel_size, child.stride, child.dilation, strict=True)
             rows, columns = (max((size - 1) * dilation + 1 - stride, 0) for size, stride, dilation in extents)
             sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-            plain = nn.Conv2d(
-                child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, child.dilation, child.groups
-            )
-            plain.weight, plain.bias = child.weight, child.bias
+            plain = copy.copy(child)
+            plain.__class__ = nn.Conv2d  # whose own padding is 0
             setattr(module, name, nn.Sequential(nn.ZeroPad2d(sides), plain))
 
 
