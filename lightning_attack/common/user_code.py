@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -42,9 +44,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def is_users(filename: str) -> bool:
     """Whether a file of Python is the user's: neither of this package nor of Python or an installed package."""
-    path = Path(filename)
-    return (
-        path.suffix == ".py"
-        and path.is_file()
-        and not any(path.resolve().is_relative_to(folder) for folder in _NOT_THE_USERS)
-    )
+    return filename.endswith(".py") and _is_outside(os.path.abspath(filename)) and Path(filename).is_file()
+
+
+@cache
+def _is_outside(file: str) -> bool:
+    """Whether a file is in none of the folders; each is looked at once, for that asks the disk."""
+    return not any(Path(file).resolve().is_relative_to(folder) for folder in _NOT_THE_USERS)

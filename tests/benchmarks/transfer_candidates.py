@@ -226,7 +226,7 @@ LONG: dict[str, dict[str, Any]] = {
     "transfer_best_long_power25": {"power": 0.25},
     "transfer_best_long_diversified": {"source_transforms": [DiversifiedFeatures()]},
 }
-"""What was tried with 100 passes besides."""
+"""For 100 passes: what was tried besides, and what may be worth it."""
 
 CANDIDATES: dict[str, Callable[[int], Attack]] = {
     "recipe": recipe,
