@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_attack.attacks import CrossEntropy, FunctionAttack, IterativeAttack, Linf, fgsm
 from lightning_attack.common.user_hash import user_code
-from lightning_attack.models import SegmentationModel
+from lightning_attack.models import SegmentationModel, SMPModel
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.settings import as_json, check_same, write_settings
@@ -243,3 +243,13 @@ def test_the_hash_is_the_same_in_every_process(tmp_path):
     ]  # fmt: skip
     assert said[0] == said[1]
     assert "mine.attack" in said[0]
+
+
+def test_the_disk_is_asked_once(monkeypatch):
+    """Whether a file is the user's, which took longer than small runs: a network has hundreds of parts."""
+    network = SMPModel("fpn", "tu-test_resnet", 2)
+    user_code([network])
+    asked = []
+    monkeypatch.setattr(Path, "resolve", lambda path: asked.append(path) or path)
+    user_code([network])
+    assert not asked
