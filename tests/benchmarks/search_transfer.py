@@ -35,6 +35,7 @@ import torch
 import yaml
 
 from lightning_attack.attacks import image_seeds
+from lightning_attack.common.atomic import atomic_write
 from lightning_attack.data import SegmentationDataModule, SyntheticScenes, VOCSegmentation
 from lightning_attack.engine import keep_freed_memory
 from lightning_attack.metrics.iou import accuracy, class_counts, miou
@@ -112,9 +113,7 @@ def run(options: argparse.Namespace) -> None:
                 targets = [target for target in networks if families[target] != families[source]]
                 if _found(file, targets, photos):
                     continue
-                begun, unfinished = (
-                    file.with_name(f".{file.stem}.{what}.npz") for what in (f"of-{photos}", "unfinished")
-                )
+                begun = file.with_name(f".{file.stem}.of-{photos}.npz")
                 found = _found(begun, targets)
                 start, spent, before = time.perf_counter(), 0.0, found[targets[0]].shape[0] if found else 0
                 attack = CANDIDATES[name](options.passes)
@@ -127,8 +126,8 @@ def run(options: argparse.Namespace) -> None:
                     for target in targets:
                         new = confusions(networks[target], adversarial, batch)
                         found[target] = np.concatenate([found[target], new]) if target in found else new
-                    np.savez_compressed(unfinished, **found)  # type: ignore[arg-type]
-                    unfinished.replace(begun)
+                    with atomic_write(begun) as unfinished:
+                        np.savez_compressed(unfinished, **found)  # type: ignore[arg-type]
                 begun.replace(file)
                 figures = "  ".join(f"{target} {100 * _miou(array):.1f}" for target, array in found.items())
                 took = time.perf_counter() - start
