@@ -19,6 +19,7 @@ from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError
 from lightning_attack.data.deep_photos import read_deep
 from lightning_attack.data.listing import existing
+from lightning_attack.data.lossy import lossy_form
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe")
 _ORIENTATION = 0x0112
@@ -84,9 +85,9 @@ def open_mask(path: Path) -> MaskFile:
     """
     with _opened(path, "mask") as image:
         mode, raw = image.mode, _raw_mode(image)
-        if image.format == "JPEG":
+        if form := lossy_form(image, path):
             raise DataError(
-                f"mask '{path}' is a JPEG, whose compression changes numbers and colours along every edge; save masks "
+                f"mask '{path}' is {form}, whose compression changes numbers and colours along every edge; save masks "
                 "as PNG, from the original labels"
             )
         _check_maxval(image, path)
