@@ -17,6 +17,7 @@ from lightning_attack.common.user_code import is_users
 from lightning_attack.common.user_values import (
     enclosed,
     has_text,
+    layers,
     may_hold_parts,
     source_file,
     uncached,
@@ -27,9 +28,10 @@ from lightning_attack.common.user_values import (
 def user_code(objects: Iterable[object]) -> dict[str, str]:
     """The user's classes and functions among some objects and in what they hold, each with a hash of its code.
 
-    The hash covers the classes and functions of the user that the code names, and the values that it names of its
-    modules and of functions around it: constants, arrays, arguments of partial functions, attributes of objects.
-    Comments, docstrings and layout do not count. Code of this package, of Python and of installed packages has no hash.
+    The hash covers the classes and functions of the user that the code names, the user's decorators, and the values
+    that it names of its modules and of functions around it: constants, arrays, arguments of partial functions,
+    attributes of objects. Comments, docstrings and layout do not count. Code of this package, of Python and of
+    installed packages has no hash.
 
     Args:
         objects: instances, classes, functions, or containers of these.
@@ -80,7 +82,7 @@ def _held(objects: Iterable[object]) -> Iterator[object]:
 def _kinds(one: object) -> Iterator[Any]:
     """The user's classes and functions that an object is of."""
     if isinstance(one, FunctionType):
-        found: tuple[Any, ...] = (one,)
+        found: Iterable[Any] = layers(one)
     else:
         found = one.__mro__ if isinstance(one, type) else type(one).__mro__
     yield from (part for part in found if is_users(source_file(part)))
@@ -88,18 +90,20 @@ def _kinds(one: object) -> Iterator[Any]:
 
 def _text(part: Any, seen: set[int]) -> str:
     """The normalised source of a class or function and of all of the user's that it names; nothing if there is none."""
-    if isinstance(part, FunctionType):
-        part = inspect.unwrap(part)
     if id(part) in seen:
         return ""
     seen.add(id(part))
+    function = isinstance(part, FunctionType)
     try:
-        source = textwrap.dedent(inspect.getsource(part))
+        source = textwrap.dedent(inspect.getsource(part.__code__ if function else part))
     except (OSError, TypeError):
         return ""
     texts = [_normal(source)]
-    module = sys.modules.get(part.__module__)
-    named = _named(part, vars(module) if module else {}) | (enclosed(part) if isinstance(part, FunctionType) else {})
+    if function:
+        named = _named(part, part.__globals__) | enclosed(part)
+    else:
+        texts += [_text(kind, seen) for one in _functions(part) if _is_decorated(one) for kind in _kinds(one)]
+        named = _named(part, vars(sys.modules.get(part.__module__, object)))
     for name, value in sorted(named.items()):
         value = uncached(value)
         if has_text(value):
@@ -122,19 +126,26 @@ def _named(part: Any, known: Mapping[str, Any]) -> dict[str, Any]:
 
 def _codes(part: Any) -> Iterator[CodeType]:
     """The code of a function, or of all functions of a class, with what is defined inside."""
-    if isinstance(part, type):
-        members: Iterable[Any] = vars(part).values()
-        inside = ("fget", "__func__", "func", "__wrapped__")
-        for member in members:
-            for function in (member, *(getattr(member, name, None) for name in inside)):
-                if isinstance(function, FunctionType):
-                    yield from _codes(function)
-        return
-    waiting = [inspect.unwrap(part).__code__]
+    inner = [layers(one)[-1] for one in _functions(part)] if isinstance(part, type) else [part]
+    waiting = [one.__code__ for one in inner]
     while waiting:
         code = waiting.pop()
         yield code
         waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+
+
+def _functions(part: type) -> Iterator[FunctionType]:
+    """The functions of a class, those of properties and of class and static methods among them."""
+    for member in vars(part).values():
+        for one in (member, *(getattr(member, name, None) for name in ("fget", "__func__", "func", "__wrapped__"))):
+            if isinstance(one, FunctionType):
+                yield one
+
+
+def _is_decorated(function: FunctionType) -> bool:
+    """Whether a function of a class is what a decorator of the user has made of it, whose source stands elsewhere."""
+    own = [*_kinds(function)]
+    return len(own) > 1 or any(enclosed(one).keys() - {"__class__"} for one in own)
 
 
 def _normal(source: str) -> str:

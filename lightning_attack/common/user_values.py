@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -54,6 +53,21 @@ def uncached(value: Any) -> Any:
     return inner if isinstance(inner, FunctionType) and not isinstance(value, FunctionType) else value
 
 
+def layers(function: FunctionType) -> list[FunctionType]:
+    """A function and those that it wraps, as decorators note with `functools.wraps`, from the outside in.
+
+    Example:
+        >>> def inner(): ...
+        >>> outer = functools.wraps(inner)(lambda: inner())
+        >>> layers(inner) == [inner], layers(outer) == [outer, inner]
+        (True, True)
+    """
+    found = [function]
+    while isinstance(inner := getattr(found[-1], "__wrapped__", None), FunctionType) and inner not in found:
+        found.append(inner)
+    return found
+
+
 def enclosed(function: FunctionType) -> dict[str, Any]:
     """The variables of the functions around it that a function uses, by name."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -74,7 +88,7 @@ def _state(value: Any) -> Any:
     if isinstance(value, MethodType):
         return [value.__self__]
     if isinstance(value, FunctionType):
-        return enclosed(inspect.unwrap(value)) or None
+        return enclosed(layers(value)[-1]) or None
     if isinstance(value, type):
         return None
     if hasattr(value, "dtype") and (hasattr(value, "detach") or hasattr(value, "tobytes")):  # a tensor, or an array
@@ -111,8 +125,7 @@ def may_hold_parts(kind: type) -> bool:
 
 
 def source_file(part: Any) -> str:
-    """The file that defines a class or function; empty where there is none."""
-    code = getattr(inspect.unwrap(part), "__code__", None) if isinstance(part, FunctionType) else None
-    if code is not None:
-        return str(code.co_filename)
+    """The file that defines a class or function, whatever that wraps; empty where there is none."""
+    if isinstance(part, FunctionType):
+        return part.__code__.co_filename
     return str(getattr(sys.modules.get(getattr(part, "__module__", "")), "__file__", None) or "")

@@ -97,6 +97,60 @@ def test_where_user_code_is_found(own):
     assert user_code([FunctionAttack(own("LEVELS = 255", "LEVELS = 100").attack)]) != before
 
 
+DECORATED = """
+import functools
+import torch
+from lightning_attack.attacks import CrossEntropy
+import own_helpers
+
+def scaled(by):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(*args):
+            return by * own_helpers.SCALE * function(*args)
+        return wrapper
+    return decorate
+
+def plain(function):
+    def wrapper(*args):
+        return 1 * function(*args)
+    return wrapper
+
+@torch.no_grad()
+@scaled(2)
+def attack(model, images, labels):
+    return images + 3
+
+class Own(CrossEntropy):
+    @property
+    @scaled(5)
+    def factor(self):
+        return 6
+
+    @plain
+    def other(self):
+        return 7
+"""
+IN_FUNCTION, IN_CLASS = (
+    ("by * own", "@scaled(2)", "images + 3"),
+    ("by * own", "@scaled(5)", "return 6", "1 *", "return 7"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"), [*(("attack", one) for one in IN_FUNCTION), *(("Own", one) for one in IN_CLASS)]
+)
+def test_decorators_and_what_they_are_given(own, monkeypatch, name, changed):
+    monkeypatch.setitem(globals(), "OWN", DECORATED)
+    before, as_it_was = user_code([getattr(own(), name)]), user_code([getattr(own(), name)])
+    other = changed.translate({ord(digit): "9" for digit in "123567"}).replace("by *", "by +")
+    after = user_code([getattr(own(changed, other), name)])
+    assert before == as_it_was
+    assert [*before] == [*after] == [f"own_code.{name}"]
+    assert before != after
+    assert user_code([getattr(own(scale=4), name)]) != before, "what a decorator names"
+
+
 VALUES = """
 import functools, types
 import numpy as np, torch
