@@ -31,6 +31,7 @@ from lightning_attack.predict.output import AttackOutput
 from lightning_attack.predict.prediction_doubts import (
     FIRST,
     doubts_about_classes,
+    doubts_about_names,
     doubts_about_orientation,
     doubts_about_predictions,
 )
@@ -264,8 +265,9 @@ class TransferMetrics(WritingCallback):
         attack, source = pl_module.attack.name, pl_module.source_title
         steps = pl_module.curve.steps if pl_module.curve else ()
         scored = Scored(attack, source, pl_module.white_box, classes, tuple(self._parts), steps, pl_module.abstains)
-        totals, over_images = Totals(scored), OverImages(len(indices))
+        totals, over_images, names = Totals(scored), OverImages(len(indices)), dict[int, str]()
         for record in store.read(indices):
+            names[record.index] = record.name
             totals.add(record)
             over_images.add(record)
         self.rows, self.summary = totals.summary()
@@ -278,7 +280,7 @@ class TransferMetrics(WritingCallback):
         if self._labels_predicted:
             for row in self.rows:
                 row["labels"] = PREDICTED
-        doubts = self._doubts(totals, trainer, pl_module)
+        doubts = [*self._doubts(totals, trainer, pl_module), *doubts_about_names(names)]
         self.summary["warnings"] = as_plain(doubts)
         if pl_module.notes:
             self.summary["notes"] = [*pl_module.notes]

@@ -18,7 +18,7 @@ class Doubt(NamedTuple):
     Attributes:
         network: name of the network; empty where it is about all, or about the data.
         kind: `near_chance`, `class_order`, `never_predicted`, `probabilities`, `not_repeatable`, `normalisation`,
-            `random_weights`, `orientation` or `labels`.
+            `random_weights`, `orientation`, `names` or `labels`.
         message: what looks wrong and what to check, in a sentence or two.
     """
 

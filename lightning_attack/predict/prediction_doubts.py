@@ -1,4 +1,4 @@
-"""What looks wrong with what networks predict on clean images: no better than chance, other classes, turned masks."""
+"""What looks wrong with a result: networks no better than chance, classes that moved, turned masks, shared names."""
 
 from __future__ import annotations
 
@@ -110,6 +110,34 @@ def doubts_about_classes(
             "never_predicted",
             f"no network predicts {', '.join(names)}{more} on any clean image: {its} IoU is 0 and lowers every mIoU. "
             f"Do the networks know {these}, and do masks and networks number the classes alike?",
+        )
+    ]
+
+
+def doubts_about_names(names: Mapping[int, str]) -> list[Doubt]:
+    """Images that share a name, so that one was written over the other; of one process they are refused earlier.
+
+    Args:
+        names: of all images, by their places in the data set.
+
+    Example:
+        >>> doubts_about_names({0: "a", 1: "b"})
+        []
+        >>> doubts_about_names({0: "a", 1: "b", 2: "a"})[0].message[:38]
+        "images 0 and 2 are both named 'a': one"
+    """
+    first: dict[str, int] = {}
+    again = [(first[name], index, name) for index, name in names.items() if first.setdefault(name, index) != index]
+    if not again:
+        return []
+    one, other, name = again[0]
+    more = f" (and {len(again) - 1} more share names)" if len(again) > 1 else ""
+    return [
+        Doubt(
+            "",
+            "names",
+            f"images {one} and {other} are both named '{name}'{more}: one adversarial image was saved over the other, "
+            "though all are in the figures. Give each photo a name of its own, and attack them again",
         )
     ]
 

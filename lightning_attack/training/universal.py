@@ -22,6 +22,7 @@ from lightning_attack.attacks.universal import Spread, Universal, check_spread, 
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import Pixels, parse_pixels
+from lightning_attack.models.fingerprint import fingerprint
 from lightning_attack.models.wrapper import as_segmentation_model
 from lightning_attack.training.begun import differences
 
@@ -190,7 +191,8 @@ class UniversalTask(LightningModule):
         """What decides about the perturbation beside the data, as plain values."""
         names = ("step_size", "momentum", "spread", "objective", "input_transforms", "source_transforms", "seed")
         plain = {name: describe(getattr(self, name)) for name in names}
-        return {"source": self.source.name, "eps": self.norm.eps, "size": list(self.delta.shape[1:])} | plain
+        network = {"source": self.source.name, "network": fingerprint(self.source)}
+        return network | {"eps": self.norm.eps, "size": list(self.delta.shape[1:])} | plain
 
 
 class SignAscent(torch.optim.Optimizer):

@@ -1,5 +1,7 @@
 """Networks and clean results that look wrong are named; good and weak ones are not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,7 @@ from lightning_attack.models.class_names import check_class_order
 from lightning_attack.predict import AttackModule
 from lightning_attack.predict.doubt import PlausibilityError
 from lightning_attack.predict.network_doubts import doubts_about_network
+from lightning_attack.predict.positions import Positions
 from lightning_attack.predict.prediction_doubts import doubts_about_classes
 
 NAMES = SyntheticScenes.classes
@@ -119,6 +122,23 @@ def test_a_class_that_no_network_predicts(tmp_path):
     labels, predicted = np.array([900, 100]), np.array([1000, 0])
     assert doubts_about_classes(labels, np.array([1, 1]), predicted, ["a", "b"]) == []  # one image is not enough
     assert "'b' (10.0 %" in doubts_about_classes(2 * labels, np.array([2, 2]), 2 * predicted, ["a", "b"])[0].message
+
+
+def test_names_that_occur_in_two_processes(tmp_path, monkeypatch):
+    """Each process refuses names that occur twice among its own images; here none of them does."""
+    monkeypatch.setattr(Positions, "check_unique", lambda self, batch: None)
+
+    class Repeated(SyntheticScenes):
+        def __getitem__(self, index):
+            return replace(super().__getitem__(index), name=f"photo{index % 4}")
+
+    metrics = TransferMetrics(str(tmp_path), table=False)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[metrics], enable_progress_bar=False,
+                      enable_checkpointing=False, enable_model_summary=False)  # fmt: skip
+    data = SegmentationDataModule(Repeated(count=6, size=64), batch_size=2, check="none")
+    with pytest.warns(UserWarning, match=r"images 0 and 4 are both named 'photo0' \(and 1 more share names\)"):
+        trainer.predict(AttackModule(good(), NoAttack()), datamodule=data, return_predictions=False)
+    assert [one["kind"] for one in metrics.summary["warnings"]] == ["names"]
 
 
 def test_probabilities_are_found_in_members_too():

@@ -24,9 +24,9 @@ def photos(count=8, height=12, width=10):
     return [{"image": images[i], "mask": labels[i], "index": torch.tensor(i)} for i in range(count)]
 
 
-def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, data=None, **settings):
+def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, data=None, network=None, **settings):
     """The task after training on unshuffled photos, and its checkpoint."""
-    source = SegmentationModel(curved(torch.float32), num_classes=CLASSES, name="toy")
+    source = SegmentationModel(network or curved(torch.float32), num_classes=CLASSES, name="toy")
     task = UniversalTask(source, file=str(folder / "learned.pt"), size=(5, 4), **settings)
     trainer = Trainer(
         accelerator="cpu",
@@ -115,6 +115,16 @@ def test_a_checkpoint_of_other_settings_is_refused(version, learned, tmp_path):
         *(["seed: 0 in the checkpoint, 1 now"] if version == "this" else []),
     ]
     assert not (tmp_path / "learned.pt").exists()
+
+
+def test_a_checkpoint_of_another_network_of_the_same_name_is_refused(learned, tmp_path):
+    network = curved(torch.float32)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    with pytest.raises(
+        AttackError, match=r"with other settings[^\n]*\n  network: v3:\w+ in the checkpoint, v3:\w+ now$"
+    ):
+        learn(tmp_path, epochs=3, ckpt=learned[1], network=network)
 
 
 @pytest.mark.parametrize("lacks", ["state_dict", "optimizer_states"])
