@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Linf, Norm
-from lightning_attack.common.pixels import LEVELS
+from lightning_attack.common.pixels import LEVELS, in_levels
 
 _USUAL = 32
 """Levels of 8-bit images: papers hardly ever attack with a larger L-inf radius."""
@@ -46,21 +46,22 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
     norm = getattr(attack, "norm", None)
     if not isinstance(norm, Norm):
         return
-    in_levels = isinstance(norm, Linf)
-    eps = _shown(norm.eps, in_levels)
-    if in_levels and norm.eps * LEVELS > _USUAL + 1e-6:
+    pixels = isinstance(norm, Linf)
+    shown = in_levels if pixels else "{:.4g}".format
+    eps = shown(norm.eps)
+    if pixels and norm.eps * LEVELS > _USUAL + 1e-6:
         yield (
             f"{attack.name}: eps={eps} in L-inf changes photos beyond recognition or nearly so, and figures for it say "
             f"little about a network; 4/255 to 16/255 are usual (8/255 in most papers), above {_USUAL}/255 hardly any"
         )
-    if in_levels and quantize and norm.eps * LEVELS < 0.5:
+    if pixels and quantize and norm.eps * LEVELS < 0.5:
         yield (
             f"{attack.name}: eps={eps} is less than half a level of 8-bit images, so rounding takes the whole "
             "perturbation away; raise eps, or set model.quantize=false"
         )
     if type(attack) is not IterativeAttack:  # steps of others have another meaning
         return
-    step = _shown(attack.step_size, in_levels)
+    step = shown(attack.step_size)
     if attack.step_size > norm.eps * (1 + 1e-6) and attack.steps > 1:
         yield (
             f"{attack.name}: step_size={step} is longer than eps={eps}, so every step reaches the border and the "
@@ -69,10 +70,6 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
     reach = attack.steps * attack.step_size
     if reach < norm.eps * (1 - 1e-6) and not attack.random_start:
         yield (
-            f"{attack.name}: {attack.steps} steps of {step} reach {_shown(reach, in_levels)}, less than eps={eps}; "
+            f"{attack.name}: {attack.steps} steps of {step} reach {shown(reach)}, less than eps={eps}; "
             "give more steps or longer ones, or the budget that is meant"
         )
-
-
-def _shown(length: float, in_levels: bool) -> str:
-    return f"{length * LEVELS:.4g}/{LEVELS}" if in_levels else f"{length:.4g}"

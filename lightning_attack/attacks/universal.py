@@ -17,7 +17,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.to_device import to_device
 from lightning_attack.common.atomic import atomic_write
-from lightning_attack.common.pixels import LEVELS, Pixels
+from lightning_attack.common.pixels import Pixels, in_levels
 
 FORMAT = "lightning-attack universal perturbation 1"
 Spread = Literal["tile", "resize"]
@@ -136,9 +136,10 @@ class UniversalPerturbation(Attack):
         self.norm = Linf(eps)
         found = Universal.load(Path(file))
         if found.eps > self.norm.eps * (1 + 1e-6):
+            needed = in_levels(found.eps)
             raise AttackError(
-                f"'{file}' holds a perturbation of eps={_levels(found.eps)}, more than eps={_levels(self.norm.eps)} of "
-                f"this run; give eps={_levels(found.eps)}, or learn one of a smaller radius"
+                f"'{file}' holds a perturbation of eps={needed}, more than eps={in_levels(self.norm.eps)} of this run; "
+                f"give eps={needed}, or learn one of a smaller radius"
             )
         self.file, self.spread = file, found.spread if spread is None else check_spread(spread)
         # A run that goes on with another perturbation under the same name is then another run.
@@ -155,7 +156,3 @@ class UniversalPerturbation(Attack):
 
     def quantize(self, images: Tensor, adversarial: Tensor) -> Tensor:
         return self.norm.quantize(images, adversarial)
-
-
-def _levels(eps: float) -> str:
-    return f"{eps * LEVELS:.4g}/{LEVELS}"

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_attack.callbacks.background import WritingCallback
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.pictures.captions import captioned, classes_in
@@ -66,10 +67,9 @@ class ImageLogger(WritingCallback):
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self._folder = Path(trainer.log_dir or ".")  # talks to the other processes: all of them must ask
         self._strips = {}
-        datamodule = getattr(trainer, "datamodule", None)
-        indices = getattr(datamodule, "indices", None)
+        indices = of_data(trainer, "indices")
         self._first = None if indices is None else {*indices()[: self.count]}
-        finished: frozenset[int] = getattr(datamodule, "finished", frozenset())
+        finished: frozenset[int] = of_data(trainer, "finished", frozenset())
         in_first_process(trainer, lambda: keep_strips(self._folder, finished))
 
     def on_predict_batch_end(
@@ -92,7 +92,7 @@ class ImageLogger(WritingCallback):
     def _show_panels(self, trainer: Trainer, pl_module: AttackModule) -> None:
         """Log the panels of all processes, in the first one."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
+        classes = of_data(trainer, "classes") or ()
 
         def show(file: Path) -> None:
             # Read are those of other processes and of earlier parts of the run, and those that were too many to keep.

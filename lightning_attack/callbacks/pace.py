@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.durations import duration
 
 
@@ -64,12 +65,12 @@ class Pace:
 
 def photos_of_run(trainer: Trainer) -> tuple[float, int]:
     """Photos of the whole run, infinite if that is not known, and how many earlier parts of it have done."""
-    datamodule: Any = getattr(trainer, "datamodule", None)
     _, all_photos = _to_do(trainer)
-    if not hasattr(datamodule, "indices"):
+    indices = of_data(trainer, "indices")
+    if indices is None:
         return all_photos, 0
-    finished = len(datamodule.finished)
-    return finished + min(all_photos, len(datamodule.indices()) - finished), finished
+    finished = len(of_data(trainer, "finished", ()))
+    return finished + min(all_photos, len(indices()) - finished), finished
 
 
 def was_stopped(trainer: Trainer) -> bool:

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_attack.callbacks.run_logger import RunLogger, is_default
 from lightning_attack.common.atomic import check_folder
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.expanded import expanded
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.module import AttackModule
@@ -128,9 +129,8 @@ class RunFolder(Callback):
             failed: whether the run has failed; a new folder of one process in which nothing is finished is then taken
                 away.
         """
-        datamodule = getattr(trainer, "datamodule", None)
-        if datamodule is not None and hasattr(datamodule, "skip"):
-            datamodule.skip(())
+        if (skip := of_data(trainer, "skip")) is not None:
+            skip(())
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, _Release)]  # type: ignore[attr-defined]
         if isinstance(self._run, OpenRun) and failed and trainer.world_size == 1:  # others may be writing into it
             if self._logger:
@@ -160,8 +160,7 @@ class RunFolder(Callback):
         """Open the folder, in the first process; returns it, and the positions of the photos that are finished."""
         title = run_title(module.attack.name, module.source_title)
         place = Place(Path(self.results), title, self.run_name, self.fresh, self.advice)
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        digests: Digests | None = datamodule.digests if hasattr(datamodule, "skip") else None
+        digests: Digests | None = of_data(trainer, "digests")
         earlier = partial(self._earlier, trainer, module)
         self._run = open_run(place, self._settings(trainer, module), self.command, digests, earlier)
         self._old_events = event_files(self._run.folder)

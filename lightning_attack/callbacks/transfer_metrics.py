@@ -21,6 +21,7 @@ from lightning_attack.callbacks.pace import was_stopped
 from lightning_attack.callbacks.result_table import show_result
 from lightning_attack.callbacks.run_folder import RunFolder
 from lightning_attack.callbacks.scalars import OverImages, scalars
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.predict.batches import BatchError
 from lightning_attack.predict.cost import device_facts
@@ -129,7 +130,7 @@ class TransferMetrics(WritingCallback):
         self._owner = next((one for one in trainer.callbacks if isinstance(one, RunFolder)), None)  # type: ignore[attr-defined]
         self._home = Path(log_dir or ".") if self._owner else self._folder
         self._parts = ["all"]
-        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        dataset = of_data(trainer, "dataset")
         self._labels_predicted = dataset is not None and dataset.classes is None
         self._masked: bool | None = None  # whether batches have masks; None: there was none
         self._said: set[str] = set()
@@ -139,7 +140,7 @@ class TransferMetrics(WritingCallback):
         self._raise_or_warn([*pl_module.doubts, *([LABELS_PREDICTED] if self._labels_predicted else [])])
         if pl_module.target_labels is not None:
             self._parts.append("wanted")
-        if getattr(getattr(trainer, "datamodule", None), "region_masks", None) is not None:
+        if of_data(trainer, "region_masks") is not None:
             self._parts += ["inside", "outside"]
         self._started, self._before = time.perf_counter(), dict[str, Any]()
         in_first_process(trainer, lambda: self._go_on(trainer))
@@ -147,7 +148,7 @@ class TransferMetrics(WritingCallback):
 
     def _go_on(self, trainer: Trainer) -> None:
         """Take over what earlier parts of the run have done, in the first process."""
-        finished: frozenset[int] = getattr(getattr(trainer, "datamodule", None), "finished", frozenset())
+        finished: frozenset[int] = of_data(trainer, "finished", frozenset())
         if finished:
             self._before = summary_before(self._folder)
         keep_records(self._home, finished)
@@ -253,11 +254,11 @@ class TransferMetrics(WritingCallback):
             trainer, pl_module: of the run.
             stopped: whether a process has left out batches.
         """
-        datamodule = getattr(trainer, "datamodule", None)
-        expected = {*datamodule.indices()} if datamodule and hasattr(datamodule, "indices") else None
+        all_indices = of_data(trainer, "indices")
+        expected = None if all_indices is None else {*all_indices()}
         store = RecordStore(self._home)
         indices = [index for index in store.indices if expected is None or index in expected]
-        dataset = getattr(datamodule, "dataset", None)
+        dataset = of_data(trainer, "dataset")
         if self._masked is None and dataset is not None and indices:  # no image was attacked now, which would tell
             self._labels_predicted |= dataset[indices[0]].mask is None
         classes = _classes(trainer, pl_module)
@@ -299,7 +300,7 @@ class TransferMetrics(WritingCallback):
                 "scoring": totals.scoring,
             },
             "peak_memory_mb_per_image": None if totals.memory is None else totals.memory / 1e6,
-            **({"data": datamodule.facts()} if datamodule and hasattr(datamodule, "facts") else {}),
+            **({"data": facts_of_data()} if (facts_of_data := of_data(trainer, "facts")) else {}),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "units": UNITS,
             "device": device_facts(trainer.strategy.root_device, pl_module.exact),
@@ -324,7 +325,7 @@ class TransferMetrics(WritingCallback):
 
 def _classes(trainer: Trainer, module: AttackModule) -> tuple[str, ...]:
     """Names of the classes, by which figures are told apart; numbers where the data gives none."""
-    names = getattr(getattr(trainer, "datamodule", None), "classes", None) or [""] * module.num_classes
+    names = of_data(trainer, "classes") or [""] * module.num_classes
     return tuple(
         name or (f"class {number}" if str(number) in names else str(number)) for number, name in enumerate(names)
     )

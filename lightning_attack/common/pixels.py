@@ -35,6 +35,16 @@ def from_levels(levels: Values) -> Values:
     return tensor / tensor.new_full((), LEVELS) + 0.0  # type: ignore[no-any-return]
 
 
+def in_levels(size: float, digits: int = 4) -> str:
+    """A size of [0, 1] pixels as people say it, in levels of 8-bit images.
+
+    Example:
+        >>> in_levels(8 / 255), in_levels(0.03)
+        ('8/255', '7.65/255')
+    """
+    return f"{size * LEVELS:.{digits}g}/{LEVELS}"
+
+
 def parse_pixels(value: Pixels, name: str = "eps") -> float:
     """The number that `value` says; it must be above 0.
 

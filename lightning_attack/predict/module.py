@@ -18,6 +18,7 @@ from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.given import Given, takes_given
 from lightning_attack.attacks.source_transforms.source import left_out_told_to
 from lightning_attack.attacks.wrappers.per_window import PerWindow
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.labels import class_advice
 from lightning_attack.common.user_hash import user_code
 from lightning_attack.common.windows import Windows
@@ -281,11 +282,10 @@ class AttackModule(LightningModule):
         check_precision(self.precision, self.trainer.strategy.root_device)
         if self.exact:
             check_exact(self.engine, self.trainer.strategy.root_device)
-        datamodule = getattr(self.trainer, "datamodule", None)
-        self.check_classes(getattr(datamodule, "classes", None))
-        if datamodule is not None and hasattr(datamodule, "set_partners"):
-            datamodule.set_partners(self.partners_seed)
-        sizes = datamodule.image_sizes() if datamodule is not None and hasattr(datamodule, "image_sizes") else None
+        self.check_classes(of_data(self.trainer, "classes"))
+        if (set_partners := of_data(self.trainer, "set_partners")) is not None:
+            set_partners(self.partners_seed)
+        sizes = of_data(self.trainer, "image_sizes", lambda: None)()
         self._fast.expect(None if sizes is None else self._expected(sizes))
         self._positions.begin()
         for note in self.notes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lightning_attack.common.errors import UserError
-from lightning_attack.common.pixels import LEVELS
+from lightning_attack.common.pixels import in_levels
 
 
 class TrainingError(UserError, ValueError):
@@ -33,4 +33,4 @@ def differences(begun: Mapping[str, object], now: Mapping[str, object]) -> str:
 
 
 def _said(name: str, value: object) -> str:
-    return f"{value * LEVELS:.6g}/{LEVELS}" if name in ("eps", "step_size") and isinstance(value, float) else str(value)
+    return in_levels(value, 6) if name in ("eps", "step_size") and isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lightning_attack.common.data_module import of_data
 from lightning_attack.pictures.captions import captioned, classes_in
 from lightning_attack.pictures.panels import side_by_side
 
@@ -41,7 +42,7 @@ class ExamplePredictions(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        classes = getattr(getattr(trainer, "datamodule", None), "trained_classes", None) or ()
+        classes = of_data(trainer, "trained_classes") or ()
         for image, mask, prediction, name in zip(batch["image"], batch["mask"], outputs, batch["name"], strict=True):
             if self._shown == self.count:
                 return

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.windows import Windows
 from lightning_attack.metrics import SegmentationScores
@@ -138,7 +139,7 @@ class SegmentationTask(LightningModule):
                 f"network '{name}' abstains (Smoothed): it counts decisions, which have no gradient to learn by\n"
                 "train the network inside it, and put Smoothed around the trained one"
             )
-        classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+        classes = of_data(self.trainer, "trained_classes")
         if stage in ("validate", "test") and classes:
             check_class_order(name, self.network, classes)
 
@@ -180,7 +181,7 @@ class SegmentationTask(LightningModule):
     def _report(self, stage: str) -> None:
         scores = self.scores.compute()
         values = {"miou": scores["miou"], "accuracy": scores["accuracy"]}
-        classes = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+        classes = of_data(self.trainer, "trained_classes")
         for name, iou in zip(classes or map(str, range(len(scores["iou"]))), scores["iou"], strict=True):
             if not iou.isnan():  # a class without a label
                 values[f"iou/{name}"] = iou
@@ -194,7 +195,7 @@ class SegmentationTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what builds the network again and its class names, so that `export` needs nothing but the checkpoint."""
         checkpoint["recipe"] = getattr(self.network, "recipe", None)
-        checkpoint["classes"] = getattr(getattr(self.trainer, "datamodule", None), "trained_classes", None)
+        checkpoint["classes"] = of_data(self.trainer, "trained_classes")
         checkpoint[_SETTINGS] = self._kept()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_attack.common.data_module import of_data
 from lightning_attack.common.first_process import in_first_process
 from lightning_attack.models.weights import read_weights, strip_prefix, write_weights
 
@@ -39,7 +40,7 @@ class WeightsExport(Callback):
         # A SegmentationTask holds a SegmentationModel, which holds the network.
         network = strip_prefix(state, "network.network.")
         recipe = getattr(pl_module.network, "recipe", None)
-        classes = getattr(getattr(trainer, "datamodule", None), "trained_classes", None)
+        classes = of_data(trainer, "trained_classes")
         tensors = {name: self._stored(tensor) for name, tensor in network.items()}
         write_weights(self._folder / "weights.safetensors", tensors, recipe, classes)
 

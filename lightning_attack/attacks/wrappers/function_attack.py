@@ -14,7 +14,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.wrappers.global_seed import global_seed
 from lightning_attack.common.imports import imported
-from lightning_attack.common.pixels import LEVELS, Pixels
+from lightning_attack.common.pixels import Pixels, in_levels
 
 _ROUNDING = 1e-6
 """What float32 arithmetic leaves behind."""
@@ -91,7 +91,7 @@ class FunctionAttack(Attack):
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING and change <= self.norm.eps + _ROUNDING):
             raise AttackError(
                 f"'{self.function}' returned values in [{low:.4g}, {high:.4g}] that differ from the image by up to "
-                f"{change * LEVELS:.4g}/255; expected [0, 1] and at most eps={self.norm.eps * LEVELS:.4g}/255"
+                f"{in_levels(change)}; expected [0, 1] and at most eps={in_levels(self.norm.eps)}"
             )
         return (image + self.norm.project(found - image)).clamp(0, 1)
 
