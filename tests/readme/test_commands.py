@@ -136,8 +136,8 @@ def test_help_commands(command, desk, capsys):
 
 @pytest.mark.parametrize("command", commands("fit"))
 def test_fit_commands(command, desk):
-    _tiny_voc(desk / "data", photos=16)
-    small = ["--trainer.fast_dev_run=true", "--data.num_workers=0"]
+    _tiny_voc(desk / "data", photos=2)
+    small = ["--trainer.fast_dev_run=true", "--data.num_workers=0", "--data.batch_size=2"]
     if "voc" in command:
         small.append("--model.network.init_args.encoder_weights=null")
     assert main([*arguments(command), *small]) == 0
