@@ -25,6 +25,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,32 +107,29 @@ def run(options: argparse.Namespace) -> None:
     fast = FastNetworks(list(networks.values()), options.engine, options.precision)
     batches = batches_of(config, options.half, options.photos)
     photos = sum(len(batch["image"]) for batch in batches)
-    for seed in options.seeds:
-        for name in names:
-            for source in sources:
-                file = options.folder / f"{name}@{options.passes}.{source}.{seed}.{options.half}.npz"
-                targets = [target for target in networks if families[target] != families[source]]
-                if _found(file, targets, photos):
-                    continue
-                begun = file.with_name(f".{file.stem}.of-{photos}.npz")
-                found = _found(begun, targets)
-                start, spent, before = time.perf_counter(), 0.0, found[targets[0]].shape[0] if found else 0
-                attack = CANDIDATES[name](options.passes)
-                for batch in batches[-(-before // 4) :]:
-                    images, seeds = batch["image"], image_seeds(seed, batch["index"])
-                    with fast.attacking(), count_passes(networks[source]) as passes:
-                        adversarial = attack(networks[source], images, batch["mask"], seeds)
-                    spent += passes["backward"]
-                    adversarial = attack.quantize(images, adversarial)
-                    for target in targets:
-                        new = confusions(networks[target], adversarial, batch)
-                        found[target] = np.concatenate([found[target], new]) if target in found else new
-                    with atomic_write(begun) as unfinished:
-                        np.savez_compressed(unfinished, **found)  # type: ignore[arg-type]
-                begun.replace(file)
-                figures = "  ".join(f"{target} {100 * _miou(array):.1f}" for target, array in found.items())
-                took = time.perf_counter() - start
-                print(f"{file.stem}: {spent / max(1, photos - before):.0f} passes, {took:.0f} s, {figures}", flush=True)
+    for seed, name, source in product(options.seeds, names, sources):
+        file = options.folder / f"{name}@{options.passes}.{source}.{seed}.{options.half}.npz"
+        targets = {target: networks[target] for target in networks if families[target] != families[source]}
+        begun = file.with_name(f".{file.stem}.of-{photos}.npz")
+        if _found(file, [*targets], photos):
+            continue
+        found = _found(begun, [*targets])
+        start, spent, before = time.perf_counter(), 0.0, len(next(iter(found.values()))) if found else 0
+        attack = CANDIDATES[name](options.passes)
+        for batch in batches[-(-before // 4) :]:
+            images, seeds = batch["image"], image_seeds(seed, batch["index"])
+            with fast.attacking(), count_passes(networks[source]) as passes:
+                adversarial = attack(networks[source], images, batch["mask"], seeds)
+            spent += passes["backward"]
+            adversarial = attack.quantize(images, adversarial)
+            new = {target: confusions(network, adversarial, batch) for target, network in targets.items()}
+            found = {target: np.concatenate([found[target], new[target]]) if found else new[target] for target in new}
+            with atomic_write(begun) as unfinished:
+                np.savez_compressed(unfinished, **found)  # type: ignore[arg-type]
+        begun.replace(file)
+        figures = "  ".join(f"{target} {100 * _miou(array):.1f}" for target, array in found.items())
+        took = time.perf_counter() - start
+        print(f"{file.stem}: {spent / max(1, photos - before):.0f} passes, {took:.0f} s, {figures}", flush=True)
 
 
 def read(folder: Path, half: str, sources: Sequence[str] | None) -> dict[str, dict[Pair, np.ndarray]]:
