@@ -57,7 +57,7 @@ class ThinResNet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """The features that smp's decoders take: the images, the stem's, and those of each stage."""
         features = [images, F.relu(self.stem(images))]
-        values = F.max_pool2d(features[-1], 3, 2, ceil_mode=True)
+        values = F.max_pool2d(F.pad(features[-1], (0, 1, 0, 1)), 3, 2)  # as in Caffe, which rounds up
         for stage in self.stages:
             values = stage(values)
             features.append(values)
