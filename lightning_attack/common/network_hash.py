@@ -2,6 +2,8 @@
 
 CURRENT = "v3:"
 """What a hash begins with."""
+WIDER = "v4:"
+"""The same, of networks of which the hashes before knew less: of TorchScript, and with values of the user's classes."""
 SECOND = "v2:"
 """Those before depended on the engine, and of exported networks they knew the weights only. The first had no such
 beginning, and depended on the names of networks too."""
@@ -14,7 +16,7 @@ def is_current(mark: object) -> bool:
         >>> is_current("v3:91b4b618efb863bb"), is_current("v2:91b4b618efb863bb"), is_current("91b4b618efb863bb")
         (True, False, False)
     """
-    return str(mark).startswith(CURRENT)
+    return str(mark).startswith((CURRENT, WIDER))
 
 
 def are_comparable(one: object, other: object) -> bool:

@@ -86,9 +86,16 @@ class Cityscapes(LabelledFiles):
         if self.scale == 1 or scene.mask is None:
             return scene
         check_mask_size(scene.mask, scene.image, scene.name)  # afterwards both have the same size anyway
-        fit = Fit((max(1, round(scene.mask.shape[0] * self.scale)), max(1, round(scene.mask.shape[1] * self.scale))))
+        fit = Fit(self._scaled(*scene.mask.shape))
         image, _ = fit(torch.from_numpy(scene.image).permute(2, 0, 1), None)
         return Scene(image.permute(1, 2, 0).numpy(), fit.mask(torch.from_numpy(scene.mask)).numpy(), scene.name)
+
+    def photo_size(self, index: int) -> tuple[int, int]:
+        height, width = super().photo_size(index)
+        return self._scaled(height, width) if height else (0, 0)  # it cannot be read
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
     def labels(self, mask: Path) -> np.ndarray:
         file = open_mask(mask)

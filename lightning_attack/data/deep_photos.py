@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torchvision.io import ImageReadMode, decode_image
 
 from lightning_attack.data.base import DataError
 
 FULL = 65535
+_WHITE_IS_0 = 0
 CAMERA_LEVELS = (1023, 4095, 16383)
 """White in raw values of 10, 12 and 14 bits, which many programs write into 16 bits unscaled."""
 
@@ -27,11 +29,13 @@ def read_deep(image: Image.Image, path: Path, white_level: int | None) -> np.nda
     Raises:
         DataError: it cannot be told what is white, or the file is of a form that cannot be read exactly.
     """
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_0:
+        raise DataError(f"photo '{path}' is a TIFF file in which 0 is white; save it with 65535 as white, or as PNG")
     if image.mode.startswith("I;16"):
         values = np.array(image).astype(np.uint16)
         return scale(np.repeat(values[..., None], 3, 2), path, white_level)
     if image.format != "PNG":
-        raise DataError(f"photo '{path}' has 16 bits per colour in a {image.format} file; save it with 8, or as PNG")
+        raise deep_refused(image, path)
     content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     try:
         decoded = decode_image(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
@@ -39,6 +43,11 @@ def read_deep(image: Image.Image, path: Path, white_level: int | None) -> np.nda
         raise DataError(f"photo '{path}' cannot be read ({error})") from error
     grey = decoded.shape[2] < 3  # with or without an alpha channel, which is dropped
     return scale(np.repeat(decoded[..., :1], 3, 2) if grey else decoded[..., :3], path, white_level)
+
+
+def deep_refused(image: Image.Image, path: Path) -> DataError:
+    """The error for a photo of 16 bits per colour of which Pillow would keep a part only."""
+    return DataError(f"photo '{path}' has 16 bits per colour in a {image.format} file; save it with 8, or as PNG")
 
 
 def scale(values: np.ndarray, path: Path, white_level: int | None) -> np.ndarray:

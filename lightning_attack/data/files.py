@@ -12,14 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from lightning_attack.common.file_starts import kind_of_start
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError
-from lightning_attack.data.deep_photos import read_deep
+from lightning_attack.data.deep_photos import deep_refused, read_deep
 from lightning_attack.data.listing import existing
 from lightning_attack.data.lossy import lossy_form
+from lightning_attack.data.several import check_one_picture
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif", ".jpe")
 _ORIENTATION = 0x0112
@@ -56,11 +57,14 @@ def read_photo(path: Path, white_level: int | None = None, content: bytes | None
         DataError: the file is missing, no image, or truncated, or has colours of a form that would be cut.
     """
     with _opened(path, "photo", content) as image:
+        check_one_picture(image, path, "photo")
         raw = _raw_mode(image)
         if image.mode[0] in "IF" or re.match("(RGB|LA|CMYK)[AXa]*;16", raw):
             if image.mode[0] == "F" or image.mode == "I":
                 raise DataError(f"photo '{path}' has more than 16 bits per colour (mode {image.mode}); save it with 8")
             return _upright(read_deep(image, path, white_level), image)
+        if isinstance(image, TiffImageFile) and max(image.tag_v2.get(BITSPERSAMPLE, (8,))) > 8:  # a plane per colour
+            raise deep_refused(image, path)
         pixels = np.array(image.convert("RGB"))
         return _upright(pixels, image)
 
@@ -84,6 +88,7 @@ def open_mask(path: Path) -> MaskFile:
         DataError: the file is missing, no image, truncated, or of another form.
     """
     with _opened(path, "mask") as image:
+        check_one_picture(image, path, "mask")
         mode, raw = image.mode, _raw_mode(image)
         if form := lossy_form(image, path):
             raise DataError(

@@ -108,7 +108,7 @@ class ImageFolder(SegmentationDataset):
     def _find(self) -> list[Path]:
         """The photos; masks that lie among them are none."""
         is_photo, inside = has_suffix(PHOTO_SUFFIXES), None
-        if self.masks is not None and Path(self.masks) != Path(self.root):
+        if self.masks is not None and not (Path(self.masks).is_dir() and Path(self.masks).samefile(self.root)):
             inside = Path(self.masks)
         photos = find_files(self.root, is_photo, expected=", ".join(PHOTO_SUFFIXES), without=inside)
         if self.masks is not None and inside is None:

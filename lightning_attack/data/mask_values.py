@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.data.base import DataError, values_in
-from lightning_attack.data.files import grey, open_mask
+from lightning_attack.data.files import MaskFile, grey, open_mask
 from lightning_attack.data.palette_masks import PaletteMasks
 from lightning_attack.data.palettes import Palette, colour_map
 
@@ -80,7 +80,7 @@ class MaskReader:
         """
         mask = open_mask(path)
         if self._colours is not None:
-            return self._colours(_as_colours(mask.values, mask.palette), path)
+            return self._by_colour(mask, path)
         values = grey(mask.values, path, mask.mode)
         if mask.palette is not None and not self._by_index:
             if self._table is None:
@@ -95,6 +95,22 @@ class MaskReader:
                     f"{', ...' * (len(foreign) > 5)}; label_map has {', '.join(map(str, sorted(self._known)))}"
                 )
         return values if self._table is None else self._table[values]
+
+    def _by_colour(self, mask: MaskFile, path: Path) -> np.ndarray:
+        """The classes of the colours. An index of 255 behind the end of a palette is ignored, as by custom."""
+        assert self._colours is not None
+        if mask.palette is None or mask.values.ndim == 3:
+            return self._colours(_as_colours(mask.values), path)
+        outside = mask.values >= len(mask.palette)
+        if foreign := sorted({*mask.values[outside].tolist()} - {IGNORE_INDEX}):
+            raise DataError(
+                f"mask '{path}' holds the index {foreign[0]}, but its palette has {len(mask.palette)} colours; save it "
+                "with a colour for each index, or leave palette out if indices are classes"
+            )
+        if outside.all():
+            return mask.values
+        inside = np.where(outside, mask.values[~outside][0], mask.values)
+        return np.where(outside, np.uint8(IGNORE_INDEX), self._colours(mask.palette[inside], path))
 
 
 def _table(label_map: Mapping[int, int] | None, offset: int, ignore_index: int | None) -> np.ndarray | None:
@@ -111,11 +127,7 @@ def _table(label_map: Mapping[int, int] | None, offset: int, ignore_index: int |
     return table
 
 
-def _as_colours(values: np.ndarray, palette: np.ndarray | None) -> np.ndarray:
+def _as_colours(values: np.ndarray) -> np.ndarray:
     if values.ndim == 3:
         return values
-    if palette is None:
-        return np.repeat(values[..., None], 3, 2)
-    full = np.zeros((256, 3), np.uint8)
-    full[: len(palette)] = palette
-    return full[values]
+    return np.repeat(values[..., None], 3, 2)

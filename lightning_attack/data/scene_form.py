@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_attack.common.labels import IGNORE_INDEX
+from lightning_attack.common.pixels import LEVELS
 from lightning_attack.data.base import DataError, Scene, SegmentationDataset, check_mask
 
 
@@ -75,6 +77,11 @@ def check_classes(classes: Sequence[str] | None, key: str) -> None:
         return
     if not isinstance(classes, tuple | list) or not all(isinstance(name, str) for name in classes):
         raise DataError(f"{key}: classes are {classes!r}; expected the names of the classes, such as ('road', 'sky')")
+    if len(classes) > IGNORE_INDEX:
+        raise DataError(
+            f"{key} has {len(classes)} classes; labels are of 8 bits, and {IGNORE_INDEX} marks ignored pixels, so at "
+            f"most {IGNORE_INDEX} can be told apart: merge some, or leave out rare ones"
+        )
     if twice := [name for name, count in Counter(classes).items() if name and count > 1]:
         raise DataError(f"{key}: classes has '{twice[0]}' twice; tables tell classes by their names")
 
@@ -108,7 +115,7 @@ def _check_image(image: object, name: str) -> None:
             image.dtype.kind == "f" and float(image.min()) >= 0 and float(image.max()) <= 1  # NaN fails, too
         ):
             return
-        remedy = "such as image.astype(np.uint8)" if image.dtype.kind != "f" else "8-bit levels, or floats in [0, 1]"
+        remedy = _remedy_of_values(image)
     elif isinstance(image, np.ndarray) and image.ndim == 2:
         remedy = "repeat a grey one: np.repeat(image[..., None], 3, 2)"
     elif isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] == 3:
@@ -118,6 +125,18 @@ def _check_image(image: object, name: str) -> None:
     else:
         remedy = "np.asarray(...) of a Pillow image in RGB; of a tensor (3, H, W) .permute(1, 2, 0).numpy()"
     raise DataError(f"the image of '{name}' is {_said(image)}; expected (H, W, 3) uint8\n{remedy}")
+
+
+def _remedy_of_values(image: np.ndarray) -> str:
+    """How an image whose form is right and whose type is not gets levels of 8 bits."""
+    if image.dtype.kind not in "iu" or int(image.min()) < 0:
+        return "8-bit levels, or floats in [0, 1]"
+    if (white := int(image.max())) <= LEVELS:
+        return "such as image.astype(np.uint8)"
+    return (
+        f"its brightest value is {white}: scale it by the value of white, such as "
+        "(image / 65535 * 255).round().astype(np.uint8)"
+    )
 
 
 def _said(value: object) -> str:

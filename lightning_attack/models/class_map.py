@@ -80,7 +80,7 @@ class ClassMap(SegmentationModel):
         if model.num_classes is not None:
             network_.check(model.num_classes)
         super().__init__(network_, count, name=name or model.name)
-        if (known := model.classes) is not None:
+        if (known := model.classes) is not None and len(known) == model.num_classes:
             # A group of several classes is a class of its own, without a name.
             self.classes = tuple(
                 known[group[0]] if len(group) == 1 and target != rest else ""

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_attack.common.pixels import from_levels
+from lightning_attack.models.exported import load_program
 from lightning_attack.models.wrapper import ModelError
 
 Undo = Callable[[Tensor], Tensor]
@@ -308,15 +309,23 @@ class Purifier(Defence):
             `torch.export` in its place.
 
     Raises:
-        ModelError: it returns another shape.
+        ModelError: there is no such file, it holds more than a program, or the network does not take the size of an
+            image or returns another shape.
     """
 
     def __init__(self, network: nn.Module | str) -> None:
         super().__init__()
-        self.network = torch.export.load(network).module() if isinstance(network, str) else network
+        self.network = load_program(network)[2] if isinstance(network, str) else network
 
     def views(self, image: Tensor, draws: torch.Generator) -> Sequence[DefendedView]:
-        purified = self.network(image[None])
+        try:
+            purified = self.network(image[None])
+        except AssertionError as error:  # a condition on sizes that an exported program carries
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelError(
+                f"Purifier: its network was not exported for images of size {list(image.shape[-2:])} ({reason}); set "
+                "data.size to the one it takes, or export it with torch.export.Dim.DYNAMIC for height and width"
+            ) from error
         if not isinstance(purified, Tensor) or purified.shape != image[None].shape:
             shape = tuple(purified.shape) if isinstance(purified, Tensor) else type(purified).__name__
             raise ModelError(f"Purifier: returned {shape} for an image {tuple(image[None].shape)}; both must be equal")

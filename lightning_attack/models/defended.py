@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_attack.models.defences import Defence, DefendedView, Undo, unmoved
 from lightning_attack.models.draws import draws_for
 from lightning_attack.models.fingerprint import simple_settings
-from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model
+from lightning_attack.models.wrapper import ModelError, SegmentationModel, as_segmentation_model, with_windows
 
 
 class Defended(SegmentationModel):
@@ -63,6 +63,14 @@ class Defended(SegmentationModel):
         behind = _Behind(model, defences, seed, straight_through)
         super().__init__(behind, model.num_classes, name=name or "_".join([model.name, *names]))
         self.classes = model.classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of images (B, 3, H, W) in [0, 1]. Windows are the network's, behind the defences."""
+        inner: SegmentationModel = self.network.model  # type: ignore[assignment]
+        # Only then, because hashes of networks know whether it was set.
+        if any(part.windows != self.windows for part in getattr(inner, "members", [inner])):
+            with_windows(inner, self.windows)
+        return self._run(images)
 
     @property
     def defence(self) -> dict[str, object]:  # type: ignore[override]

@@ -46,17 +46,7 @@ class ExportedModel(SegmentationModel):
         stride: int = 1,
         name: str | None = None,
     ) -> None:
-        content = read_program(path)
-        extra = {METADATA: ""}
-        try:
-            program = torch.export.load(content, extra_files=extra)
-            metadata = _parse(extra[METADATA])
-            # Guards hold what happened to be true of the traced sizes; `export_model` has compared others already.
-            network = movable(program.module(check_guards=metadata.get("size") != "any"))
-        except Exception as error:  # torch.export raises whatever its zip and JSON readers raise
-            raise ModelError(
-                f"'{path}' is not a file of torch.export.save ({type(error).__name__}: {error})"
-            ) from error
+        program, metadata, network = load_program(path)
         known = metadata.get("num_classes")
         super().__init__(
             network,
@@ -94,6 +84,23 @@ class ExportedModel(SegmentationModel):
         """Set the flag only: an exported network has no modes, and its own `train()` and `eval()` refuse."""
         self.training = mode
         return self
+
+
+def load_program(path: str) -> tuple[torch.export.ExportedProgram, dict[str, Any], nn.Module]:
+    """The program of a `.pt2` file, the metadata of `export_model` in it, and the network, which runs on any device.
+
+    Raises:
+        ModelError: no such file, not an exported program, or more than that (see `read_program`).
+    """
+    content = read_program(path)
+    extra = {METADATA: ""}
+    try:
+        program = torch.export.load(content, extra_files=extra)
+        metadata = _parse(extra[METADATA])
+        # Guards hold what happened to be true of the traced sizes; `export_model` has compared others already.
+        return program, metadata, movable(program.module(check_guards=metadata.get("size") != "any"))
+    except Exception as error:  # torch.export raises whatever its zip and JSON readers raise
+        raise ModelError(f"'{path}' is not a file of torch.export.save ({type(error).__name__}: {error})") from error
 
 
 def movable(network: nn.Module) -> nn.Module:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from types import BuiltinFunctionType, FunctionType
 
+import torch
 from torch import fx, nn
 
-from lightning_attack.common.network_hash import CURRENT, SECOND
+from lightning_attack.common.network_hash import CURRENT, SECOND, WIDER
+from lightning_attack.common.user_code import is_users
+from lightning_attack.common.user_values import has_text, source_file, value_text
 from lightning_attack.engine.content import content
 from lightning_attack.models.graph_text import graph_text
+from lightning_attack.models.script_text import script_text
 from lightning_attack.models.wrapper import SegmentationModel
 
 _NAMES = ("name", "classes", "metadata")
@@ -26,7 +31,9 @@ def fingerprint(network: nn.Module) -> str:
     """A hash of a network's modules with their settings, of its tensors, and of its graphs, as exported networks have.
 
     It is the same in every process and on every machine, whatever the network and its classes are called, and whatever
-    engine runs it: `v3:` and 16 hexadecimal digits.
+    engine runs it: `v3:` and 16 hexadecimal digits. It begins with `v4:` where it covers more than the hashes of
+    earlier versions did: what networks of TorchScript compute, and tensors, arrays, functions and private numbers and
+    texts that modules of the user's classes keep as attributes.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -35,6 +42,13 @@ def fingerprint(network: nn.Module) -> str:
         >>> fingerprint(SegmentationModel(layer, name="a")) == fingerprint(SegmentationModel(layer, name="b"))
         True
     """
+    found = _hash(network, _whole)
+    known = narrower_fingerprint(network)
+    return known if known == CURRENT + found else WIDER + found
+
+
+def narrower_fingerprint(network: nn.Module) -> str:
+    """The hash of version `v3:`, which did not know what `v4:` covers besides."""
     return CURRENT + _hash(network, _with_graph)
 
 
@@ -93,6 +107,31 @@ def _with_graph(module: nn.Module) -> dict[str, object] | None:
     if isinstance(module, fx.GraphModule):
         return {"graph": graph_text(module.graph)}
     return None if type(module).__name__ == _GUARDS else _deciding(module)
+
+
+def _whole(module: nn.Module) -> dict[str, object] | None:
+    """The same, with what a network of TorchScript computes, and with more of what the user's modules keep."""
+    settings = _with_graph(module)
+    if settings is None:
+        return None
+    if isinstance(module, torch.jit.ScriptModule):
+        text = script_text(module)
+        return settings if text is None else settings | {"script": text}
+    return settings | _kept(module) if is_users(source_file(type(module))) else settings
+
+
+def _kept(module: nn.Module) -> dict[str, object]:
+    """Tensors, arrays and functions of a module, private numbers and texts; not what is counted or cached in it."""
+    found = {}
+    for name, value in sorted(vars(module).items()):
+        is_public = name[0] != "_" and name not in _ENGINE
+        if is_public and has_text(value) and not _is_simple(value) and not isinstance(value, nn.Module):
+            found[name] = value_text(value)
+        elif is_public and isinstance(value, FunctionType | BuiltinFunctionType):
+            found[name] = f"{value.__module__}.{value.__qualname__}"
+        elif name[0] == "_" and isinstance(value, float | str):
+            found[name] = repr(value)
+    return found
 
 
 def simple_settings(module: nn.Module) -> dict[str, object]:

@@ -82,7 +82,7 @@ class HuggingFaceModel(SegmentationModel):
             read_mean, read_std = read_normalisation(path)
             mean, std = mean or read_mean, std or read_std
         super().__init__(network, labels, mean, std, stride, name or path.rstrip("/").rpartition("/")[2])
-        self.classes = names
+        self.classes = ("", *names) if labels == 1 else names  # of one logit, which tells its class from all others
 
 
 class _SemanticMap(nn.Module):

@@ -125,8 +125,9 @@ def _remedy(network: nn.Module, image: Tensor, error: Exception) -> str:
     if isinstance(error, AttributeError | NameError | ImportError):
         return ""
     types = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
-    if half := types & {torch.float16, torch.bfloat16}:
-        return f"; its weights are {str(half.pop()).removeprefix('torch.')}, images are float32: convert it, .float()"
+    if others := types - {torch.float32}:
+        other = str(others.pop()).removeprefix("torch.")
+        return f"; its weights are {other}, images are float32: convert it, .float()"
     try:
         getattr(network, "network", network)(image.movedim(1, -1))
     except Exception:  # whatever its code raises

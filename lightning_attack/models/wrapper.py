@@ -201,7 +201,7 @@ class SegmentationModel(nn.Module):
         output = self.network(x)
         auxiliary = output.get("aux") if isinstance(output, dict) else None
         logits = self._sized(self._logits(output, x), x)[..., :height, :width]
-        if auxiliary is None:
+        if not isinstance(auxiliary, Tensor) or auxiliary.ndim != 4:  # several, or scores of the whole image
             return logits, None
         auxiliary = as_logits(auxiliary, bool(self._classes_last), self._one_is_binary)
         return logits, self._sized(auxiliary, x)[..., :height, :width]

@@ -26,7 +26,7 @@ from lightning_attack.engine import Kind, Precision, check_exact, check_precisio
 from lightning_attack.engine.autocast import autocast_is_on
 from lightning_attack.models.acceleration import FastNetworks, weak_callback
 from lightning_attack.models.class_names import check_class_order
-from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
+from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint, narrower_fingerprint
 from lightning_attack.models.probe import noise
 from lightning_attack.models.size_costs import size_cost
 from lightning_attack.models.worth import WORTH_REWRITING, Expected
@@ -201,20 +201,24 @@ class AttackModule(LightningModule):
 
         Code of the user's own has a hash each under `code`, see `user_code`: of the `attack`, and of the `networks`.
         """
+        return self._settings(lambda _, network: fingerprint(network)) | self._code()
+
+    def _code(self) -> dict[str, Any]:
         own = {"attack": user_code([self.attack]), "networks": user_code([self.source, *self.scored])}
-        return self._settings(lambda _, network: fingerprint(network)) | ({"code": own} if any(own.values()) else {})
+        return {"code": own} if any(own.values()) else {}
 
     def earlier_settings(self) -> Iterator[dict[str, Any]]:
         """`settings` as earlier versions may have written them.
 
-        The last of them did not tell the code of networks from that of the attack; those before had no `code`.
-        At first the hashes of networks depended on names and on the engine.
+        The last of them had narrower hashes of networks; those before did not tell the code of networks from that of
+        the attack, or had no `code`. At first the hashes of networks depended on names and on the engine.
 
         `predict` called networks by their own names, `study` by those of the study. Engines had left marks in networks:
         at first the number of pixels from which they were used, later whether one was chosen. The last of these
         versions had no names in its hashes.
         """
-        current = self._settings(lambda _, network: fingerprint(network))
+        current = self._settings(lambda _, network: narrower_fingerprint(network))
+        yield current | self._code()
         yield current | {"code": user_code([self.attack, self.source, *self.scored])}
         yield current
         fast_from = WORTH_REWRITING if self.engine is None and self.precision == "float32" else 0

@@ -78,7 +78,7 @@ def test_another_run_of_the_same_name_is_refused(tmp_path):
         run(tmp_path, NoAttack(), callbacks=[RunFolder(str(tmp_path), "mine"), TransferMetrics()])
 
 
-@pytest.mark.parametrize("form", [0, 1], ids=["of predict", "of study"])
+@pytest.mark.parametrize("form", [3, 4], ids=["of predict", "of study"])
 def test_a_run_of_an_earlier_version_goes_on(tmp_path, form):
     """Its hashes of networks depended on what these were called."""
 

@@ -1,7 +1,10 @@
 """`fingerprint`: equal for equal networks, and for no others."""
 
 from copy import deepcopy
+from functools import partial
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -15,9 +18,11 @@ from lightning_attack.models import (
     ExportedModel,
     SegmentationModel,
     Smoothed,
+    TorchScriptModel,
     TrainedModel,
 )
-from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint
+from lightning_attack.models import fingerprint as room
+from lightning_attack.models.fingerprint import earlier_fingerprint, fingerprint, narrower_fingerprint
 from lightning_attack.predict.module import AttackModule
 from tests.callbacks.small_runs import model
 
@@ -91,6 +96,66 @@ class Resizing(nn.Module):
         small = nn.functional.interpolate(x, size=self.size)
         unused = small.sum() + 1  # noqa: F841
         return nn.functional.interpolate(self.layer(small) * torch.tensor(2.0), size=x.shape[-2:])
+
+
+class Kept(nn.Module):
+    """A network that keeps values in other ways than as weights and plain settings."""
+
+    def __init__(self, mean=0.0, act=nn.functional.relu, scale=1.0, table=(1.0, 2.0)):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+        self.mean, self.act, self.table = torch.tensor([mean]), act, np.array(table)
+        self._scale, self._calls = scale, 0
+
+    def forward(self, x):
+        self._calls += 1
+        self._cached = torch.arange(x.shape[-1])
+        return self.act(self.layer(x - self.mean)) * self._scale
+
+
+def test_what_modules_of_the_user_keep_counts(monkeypatch):
+    def mark(**kept):
+        torch.manual_seed(0)
+        return Kept(**kept)
+
+    monkeypatch.setattr(room, "is_users", lambda file: file == __file__)
+    network = mark()
+    before = fingerprint(network)
+    assert before.startswith("v4:")
+    assert before == fingerprint(mark())
+    network(torch.zeros(1, 3, 4, 4))
+    assert fingerprint(network) == before, "what it counted and cached is no part of it"
+    for change in ({"mean": 0.9}, {"act": nn.functional.gelu}, {"act": partial(torch.clamp, min=0.5)}, {"scale": 2.0},
+                   {"table": (1.0, 3.0)}):  # fmt: skip
+        assert fingerprint(mark(**change)) != before, change
+        assert narrower_fingerprint(mark(**change)) == narrower_fingerprint(network), "earlier versions did not see it"
+    assert fingerprint(nn.Conv2d(3, 2, 1)).startswith("v3:")
+
+
+class Shown(nn.Module):
+    """What TorchScript computes around one and the same layer."""
+
+    def __init__(self, layer, mean, mirrored):
+        super().__init__()
+        self.layer, self.mean, self.mirrored = layer, mean, mirrored
+
+    def forward(self, x):
+        x = x - self.mean
+        return self.layer(x.flip(1) if self.mirrored else x) * torch.tensor(2.0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ["script", "trace"])
+def test_of_torchscript_the_program_counts(kind, tmp_path):
+    layer, found = nn.Conv2d(3, 2, 1), {}
+    for name, mean, mirrored in (("a", 0.0, False), ("again", 0.0, False), ("mean", 0.9, False), ("bgr", 0.0, True)):
+        network = Shown(layer, mean, mirrored).eval()
+        made = torch.jit.script(network) if kind == "script" else torch.jit.trace(network, torch.zeros(1, 3, 4, 4))
+        torch.jit.save(made, str(tmp_path / f"{name}.ts"))
+        found[name] = fingerprint(TorchScriptModel(str(tmp_path / f"{name}.ts")))
+    assert found["a"] == found["again"]
+    assert len({*found.values()}) == 3
+    assert all(mark.startswith("v4:") for mark in found.values())
 
 
 def test_of_exported_networks_the_graph_counts(tmp_path):
