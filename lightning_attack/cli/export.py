@@ -15,7 +15,10 @@ def run(words: list[str]) -> int:
         prog=f"{program()} export",
         description="Write the network of a checkpoint to one file for predict.",
     )
-    parser.add_function_arguments(export_checkpoint)
+    parser.add_function_arguments(export_checkpoint, skip={"overwrite"})
+    parser.add_argument(
+        "--overwrite", type=bool, nargs="?", const=True, default=False, help="replace the file if it exists"
+    )
     about = export_checkpoint(**parser.parse_args(words[1:]).as_dict())
     print(json.dumps(about, indent=2))
     return 0

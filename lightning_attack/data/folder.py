@@ -69,6 +69,8 @@ class ImageFolder(SegmentationDataset):
             raise DataError(f"classes names '{twice[0]}' twice; tables tell classes apart by their names")
         if white_level is not None and not 1 <= white_level <= 65535:
             raise ValueError(f"white_level={white_level}: must be 1..65535, such as 4095 for 12 bits")
+        if masks is not None and Path(masks).is_dir() and Path(masks).samefile(root):
+            masks = root  # however it is spelled
         self.root, self.masks, self.white_level = root, masks, white_level
         self.classes = tuple(classes) if classes else None
         self._reader = MaskReader(self.classes or (), palette, label_map, label_offset, ignore_index)
@@ -108,7 +110,7 @@ class ImageFolder(SegmentationDataset):
     def _find(self) -> list[Path]:
         """The photos; masks that lie among them are none."""
         is_photo, inside = has_suffix(PHOTO_SUFFIXES), None
-        if self.masks is not None and not (Path(self.masks).is_dir() and Path(self.masks).samefile(self.root)):
+        if self.masks is not None and Path(self.masks) != Path(self.root):
             inside = Path(self.masks)
         photos = find_files(self.root, is_photo, expected=", ".join(PHOTO_SUFFIXES), without=inside)
         if self.masks is not None and inside is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning_attack.models.wrapper import ModelError, SegmentationModel, freez
 SUFFIXES = (".pt2", ".safetensors")
 # Sizes with which a program is compared to its network: odd ones, multiples of strides, one below most strides.
 _OTHER_SIZES = ((1, 33, 57), (3, 64, 64), (1, 128, 80), (1, 17, 9))
+_SECOND_SIZE = (256, 256)
 _WRONG = 1e-3  # A difference of logits that rounding does not explain.
 
 
@@ -147,18 +149,19 @@ def _save_weights(model: SegmentationModel, file: Path, classes: Sequence[str] |
 
 def _trace(model: SegmentationModel, size: tuple[int, int]) -> tuple[torch.export.ExportedProgram, dict[str, Any]]:
     """The program with as few fixed sizes as possible, and what was found about it."""
-    free, reason = torch.export.Dim.DYNAMIC, ""
-    # Three times: all sizes free, the batch free, nothing free.
-    for dimensions, others in (
-        ((0, 2, 3), _OTHER_SIZES),
-        ((0,), ((1, *size), (3, *size))),
-        ((), ()),
+    free, reasons = torch.export.Dim.DYNAMIC, []
+    # All sizes free, the batch free, nothing free. What torch cannot prove of one size it sometimes can of another.
+    for dimensions, traced, others in (
+        ((0, 2, 3), size, _OTHER_SIZES),
+        ((0, 2, 3), _SECOND_SIZE, ((2, *size), *_OTHER_SIZES)),
+        ((0,), size, ((1, *size), (3, *size))),
+        ((), size, ()),
     ):
-        compared = [(2, *size), *others]
+        compared = [(2, *traced), *others]
         try:
             program = torch.export.export(
                 _without_branches(model, any_size=2 in dimensions),
-                (torch.rand(2, 3, *size),),
+                (torch.rand(2, 3, *traced),),
                 dynamic_shapes=(dict.fromkeys(dimensions, free),),
             )
             # Guards hold what happened to be true of the traced sizes (as "more than one cell"); the proof follows.
@@ -167,15 +170,22 @@ def _trace(model: SegmentationModel, size: tuple[int, int]) -> tuple[torch.expor
             if difference > _WRONG:
                 raise ModelError(f"its program differs from it by {difference}")
         except Exception as error:  # torch.export raises whatever the network's code makes it stumble over
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
             continue
+        if 2 not in dimensions:
+            warnings.warn(
+                f"the program of '{model.name}' takes images of {size[0]} x {size[1]} only, because torch could not "
+                f"trace it for all sizes ({reasons[0]}); if photos have another size, export it with that: "
+                f"--size=[{size[0]},{size[1]}]",
+                stacklevel=3,
+            )
         return program, {
             "size": "any" if 2 in dimensions else list(size),
             "batch": "any" if dimensions else 2,
             "compared": [list(shape) for shape in compared],
             "difference": difference,
         }
-    raise ModelError(f"network '{model.name}' cannot be exported ({reason})")
+    raise ModelError(f"network '{model.name}' cannot be exported ({reasons[-1]})")
 
 
 def _difference(program: nn.Module, model: SegmentationModel, shape: tuple[int, int, int]) -> float:

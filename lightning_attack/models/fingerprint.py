@@ -122,7 +122,7 @@ def _whole(module: nn.Module) -> dict[str, object] | None:
 
 def _kept(module: nn.Module) -> dict[str, object]:
     """Tensors, arrays and functions of a module, private numbers and texts; not what is counted or cached in it."""
-    found = {}
+    found: dict[str, object] = {}
     for name, value in sorted(vars(module).items()):
         is_public = name[0] != "_" and name not in _ENGINE
         if is_public and has_text(value) and not _is_simple(value) and not isinstance(value, nn.Module):

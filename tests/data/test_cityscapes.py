@@ -107,6 +107,7 @@ def test_half_resolution(tmp_path):
     labels = np.kron([[7, 8, 33], [0, 26, 7]], np.ones((2, 2)))  # each pixel of the half is one square of the whole
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     half = scene(tmp_path, labels, 0.5, pixels)
+    assert Cityscapes(str(tmp_path), scale=0.5).photo_size(0) == half.image.shape[:2] == (2, 3)
     assert half.mask.tolist() == [[0, 1, 18], [255, 13, 0]]
     assert half.image.dtype == np.uint8
     whole = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()

@@ -53,6 +53,14 @@ def test_photos_masks_and_names(tree):
         assert np.array_equal(scene.mask, labels(seed=seed))
 
 
+@pytest.mark.parametrize("spelled", ["photos", "masks/../photos", "link"])
+def test_masks_beside_photos(tree, spelled):
+    (tree / "link").symlink_to(tree / "photos")
+    for name in ("b", "town/day/a"):
+        save(tree / "photos" / f"{name}_mask.png", labels())
+    assert len(folder(tree, masks=str(tree / spelled), mask_suffix="_mask.png")) == 2
+
+
 def test_palette_mask_equals_grey_mask(tree):
     save(tree / "masks" / "b.png", labels(), palette=True)
     with Image.open(tree / "masks" / "b.png") as image:

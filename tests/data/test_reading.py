@@ -190,6 +190,46 @@ def test_16_bits_that_cannot_be_read_exactly(tmp_path):
         ImageFolder(str(tmp_path))[0]
 
 
+def tiff(path, tags, *blocks):
+    """A TIFF as its specification says: `tags` by number (one value, or a block's place), and what they point at."""
+    start = 8 + 2 + 12 * len(tags) + 4
+    places = [start + sum(map(len, blocks[:number])) for number in range(len(blocks))]
+    entries = b"".join(
+        struct.pack("<HHII", tag, kind, count, places[value[0]] if isinstance(value, tuple) else value)
+        for tag, (kind, count, value) in sorted(tags.items())
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    path.write_bytes(head + entries + bytes(4) + b"".join(blocks))
+
+
+def test_tiff_photos_that_would_be_read_otherwise(tmp_path):
+    size = {256: (4, 1, 2), 257: (4, 1, 1), 259: (3, 1, 1), 278: (4, 1, 1)}
+    planes = [struct.pack("<HH", value, 65535) for value in (65535, 40000, 300)]
+    lists = [struct.pack("<HHH", 16, 16, 16), struct.pack("<III", 4, 4, 4)]
+    first = 8 + 2 + 12 * 10 + 4 + sum(map(len, lists)) + 12
+    offsets = struct.pack("<III", first, first + 4, first + 8)
+    tiff(tmp_path / "planes.tif", size | {258: (3, 3, (0,)), 262: (3, 1, 2), 273: (4, 3, (2,)), 277: (3, 1, 3),
+         279: (4, 3, (1,)), 284: (3, 1, 2)}, *lists, offsets, *planes)  # fmt: skip
+    tiff(tmp_path / "white.tif", size | {258: (3, 1, 16), 262: (3, 1, 0), 273: (4, 1, (0,)), 277: (3, 1, 1),
+         279: (4, 1, 4)}, struct.pack("<HH", 0, 65535))  # fmt: skip
+    pages = [Image.new("RGB", (8, 4), (value, 0, 0)) for value in (10, 120, 250)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "moving.webp", save_all=True, append_images=pages[1:])
+    for name, says in (
+        ("planes.tif", "has 16 bits per colour in a TIFF file; save it with 8"),
+        ("white.tif", "is a TIFF file in which 0 is white"),
+        ("pages.tif", "holds 3 pictures of one size; save each as a file of its own"),
+        ("moving.webp", "holds 3 pictures of one size"),
+    ):
+        with pytest.raises(DataError, match=says):
+            read_photo(tmp_path / name)
+    with pytest.raises(DataError, match=r"mask '.*pages.tif' holds 3 pictures"):
+        read_mask(tmp_path / "pages.tif")
+    preview = pages[0].resize((4, 2))
+    pages[0].save(tmp_path / "preview.tif", save_all=True, append_images=[preview])
+    assert read_photo(tmp_path / "preview.tif").shape == (4, 8, 3)
+
+
 def test_built_in_colours():
     """Against sources that are not ours: the formula of VOC's devkit, torchvision's copy of Cityscapes' labels."""
     for number in [*range(21), 255]:
@@ -235,6 +275,17 @@ def test_masks_of_colours(tmp_path, palette):
     for index in range(3):
         assert np.array_equal(data[index].mask, mask)
     SegmentationDataModule(data, batch_size=3).check()
+
+
+def test_indices_behind_the_end_of_a_palette(tmp_path):
+    """255 is ignored by custom, though palettes often end before it; other indices have no colour."""
+    shown = [(number, 0, 0) for number in range(20)]  # of 16 or fewer Pillow would write fewer bits
+    mask = in_palette([[0, 1, 2, 255], [255, 2, 1, 0]], shown)
+    given = {"palette": ["#000000", "#010000", "#020000"]}
+    assert folder(tmp_path, [mask], **given)[0].mask.tolist() == [[0, 1, 2, 255], [255, 2, 1, 0]]
+    assert (folder(tmp_path, [in_palette([[255, 255]], shown)], **given)[0].mask == 255).all()
+    with pytest.raises(DataError, match=r"p0.png' holds the index 77, but its palette has 20 colours"):
+        folder(tmp_path, [in_palette([[0, 77, 255]], shown)], **given)[0]
 
 
 def test_a_colour_of_no_class_is_named_with_its_place_and_the_nearest(tmp_path):

@@ -41,7 +41,11 @@ class Own(SegmentationDataset):
         (Scene(IMAGE[..., 0], MASK, "s"), r"is \(4, 6\) uint8; .*\nrepeat a grey one"),
         (Scene(IMAGE.transpose(2, 0, 1), MASK, "s"), r"colours come last: image.transpose\(1, 2, 0\)"),
         (Scene(np.concatenate([IMAGE, IMAGE], 2), MASK, "s"), "without alpha"),
-        (Scene(IMAGE.astype(np.int64), MASK, "s"), "int64; expected"),
+        (Scene(IMAGE.astype(np.int64), MASK, "s"), r"int64; expected .*\nsuch as image.astype\(np.uint8\)"),
+        (
+            Scene(IMAGE.astype(np.uint16) * 256, MASK, "s"),
+            r"\nits brightest value is 18176: scale it .* / 65535",
+        ),
         (Scene(IMAGE.astype(np.float32), MASK, "s"), r"8-bit levels, or floats in \[0, 1\]"),
         (Scene(torch.from_numpy(IMAGE), MASK, "s"), "is a Tensor"),
         (Scene(Image.fromarray(IMAGE), MASK, "s"), "is a Image"),
@@ -88,6 +92,9 @@ def test_images_of_every_floating_type_become_those_of_networks(kind):
 def test_masks_need_classes_and_classes_names():
     with pytest.raises(DataError, match="'s' has a mask, but Own has no classes"):
         read_scene(Own(Scene(IMAGE, MASK, "s"), classes=None), 0)
+    with pytest.raises(DataError, match=r"data\.dataset has 256 classes; .* at most 255 can be told apart"):
+        check_classes([*map(str, range(256))], "data.dataset")
+    check_classes([*map(str, range(255))], "data.dataset")
     for classes in ("ab", (0, 1), ("a", "a"), 2):
         with pytest.raises(DataError, match=r"data\.dataset: classes"):
             check_classes(classes, "data.dataset")

@@ -10,11 +10,13 @@ from scipy import ndimage
 from torch import nn
 
 from lightning_attack.attacks import NoAttack, pgd
+from lightning_attack.common.windows import Windows
 from lightning_attack.models import (
     JPEG,
     BitDepth,
     CropAndScale,
     Defended,
+    Ensemble,
     FlipAndScales,
     GaussianFilter,
     MedianFilter,
@@ -23,6 +25,7 @@ from lightning_attack.models import (
     ResizeAndPad,
     SegmentationModel,
     TotalVariation,
+    with_windows,
 )
 from lightning_attack.models.defences import Defence, DefendedView
 from lightning_attack.models.denoising import divergence, gradient
@@ -245,6 +248,22 @@ def test_purifiers(tmp_path):
     assert torch.equal(view(Purifier(str(tmp_path / "darker.pt2"))).image, expected[0])
     with pytest.raises(ModelError, match=r"Purifier: returned \(1, 4, 20, 26\) for an image \(1, 3, 20, 26\)"):
         view(Purifier(nn.Conv2d(3, 4, 1)))
+    with pytest.raises(ModelError, match=r"not exported for images of size \[20, 20\] .*; set data.size"):
+        view(Purifier(str(tmp_path / "darker.pt2")), IMAGE[..., :20])
+    with pytest.raises(ModelError, match=r"no file 'nowhere.pt2'"):
+        Purifier("nowhere.pt2")
+
+
+def test_windows_are_the_networks():
+    """An image is defended whole, and seen in windows: not the other way round."""
+    torch.manual_seed(0)
+    network, defence = nn.Conv2d(3, 4, 5, padding=2), JPEG(20)
+    for made in (SegmentationModel(network), Ensemble([network, nn.Conv2d(3, 4, 3, padding=1)])):
+        defended = with_windows(Defended(made, [defence]).eval(), Windows(12, 0.5))
+        found = defended(IMAGE[None])
+        expected = with_windows(made, Windows(12, 0.5))(view(defence).image[None])
+        assert torch.equal(found, expected)
+        assert not torch.equal(with_windows(defended, None)(IMAGE[None]), found)
 
 
 @pytest.mark.parametrize(

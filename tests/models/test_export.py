@@ -92,6 +92,21 @@ def test_program_round_trip_is_exact_on_any_size(tmp_path, name, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]  # no unfinished file is left
 
 
+def test_a_size_of_which_torch_proves_nothing(tmp_path, monkeypatch):
+    """As with a ResNet on 72 x 104 images, of which it solves no inequality."""
+    trace = torch.export.export
+
+    def stumbling(network, images, dynamic_shapes):
+        if images[0].shape[2:] == (72, 104) and 2 in dynamic_shapes[0]:
+            raise NotImplementedError("an inequality cannot be solved")
+        return trace(network, images, dynamic_shapes=dynamic_shapes)
+
+    monkeypatch.setattr(torch.export, "export", stumbling)
+    about = export_model(SegmentationModel(Halving(), name="half"), str(tmp_path / "model.pt2"))
+    assert about["size"] == "any"
+    assert [2, 72, 104] in about["compared"]
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A network of smp with stride 32, its file read again, and what was said about it."""
@@ -171,7 +186,8 @@ def test_network_of_one_size(tmp_path, batch):
     path = str(tmp_path / "model.pt2")
     with pytest.raises(ModelError, match=r"'fixed' fails on a 72x104 image .*; give the size that it takes"):
         export_model(model, path)
-    about = export_model(model, path, size=(24, 32))
+    with pytest.warns(UserWarning, match=r"'fixed' takes images of 24 x 32 only, because .*--size=\[24,32\]"):
+        about = export_model(model, path, size=(24, 32))
     assert (about["size"], about["batch"]) == ([24, 32], "any" if batch is None else 2)
     again = freeze(ExportedModel(path))
     assert difference(again, freeze(model), [(batch or 3, 24, 32)]) == 0.0

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lightning_attack.models import HuggingFaceModel, ModelError, freeze, huggingface
+from lightning_attack.models import ClassMap, HuggingFaceModel, ModelError, freeze, huggingface
 from lightning_attack.models.hub import MissingFileError
 from lightning_attack.models.huggingface import IMAGENET, log_scores
 
@@ -101,6 +101,8 @@ def test_one_label_is_a_binary_network(transformers, tmp_path):
     transformers.network.first = nn.Conv2d(3, 1, 4, stride=4)
     model = HuggingFaceModel(folder(tmp_path), mean=IMAGENET[0], std=IMAGENET[1], num_classes=2)
     assert (model.num_classes, model(photo(1, 3, 32, 32)).shape[1]) == (2, 2)
+    assert model.classes == ("", "class 0")
+    assert ClassMap(model, [[1], [0]]).classes == ("class 0", "")
 
 
 def test_weights_that_are_a_pointer(transformers, tmp_path):

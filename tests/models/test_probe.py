@@ -128,6 +128,7 @@ class LastIn(nn.Module):
         (LastIn(), r"takes images \(B, H, W, 3\): wrap it .* x.permute\(0, 2, 3, 1\)"),
         (nn.Conv2d(3, 6, 1).half(), "its weights are float16, images are float32: convert it"),
         (nn.Conv2d(3, 6, 1).bfloat16(), "its weights are bfloat16"),
+        (nn.Conv2d(3, 6, 1).double(), "its weights are float64, images are float32: convert it"),
     ],
 )
 def test_what_stands_in_the_way(network, says):

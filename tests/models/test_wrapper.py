@@ -61,6 +61,8 @@ def test_small_logits_are_resized_before_the_padding_is_cut():
     "form",
     [
         lambda x: {"out": x, "aux": -x},
+        lambda x: {"out": x, "aux": [-x, -x]},
+        lambda x: {"out": x, "aux": x.mean((2, 3))},
         lambda x: {"logits": x, "loss": 0},
         lambda x: SimpleNamespace(logits=x),
         lambda x: (x, -x),
