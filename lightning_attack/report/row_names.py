@@ -126,12 +126,27 @@ def _differences(runs: Sequence[Run], without: Collection[str], called: Called) 
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The keys whose values are not the same in all, with a short name for each."""
+    """The keys whose values are not the same in all, with a short name for each.
+
+    What another kind of part is set to is not named, for its class is; what differs between parts of one class is.
+
+    Example:
+        >>> parts = [{"part.class": "TI", "part.size": 3}, *({"part.class": "DI", "part.prob": one} for one in (0.3, 0.9))]
+        >>> differing(parts), differing(parts[:2])
+        ({'part.class': 'class', 'part.prob': 'prob'}, {'part.class': 'class'})
+    """
     keys = list(dict.fromkeys(key for one in settings for key in one))
     found = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
-    parts = [key.removesuffix("class") for key in found if key.endswith(".class")]
-    # What another kind of part is set to is not named: its class is.
-    found = [key for key in found if key.endswith(".class") or not key.startswith(tuple(parts))]
+    classes = [key for key in found if key.endswith(".class")]
+
+    def tells_apart(key: str) -> bool:
+        above = [one for one in classes if key.startswith(one.removesuffix("class"))]
+        values: dict[tuple[str, ...], set[str]] = {}
+        for one in settings:
+            values.setdefault(tuple(str(one.get(kind)) for kind in above), set()).add(str(one.get(key)))
+        return any(len(alike) > 1 for alike in values.values())
+
+    found = [key for key in found if key in classes or tells_apart(key)]
     short = Counter(_last(key) for key in found)
     return {key: _last(key) if short[_last(key)] == 1 else ".".join(key.split(".")[-2:]) for key in found}
 
