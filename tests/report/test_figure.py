@@ -1,5 +1,6 @@
 """`lightning-attack figure`: what is drawn is what the runs hold, and what they do not hold is an error."""
 
+import json
 import re
 import shutil
 
@@ -16,6 +17,7 @@ from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import miou_interval
 from lightning_attack.report.page import write_page
+from lightning_attack.report.row_names import siblings
 from lightning_attack.report.strengths import families
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.panels import Panel, cut, panel_order, read_strip
@@ -251,6 +253,36 @@ def test_radii_over_seeds_and_runs_without_a_radius(study, tmp_path):
         assert point.miou.value == pytest.approx(sum(both) / 2)
     _, facets = entries.over_eps(found, ("net_b",), mean=False, draws=100)
     assert list(facets[0].lines) == ["pgd seed=5", "pgd seed=6"]
+
+
+def test_passes_over_seeds_that_end_early(tmp_path):
+    """Each seed has its own number of passes; their mean is the place of the point."""
+    for steps in (10, 20):
+        for seed in (0, 1):
+            run = make_run(tmp_path / f"{steps}_{seed}", counts=matrices(24, lost=steps / 50), steps=steps, seed=seed)
+            edit(run, lambda summary: summary["passes_per_image"].update(backward=steps - 1 + seed / 4))  # noqa: B023
+    _, facets = entries.over_passes(group(tmp_path), ("net_b",), mean=True, draws=100)
+    assert {label: [point.x for point in points] for label, points in facets[0].lines.items()} == {
+        "pgd (mean of 2 seeds)": [9.125, 19.125]
+    }
+
+
+@pytest.mark.parametrize(("over", "far"), [(entries.over_eps, {"eps": 4 / 255}), (entries.over_passes, {"steps": 10})])
+def test_seeds_of_changed_code_are_no_point(over, far, tmp_path):
+    for number, (seed, code) in enumerate([(0, "old"), (1, "old"), (2, "new")]):
+        folder = make_run(tmp_path / f"{number}", "mine", seed=seed)
+        edit(folder, lambda summary: summary["passes_per_image"].update(backward=19 + number))  # noqa: B023
+        settings = json.loads((folder / "settings.json").read_text())
+        settings["model"]["code"] = {"attack": {"mine.attack": code}, "networks": {}}
+        (folder / "settings.json").write_text(json.dumps(settings))
+    make_run(tmp_path / "far", "mine", **far)
+    runs, _ = collect([tmp_path])
+    assert [len(alike) for alike in siblings(runs)] == [2, 1, 1]
+    with pytest.raises(RunsError, match="2' are the same point of the line 'mine', but code of your own was changed"):
+        over(group(tmp_path), ("net_b",), mean=True, draws=100)
+    shutil.rmtree(tmp_path / "2")
+    _, facets = over(group(tmp_path), ("net_b",), mean=True, draws=100)
+    assert {label: len(points) for label, points in facets[0].lines.items()} == {"mine (mean of 1 to 2 seeds)": 2}
 
 
 def behind(folder, defences, lost=0.3, **more):
