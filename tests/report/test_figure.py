@@ -136,7 +136,7 @@ def test_a_matrix_has_sources_in_rows(study):
     assert boxes == [(0, 0), (1, 1)]
 
 
-def test_a_strip_shows_the_panels_that_are_asked_for(study):
+def test_a_strip_shows_the_panels_that_are_asked_for(study, tmp_path):
     runs = collect([study / "kept"])[0]
     shown = strip.pictures(runs, ["photo3"], ["labels", "net_b", "clean"])
     assert [line.label for line in shown.lines] == ["pgd", "segpgd"]
@@ -153,6 +153,9 @@ def test_a_strip_shows_the_panels_that_are_asked_for(study):
         tuple(round(255 * part) for part in patch.get_facecolor()[:3]) for patch in figure.legends[0].get_patches()
     ]
     assert colours == [class_colour(number) for number in range(3)]
+    make_run(tmp_path / "fewer", "fewer", matrices(6), strips=(0, 3))
+    words = ["figure", "strip", str(runs[0].folder), str(tmp_path / "fewer"), f"--output={tmp_path / 'a.pdf'}"]
+    assert main([*words, "--panels=clean"]) == 0, "runs of more and of fewer images"
     every = strip.pictures(runs[:1], None, None)
     assert every.images == ("photo0", "photo3")
     assert list(every.lines[0].panels) == list(panel_order(NETWORKS))
@@ -208,6 +211,10 @@ def test_text_has_the_font_and_the_size_that_were_given(study, tmp_path):
         (["strip", "kept", "--images", "photo1"], ["no picture of 'photo1', but of photo0, photo3", "--image_logger"]),
         (["strip", "kept", "--panels", "clear"], ["there is no 'clear'", "clean, adversarial, difference"]),
         (["strip", "kept", "other"], ["have other sources, targets or classes", "runs of one source"]),
+        (["strip", "kept", "other_networks"], ["one figure cannot show these runs", "'net_a' is not the same network"]),
+        (["strip", "kept", "other_labels"], ["one figure cannot show these runs", "their labels differ"]),
+        (["strip", "kept", "other_photos"], ["have no image in common"]),
+        (["strip", "kept", "other_first"], ["'photo0' is another photo in '", "other_first/run' than in", "--images"]),
         (["matrix", "kept", "fewer"], ["one figure cannot show these runs", "6 and 24 images", "one table"]),
         (["matrix", "kept", "--targets", "net_d"], ["no network 'net_d'", "known: net_a, net_b, net_c"]),
         (["matrix", "kept", "--names", "net_d=D"], ["is called 'net_d'", "known: pgd, segpgd, net_a"]),
@@ -225,6 +232,15 @@ def test_what_cannot_be_drawn_is_an_error(words, says, study, tmp_path, monkeypa
         (tmp_path / place.name).symlink_to(place)
     if "fewer" in words:
         make_run(tmp_path / "fewer" / "run", counts=matrices(6))
+    others = {
+        "networks": {"networks": "other weights", "counts": matrices(24, seed=1)},
+        "labels": {"labels": "clean prediction of the source"},
+        "photos": {"digests": [f"other {number}" for number in range(24)]},
+        "first": {"digests": ["other", *(f"digest of photo{number}" for number in range(1, 24))]},
+    }
+    for name, changes in others.items():
+        if f"other_{name}" in words:
+            make_run(tmp_path / f"other_{name}" / "run", **{"strips": (0, 3), **changes})
     if "passes_too" in words:
         make_run(tmp_path / "passes_too" / "again", counts=matrices(24), steps=10)
     monkeypatch.chdir(tmp_path)

@@ -91,6 +91,7 @@ def figure(
     display = Display.of(names, found)
     with mpl.rc_context(rc(font, font_size)):
         if kind == "strip":
+            _group(found, common=True)
             shown = pictures(found, images, panels, display.attack)
             drawn = draw_strip(shown, inches, font_size, columns, display)
             notes.append(f"the strip shows {', '.join(shown.images)}")
