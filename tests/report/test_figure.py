@@ -136,6 +136,13 @@ def test_a_matrix_has_sources_in_rows(study):
     assert boxes == [(0, 0), (1, 1)]
 
 
+def test_a_matrix_of_networks_that_are_never_right(tmp_path):
+    make_run(tmp_path / "run", counts=matrices(24) * (1 - np.eye(3, dtype=int)))
+    found = group(tmp_path)
+    figure = matrix.draw_matrices(*matrix.matrices(found, found.targets, False, 100), 6.875, 7, None, PLAIN)
+    assert {text.get_text() for text in figure.axes[0].texts if "." in text.get_text()} >= {"0.0"}
+
+
 def test_a_strip_shows_the_panels_that_are_asked_for(study, tmp_path):
     runs = collect([study / "kept"])[0]
     shown = strip.pictures(runs, ["photo3"], ["labels", "net_b", "clean"])
@@ -222,6 +229,10 @@ def test_text_has_the_font_and_the_size_that_were_given(study, tmp_path):
         (["matrix", "kept", "--font=Nowhere"], ["--font=Nowhere: matplotlib finds no such font", "installed"]),
         (["matrix", "kept", "--output=a.gif"], ["--output=a.gif", "allowed: .pdf, .svg, .png, .jpg"]),
         (["matrix", "kept", "--output=kept/pgd_a/a.pdf"], ["lies in the run"]),
+        (["matrix", "failed", "--targets=net_b"], ["net_b could be scored on none of the images", "run them again"]),
+        (["eps", "failed", "--targets=net_b"], ["net_b could be scored on none of the images"]),
+        (["matrix", "unlabelled"], ["net_a, net_b, net_c have no mIoU", "photos with labels"]),
+        (["eps", "unlabelled"], ["net_a, net_b, net_c have no mIoU"]),
         (["matrix", "none"], ["there is no folder 'none'"]),
         (["kept"], ["no kind of figure 'kept'", "known: eps, matrix, passes, steps, strength, strip", "matrix kept"]),
         (["steps", "kept", "--images", "a"], ["there is no option 'images'"]),
@@ -232,6 +243,11 @@ def test_what_cannot_be_drawn_is_an_error(words, says, study, tmp_path, monkeypa
         (tmp_path / place.name).symlink_to(place)
     if "fewer" in words:
         make_run(tmp_path / "fewer" / "run", counts=matrices(6))
+    for eps in (4, 8):
+        if "failed" in words:
+            make_run(tmp_path / "failed" / str(eps), eps=eps / 255, failed=[(place, "net_b") for place in range(24)])
+        if "unlabelled" in words:
+            make_run(tmp_path / "unlabelled" / str(eps), eps=eps / 255, counts=0 * matrices(24))
     others = {
         "networks": {"networks": "other weights", "counts": matrices(24, seed=1)},
         "labels": {"labels": "clean prediction of the source"},
