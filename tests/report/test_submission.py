@@ -45,7 +45,10 @@ def test_sources_that_predict_their_labels_themselves_do_not_compare(tmp_path):
         (lambda result: result["attacks"].append("pgd"), "an attack in it is no mapping"),
         (lambda result: result["attacks"][0].pop("means"), "an attack in it has no 'means'"),
         (lambda result: result["attacks"][0]["means"].update(plain="low"), "'plain' of the means of an .* is 'low'"),
-        (lambda result: result["attacks"][0]["scores"][0].update(kind="robust"), "kind 'robust'; known: plain, def"),
+        (
+            lambda result: result["attacks"][0]["scores"][0].update(kind="robust"),
+            "a score in it has the kind 'robust'; known: plain, def",
+        ),
         (lambda result: result["attacks"][0]["scores"][0].update(miou=None), "'miou' of a score in it is None"),
     ],
 )
