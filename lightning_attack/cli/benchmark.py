@@ -24,7 +24,13 @@ from lightning_attack.report.submission import Benchmark, read_submissions, subm
 from lightning_attack.study.plan import Study, StudyError, cells
 
 _FREE = ("attacks", "images", "on_error", "strict", "trainer")
-"""What may differ between results of a benchmark that compare: it changes no figure of an attack."""
+"""What may differ between results of a benchmark that compare: it changes no figure of an attack.
+
+Of `trainer` the precision does, see `_precision`.
+"""
+
+_SHORT = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""Short names of precisions that Lightning takes too."""
 
 _DEFENDED = ("Defended", "Smoothed")
 """Ends of the class paths of networks behind defences."""
@@ -57,7 +63,7 @@ def run(words: list[str]) -> int:
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
     if output.exists() and not given.dry_run:
-        _check_same(output, folders)
+        _check_same(output, file.stem, folders)
     code = study.run_study(plan, file, folder, words, dry_run=given.dry_run)
     if code == 3 and is_first():
         print(f"'{output}' is not written: photos were left out, so it would not compare with others", file=sys.stderr)
@@ -88,9 +94,14 @@ def _parser() -> Parser:
     return parser
 
 
-def _check_same(output: Path, folders: Sequence[Path]) -> None:
-    """Raise an error if a file is the result of runs that the new one would not have, or no result."""
+def _check_same(output: Path, benchmark: str, folders: Sequence[Path]) -> None:
+    """Raise an error if a file is of another benchmark or of runs that the new one would not have, or no result."""
     (found,) = read_submissions([output]).values()
+    if found["benchmark"] != benchmark:
+        raise UsageError(
+            f"'{output}' is the result of another benchmark ({found['benchmark']}, now {benchmark})\n"
+            "give another file, --output=FILE, or delete it"
+        )
     if {*found.get("runs", ())} - {folder.name for folder in folders}:
         attacks = ", ".join(attack["name"] for attack in found["attacks"])
         raise UsageError(
@@ -102,10 +113,19 @@ def _benchmark(plan: Study, file: Path) -> Benchmark:
     # Without a key that is not used, benchmarks from before it was there keep their hash.
     unused = () if plan.defended else ("defended",)
     fixed = {key: value for key, value in asdict(plan).items() if key not in (*_FREE, *unused)}
+    if (precision := _precision(plan)) != "32-true":  # likewise, those without another one keep it
+        fixed["trainer"] = {"precision": precision}
     defended = {*plan.defended} | {
         name for name, part in plan.networks.items() if str(part["class_path"]).endswith(_DEFENDED)
     }
     return Benchmark(file.stem, fixed, frozenset(defended))
+
+
+def _precision(plan: Study) -> str:
+    """What the networks compute in, by the full name of the precision."""
+    given = plan.trainer.get("precision")
+    name = "32-true" if given is None else str(given)
+    return _SHORT.get(name, name)
 
 
 def _show(table: str) -> None:

@@ -22,7 +22,8 @@ def run(words: list[str]) -> int:
     """
     given = _parser().parse_args(words[1:])
     would = "would drop" if given.dry_run else "dropped"
-    folders = [run for place in map(Path, given.runs) for run in [*runs_below(place)] or [place]]
+    # What links below a folder lead to may be nobody's to clean who named the folder.
+    folders = [run for place in map(Path, given.runs) for run in [*runs_below(place, links=False)] or [place]]
     problems: list[RunError] = []
     for folder in folders:
         try:

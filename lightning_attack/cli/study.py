@@ -22,6 +22,7 @@ from lightning_attack.cli.study_cell import CellCLI, Shared
 from lightning_attack.cli.study_costs import Cost, estimate, show_costs
 from lightning_attack.cli.translate import translated
 from lightning_attack.cli.yaml_files import check_yaml, read_study
+from lightning_attack.common.counted import counted
 from lightning_attack.common.errors import UserError
 from lightning_attack.common.expanded import expanded
 from lightning_attack.data import SegmentationDataModule
@@ -88,6 +89,10 @@ def run_study(
         passes = _passes(found, plan)
     except StudyError as error:
         raise UsageError(f"{file}: {error}") from error
+    if not found:  # of an array of more jobs than cells, which is no mistake
+        if is_first():
+            print(f"Nothing to do: of the study's {counted(len(every), 'cell')} none is in the share --cell={cell}")
+        return 0
     done = [count_records(folder / one.name) for one in found]
     cost = [Cost(one, max(images - finished, 0)) for one, finished in zip(passes, done, strict=True)]
     if dry_run:

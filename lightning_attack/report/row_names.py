@@ -93,18 +93,32 @@ def short_folders(runs: Sequence[Run]) -> list[str]:
 
 
 def siblings(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
-    """Runs grouped so that those of a group differ only in their seed; no group has a seed twice."""
+    """Runs grouped so that those of a group differ only in their seed; no group has a seed twice.
+
+    Runs between which the user's own code was changed stand apart, though their settings are the same.
+    """
     families: list[list[Run]] = []
     for run in runs:
         for family in families:
             seeds = [one.summary["settings"]["seed"] for one in family]
-            alike = run.attack == family[0].attack and settings_of(run, ["seed"]) == settings_of(family[0], ["seed"])
-            if alike and run.partial == family[0].partial and run.summary["settings"]["seed"] not in seeds:
+            alike = but_for_seed(run) == but_for_seed(family[0]) and user_code_of(run) == user_code_of(family[0])
+            if alike and run.summary["settings"]["seed"] not in seeds:
                 family.append(run)
                 break
         else:
             families.append([run])
     return [tuple(family) for family in families]
+
+
+def but_for_seed(run: Run) -> tuple[object, ...]:
+    """All that names can say of a run but its seed: the attack, its settings and budget, and whether it was stopped."""
+    return run.attack, settings_of(run, ["seed"]), norm_balls(run), run.partial
+
+
+def user_code_of(run: Run) -> Any:
+    """Hashes of the user's own code that a run was made with; None where it used none, or kept none."""
+    model = run.settings.get("model")  # anything, of a run from Python
+    return model.get("code") if isinstance(model, Mapping) else None
 
 
 def _name(attack: str, words: Sequence[str]) -> str:
@@ -126,12 +140,27 @@ def _differences(runs: Sequence[Run], without: Collection[str], called: Called) 
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The keys whose values are not the same in all, with a short name for each."""
+    """The keys whose values are not the same in all, with a short name for each.
+
+    What another kind of part is set to is not named, for its class is; what differs between parts of one class is.
+
+    Example:
+        >>> parts = [{"of.class": "TI", "of.size": 3}, {"of.class": "DI", "of.p": 0.3}, {"of.class": "DI", "of.p": 0.9}]
+        >>> differing(parts), differing(parts[:2])
+        ({'of.class': 'class', 'of.p': 'p'}, {'of.class': 'class'})
+    """
     keys = list(dict.fromkeys(key for one in settings for key in one))
     found = [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
-    parts = [key.removesuffix("class") for key in found if key.endswith(".class")]
-    # What another kind of part is set to is not named: its class is.
-    found = [key for key in found if key.endswith(".class") or not key.startswith(tuple(parts))]
+    classes = [key for key in found if key.endswith(".class")]
+
+    def tells_apart(key: str) -> bool:
+        above = [one for one in classes if key.startswith(one.removesuffix("class"))]
+        values: dict[tuple[str, ...], set[str]] = {}
+        for one in settings:
+            values.setdefault(tuple(str(one.get(kind)) for kind in above), set()).add(str(one.get(key)))
+        return any(len(alike) > 1 for alike in values.values())
+
+    found = [key for key in found if key in classes or tells_apart(key)]
     short = Counter(_last(key) for key in found)
     return {key: _last(key) if short[_last(key)] == 1 else ".".join(key.split(".")[-2:]) for key in found}
 

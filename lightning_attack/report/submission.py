@@ -21,6 +21,24 @@ from lightning_attack.runs.summary import MASKS
 KINDS = ("plain", "defended", "white box")
 """Kinds of targets: other networks, networks behind defences, and the attacked network itself."""
 
+_NUMBER, _NONE = (int, float), type(None)
+_RESULT = {"benchmark": (str,), "check": (str,), "images": (int,), "attacks": (list,)}
+_OF_LATER: dict[str, tuple[type, ...]] = {"versions": (dict,), "runs": (list,)}
+_ATTACK = {
+    "name": (str,),
+    "settings": (dict,),
+    "backward_passes": (*_NUMBER, _NONE),
+    "scores": (list,),
+    "means": (dict,),
+}
+_MEANS: dict[str, tuple[type, ...]] = {kind: (*_NUMBER, _NONE) for kind in KINDS}
+_SCORE = {
+    **dict.fromkeys(("source", "target", "kind"), (str,)),
+    **dict.fromkeys(("clean_miou", "miou"), _NUMBER),
+    **dict.fromkeys(("low", "high"), (*_NUMBER, _NONE)),
+}
+"""What the values of a result, of its attacks, of their means and of their scores are."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -120,6 +138,21 @@ def _digest(*parts: object) -> str:
     return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
+def _check(found: object, what: str, kinds: Mapping[str, tuple[type, ...]], optional: bool = False) -> None:
+    """Raise `ValueError` if something read from a file has not the values of results; `optional` ones may lack."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} is no mapping of keys to values")
+    for key, kind in kinds.items():
+        if key not in found:
+            if optional:
+                continue
+            raise ValueError(f"{what} has no '{key}'")
+        if not isinstance(found[key], kind) or isinstance(found[key], bool):
+            raise ValueError(f"'{key}' of {what} is {found[key]!r:.40}")
+    if "kind" in kinds and found["kind"] not in KINDS:
+        raise ValueError(f"{what} has the kind '{found['kind']}'; known: {', '.join(KINDS)}")
+
+
 def read_submissions(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Submissions by the names of their files without suffix.
 
@@ -130,11 +163,16 @@ def read_submissions(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for file in files:
         try:
             content = json.loads(file.read_text("utf-8"))
-            for key in ("benchmark", "check", "images", "attacks"):
-                content[key]
+            _check(content, "it", _RESULT)
+            _check(content, "it", _OF_LATER, optional=True)
+            for attack in content["attacks"]:
+                _check(attack, "an attack in it", _ATTACK)
+                _check(attack["means"], "the means of an attack in it", _MEANS, optional=True)
+                for score in attack["scores"]:
+                    _check(score, "a score in it", _SCORE)
         except OSError as error:
             raise RunsError(f"'{file}' cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise RunsError(f"'{file}' is no result of the command benchmark ({error})") from error
         if file.stem in found:
             raise RunsError(f"two files are named '{file.stem}'; rename one, for rows are told apart by it")

@@ -121,13 +121,32 @@ def segment_files(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / _RECORDS).glob("[0-9]*_[0-9]*.segment"))
 
 
-def runs_below(folder: Path) -> Iterator[Path]:
-    """The folders of runs at and below a folder; folders inside a run are not searched."""
-    for place, inside, _ in os.walk(folder):
-        inside.sort()
-        if is_run(Path(place)):
-            inside.clear()
-            yield Path(place)
+def runs_below(folder: Path, links: bool = True) -> Iterator[Path]:
+    """The folders of runs at and below a folder, each once; folders inside a run are not searched.
+
+    Args:
+        folder: a link too.
+        links: whether links to folders are followed, after all that is no link.
+    """
+    seen, waiting = set[str](), [str(folder)]
+    while waiting:
+        for place, inside, _ in os.walk(waiting.pop(0)):
+            real = os.path.realpath(place)
+            inside.sort()
+            if real in seen:
+                inside.clear()
+                continue
+            seen.add(real)
+            if is_run(Path(place)):
+                inside.clear()
+                yield Path(place)
+            elif links:
+                waiting += (link for name in inside if _leads_on(link := os.path.join(place, name)))
+
+
+def _leads_on(path: str) -> bool:
+    """Whether a folder is a link, and none to a folder above it: this is a loop, and leads out of what was named."""
+    return os.path.islink(path) and not Path(os.path.realpath(Path(path).parent)).is_relative_to(os.path.realpath(path))
 
 
 def record_files(folder: Path) -> list[Path]:

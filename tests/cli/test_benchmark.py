@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from lightning_attack.cli import CONFIGS, main, study
-from lightning_attack.cli.benchmark import _benchmark
+from lightning_attack.cli.benchmark import _benchmark, _check_same
+from lightning_attack.cli.errors import UsageError
 from lightning_attack.study.plan import StudyError, cells
 
 THEIRS = """
@@ -123,3 +124,26 @@ def test_networks_that_count_as_defended():
     plan.defended = ["fpn_rubust"]
     with pytest.raises(StudyError, match="defended: there is no network 'fpn_rubust'"):
         cells(plan)
+
+
+def test_results_in_another_precision_do_not_compare():
+    file = CONFIGS / "benchmarks" / "scenes-1.yaml"
+    plan = study.read(file)
+    before = _benchmark(plan, file).study
+    assert "trainer" not in before
+    plan.trainer = {"accelerator": "cpu", "precision": "32-true"}
+    assert _benchmark(plan, file).study == before, "results from before compare"
+    for written in (32, "32", None):
+        plan.trainer["precision"] = written
+        assert _benchmark(plan, file).study == before
+    for written in ("bf16-mixed", "bf16"):
+        plan.trainer["precision"] = written
+        assert _benchmark(plan, file).study == before | {"trainer": {"precision": "bf16-mixed"}}
+
+
+def test_the_result_of_another_benchmark_is_not_replaced(tmp_path):
+    output, runs = tmp_path / "a.json", [tmp_path / "fgsm_fpn"]
+    output.write_text(json.dumps({"benchmark": "one", "check": "", "images": 1, "attacks": [], "runs": ["fgsm_fpn"]}))
+    _check_same(output, "one", runs)
+    with pytest.raises(UsageError, match=r"another benchmark \(one, now two\)\ngive another file"):
+        _check_same(output, "two", runs)

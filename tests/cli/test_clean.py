@@ -96,6 +96,16 @@ def test_runs_that_are_not_finished_do_not_keep_it_from_the_others(run, tmp_path
     assert main(["clean", str(tmp_path)]) == 2, "nothing could be cleaned"
 
 
+def test_runs_behind_links_stay_unless_they_are_named(run, tmp_path, capsys):
+    make_run(tmp_path / "paper" / "own")
+    (tmp_path / "paper" / "link").symlink_to(run)
+    assert main(["clean", str(tmp_path / "paper")]) == 0
+    assert capsys.readouterr().out.count("\n") == 1, "only of the run that lies there"
+    assert len(segment_files(run)) == 2
+    assert main(["clean", str(tmp_path / "paper" / "link")]) == 0
+    assert len(segment_files(run)) == 1
+
+
 def png(value):
     content = io.BytesIO()
     Image.fromarray(np.full((2, 3, 3), value, np.uint8)).save(content, format="png")

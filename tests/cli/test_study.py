@@ -128,6 +128,15 @@ def test_shares_and_going_on(run_study, tmp_path, capfd):
     assert "partial" not in report
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_share_without_cells(more, run_study, tmp_path, capsys):
+    changes = {"sources": ["fpn"], "attacks": {"none": {"class_path": "NoAttack"}}}
+    assert run_study("--cell=2/3", *more, **changes) == 0
+    said = capsys.readouterr()
+    assert said.out == "Nothing to do: of the study's 1 cell none is in the share --cell=2/3\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
 def test_a_dry_run_makes_nothing(run_study, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     attacks = {"vmi": {"class_path": "lightning_attack.attacks.vmi_fgsm", "init_args": {"steps": 3, "samples": 4}}}

@@ -24,6 +24,19 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path):
     assert len(collect([tmp_path / "study" / "b.old_0"])[0]) == 1
 
 
+def test_runs_behind_links_are_found_once(tmp_path):
+    for name in ("elsewhere/deep/segpgd", "paper/pgd", "outside"):
+        make_run(tmp_path / name)
+    links = {"all": "elsewhere", "again": "elsewhere/deep/segpgd", "a_copy": "paper/pgd", "up": ".", "none": "nowhere"}
+    for name, to in links.items():
+        (tmp_path / "paper" / name).symlink_to(tmp_path / to)
+    (tmp_path / "elsewhere" / "deep" / "loop").symlink_to(tmp_path / "elsewhere")
+    runs, notes = collect([tmp_path / "paper"])
+    assert [str(run.folder.relative_to(tmp_path)) for run in runs] == ["paper/again", "paper/pgd"]
+    assert not notes
+    assert len(collect([tmp_path / "paper" / "all"])[0]) == 1
+
+
 def tear(folder, index):
     path, frame = frame_of(folder, index)
     os.truncate(path, frame.start + 1)

@@ -1,5 +1,6 @@
 """`lightning-attack figure`: what is drawn is what the runs hold, and what they do not hold is an error."""
 
+import json
 import re
 import shutil
 
@@ -16,6 +17,7 @@ from lightning_attack.report.figures.display import Display
 from lightning_attack.report.groups import group_runs
 from lightning_attack.report.intervals import miou_interval
 from lightning_attack.report.page import write_page
+from lightning_attack.report.row_names import siblings
 from lightning_attack.report.strengths import families
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.panels import Panel, cut, panel_order, read_strip
@@ -134,7 +136,14 @@ def test_a_matrix_has_sources_in_rows(study):
     assert boxes == [(0, 0), (1, 1)]
 
 
-def test_a_strip_shows_the_panels_that_are_asked_for(study):
+def test_a_matrix_of_networks_that_are_never_right(tmp_path):
+    make_run(tmp_path / "run", counts=matrices(24) * (1 - np.eye(3, dtype=int)))
+    found = group(tmp_path)
+    figure = matrix.draw_matrices(*matrix.matrices(found, found.targets, False, 100), 6.875, 7, None, PLAIN)
+    assert {text.get_text() for text in figure.axes[0].texts if "." in text.get_text()} >= {"0.0"}
+
+
+def test_a_strip_shows_the_panels_that_are_asked_for(study, tmp_path):
     runs = collect([study / "kept"])[0]
     shown = strip.pictures(runs, ["photo3"], ["labels", "net_b", "clean"])
     assert [line.label for line in shown.lines] == ["pgd", "segpgd"]
@@ -151,6 +160,9 @@ def test_a_strip_shows_the_panels_that_are_asked_for(study):
         tuple(round(255 * part) for part in patch.get_facecolor()[:3]) for patch in figure.legends[0].get_patches()
     ]
     assert colours == [class_colour(number) for number in range(3)]
+    make_run(tmp_path / "fewer", "fewer", matrices(6), strips=(0, 3))
+    words = ["figure", "strip", str(runs[0].folder), str(tmp_path / "fewer"), f"--output={tmp_path / 'a.pdf'}"]
+    assert main([*words, "--panels=clean"]) == 0, "runs of more and of fewer images"
     every = strip.pictures(runs[:1], None, None)
     assert every.images == ("photo0", "photo3")
     assert list(every.lines[0].panels) == list(panel_order(NETWORKS))
@@ -206,6 +218,10 @@ def test_text_has_the_font_and_the_size_that_were_given(study, tmp_path):
         (["strip", "kept", "--images", "photo1"], ["no picture of 'photo1', but of photo0, photo3", "--image_logger"]),
         (["strip", "kept", "--panels", "clear"], ["there is no 'clear'", "clean, adversarial, difference"]),
         (["strip", "kept", "other"], ["have other sources, targets or classes", "runs of one source"]),
+        (["strip", "kept", "other_networks"], ["one figure cannot show these runs", "'net_a' is not the same network"]),
+        (["strip", "kept", "other_labels"], ["one figure cannot show these runs", "their labels differ"]),
+        (["strip", "kept", "other_photos"], ["have no image in common"]),
+        (["strip", "kept", "other_first"], ["'photo0' is another photo in '", "other_first/run' than in", "--images"]),
         (["matrix", "kept", "fewer"], ["one figure cannot show these runs", "6 and 24 images", "one table"]),
         (["matrix", "kept", "--targets", "net_d"], ["no network 'net_d'", "known: net_a, net_b, net_c"]),
         (["matrix", "kept", "--names", "net_d=D"], ["is called 'net_d'", "known: pgd, segpgd, net_a"]),
@@ -213,6 +229,10 @@ def test_text_has_the_font_and_the_size_that_were_given(study, tmp_path):
         (["matrix", "kept", "--font=Nowhere"], ["--font=Nowhere: matplotlib finds no such font", "installed"]),
         (["matrix", "kept", "--output=a.gif"], ["--output=a.gif", "allowed: .pdf, .svg, .png, .jpg"]),
         (["matrix", "kept", "--output=kept/pgd_a/a.pdf"], ["lies in the run"]),
+        (["matrix", "failed", "--targets=net_b"], ["net_b could be scored on none of the images", "run them again"]),
+        (["eps", "failed", "--targets=net_b"], ["net_b could be scored on none of the images"]),
+        (["matrix", "unlabelled"], ["net_a, net_b, net_c have no mIoU", "photos with labels"]),
+        (["eps", "unlabelled"], ["net_a, net_b, net_c have no mIoU"]),
         (["matrix", "none"], ["there is no folder 'none'"]),
         (["kept"], ["no kind of figure 'kept'", "known: eps, matrix, passes, steps, strength, strip", "matrix kept"]),
         (["steps", "kept", "--images", "a"], ["there is no option 'images'"]),
@@ -223,6 +243,20 @@ def test_what_cannot_be_drawn_is_an_error(words, says, study, tmp_path, monkeypa
         (tmp_path / place.name).symlink_to(place)
     if "fewer" in words:
         make_run(tmp_path / "fewer" / "run", counts=matrices(6))
+    for eps in (4, 8):
+        if "failed" in words:
+            make_run(tmp_path / "failed" / str(eps), eps=eps / 255, failed=[(place, "net_b") for place in range(24)])
+        if "unlabelled" in words:
+            make_run(tmp_path / "unlabelled" / str(eps), eps=eps / 255, counts=0 * matrices(24))
+    others = {
+        "networks": {"networks": "other weights", "counts": matrices(24, seed=1)},
+        "labels": {"labels": "clean prediction of the source"},
+        "photos": {"digests": [f"other {number}" for number in range(24)]},
+        "first": {"digests": ["other", *(f"digest of photo{number}" for number in range(1, 24))]},
+    }
+    for name, changes in others.items():
+        if f"other_{name}" in words:
+            make_run(tmp_path / f"other_{name}" / "run", **{"strips": (0, 3), **changes})
     if "passes_too" in words:
         make_run(tmp_path / "passes_too" / "again", counts=matrices(24), steps=10)
     monkeypatch.chdir(tmp_path)
@@ -251,6 +285,36 @@ def test_radii_over_seeds_and_runs_without_a_radius(study, tmp_path):
         assert point.miou.value == pytest.approx(sum(both) / 2)
     _, facets = entries.over_eps(found, ("net_b",), mean=False, draws=100)
     assert list(facets[0].lines) == ["pgd seed=5", "pgd seed=6"]
+
+
+def test_passes_over_seeds_that_end_early(tmp_path):
+    """Each seed has its own number of passes; their mean is the place of the point."""
+    for steps in (10, 20):
+        for seed in (0, 1):
+            run = make_run(tmp_path / f"{steps}_{seed}", counts=matrices(24, lost=steps / 50), steps=steps, seed=seed)
+            edit(run, lambda summary: summary["passes_per_image"].update(backward=steps - 1 + seed / 4))  # noqa: B023
+    _, facets = entries.over_passes(group(tmp_path), ("net_b",), mean=True, draws=100)
+    assert {label: [point.x for point in points] for label, points in facets[0].lines.items()} == {
+        "pgd (mean of 2 seeds)": [9.125, 19.125]
+    }
+
+
+@pytest.mark.parametrize(("over", "far"), [(entries.over_eps, {"eps": 4 / 255}), (entries.over_passes, {"steps": 10})])
+def test_seeds_of_changed_code_are_no_point(over, far, tmp_path):
+    for number, (seed, code) in enumerate([(0, "old"), (1, "old"), (2, "new")]):
+        folder = make_run(tmp_path / f"{number}", "mine", seed=seed)
+        edit(folder, lambda summary: summary["passes_per_image"].update(backward=19 + number))  # noqa: B023
+        settings = json.loads((folder / "settings.json").read_text())
+        settings["model"]["code"] = {"attack": {"mine.attack": code}, "networks": {}}
+        (folder / "settings.json").write_text(json.dumps(settings))
+    make_run(tmp_path / "far", "mine", **far)
+    runs, _ = collect([tmp_path])
+    assert [len(alike) for alike in siblings(runs)] == [2, 1, 1]
+    with pytest.raises(RunsError, match="2' are the same point of the line 'mine', but code of your own was changed"):
+        over(group(tmp_path), ("net_b",), mean=True, draws=100)
+    shutil.rmtree(tmp_path / "2")
+    _, facets = over(group(tmp_path), ("net_b",), mean=True, draws=100)
+    assert {label: len(points) for label, points in facets[0].lines.items()} == {"mine (mean of 1 to 2 seeds)": 2}
 
 
 def behind(folder, defences, lost=0.3, **more):

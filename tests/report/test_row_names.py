@@ -1,7 +1,7 @@
 """What runs are called in tables and charts."""
 
 from lightning_attack.report import collect
-from lightning_attack.report.row_names import budget, row_names
+from lightning_attack.report.row_names import budget, line_names, row_names
 from lightning_attack.runs import read_run
 from tests.runs.made import edit, make_run
 
@@ -25,7 +25,7 @@ def test_labels_name_parts_and_not_their_numbers(tmp_path):
     kinds = (
         [],
         [{"class": "Momentum", "decay": 1.0}],
-        [{"class": "Momentum", "decay": 0.5}, {"class": "TI", "size": 3}],
+        [{"class": "Momentum", "decay": 1.0}, {"class": "TI", "size": 3}],
     )
     for number, parts in enumerate(kinds):
         make_run(tmp_path / str(number))
@@ -37,3 +37,13 @@ def test_labels_name_parts_and_not_their_numbers(tmp_path):
     peer = {"class": "Peer", "name": "pgd", "attack": "torchattacks.PGD", "settings": {"eps": 8 / 255}}
     edit(tmp_path / "0", lambda report: report["settings"].update(attack=peer))
     assert budget(read_run(tmp_path / "0")) == "peer, eps 8/255"
+
+
+def test_labels_name_numbers_of_parts_that_others_lack(tmp_path):
+    for number, prob in enumerate((None, 0.3, 0.9)):
+        parts = [] if prob is None else [{"class": "DiverseInputs", "prob": prob}]
+        make_run(tmp_path / str(number))
+        edit(tmp_path / str(number), lambda report: report["settings"]["attack"].update(input_transforms=parts))  # noqa: B023
+    runs, _ = collect([tmp_path])
+    names = ["pgd", "pgd DiverseInputs, prob=0.3", "pgd DiverseInputs, prob=0.9"]
+    assert row_names(runs) == line_names(runs, ["eps"]) == names

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ from lightning_attack.report.figures.matrix import draw_matrices, matrices
 from lightning_attack.report.figures.strip import draw_strip, pictures
 from lightning_attack.report.figures.style import WIDTHS, rc
 from lightning_attack.report.groups import Group, group_runs
-from lightning_attack.report.intervals import DRAWS
+from lightning_attack.report.intervals import DRAWS, Interval
 from lightning_attack.report.row_names import short_folders
 from lightning_attack.runs.errors import RunsError
 from lightning_attack.runs.folder import Run
@@ -91,6 +92,7 @@ def figure(
     display = Display.of(names, found)
     with mpl.rc_context(rc(font, font_size)):
         if kind == "strip":
+            _group(found, common=True)
             shown = pictures(found, images, panels, display.attack)
             drawn = draw_strip(shown, inches, font_size, columns, display)
             notes.append(f"the strip shows {', '.join(shown.images)}")
@@ -98,11 +100,12 @@ def figure(
             group = _group(found, common)
             chosen = _targets(group, targets)
             if kind == "matrix":
-                drawn = draw_matrices(
-                    *matrices(group, chosen, mean, draws, display.attack), inches, font_size, columns, display
-                )
+                on_clean, found_matrices = matrices(group, chosen, mean, draws, display.attack)
+                _check_scored(on_clean.values(), chosen)
+                drawn = draw_matrices(on_clean, found_matrices, inches, font_size, columns, display)
             else:
                 axis, facets = CURVES[kind](group, chosen, mean, draws, display.attack)
+                _check_scored([facet.clean for facet in facets], chosen)
                 notes += axis.notes
                 drawn = draw_curves(axis, facets, inches, font_size, columns, display)
         _write(drawn, files, dpi)
@@ -177,3 +180,20 @@ def _targets(group: Group, names: Sequence[str] | None) -> tuple[str, ...]:
         if name not in group.targets:
             raise RunsError(f"--targets: there is no network '{name}'\nknown: {', '.join(group.targets)}")
     return group.targets if names is None else tuple(dict.fromkeys(names))
+
+
+def _check_scored(clean: Collection[Interval], targets: Sequence[str]) -> None:
+    """Raise an error if there is nothing to draw: the networks could be scored on no image, or have no mIoU there.
+
+    Args:
+        clean: the mIoU of those that could be scored.
+        targets: those that were asked for.
+    """
+    names = ", ".join(targets)
+    if not clean:
+        raise RunsError(f"there is nothing to draw: {names} could be scored on none of the images\nrun them again")
+    if all(math.isnan(one.value) for one in clean):
+        raise RunsError(
+            f"there is nothing to draw: {names} have no mIoU, for no pixel of the photos has a label\n"
+            "give runs of photos with labels"
+        )

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean as mean_of
 
 from lightning_attack.report.facts import backward_passes, radius
 from lightning_attack.report.groups import Group
 from lightning_attack.report.intervals import Interval, mean_interval
-from lightning_attack.report.row_names import Called, line_names, norm_balls, own_name, short_number, siblings
+from lightning_attack.report.row_names import (
+    Called,
+    but_for_seed,
+    line_names,
+    norm_balls,
+    own_name,
+    short_number,
+    siblings,
+    user_code_of,
+)
 from lightning_attack.report.sheet import Entry, named_entries
 from lightning_attack.report.strengths import families
 from lightning_attack.runs.errors import RunsError
@@ -68,12 +78,9 @@ class Axis:
 
 def entries(group: Group, mean: bool, called: Called = own_name) -> list[Entry]:
     """The runs, with `mean` those that differ in nothing but their seed as one, with their names in reports."""
-    families = [
-        family
-        for source in dict.fromkeys(run.source for run in group.runs)
-        for family in _families([run for run in group.runs if run.source == source], mean)
-    ]
-    return named_entries(families, mean, called)  # at once, so that an attack has one name on all sources
+    return named_entries(
+        _of_sources(group.runs, mean), mean, called
+    )  # at once, so that an attack has one name on all sources
 
 
 def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
@@ -217,32 +224,37 @@ def _through(
     runs = [run for run in group.runs if run.folder in values]
     without = (setting[0], "step_size", *["seed"] * mean)
     names = line_names(runs, without, called)
-    places: dict[tuple[str, str, float], list[Run]] = {}
-    for run, name in zip(runs, names, strict=True):
-        places.setdefault((name, run.source, values[run.folder]), []).append(run)
-    seeds_of: dict[str, set[int]] = {}
-    for (name, _, _), alike in places.items():
-        seeds_of.setdefault(name, set()).add(len(alike))
+    name_of = {run.folder: name for run, name in zip(runs, names, strict=True)}
+
+    def place(alike: Sequence[Run]) -> float:
+        return float(mean_of([values[run.folder] for run in alike]))  # exact: of equal values it is theirs
+
+    lines: dict[str, dict[str, list[tuple[Run, ...]]]] = {name: {} for name in names}
+    for alike in _of_sources(runs, mean):
+        line = lines[name_of[alike[0].folder]].setdefault(alike[0].source, [])
+        for other in line:
+            if place(alike) == place(other) or (mean and but_for_seed(alike[0]) == but_for_seed(other[0])):
+                raise RunsError(_same_point(other[0], alike[0], name_of[alike[0].folder]))
+        line.append(alike)
     chosen = []
-    for (name, _, _), alike in sorted(places.items(), key=lambda item: item[0][2]):
-        seeds = {run.summary["settings"]["seed"] for run in alike}
-        if len(alike) > (len(seeds) if mean else 1):
-            folders = " and ".join(f"'{run.folder}'" for run in alike[:2])
-            raise RunsError(
-                f"{folders} are the same point of the line '{name}'\nleave one out, or give --mean for seeds"
-            )
-        counts = sorted(seeds_of[name])
+    for name, of_sources in lines.items():
+        found = sorted((alike for line in of_sources.values() for alike in line), key=place)
+        counts = sorted({len(alike) for alike in found})
         several = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
         label = name if counts == [1] else f"{name} (mean of {several} seeds)"
-        chosen.append((Entry(tuple(alike), label), name))
-    order = list(dict.fromkeys(names))
-    chosen.sort(key=lambda pair: order.index(pair[1]))  # a stable sort: the points of a line stay in their order
-    lines = [entry for entry, _ in chosen]
+        chosen += [Entry(alike, label) for alike in found]
 
     def points(entry: Entry, target: str) -> list[Point]:
-        return [Point(values[entry.first.folder], adversarial(entry, target, group, draws))]
+        return [Point(place(entry.runs), adversarial(entry, target, group, draws))]
 
-    return _facets(group, targets, lines, points, draws)
+    return _facets(group, targets, chosen, points, draws)
+
+
+def _same_point(run: Run, other: Run, name: str) -> str:
+    said = f"'{run.folder}' and '{other.folder}' are the same point of the line '{name}'"
+    if user_code_of(run) != user_code_of(other):
+        return f"{said}, but code of your own was changed between them\nleave one out, or make both with one code"
+    return f"{said}\nleave one out, or give --mean for seeds"
 
 
 def _left_out(group: Group, values: Mapping[Path, float], what: str) -> tuple[str, ...]:
@@ -269,5 +281,10 @@ def _facets(
     return sorted(facets.values(), key=lambda facet: facet.white_box)
 
 
-def _families(runs: Sequence[Run], mean: bool) -> list[tuple[Run, ...]]:
-    return siblings(runs) if mean else [(run,) for run in runs]
+def _of_sources(runs: Sequence[Run], mean: bool) -> list[tuple[Run, ...]]:
+    """The runs by source, each alone, or with `mean` those that differ in nothing but their seed together."""
+    found: list[tuple[Run, ...]] = []
+    for source in dict.fromkeys(run.source for run in runs):
+        own = [run for run in runs if run.source == source]
+        found += siblings(own) if mean else [(run,) for run in own]
+    return found

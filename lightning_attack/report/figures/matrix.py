@@ -73,7 +73,7 @@ def draw_matrices(
     cell = (width - beside) / columns / len(targets) - 0.06
     figure = Figure(figsize=(width, 1), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    top = max(interval.value for interval in on_clean.values() if not math.isnan(interval.value))
+    top = max(interval.value for interval in on_clean.values() if not math.isnan(interval.value)) or 1.0
     names = [named(target) for target in targets]
     steep = not all(breaks_well(name, cell, size - 1) for name in names)
     headings = names if steep else [fitted(name, cell, size - 1) for name in names]

@@ -14,7 +14,7 @@ from lightning_attack.common.labels import class_colour, names_of_numbers
 from lightning_attack.report.figures.style import GREY, add_legend, breaks_well, fitted, height_of, width_of
 from lightning_attack.report.row_names import Called, own_name, row_names
 from lightning_attack.runs.errors import RunsError
-from lightning_attack.runs.folder import Run
+from lightning_attack.runs.folder import Run, photo_digest
 from lightning_attack.runs.names import panel_files
 from lightning_attack.runs.panels import (
     ADVERSARIAL,
@@ -78,7 +78,7 @@ def pictures(
         called: what the attacks are called.
 
     Raises:
-        RunsError: there is no such picture, or the runs have other panels.
+        RunsError: there is no such picture, or the runs have other panels or photos.
     """
     first = runs[0]
     for run in runs:
@@ -92,6 +92,8 @@ def pictures(
     if not known:
         raise RunsError("the runs have no image in common of which all keep pictures\ngive runs of the same images")
     chosen = known[:IMAGES] if images is None else [_known(name, known) for name in images]
+    for name in chosen:
+        _check_same_photo(name, runs)
     order = _chosen(first, words)
     labels = row_names(runs, called=called) if len(runs) > 1 else [""]
     lines, seen, magnified = [], set(), set()
@@ -231,6 +233,19 @@ def _strips(run: Run) -> dict[str, Strip]:
             f"'{run.folder}' keeps no pictures\npredict --image_logger.count=8 keeps those of the first eight images"
         )
     return {strip.name: strip for strip in found}
+
+
+def _check_same_photo(name: str, runs: Sequence[Run]) -> None:
+    """Raise an error if runs have other photos of one name; those that kept no digests are believed."""
+    kept = [(run, {photo_digest(one) for one in run.records if one.name == name} - {""}) for run in runs]
+    known = [(run, digests) for run, digests in kept if digests]
+    for run, digests in known[1:]:
+        first, of_first = known[0]
+        if digests != of_first:
+            raise RunsError(
+                f"'{name}' is another photo in '{run.folder}' than in '{first.folder}'\n"
+                "give runs of the same photos, or name others with --images"
+            )
 
 
 def _known(name: str, known: Sequence[str]) -> str:
