@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_attack.common.counted import counted
 from lightning_attack.common.shards import mend
 from lightning_attack.runs import names
 from lightning_attack.runs.commands import note_command
@@ -143,7 +144,10 @@ def _made(place: Place, settings: Mapping[str, Any], command: Sequence[str]) -> 
 
 
 def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
-    """The images that have a whole record of the photo as it is now, and their PNG if the run writes them."""
+    """The images that have a whole record of the photo as it is now, and their PNG if the run writes them.
+
+    One on which a target could not be scored is tried again: whatever made it fail may have been mended.
+    """
     store = RecordStore(folder)
     if store.indices and digests is None:
         raise RunError(f"'{folder}' has finished images, and only a SegmentationDataModule can leave them out")
@@ -151,7 +155,7 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
     for damaged in store.damaged:
         _warn(f"{damaged}; its image is attacked again")
     images = KeptImages(folder) if names.images_folder(folder).is_dir() else None
-    others = 0
+    others = failed = 0
     for index, facts in store.facts():
         if isinstance(facts, RecordError):
             _warn(f"{facts}; its image is attacked again")
@@ -166,7 +170,15 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
             else:
                 others += 1
             continue
+        if facts.failed:
+            failed += 1
+            continue
         yield index
+    if failed:
+        _warn(
+            f"'{folder}' has {counted(failed, 'image')} on which a target could not be scored; "
+            f"{'it is' if failed == 1 else 'they are'} attacked again"
+        )
     if others:
         _warn(
             f"{others} finished images of '{folder}' are not among the images of this run (other photos, or another "

@@ -41,3 +41,14 @@ def test_a_run_with_finished_images_is_kept_when_it_fails(tmp_path):
     fresh = open_run(Place(tmp_path, "", "mine", fresh=True), {"seed": 1}, (), unchanged)
     assert (fresh.finished, sorted(path.name for path in tmp_path.iterdir())) == (frozenset(), ["mine", "mine.old_0"])
     fresh.close()
+
+
+def test_images_on_which_a_target_failed_are_tried_again(tmp_path):
+    run = open_run(Place(tmp_path, "", "mine"), SETTINGS, (), None)
+    make_run(run.folder, networks=None, failed=[(3, "net_b"), (7, "net_b"), (7, "net_c")])
+    run.close()
+    with pytest.warns(UserWarning, match="mine' has 2 images on which a target could not be scored") as warned:
+        again = open_run(Place(tmp_path, "", "mine"), SETTINGS, (), unchanged)
+    assert len(warned) == 1
+    assert again.finished == frozenset(range(24)) - {3, 7}
+    again.close()
