@@ -36,6 +36,7 @@ from lightning_attack.predict.prediction_doubts import (
     doubts_about_orientation,
     doubts_about_predictions,
 )
+from lightning_attack.runs.lock import FolderLock, lock_folder
 from lightning_attack.runs.names import skipped_files
 from lightning_attack.runs.records import Record
 from lightning_attack.runs.segments import SegmentWriter
@@ -102,11 +103,13 @@ class TransferMetrics(WritingCallback):
     After the run, `rows` holds the rows and `summary` the content of `transfer.json`.
 
     Args:
-        folder: where the tables go; None = the run's folder (`trainer.log_dir`).
+        folder: where the tables go; None = the run's folder (`trainer.log_dir`). Without a `RunFolder` the records lie
+            there too, and a lock keeps a second run out until the first has ended.
         table: whether the table is printed at the end.
         strict: such warnings are errors.
 
     Raises:
+        RunError: without a `RunFolder`, another run is under way in the folder.
         PlausibilityError: with `strict`, before the first image or after the first few; also if the labels are the
             source's clean prediction. What is found at the end is in `summary` only.
     """
@@ -121,8 +124,10 @@ class TransferMetrics(WritingCallback):
         """Whether the run left out images, or targets could not be scored on some."""
         self._folder = self._home = Path()
         self._segment = SegmentWriter(self._home, 0)
+        self._lock: FolderLock | None = None  # in the first process, where no RunFolder has one
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self._unlock()  # of a run that failed where no callback is told so
         self.rows, self.summary, self.incomplete = [], {}, False
         log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
@@ -148,6 +153,9 @@ class TransferMetrics(WritingCallback):
 
     def _go_on(self, trainer: Trainer) -> None:
         """Take over what earlier parts of the run have done, in the first process."""
+        if self._owner is None:
+            self._home.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_folder(self._home)
         finished: frozenset[int] = of_data(trainer, "finished", frozenset())
         if finished:
             self._before = summary_before(self._folder)
@@ -237,15 +245,26 @@ class TransferMetrics(WritingCallback):
         return [Doubt(**one) for one in said if isinstance(one, dict) and one.get("kind") == "orientation"]
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
-        super().on_exception(trainer, pl_module, exception)
-        self._segment.close()
+        try:
+            super().on_exception(trainer, pl_module, exception)
+            self._segment.close()
+        finally:
+            self._unlock()
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self._segment.close()
         # Not when the epoch ends: a process that had no batch does not see its end.
         trainer.strategy.barrier("all records are written")
         stopped = trainer.strategy.reduce_boolean_decision(was_stopped(trainer), all=False)
-        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module, stopped))
+        try:
+            in_first_process(trainer, lambda: self._sum_up(trainer, pl_module, stopped))
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.release()
+        self._lock = None
 
     def _sum_up(self, trainer: Trainer, pl_module: AttackModule, stopped: bool) -> None:
         """Write and show the result of all records, in the first process.
