@@ -52,7 +52,7 @@ from lightning_attack.runs.summary import (
     Scored,
     Totals,
 )
-from lightning_attack.runs.summary_files import seconds_of, summary_before, write_summary
+from lightning_attack.runs.summary_files import mark_partial, seconds_of, summary_before, write_summary
 
 __all__ = ["ABSTAINED_COLUMNS", "COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 UNITS = {
@@ -80,7 +80,8 @@ class TransferMetrics(WritingCallback):
     Each image has a record below `records`, which its process appends after the PNG was written. All figures are sums
     over the records, so they do not depend on how the run was divided among processes or interrupted. While images are
     missing, rows have the column `partial`, and the summary says how many are `missing`; not with a `DataLoader` of
-    one's own, whose photos are not counted. Images left out are listed in `skipped`.
+    one's own, whose photos are not counted. Images left out are listed in `skipped`. A `transfer.json` of before is
+    `partial` as soon as records change.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside. One
@@ -157,8 +158,17 @@ class TransferMetrics(WritingCallback):
             self._home.mkdir(parents=True, exist_ok=True)
             self._lock = lock_folder(self._home)
         finished: frozenset[int] = of_data(trainer, "finished", frozenset())
+        before = summary_before(self._folder)
         if finished:
-            self._before = summary_before(self._folder)
+            self._before = before
+        store, all_indices = RecordStore(self._home), of_data(trainer, "indices")
+        if (
+            store.damaged
+            or {*store.indices} != finished
+            or all_indices is None
+            or not finished.issuperset(all_indices())
+        ):
+            mark_partial(self._folder, before)  # until it is written anew: it is not about the records that follow
         keep_records(self._home, finished)
         for path in skipped_files(self._home):  # images that were left out are tried again
             path.unlink()
