@@ -36,6 +36,7 @@ from lightning_attack.predict.prediction_doubts import (
     doubts_about_orientation,
     doubts_about_predictions,
 )
+from lightning_attack.runs.lock import FolderLock, lock_folder
 from lightning_attack.runs.names import skipped_files
 from lightning_attack.runs.records import Record
 from lightning_attack.runs.segments import SegmentWriter
@@ -51,7 +52,7 @@ from lightning_attack.runs.summary import (
     Scored,
     Totals,
 )
-from lightning_attack.runs.summary_files import seconds_of, summary_before, write_summary
+from lightning_attack.runs.summary_files import mark_partial, seconds_of, summary_before, write_summary
 
 __all__ = ["ABSTAINED_COLUMNS", "COLUMNS", "REGION_COLUMNS", "SUCCESS_COLUMNS", "TransferMetrics"]
 UNITS = {
@@ -79,7 +80,8 @@ class TransferMetrics(WritingCallback):
     Each image has a record below `records`, which its process appends after the PNG was written. All figures are sums
     over the records, so they do not depend on how the run was divided among processes or interrupted. While images are
     missing, rows have the column `partial`, and the summary says how many are `missing`; not with a `DataLoader` of
-    one's own, whose photos are not counted. Images left out are listed in `skipped`.
+    one's own, whose photos are not counted. Images left out are listed in `skipped`. A `transfer.json` of before is
+    `partial` as soon as records change.
 
     A targeted run adds the columns `SUCCESS_COLUMNS`: the share of pixels with a wanted class that are predicted so,
     before and after. A run with `data.region_masks` adds `REGION_COLUMNS`: mIoU over the pixels inside and outside. One
@@ -102,11 +104,13 @@ class TransferMetrics(WritingCallback):
     After the run, `rows` holds the rows and `summary` the content of `transfer.json`.
 
     Args:
-        folder: where the tables go; None = the run's folder (`trainer.log_dir`).
+        folder: where the tables go; None = the run's folder (`trainer.log_dir`). Without a `RunFolder` the records lie
+            there too, and a lock keeps a second run out until the first has ended.
         table: whether the table is printed at the end.
         strict: such warnings are errors.
 
     Raises:
+        RunError: without a `RunFolder`, another run is under way in the folder.
         PlausibilityError: with `strict`, before the first image or after the first few; also if the labels are the
             source's clean prediction. What is found at the end is in `summary` only.
     """
@@ -121,8 +125,10 @@ class TransferMetrics(WritingCallback):
         """Whether the run left out images, or targets could not be scored on some."""
         self._folder = self._home = Path()
         self._segment = SegmentWriter(self._home, 0)
+        self._lock: FolderLock | None = None  # in the first process, where no RunFolder has one
 
     def setup(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
+        self._unlock()  # of a run that failed where no callback is told so
         self.rows, self.summary, self.incomplete = [], {}, False
         log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
         self._folder = Path(self.folder or log_dir or ".")
@@ -148,9 +154,21 @@ class TransferMetrics(WritingCallback):
 
     def _go_on(self, trainer: Trainer) -> None:
         """Take over what earlier parts of the run have done, in the first process."""
+        if self._owner is None:
+            self._home.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_folder(self._home)
         finished: frozenset[int] = of_data(trainer, "finished", frozenset())
+        before = summary_before(self._folder)
         if finished:
-            self._before = summary_before(self._folder)
+            self._before = before
+        store, all_indices = RecordStore(self._home), of_data(trainer, "indices")
+        if (
+            store.damaged
+            or {*store.indices} != finished
+            or all_indices is None
+            or not finished.issuperset(all_indices())
+        ):
+            mark_partial(self._folder, before)  # until it is written anew: it is not about the records that follow
         keep_records(self._home, finished)
         for path in skipped_files(self._home):  # images that were left out are tried again
             path.unlink()
@@ -237,15 +255,26 @@ class TransferMetrics(WritingCallback):
         return [Doubt(**one) for one in said if isinstance(one, dict) and one.get("kind") == "orientation"]
 
     def on_exception(self, trainer: Trainer, pl_module: AttackModule, exception: BaseException) -> None:
-        super().on_exception(trainer, pl_module, exception)
-        self._segment.close()
+        try:
+            super().on_exception(trainer, pl_module, exception)
+            self._segment.close()
+        finally:
+            self._unlock()
 
     def teardown(self, trainer: Trainer, pl_module: AttackModule, stage: str) -> None:
         self._segment.close()
         # Not when the epoch ends: a process that had no batch does not see its end.
         trainer.strategy.barrier("all records are written")
         stopped = trainer.strategy.reduce_boolean_decision(was_stopped(trainer), all=False)
-        in_first_process(trainer, lambda: self._sum_up(trainer, pl_module, stopped))
+        try:
+            in_first_process(trainer, lambda: self._sum_up(trainer, pl_module, stopped))
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.release()
+        self._lock = None
 
     def _sum_up(self, trainer: Trainer, pl_module: AttackModule, stopped: bool) -> None:
         """Write and show the result of all records, in the first process.

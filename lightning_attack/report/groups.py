@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lightning_attack.common.counted import counted
 from lightning_attack.common.network_hash import are_comparable
 from lightning_attack.runs.errors import RunsError
-from lightning_attack.runs.folder import Run, common_images
+from lightning_attack.runs.folder import Run, common_images, photo_digest
 from lightning_attack.runs.summary import MASKS, PREDICTED
 
 
@@ -93,11 +94,15 @@ def _why_apart(run: Run, other: Run, common: bool) -> tuple[str, str] | None:
         differing = sorted(set(run.classes) ^ set(other.classes))
         what = f"such as {differing[0]}" if differing else "in another order"
         return "classes", f"{names} their classes differ ({len(run.classes)} and {len(other.classes)}, {what})"
+    same_labels = _labels(run) == _labels(other)
+    if same_labels and (count := _other_photos(run, other)):
+        why = f"of {counted(count, 'image')} with the same name in both, the labels or clean predictions differ"
+        return "other images", f"{names} {why}"
     for target in run.targets:
         if target in other.targets and not _same_network(run, other, target):
             why = f"'{target}' is not the same network in both (weights, code, windows or precision differ)"
             return "network", f"{names} {why}"
-    if _labels(run) != _labels(other):
+    if not same_labels:
         said = " and ".join(
             f"{what} of {source}" if source else what for what, source in (_labels(run), _labels(other))
         )
@@ -120,12 +125,12 @@ def _labels(run: Run) -> tuple[str, str]:
 def _same_network(run: Run, other: Run, target: str) -> bool:
     """Whether a name stands for the same network, by the hash of its weights and by how it is shown the photos.
 
-    The clean predictions decide where that is not enough: a run kept no hashes, the user's code of networks differs, or
-    hashes of an earlier version do, which depended on what networks were called.
+    The clean predictions decide where that is not enough: a run kept no hashes, or no digests of its photos, the user's
+    code of networks differs, or hashes of an earlier version do, which depended on what networks were called.
     """
     mine, theirs = _mark(run, target), _mark(other, target)
     if mine is not None and theirs is not None:
-        if mine == theirs:
+        if mine == theirs and run.has_digests and other.has_digests:
             return True
         if mine.shown != theirs.shown or (mine.hash != theirs.hash and are_comparable(mine.hash, theirs.hash)):
             return False
@@ -133,10 +138,36 @@ def _same_network(run: Run, other: Run, target: str) -> bool:
     return np.array_equal(run.counts(target, images)[:, 0], other.counts(target, images)[:, 0])
 
 
+def _other_photos(run: Run, other: Run) -> int:
+    """How many images have the same name in two runs that kept no digests of them, and yet are not the same photos.
+
+    That is, their labels differ, or the clean predictions of a network that has the same hash in both.
+    """
+    if run.has_digests or other.has_digests:
+        return 0
+    # Labels that networks have predicted say nothing of the photos where the networks may be others.
+    telling = _labels(run)[0] == MASKS or _same_hash(run, other, run.source)
+    shared = [(target, target) for target in run.targets if target in other.targets]
+    differ: set[str] = set()
+    for mine, theirs in shared or [(next(iter(run.targets)), next(iter(other.targets)))]:
+        images = common_images([run, other], run.scored(mine) & other.scored(theirs))
+        named = [key for key in images if not photo_digest(run.records[run.images[key]])]
+        unlike = run.counts(mine, named)[:, 0] != other.counts(theirs, named)[:, 0]
+        if mine != theirs or not _same_hash(run, other, mine):
+            unlike = unlike[:, 1:2] if telling else unlike[:, :0]  # the labels, or nothing
+        differ.update(key for key, found in zip(named, unlike.any((1, 2)), strict=True) if found)
+    return len(differ)
+
+
+def _same_hash(run: Run, other: Run, target: str) -> bool:
+    mark = _mark(run, target)
+    return mark is not None and mark == _mark(other, target)
+
+
 def _marks(run: Run) -> tuple[object, ...] | None:
-    """Classes, images, labels and networks: runs with the same go together. None where a hash is missing."""
+    """Classes, images, labels and networks: runs with the same go together. None where a hash or digest is missing."""
     networks = {target: _mark(run, target) for target in run.targets}
-    if None in networks.values():
+    if None in networks.values() or not run.has_digests:
         return None
     return run.classes, frozenset(run.images), _labels(run), repr(sorted(networks.items()))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_attack.common.shards import is_ended, join, members, mend
+from lightning_attack.runs.dropped import note_dropped, read_dropped
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.lock import lock_folder
 from lightning_attack.runs.names import (
@@ -57,7 +58,7 @@ def clean_run(folder: Path, images: bool = False, unfinished: bool = False, dry_
 
     Args:
         folder: of the run.
-        images: delete its adversarial images too.
+        images: delete its adversarial images too; a note keeps a run that goes on from attacking these again.
         unfinished: do it to a run that was stopped, which can go on all the same.
         dry_run: only say what would be done.
 
@@ -121,6 +122,7 @@ def _cleaned(folder: Path, images: bool, dry_run: bool) -> Iterator[Cleaned]:
         files = [path for path in place.rglob("*") if path.is_file()]
         yield Cleaned("adversarial images", len(files), _size(files))
         if not dry_run:
+            note_dropped(folder, store.indices)
             shutil.rmtree(place)
 
 
@@ -132,11 +134,11 @@ def _shards_to_join(folder: Path) -> list[Path]:
 
 def _problems(folder: Path, store: RecordStore, shards: list[Path]) -> Iterator[str]:
     """What is wrong with records, and which images should be in shards and are not."""
-    there = members(shards)
-    for _, facts in store.facts():
+    there, dropped = members(shards), read_dropped(folder)
+    for index, facts in store.facts():
         if isinstance(facts, ValueError):
             yield str(facts)
-        elif shards and image_name(facts.name) not in there:
+        elif shards and index not in dropped and image_name(facts.name) not in there:
             yield f"'{image_name(facts.name)}' is in no shard of '{images_folder(folder)}': one is damaged or gone"
 
 

@@ -92,6 +92,11 @@ class Run:
         return places
 
     @cached_property
+    def has_digests(self) -> bool:
+        """Whether the run kept the digests of all its photos; their names alone may be those of other photos."""
+        return all(photo_digest(record) for record in self.records)
+
+    @cached_property
     def failures(self) -> dict[str, frozenset[str]]:
         """The images, as in `images`, on which a network could not be scored, by the name of the network."""
         failed: dict[str, set[str]] = {}

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_attack.common.counted import counted
 from lightning_attack.common.shards import mend
 from lightning_attack.runs import names
 from lightning_attack.runs.commands import note_command
+from lightning_attack.runs.dropped import note_dropped, read_dropped
 from lightning_attack.runs.errors import RunError
 from lightning_attack.runs.images import KeptImages
 from lightning_attack.runs.lock import FolderLock, lock_folder
@@ -112,7 +114,10 @@ def _entered(folder: Path, settings: Mapping[str, Any], command: Sequence[str], 
             mend(path)
         if command:
             note_command(folder, command)
-        return OpenRun(folder, frozenset(_finished(folder, digests)), lock)
+        finished, dropped = frozenset(_finished(folder, digests)), read_dropped(folder)
+        if not dropped <= finished:
+            note_dropped(folder, dropped & finished)  # the others are attacked again, and have images then
+        return OpenRun(folder, finished, lock)
     except BaseException:
         lock.release()
         raise
@@ -143,7 +148,11 @@ def _made(place: Place, settings: Mapping[str, Any], command: Sequence[str]) -> 
 
 
 def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
-    """The images that have a whole record of the photo as it is now, and their PNG if the run writes them."""
+    """The images that have a whole record of the photo as it is now, and their PNG if the run writes them.
+
+    Those that `clean` has deleted need no PNG. An image on which a target could not be scored is tried again: whatever
+    made it fail may have been mended.
+    """
     store = RecordStore(folder)
     if store.indices and digests is None:
         raise RunError(f"'{folder}' has finished images, and only a SegmentationDataModule can leave them out")
@@ -151,13 +160,14 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
     for damaged in store.damaged:
         _warn(f"{damaged}; its image is attacked again")
     images = KeptImages(folder) if names.images_folder(folder).is_dir() else None
-    others = 0
+    dropped = read_dropped(folder)
+    others = failed = 0
     for index, facts in store.facts():
         if isinstance(facts, RecordError):
             _warn(f"{facts}; its image is attacked again")
             continue
         name, digest = facts.name, facts.digest
-        if images is not None and name not in images:
+        if images is not None and index not in dropped and name not in images:
             _warn(f"'{names.image_path(folder, name)}' is gone; its image is attacked again")
             continue
         if digest and digest != now.get(index):
@@ -166,7 +176,15 @@ def _finished(folder: Path, digests: Digests | None) -> Iterator[int]:
             else:
                 others += 1
             continue
+        if facts.failed:
+            failed += 1
+            continue
         yield index
+    if failed:
+        _warn(
+            f"'{folder}' has {counted(failed, 'image')} on which a target could not be scored; "
+            f"{'it is' if failed == 1 else 'they are'} attacked again"
+        )
     if others:
         _warn(
             f"{others} finished images of '{folder}' are not among the images of this run (other photos, or another "

@@ -49,6 +49,27 @@ def summary_before(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def mark_partial(folder: Path, before: Mapping[str, Any]) -> None:
+    """Say in a summary that images are missing, because the records that it is about are going to change.
+
+    Args:
+        folder: where it lies.
+        before: what it says, see `summary_before`; nothing is written where that is nothing.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     mark_partial(Path(folder), {})
+        ...     before = summary_before(Path(folder))
+        ...     mark_partial(Path(folder), {"images": 3})
+        ...     before, summary_before(Path(folder))
+        ({}, {'images': 3, 'partial': True})
+    """
+    if before and not before.get("partial"):
+        with atomic_write(folder / SUMMARY) as path:
+            path.write_text(json.dumps({**before, "partial": True}, indent=2))
+
+
 def seconds_of(summary: Mapping[str, Any]) -> float:
     """The seconds that a run took, as its summary says; 0 if it does not.
 

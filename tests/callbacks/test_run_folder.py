@@ -23,7 +23,7 @@ from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.module import AttackModule
 from lightning_attack.runs import RunError
 from lightning_attack.runs.opening import Place, open_run
-from tests.callbacks.small_runs import SCENES, events, model, run
+from tests.callbacks.small_runs import SCENES, events, model, run, strict_json
 from tests.processes import clean_processes
 from tests.runs.kept import drop, frame_of, packed
 
@@ -206,6 +206,42 @@ def test_a_damaged_record_is_reported_and_its_image_attacked_again(tmp_path, dam
     with warnings.catch_warnings():  # nothing damaged is left
         warnings.filterwarnings("error", message=".*is damaged.*")
         run(tmp_path, pgd(steps=2), callbacks=callbacks())
+
+
+class Reads(Callback):
+    """What `transfer.json` says while a run is under way."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def setup(self, trainer, pl_module, stage):
+        self.summary = strict_json(self.folder / "transfer.json")
+
+
+@pytest.mark.parametrize("change", ["a record is gone", "a photo more", "nothing"])
+def test_a_table_of_before_is_partial_until_it_is_written_anew(tmp_path, change):
+    """A run that is killed after its last record, and before its table, must not show those of before as its own."""
+    folder = tmp_path / "mine"
+
+    def attack(how, dataset=SCENES, *others):
+        metrics = TransferMetrics(table=False)
+        run(tmp_path, how, dataset=dataset, callbacks=[RunFolder(str(tmp_path), "mine"), metrics, *others])
+        return metrics.summary
+
+    attack(Fails(at=0), Fewer("nothing") if change == "a photo more" else SCENES)
+    first = strict_json(folder / "transfer.json")
+    if change == "a record is gone":
+        drop(folder, 3)
+    if change != "nothing":
+        with pytest.raises(RuntimeError, match="broken"):
+            attack(Fails(at=1))
+        assert strict_json(folder / "transfer.json") == {**first, "partial": True}
+    reads = Reads(folder)  # after the callback that writes
+    after = attack(Fails(at=0), SCENES, reads)
+    assert reads.summary == (first if change == "nothing" else {**first, "partial": True})
+    assert "partial" not in after
+    assert after["images"] == 5
+    assert after["seconds"]["run"] > first["seconds"]["run"], "what it knows of before is kept"
 
 
 class Other(SegmentationDataset):

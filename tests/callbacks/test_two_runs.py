@@ -10,8 +10,12 @@ from lightning_attack.attacks import NoAttack
 from lightning_attack.attacks.base import Attack
 from lightning_attack.callbacks import AttackProgress, ImageLogger, TransferMetrics
 from lightning_attack.data import SegmentationDataModule
+from lightning_attack.models import SegmentationModel
 from lightning_attack.predict.module import AttackModule
-from tests.callbacks.small_runs import SCENES, events, model
+from lightning_attack.runs import RunError
+from lightning_attack.runs.lock import lock_folder
+from tests.callbacks.small_runs import SCENES, events, model, run, strict_json
+from tests.processes import clean_processes
 
 
 def two_runs(*callbacks, logger=False, second=None):
@@ -59,3 +63,44 @@ def test_the_results_of_the_first_are_not_those_of_a_second_that_fails(tmp_path)
     with pytest.raises(RuntimeError, match="broken"):
         next(runs)
     assert (metrics.rows, metrics.summary, metrics.incomplete) == ([], {}, False)
+
+
+class Looks(NoAttack):
+    """Starts another run in the folder of the one that it belongs to."""
+
+    folder = None
+
+    def perturb(self, problem):
+        with pytest.raises(RunError, match=r"is in use by another run \(pid"):
+            run(None, NoAttack(), callbacks=[TransferMetrics(str(self.folder), table=False)])
+        return super().perturb(problem)
+
+
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path):
+    """Without a `RunFolder`, too: the second would delete the records of the first, and count its later ones."""
+    Looks.folder = tmp_path / "made" / "mine"
+    metrics = TransferMetrics(str(Looks.folder), table=False)
+    run(None, Looks(), callbacks=[metrics])
+    assert metrics.summary["images"] == 5
+    with pytest.raises(RuntimeError, match="broken"):
+        run(None, Fails("fails"), callbacks=[metrics])
+    run(None, NoAttack(), callbacks=[TransferMetrics(str(Looks.folder), table=False)])  # those before have ended
+
+
+def in_two_processes(folder):
+    torch.set_num_threads(1)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False,
+                      callbacks=[TransferMetrics(str(folder), table=False)], enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    network = SegmentationModel(torch.nn.Conv2d(3, 8, 1), name="source")
+    for _ in range(2):
+        trainer.predict(AttackModule(network, NoAttack()), SegmentationDataModule(SCENES), return_predictions=False)
+
+
+def test_of_two_processes_one_locks_the_folder(tmp_path):
+    process = clean_processes().Process(target=in_two_processes, args=(tmp_path,))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0
+    assert strict_json(tmp_path / "transfer.json")["images"] == 5
+    lock_folder(tmp_path).release()

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,3 +175,17 @@ def test_a_run_that_lacks_images_of_its_shards_stays_as_it_is(sharded, capsys):
     assert {name: content for name, content in everything(run).items() if name != ".lock"} == whole
     assert main(["clean", str(run), "--images"]) == 0
     assert not (run / "images").exists()
+
+
+def test_a_run_goes_on_without_the_images_that_were_deleted(run, capsys):
+    """Its later ones come in shards, in which the earlier ones are not looked for."""
+    assert main(["clean", str(run), "--images"]) == 0
+    first = next(iter(RecordStore(run)))
+    for part, name in enumerate(("more", "most")):
+        write(run, replace(first, index=24 + part, name=name))
+        writer = ShardWriter(shard_path(run, part, 0))
+        writer.append(image_name(name), png(part))
+        writer.close()
+    assert main(["clean", str(run)]) == 0
+    assert "2 shards of images became one" in capsys.readouterr().out
+    assert "most" in KeptImages(run)

@@ -109,3 +109,39 @@ def test_other_code_of_networks_lets_the_clean_predictions_decide(tmp_path):
         assert len(group_runs([first, run])[0]) == tables, name
     _, (note,) = group_runs([first, cases["edited"][0]])
     assert "'net_a' is not the same network in both (weights, code, " in note
+
+
+def test_photos_without_digests_are_known_by_their_labels_and_clean_predictions(tmp_path):
+    """Runs from Python on data of one's own call the first photo of every data set `image_000000`."""
+
+    def made(name, counts, networks="weights", **more):
+        return read_run(make_run(tmp_path / name, counts=counts, digests=[""] * 24, networks=networks, **more))
+
+    def of_classes(matrices):  # clean labels
+        return matrices[:, 0, 0].sum(-1)
+
+    whole = matrices(24)
+    first, other = made("first", whole), matrices(24, seed=1)
+    assert (of_classes(whole) != of_classes(other)).any(1).all()
+    turned = whole.copy()  # the same labels
+    turned[3, :, 0, 0, :2] = whole[3, :, 0, 0, 1::-1]
+    same, failed = matrices(24, lost=0.6), [(5, "net_a"), (5, "net_b"), (6, "net_c")]
+    assert len(group_runs([first, made("same", same), made("failed", same, failed=failed)])[0]) == 1
+    cases = (
+        ("val", other, {}, "of 24 images with the same name in both, the labels or clean predictions differ"),
+        ("turned", turned, {}, "of 1 image with the same name"),
+        ("bare", other, {"networks": None}, "of 24 images with the same name"),
+        ("others", matrices(24, networks=1, seed=1), {"white_box": {"net_d": True}}, "of 24 images with the same name"),
+        ("trained", turned, {"networks": "other"}, "'net_a' is not the same network"),
+    )
+    for name, counts, more, says in cases:
+        run = made(name, counts, **more)
+        for common in (False, True):
+            groups, (note,) = group_runs([first, run], common)
+            assert len(groups) == 2, name
+            assert says in note
+    # Two networks of one name have predicted other labels.
+    guessed = [made(f"guessed {networks}", counts, networks, labels=PREDICTED) for networks, counts in
+               (("weights", whole), ("other", other))]  # fmt: skip
+    assert "is not the same network" in group_runs(guessed)[1][0]
+    assert "is the same" in group_runs([first, read_run(make_run(tmp_path / "digests"))])[1][0]
