@@ -78,9 +78,8 @@ class Axis:
 
 def entries(group: Group, mean: bool, called: Called = own_name) -> list[Entry]:
     """The runs, with `mean` those that differ in nothing but their seed as one, with their names in reports."""
-    return named_entries(
-        _of_sources(group.runs, mean), mean, called
-    )  # at once, so that an attack has one name on all sources
+    # At once, so that an attack has one name on all sources.
+    return named_entries(_of_sources(group.runs, mean), mean, called)
 
 
 def adversarial(entry: Entry, target: str, group: Group, draws: int) -> Interval:
