@@ -19,7 +19,9 @@ from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.objectives import features as module
 from lightning_attack.attacks.objectives.base import Moment, Prediction
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
-from lightning_attack.models import Ensemble
+from lightning_attack.common.windows import Windows
+from lightning_attack.models import Ensemble, SegmentationModel
+from lightning_attack.models.wrapper import with_windows
 from tests.attacks.toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
 from tests.live_memory import LiveMemory
 
@@ -211,6 +213,76 @@ def test_rp_pgd_in_the_loop():
     run(0, images, labels, [1, 2, 3], [InputDiversity(0.7, 1.0)])
     with pytest.raises(ValueError, match="InputDiversity moves pixels, and RPPGD compares features"):
         run(0.25, images, labels, [1, 2, 3], [InputDiversity(0.7, 1.0)])
+
+
+# ---- features of padded images
+
+
+class Pooled(nn.Module):
+    """Features with a place for each 4 x 4 pixels; the logits lie on them."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.head = nn.AvgPool2d(4), nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, x):
+        return F.interpolate(self.head(self.pool(x)), scale_factor=4)
+
+
+def pooled(stride=1, windows=None):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return with_windows(SegmentationModel(Pooled(), mean=(0.5, 0.5, 0.5), stride=stride), windows).double().eval()
+
+
+PADDED = {
+    "stride": lambda: pooled(stride=16),
+    "window": lambda: pooled(windows=Windows(32)),
+    "member": lambda: Ensemble([pooled(stride=16)]),
+    "exported": lambda: SegmentationModel(exported(Pooled().double(), torch.zeros(1, 3, 32, 32).double()), stride=32),
+}
+
+
+@pytest.mark.parametrize("objective", [RPPGD, FSPGD], ids=["rp_pgd", "fspgd"])
+@pytest.mark.parametrize("padded", ["stride", "window", "member"])
+def test_places_are_those_of_the_padded_image(objective, padded):
+    """On images that need no padding the padded network says the same, pixel for pixel and place for place."""
+    images, labels = scene(2, 20, 24)
+    plain, model = pooled(), PADDED[padded]()
+    labels = half_right(plain, images, labels)
+    settings = {"prototypes": 1.0} if objective is RPPGD else {}
+
+    def run(network, layer):
+        losses = []
+        attack = IterativeAttack(objective(layers=[layer], **settings), Linf(PIXELS), 3, 0.01, random_start=True)
+        found = attack(network, images, labels, [1, 2], log=lambda step, figures: losses.append(figures["loss"]))
+        return found, torch.stack(losses)
+
+    layer = "network.members.0.network.pool" if padded == "member" else "network.pool"
+    expected, losses = run(plain, "network.pool")
+    found, padded_losses = run(model, layer)
+    assert losses.abs().max() > 0.1
+    assert torch.allclose(padded_losses, losses, rtol=0, atol=1e-12)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_the_recorder_says_what_its_layers_cover():
+    images = scene(1, 20, 24)[0]
+    for padded, layer, extent in [
+        ("stride", "network.pool", (32, 32)),
+        ("window", "network.pool", (32, 32)),
+        ("member", "network.members.0.network.pool", (32, 32)),
+        ("exported", "network.avg_pool2d", (32, 32)),
+    ]:
+        model = PADDED[padded]()
+        hooks = [len(part._forward_pre_hooks) for part in model.modules()]
+        recorder = Recorder(model, [layer])
+        recorder(images)
+        assert recorder.extents == {layer: extent}
+        assert [len(part._forward_pre_hooks) for part in model.modules()] == hooks
+    recorder = Recorder(curved(), ["0"])
+    recorder(images)
+    assert recorder.extents == {}
 
 
 # ---- both
