@@ -84,8 +84,7 @@ class Recorder:
             for layer, network in self._networks.items():
                 stack.callback(network.register_forward_pre_hook(partial(self._measure, layer, images)).remove)
             for layer, module in self._modules.items():
-                hook = module.register_forward_hook(lambda _m, _i, output, layer=layer: found[layer].append(output))
-                stack.callback(hook.remove)
+                stack.callback(module.register_forward_hook(partial(_keep_output, found[layer])).remove)
             for tapped in self._tapped:
                 stack.enter_context(tapped.recording(found))
             logits = self.model(images)
@@ -111,6 +110,16 @@ class Recorder:
             # A smaller one is of a defence that resizes: its features cover the image as a whole.
             if height >= least_height and width >= least_width:
                 self.extents[layer] = height, width
+
+
+def _keep_output(found: list[Any], _module: nn.Module, _given: tuple[Any, ...], output: Any) -> Any:
+    return _kept(found, output)
+
+
+def _kept(found: list[Any], output: Any) -> Any:
+    """Record an output; what the network goes on with, since its next layer may write over what it is given."""
+    found.append(output)
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def _network_around(layer: str, modules: dict[str, nn.Module]) -> nn.Module | None:
@@ -152,7 +161,7 @@ def _nearest(layer: str, names: Sequence[str]) -> str:
 
 
 class _TappedGraph:
-    """A graph module and a copy of it that also hands out the outputs of some nodes.
+    """A graph module and a copy of it that also hands out the outputs of some nodes, and goes on with copies of them.
 
     The copy shares the weights. It is made once, because that takes longer than a step on small images.
     """
@@ -162,12 +171,13 @@ class _TappedGraph:
         for node in list(copied.nodes):
             if node.name in wanted:
                 with copied.inserting_after(node):
-                    copied.call_function(self._keep, (wanted[node.name], node))
+                    kept = copied.call_function(self._keep, (wanted[node.name], node))
+                node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
         self._graph, self._copy = graph, fx.GraphModule(graph, copied)
         self._found: dict[str, list[Any]] = {}
 
-    def _keep(self, layer: str, value: Tensor) -> None:
-        self._found[layer].append(value)
+    def _keep(self, layer: str, value: Any) -> Any:
+        return _kept(self._found[layer], value)
 
     @contextmanager
     def recording(self, found: dict[str, list[Any]]) -> Iterator[None]:

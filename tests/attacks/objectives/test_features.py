@@ -13,7 +13,11 @@ from lightning_attack.attacks import (
     LocalRegions,
     Staged,
     Switch,
+    bfa,
+    fia,
     fspgd,
+    naa,
+    rp_pgd,
 )
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.objectives import features as module
@@ -22,7 +26,7 @@ from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
 from lightning_attack.common.windows import Windows
 from lightning_attack.models import Ensemble, SegmentationModel
 from lightning_attack.models.wrapper import with_windows
-from tests.attacks.toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
+from tests.attacks.toys import CLASSES, FEW, PIXELS, curved, half_right, scene, share_of_differences
 from tests.live_memory import LiveMemory
 
 
@@ -377,6 +381,35 @@ def test_layers_of_an_exported_program():
     ]
     assert torch.equal(*attacks)
     assert share_of_differences(attacks[0], images) > 0.5
+
+
+def overwriting(inplace):
+    """A network whose normalization is followed by a layer that may write over its output."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, CLASSES, 1)
+    return nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(inplace=inplace), last).double().eval()
+
+
+@pytest.mark.parametrize("program", [False, True], ids=["module", "program"])
+def test_features_are_those_before_a_layer_that_writes_over_them(program):
+    images, labels = scene(2, 8, 9)
+    models = [overwriting(inplace) for inplace in (False, True)]
+    layer = "1"
+    if program:
+        models = [exported(model, images) for model in models]
+        layer = next(node.name for node in models[0].graph.nodes if "norm" in node.name and node.op == "call_function")
+        assert "relu_" in {node.name for node in models[1].graph.nodes}
+    logits, features = zip(*(Recorder(model, [layer])(images) for model in models), strict=True)
+    assert torch.equal(*logits)
+    assert torch.equal(logits[0], models[0](images))
+    assert features[0][layer].min() < -0.1
+    assert torch.equal(features[0][layer], features[1][layer])
+    for preset in (fspgd, fia, naa, bfa, rp_pgd):
+        attack = preset(layers=[layer], steps=3, **FEW.get(preset.__name__, {}))
+        found = [attack(model, images, labels, [1, 2]) for model in models]
+        assert share_of_differences(found[0], images) > 0.5
+        assert torch.equal(*found), preset.__name__
 
 
 class Failing(nn.Module):
