@@ -127,6 +127,12 @@ def test_stages_and_switches(stages, switches):
         Staged([CrossEntropy()] * stages, [Switch()] * switches)
 
 
+def test_stages_of_a_stage():
+    inner = Staged([FoolAllPixels(), TransferablePixels()], [Switch(at=0.3)])
+    with pytest.raises(ValueError, match=error("a stage of Staged is a Staged itself", "give all stages to one")):
+        Staged([inner, CrossEntropy()], [Switch(at=0.8)])
+
+
 @pytest.mark.parametrize(
     ("scale", "prob"), [(0, 0.5), (1, 0.5), (1.1, 0.5), (-0.1, 0.5), (NAN, 0.5), (0.9, -0.1), (0.9, 1.1), (0.9, NAN)]
 )

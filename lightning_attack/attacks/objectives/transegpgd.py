@@ -199,11 +199,11 @@ class Staged(Objective):
     """One objective after the other; each image moves on by itself.
 
     Args:
-        stages: objectives, in order.
+        stages: objectives, in order; none of them a `Staged`.
         switches: one between each two stages.
 
     Raises:
-        ValueError: the numbers of stages and switches do not fit.
+        ValueError: the numbers of stages and switches do not fit, or a stage is a `Staged`.
 
     Example:
         >>> two = Staged([FoolAllPixels(), TransferablePixels()], [Switch(at=0.5)])
@@ -215,6 +215,12 @@ class Staged(Objective):
         if not stages or len(switches) != len(stages) - 1:
             raise ValueError(
                 f"{len(stages)} stages and {len(switches)} switches; give one switch between each two stages"
+            )
+        if any(isinstance(stage, Staged) for stage in stages):
+            # Both would count the stages of an image in the same place.
+            raise ValueError(
+                "a stage of Staged is a Staged itself; give all stages to one Staged, in order, and one switch between "
+                "each two of them"
             )
         self.stages, self.switches = list(stages), list(switches)
 
