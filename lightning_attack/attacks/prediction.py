@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -39,16 +39,7 @@ class Prediction:
         hidden: Tensor | None = None,
         extents: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        if not isinstance(logits, Tensor):
-            raise AttackError(
-                f"the model returned {type(logits).__name__}; expected logits (B, C, H, W) of the images' size. "
-                "Wrap it in SegmentationModel, which takes them from the key 'out' or 'logits' of a dictionary"
-            )
-        if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
-            raise AttackError(
-                f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "
-                "(B, C, H, W) of the images' size. Wrap it in SegmentationModel, which takes others, too"
-            )
+        check_logits(logits, labels.shape)
         if logits.shape[1] == 1:
             raise AttackError(
                 "the model returned one channel, and so one class, which no attack can change. Wrap it in "
@@ -150,3 +141,23 @@ class Prediction:
         """The prediction without its graph."""
         features = {name: value.detach() for name, value in self.features.items()}
         return Prediction(self.logits.detach(), self.labels, self.targeted, features, self.hidden, self._extents)
+
+
+def check_logits(logits: object, shape: Sequence[int], what: str = "labels") -> None:
+    """Raise `AttackError` if what a model returned is no logits (B, C, H, W) of images of a shape (B, H, W).
+
+    Args:
+        logits: what it returned.
+        shape: the shape.
+        what: has this shape, for the message.
+    """
+    if not isinstance(logits, Tensor):
+        raise AttackError(
+            f"the model returned {type(logits).__name__}; expected logits (B, C, H, W) of the images' size. "
+            "Wrap it in SegmentationModel, which takes them from the key 'out' or 'logits' of a dictionary"
+        )
+    if logits.ndim != 4 or (logits.shape[0], *logits.shape[2:]) != tuple(shape):
+        raise AttackError(
+            f"the model returned {tuple(logits.shape)} for {what} {tuple(shape)}; expected logits "
+            "(B, C, H, W) of the images' size. Wrap it in SegmentationModel, which takes others, too"
+        )

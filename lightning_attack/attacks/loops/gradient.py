@@ -15,7 +15,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, Warp, views
 from lightning_attack.attacks.objectives.base import Moment, Objective, Probe
-from lightning_attack.attacks.prediction import Prediction
+from lightning_attack.attacks.prediction import Prediction, check_logits
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.source import TransformedSource, transformed
 from lightning_attack.common.labels import IGNORE_INDEX
@@ -250,6 +250,9 @@ class LossGradient:
         self, logits: Tensor, features: dict[str, Tensor], view: View, extents: dict[str, tuple[int, int]]
     ) -> Prediction:
         labels, hidden = self.problem.labels, None
+        # Before they are moved back: most moves take logits of other sizes too, and would misplace them.
+        size = view.images.shape[2:]
+        check_logits(logits, (len(labels), *size), "labels" if size == labels.shape[1:] else "images")
         if self._partial:
             # Where a map of ones does not come back, the view did not show the pixel: no label there.
             shown = view.undo(torch.ones_like(view.images[:, :1]))[:, 0] > 0.99
