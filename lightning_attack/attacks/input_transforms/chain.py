@@ -76,7 +76,7 @@ class RandomChain(InputTransform):
         def undo(logits: Tensor) -> Tensor:
             return torch.cat([view.undo(part) for view, part in zip(shown, logits.split(1), strict=True)])
 
-        return View(torch.cat([view.images for view in shown]), undo if self.spatial else unmoved)
+        return View(torch.cat([view.images for view in shown]), undo if self.spatial or self.partial else unmoved)
 
     def chains(self, draws: Draws) -> list[list[int]]:
         """Which transforms each image goes through, in order."""

@@ -6,8 +6,10 @@ from lightning_attack.attacks import (
     BlockShuffle,
     BlockStretch,
     Draws,
+    MaskedBlocks,
     RandomAffine,
     RandomChain,
+    RandomColour,
     RandomFlip,
     ScaleCopies,
     mi_fgsm,
@@ -50,6 +52,16 @@ def test_one_of_several_views_is_drawn():
     chain, image = RandomChain([ScaleCopies(3)], most=1), torch.full((1, 1, 1, 1), 0.8)
     draws = Draws([0])
     assert {round(float(next(chain(image, draws)).images), 3) for _ in range(30)} == {0.8, 0.4, 0.2}
+
+
+def test_pixels_that_are_hidden_where_they_are_have_no_logits():
+    images = torch.ones(2, 3, 8, 8)
+    chain = RandomChain([MaskedBlocks(2), RandomColour()], least=2, most=2)
+    assert not chain.spatial
+    view = next(chain(images, Draws([1, 2])))
+    shown = view.undo(torch.ones(2, 1, 8, 8))
+    assert shown.mean() == 0.75
+    assert len({tuple(one.flatten().tolist()) for one in shown}) == 2, "each image has its own"
 
 
 def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
