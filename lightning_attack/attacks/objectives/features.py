@@ -99,7 +99,10 @@ class RPPGD(Objective):
         if lost is None:
             lost = torch.zeros_like(clean.unfooled)
         if advance:
-            lost = lost | (clean.unfooled & prediction.valid & ~prediction.unfooled)
+            now = clean.unfooled & prediction.valid & ~prediction.unfooled
+            if moment.active is not None:
+                now = now & moment.active.view(-1, 1, 1)
+            lost = lost | now
             moment.memory["rp_pgd lost"] = lost
         valid = prediction.valid
         return clean.unfooled & ~lost & valid, lost & valid, ~clean.unfooled & valid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -248,9 +249,11 @@ class Staged(Objective):
         stage = self._stage(prediction, moment)
         moment.report("stage_two", (stage > 0) & (prediction.count > 0))
         first, last = self._possible(moment)
-        loss = self.stages[first](prediction, moment)
+        # The copies share what is kept and what is reported.
+        loss = self.stages[first](prediction, replace(moment, active=stage == first))
         for number in range(first + 1, last + 1):
-            loss = torch.where((stage == number).view(-1, 1, 1), self.stages[number](prediction, moment), loss)
+            here = stage == number
+            loss = torch.where(here.view(-1, 1, 1), self.stages[number](prediction, replace(moment, active=here)), loss)
         return loss
 
     def _stage(self, prediction: Prediction, moment: Moment) -> Tensor:

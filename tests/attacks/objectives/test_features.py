@@ -155,6 +155,35 @@ def test_a_view_that_does_not_show_a_pixel_leaves_its_region():
     assert RPPGD(prototypes=0).weights(one_row([0, 1], [0, 1]), moment).flatten().tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("all_fooled", [False, True])
+def test_the_past_of_a_later_stage_begins_with_it(all_fooled):
+    labels = [0] * 3
+    clean = one_row([0, 0, 0], labels)
+    alone, staged = (Moment(0, 4, clean=clean) for _ in range(2))
+    objective = Staged([FoolAllPixels(), RPPGD(prototypes=0)], [Switch(at=0.5, all_fooled=all_fooled)])
+    looks = [[3, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 0]]  # one pixel is fooled before the switch, one after it
+    for step, look in enumerate(looks):
+        prediction = one_row(look, labels)
+        alone.step = staged.step = step
+        loss = objective(prediction, staged)
+        if step >= 2:
+            assert torch.equal(loss, RPPGD(prototypes=0)(prediction, alone))
+    assert staged.memory["rp_pgd lost"].tolist() == [[[False, True, False]]]
+
+
+def test_each_image_has_its_own_past_in_a_stage():
+    labels = torch.zeros(2, 1, 2, dtype=torch.int64)
+
+    def seen(first, second):
+        logits = F.one_hot(torch.tensor([[first], [second]]), CLASSES).movedim(-1, 1).double()
+        return Prediction(logits.requires_grad_(), labels)
+
+    objective = Staged([FoolAllPixels(), RPPGD(prototypes=0)], [Switch(at=None)])
+    moment = Moment(0, 4, clean=seen([0, 0], [0, 0]))
+    objective(seen([3, 3], [3, 0]), moment)  # the first image is fooled: it goes to RP-PGD
+    assert moment.memory["rp_pgd lost"].tolist() == [[[True, True]], [[False, False]]]
+
+
 def test_prototypes_are_those_of_a_loop():
     labels = some_labels()
     logits = F.one_hot(labels % 5, CLASSES).movedim(-1, 1).double() * randn(2, 1, 6, 9).sign()
