@@ -6,6 +6,7 @@ from lightning_attack.attacks import (
     BlockShuffle,
     BlockStretch,
     Draws,
+    DynamicScaling,
     MaskedBlocks,
     RandomAffine,
     RandomChain,
@@ -74,6 +75,12 @@ def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
     assert not torch.equal(mi_fgsm(steps=3, input_transforms=[moving])(model, images, labels, [1, 2]), plain)
 
 
+def test_scaling_within_the_size_of_the_image():
+    images, _ = scene(3, 12, 10)
+    (view,) = RandomChain([DynamicScaling(0.5, 1.0), RandomFlip()], least=1, most=1)(images, Draws([1, 2, 3]))
+    assert view.images.shape == view.undo(view.images).shape == images.shape
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -82,6 +89,7 @@ def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
         ({"transforms": EXACT, "least": 0, "most": 0}, "most from 1"),
         ({"transforms": EXACT, "copies": 0}, "copies=0"),
         ({"transforms": [Admix()], "most": 1}, "Admix mixes images"),
+        ({"transforms": [DynamicScaling()], "most": 1}, "DynamicScaling changes the size of images.*set its high=1"),
     ],
 )
 def test_refusals(settings, message):
