@@ -44,7 +44,7 @@ from lightning_attack.attacks import (
     transegpgd,
 )
 from lightning_attack.common.pixels import parse_pixels
-from tests.attacks.toys import curved, scene
+from tests.attacks.toys import curved, half_right, scene
 
 NAN = float("nan")
 
@@ -276,6 +276,16 @@ def test_logits_of_views(transform):
         bim(input_transforms=[transform])(lambda x: model(x)[..., ::2, ::2], images, labels)
     with pytest.raises(AttackError, match=error("the model returned dict", "the key 'out' or 'logits'")):
         bim(input_transforms=[transform])(lambda x: {"out": model(x)}, images, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attack", [apgd(steps=4, norm="linf"), dag(steps=3)], ids=lambda attack: attack.name)
+def test_half_images_stay_half(attack, dtype):
+    images, labels = scene(2, 8, 6, dtype=dtype)
+    model = curved(dtype)
+    found = attack(model, images, half_right(model, images, labels), [1, 2])
+    assert found.dtype == dtype
+    assert not torch.equal(found, images)
 
 
 def test_stage_two_needs_the_clean_prediction():
