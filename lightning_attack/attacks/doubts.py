@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lightning_attack.attacks.base import Attack
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.norms import Linf, Norm
+from lightning_attack.attacks.wrappers.start_from import StartFrom
 from lightning_attack.common.pixels import LEVELS, in_levels
 
 _USUAL = 32
@@ -31,18 +32,21 @@ def doubts(attack: Attack, quantize: bool) -> list[str]:
         >>> doubts(pgd(eps=0.8, step_size=0.2), True)[0][:60]
         'pgd: eps=204/255 in L-inf changes photos beyond recognition '
     """
-    return list(dict.fromkeys(doubt for part in _attacks(attack) for doubt in _doubts(part, quantize)))
+    parts = _attacks(attack)
+    return list(dict.fromkeys(doubt for part, started in parts for doubt in _doubts(part, quantize, started)))
 
 
-def _attacks(attack: Attack) -> Iterator[Attack]:
-    yield attack
+def _attacks(attack: Attack, started: bool = False) -> Iterator[tuple[Attack, bool]]:
+    """The attack and those inside of it, and whether they are started from by `StartFrom`."""
+    yield attack, started
     for value in vars(attack).values():
         for inner in value if isinstance(value, list | tuple) else [value]:
             if isinstance(inner, Attack):
-                yield from _attacks(inner)
+                yield from _attacks(inner, isinstance(attack, StartFrom))
 
 
-def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
+def _doubts(attack: Attack, quantize: bool, started: bool) -> Iterator[str]:
+    """Doubts about one attack; `started`: it begins at another point than the image."""
     norm = getattr(attack, "norm", None)
     if not isinstance(norm, Norm):
         return
@@ -68,7 +72,7 @@ def _doubts(attack: Attack, quantize: bool) -> Iterator[str]:
             "attack sees corners of its ball only; a quarter of eps is usual"
         )
     reach = attack.steps * attack.step_size
-    if reach < norm.eps * (1 - 1e-6) and not attack.random_start:
+    if reach < norm.eps * (1 - 1e-6) and not attack.random_start and attack.finish is None and not started:
         yield (
             f"{attack.name}: {attack.steps} steps of {step} reach {shown(reach)}, less than eps={eps}; "
             "give more steps or longer ones, or the budget that is meant"

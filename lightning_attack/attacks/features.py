@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -29,6 +30,10 @@ class Recorder:
         model: the model; it is changed for the duration of a call only.
         layers: names of layers.
 
+    Attributes:
+        extents: of the last call, for each layer inside of a `SegmentationModel` the height and width that this showed
+            to its network: those of the images, or larger ones, padded at the bottom and the right.
+
     Raises:
         ValueError: the model has no such layer, or, at a call, the layer did not run, ran more than once, or
             returned no tensor.
@@ -50,6 +55,8 @@ class Recorder:
         self._modules: dict[str, nn.Module] = {}
         self._nodes: dict[str, tuple[fx.GraphModule, str]] = {}
         self._tapped: list[_TappedGraph] = []
+        self._networks: dict[str, nn.Module] = {}
+        self.extents: dict[str, tuple[int, int]] = {}
         if not layers:
             return
         if not isinstance(model, nn.Module):
@@ -63,6 +70,8 @@ class Recorder:
                 self._modules[layer] = modules[name]
             else:
                 raise ValueError(f"the source has no layer '{layer}'; {_nearest(layer, [*modules, *nodes])}")
+            if (network := _network_around(name, modules)) is not None:
+                self._networks[layer] = network
         for graph in {id(graph): graph for graph, _ in self._nodes.values()}.values():
             wanted = {node: layer for layer, (owner, node) in self._nodes.items() if owner is graph}
             self._tapped.append(_TappedGraph(graph, wanted))
@@ -70,10 +79,12 @@ class Recorder:
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of images, and the outputs of the layers by name."""
         found: dict[str, list[Any]] = defaultdict(list)
+        self.extents = {}
         with ExitStack() as stack:
+            for layer, network in self._networks.items():
+                stack.callback(network.register_forward_pre_hook(partial(self._measure, layer, images)).remove)
             for layer, module in self._modules.items():
-                hook = module.register_forward_hook(lambda _m, _i, output, layer=layer: found[layer].append(output))
-                stack.callback(hook.remove)
+                stack.callback(module.register_forward_hook(partial(_keep_output, found[layer])).remove)
             for tapped in self._tapped:
                 stack.enter_context(tapped.recording(found))
             logits = self.model(images)
@@ -90,6 +101,35 @@ class Recorder:
                 kind = type(outputs[0]).__name__
                 raise AttackError(f"layer '{layer}' returned a {kind}, no tensor in the source; name another")
         return logits, {layer: outputs[0] for layer, outputs in found.items()}
+
+    def _measure(self, layer: str, images: Tensor, network: nn.Module, given: tuple[Any, ...]) -> None:
+        """Note the size of what a network is shown, if it can be the padded images."""
+        shown = given[0] if given else None
+        if isinstance(shown, Tensor) and shown.ndim == 4:
+            (height, width), (least_height, least_width) = shown.shape[-2:], images.shape[-2:]
+            # A smaller one is of a defence that resizes: its features cover the image as a whole.
+            if height >= least_height and width >= least_width:
+                self.extents[layer] = height, width
+
+
+def _keep_output(found: list[Any], _module: nn.Module, _given: tuple[Any, ...], output: Any) -> Any:
+    return _kept(found, output)
+
+
+def _kept(found: list[Any], output: Any) -> Any:
+    """Record an output; what the network goes on with, since its next layer may write over what it is given."""
+    found.append(output)
+    return output.clone() if isinstance(output, Tensor) else output
+
+
+def _network_around(layer: str, modules: dict[str, nn.Module]) -> nn.Module | None:
+    """The innermost network around a layer of which a module around it says that it runs it on images."""
+    found = None
+    for name, module in modules.items():  # from the outside to the inside
+        inner = f"{name}.network".removeprefix(".")
+        if getattr(module, "runs_network", False) and f"{layer}.".startswith(f"{inner}."):
+            found = modules.get(inner, found)
+    return found
 
 
 def _nodes(model: nn.Module) -> Iterator[tuple[str, tuple[fx.GraphModule, str]]]:
@@ -121,7 +161,7 @@ def _nearest(layer: str, names: Sequence[str]) -> str:
 
 
 class _TappedGraph:
-    """A graph module and a copy of it that also hands out the outputs of some nodes.
+    """A graph module and a copy of it that also hands out the outputs of some nodes, and goes on with copies of them.
 
     The copy shares the weights. It is made once, because that takes longer than a step on small images.
     """
@@ -131,12 +171,13 @@ class _TappedGraph:
         for node in list(copied.nodes):
             if node.name in wanted:
                 with copied.inserting_after(node):
-                    copied.call_function(self._keep, (wanted[node.name], node))
+                    kept = copied.call_function(self._keep, (wanted[node.name], node))
+                node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
         self._graph, self._copy = graph, fx.GraphModule(graph, copied)
         self._found: dict[str, list[Any]] = {}
 
-    def _keep(self, layer: str, value: Tensor) -> None:
-        self._found[layer].append(value)
+    def _keep(self, layer: str, value: Any) -> Any:
+        return _kept(self._found[layer], value)
 
     @contextmanager
     def recording(self, found: dict[str, list[Any]]) -> Iterator[None]:

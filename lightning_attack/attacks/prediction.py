@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -23,6 +23,8 @@ class Prediction:
         features: outputs of named layers of the model, for objectives that need them (`Objective.layers`).
         hidden: number of labelled pixels of each image that were not shown to the model, (B,); their labels are 255
             here. None = 0.
+        extents: of layers, the height and width that their features cover: those of the images, or larger ones where a
+            network is shown images padded at the bottom and the right, see `Recorder`.
 
     Raises:
         ValueError: the shapes of logits and labels do not fit.
@@ -35,17 +37,9 @@ class Prediction:
         targeted: bool = False,
         features: Mapping[str, Tensor] | None = None,
         hidden: Tensor | None = None,
+        extents: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        if not isinstance(logits, Tensor):
-            raise AttackError(
-                f"the model returned {type(logits).__name__}; expected logits (B, C, H, W) of the images' size. "
-                "Wrap it in SegmentationModel, which takes them from the key 'out' or 'logits' of a dictionary"
-            )
-        if logits.ndim != 4 or logits.shape[0] != labels.shape[0] or logits.shape[2:] != labels.shape[1:]:
-            raise AttackError(
-                f"the model returned {tuple(logits.shape)} for labels {tuple(labels.shape)}; expected logits "
-                "(B, C, H, W) of the images' size. Wrap it in SegmentationModel, which takes others, too"
-            )
+        check_logits(logits, labels.shape)
         if logits.shape[1] == 1:
             raise AttackError(
                 "the model returned one channel, and so one class, which no attack can change. Wrap it in "
@@ -54,7 +48,12 @@ class Prediction:
         self.logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         self.labels, self.targeted, self.features = labels, targeted, features or {}
         self.hidden = torch.zeros_like(labels[:, 0, 0]) if hidden is None else hidden
+        self._extents = extents or {}
         self._known: dict[float, tuple[Tensor, Tensor]] = {}
+
+    def extent(self, layer: str) -> tuple[int, int]:
+        """Height and width in pixels that the features of a layer cover; beyond those of the image lies padding."""
+        return self._extents.get(layer, (self.labels.shape[1], self.labels.shape[2]))
 
     @property
     def log_probs(self) -> Tensor:
@@ -135,9 +134,30 @@ class Prediction:
     def select(self, rows: Tensor) -> Prediction:
         """The prediction for some of the images."""
         features = {name: value[rows] for name, value in self.features.items()}
-        return Prediction(self.logits[rows], self.labels[rows], self.targeted, features, self.hidden[rows])
+        hidden = self.hidden[rows]
+        return Prediction(self.logits[rows], self.labels[rows], self.targeted, features, hidden, self._extents)
 
     def detached(self) -> Prediction:
         """The prediction without its graph."""
         features = {name: value.detach() for name, value in self.features.items()}
-        return Prediction(self.logits.detach(), self.labels, self.targeted, features, self.hidden)
+        return Prediction(self.logits.detach(), self.labels, self.targeted, features, self.hidden, self._extents)
+
+
+def check_logits(logits: object, shape: Sequence[int], what: str = "labels") -> None:
+    """Raise `AttackError` if what a model returned is no logits (B, C, H, W) of images of a shape (B, H, W).
+
+    Args:
+        logits: what it returned.
+        shape: the shape.
+        what: has this shape, for the message.
+    """
+    if not isinstance(logits, Tensor):
+        raise AttackError(
+            f"the model returned {type(logits).__name__}; expected logits (B, C, H, W) of the images' size. "
+            "Wrap it in SegmentationModel, which takes them from the key 'out' or 'logits' of a dictionary"
+        )
+    if logits.ndim != 4 or (logits.shape[0], *logits.shape[2:]) != tuple(shape):
+        raise AttackError(
+            f"the model returned {tuple(logits.shape)} for {what} {tuple(shape)}; expected logits "
+            "(B, C, H, W) of the images' size. Wrap it in SegmentationModel, which takes others, too"
+        )

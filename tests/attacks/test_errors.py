@@ -10,15 +10,24 @@ from lightning_attack.attacks import (
     L2,
     PRESETS,
     AttackError,
+    BlockShuffle,
+    ConstrainedWarp,
     CrossEntropy,
+    DynamicScaling,
     FoolAllPixels,
     GradientTransform,
     InputDiversity,
     IterativeAttack,
     Linf,
+    LocalRegions,
+    MaskedBlocks,
     Momentum,
     Nesterov,
     Objective,
+    RandomAffine,
+    RandomChain,
+    RandomCrop,
+    RandomFlip,
     Staged,
     Switch,
     TransferablePixels,
@@ -35,7 +44,7 @@ from lightning_attack.attacks import (
     transegpgd,
 )
 from lightning_attack.common.pixels import parse_pixels
-from tests.attacks.toys import curved, scene
+from tests.attacks.toys import curved, half_right, scene
 
 NAN = float("nan")
 
@@ -125,6 +134,12 @@ def test_stages_and_switches(stages, switches):
         ValueError, match=error(f"{stages} stages and {switches} switches", "one switch between each two")
     ):
         Staged([CrossEntropy()] * stages, [Switch()] * switches)
+
+
+def test_stages_of_a_stage():
+    inner = Staged([FoolAllPixels(), TransferablePixels()], [Switch(at=0.3)])
+    with pytest.raises(ValueError, match=error("a stage of Staged is a Staged itself", "give all stages to one")):
+        Staged([inner, CrossEntropy()], [Switch(at=0.8)])
 
 
 @pytest.mark.parametrize(
@@ -239,6 +254,38 @@ def test_logits(attack, answer, shape):
     match = error(f"the model returned {shape} for labels (2, 8, 6)", "(B, C, H, W) of the images' size")
     with pytest.raises(ValueError, match=match):
         attack(lambda x: answer(model(x)), images, labels)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        InputDiversity(0.7, 1.0), DynamicScaling(0.5, 2.0), RandomCrop(), ConstrainedWarp(), ConstrainedWarp(rho=0),
+        RandomAffine(), RandomFlip(), BlockShuffle(), MaskedBlocks(2), LocalRegions(),
+        RandomChain([RandomFlip()], most=1),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)  # fmt: skip
+def test_logits_of_views(transform):
+    images, labels = scene(2, 16, 12)
+    model = curved()
+    shown, given = ("(2, 5, 8, 6)", "labels (2, 16, 12)")
+    if isinstance(transform, DynamicScaling):
+        shown, given = ("(2, 5, 16, 12)", "images (2, 32, 24)")  # the size of the labels, by chance
+    match = error(f"the model returned {shown} for {given}", "of the images' size", "SegmentationModel")
+    with pytest.raises(AttackError, match=match):
+        bim(input_transforms=[transform])(lambda x: model(x)[..., ::2, ::2], images, labels)
+    with pytest.raises(AttackError, match=error("the model returned dict", "the key 'out' or 'logits'")):
+        bim(input_transforms=[transform])(lambda x: {"out": model(x)}, images, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attack", [apgd(steps=4, norm="linf"), dag(steps=3)], ids=lambda attack: attack.name)
+def test_half_images_stay_half(attack, dtype):
+    images, labels = scene(2, 8, 6, dtype=dtype)
+    model = curved(dtype)
+    found = attack(model, images, half_right(model, images, labels), [1, 2])
+    assert found.dtype == dtype
+    assert not torch.equal(found, images)
 
 
 def test_stage_two_needs_the_clean_prediction():

@@ -74,6 +74,11 @@ class InputTransform(ABC):
         return False
 
     @property
+    def resizes(self) -> bool:
+        """Whether its views have another size than the images."""
+        return False
+
+    @property
     def adapts(self) -> bool:
         """Whether its views have a `warp`, whose step costs a pass of the network. It is then the last one."""
         return False

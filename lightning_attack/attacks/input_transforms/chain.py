@@ -22,13 +22,13 @@ class RandomChain(InputTransform):
     The logits go back through all of them, last first. Of a transform with several views one is drawn.
 
     Args:
-        transforms: which to choose from; none that mixes images.
+        transforms: which to choose from; none that mixes images or changes their size.
         least: shortest chain, 0 or more. 0 may show the image itself.
         most: longest chain, `least` or more, at most the number of transforms.
         copies: number of views, 1 or more.
 
     Raises:
-        ValueError: an argument is out of range, or a transform mixes images.
+        ValueError: an argument is out of range, or a transform mixes images, adapts or changes their size.
 
     Example:
         >>> from lightning_attack.attacks.input_transforms.geometry import RandomFlip
@@ -54,6 +54,11 @@ class RandomChain(InputTransform):
                     f"{type(transform).__name__} mixes images, and a chain shows each image by itself; put it before "
                     "the chain in input_transforms"
                 )
+            if transform.resizes:
+                raise ValueError(
+                    f"{type(transform).__name__} changes the size of images, and those of a batch go through different "
+                    "chains; put it before or behind the chain in input_transforms, or set its high=1 (DynamicScaling)"
+                )
 
     @property
     def spatial(self) -> bool:
@@ -76,7 +81,7 @@ class RandomChain(InputTransform):
         def undo(logits: Tensor) -> Tensor:
             return torch.cat([view.undo(part) for view, part in zip(shown, logits.split(1), strict=True)])
 
-        return View(torch.cat([view.images for view in shown]), undo if self.spatial else unmoved)
+        return View(torch.cat([view.images for view in shown]), undo if self.spatial or self.partial else unmoved)
 
     def chains(self, draws: Draws) -> list[list[int]]:
         """Which transforms each image goes through, in order."""

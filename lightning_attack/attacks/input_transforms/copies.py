@@ -221,6 +221,10 @@ class StraightThrough(InputTransform):
     def mixes(self) -> bool:
         return self.transform.mixes
 
+    @property
+    def resizes(self) -> bool:
+        return self.transform.resizes
+
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         for view in self.transform(images.detach(), draws):
             # The bracket is 0, not T(x) - x, so that adding it rounds nothing.

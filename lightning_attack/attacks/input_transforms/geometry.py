@@ -26,7 +26,7 @@ class DynamicScaling(InputTransform):
     from the settings alone, so no image depends on its batch; with low = high there is nothing but the image. The
     gradient of the mirrored part counts too, its logits do not: image and logits are cut out and resized back.
 
-    Memory and time grow with high^2. A network of fixed input size needs high=1.
+    Memory and time grow with high^2. A network of fixed input size needs high=1, and so does a `RandomChain`.
 
     Args:
         low: smallest scale, above 0.
@@ -49,6 +49,10 @@ class DynamicScaling(InputTransform):
         if not 0 < low <= high < math.inf:
             raise ValueError(f"low={low}, high={high}: must be 0 < low <= high < infinity")
         self.low, self.high, self.undo = low, high, undo
+
+    @property
+    def resizes(self) -> bool:
+        return self.high != 1
 
     def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
         height, width = images.shape[-2:]

@@ -31,7 +31,8 @@ class ConstrainedWarp(InputTransform):
     The step keeps the bend from doing the attack's work; it costs a pass for each copy. With rho = 0 there is none.
 
     The logits are moved back along the inverse of T, which is found by Newton's method for each pixel. Pixels that T
-    shows nowhere, or where it folds the image over, have no logits. The released code, made for one label per image,
+    shows nowhere, or where it folds the image over, have no logits, nor have those at the border whose logits would be
+    mixed with the logits of the surroundings. The released code, made for one label per image,
     leaves them where they are, as `undo=False` does. Departs from the port in one point: there T without a bend zooms
     in by half a pixel; here it shows the image itself.
 
@@ -109,6 +110,7 @@ class Bend:
     def __init__(self, points: int, size: Sequence[int], moves: Tensor) -> None:
         self.points, self.size, self.moves = points, (size[-2], size[-1]), moves
         self._inverse: tuple[Tensor, Tensor] | None = None
+        self._around: Tensor | None = None
 
     def show(self, image: Tensor) -> Tensor:
         """The image (1, C, H, W), bent."""
@@ -120,8 +122,12 @@ class Bend:
         """Logits of the bent image (1, C, H, W) where the image's pixels are; 0 where they are nowhere."""
         if self._inverse is None:
             self._inverse = self._search()
+        if self._around is None:
+            # Where the view shows what is black around the image, in part at least.
+            with torch.no_grad():
+                self._around = self.show(torch.ones_like(logits[:, :1])) < 0.99
         places, found = self._inverse
-        return _sampled(logits, places) * found
+        return _sampled(logits.masked_fill(self._around, 0), places) * found
 
     def _search(self) -> tuple[Tensor, Tensor]:
         """Of each pixel the place p at which T(p) is the pixel, (H, W, 2), and whether there is one, (H, W)."""

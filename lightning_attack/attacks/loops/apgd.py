@@ -149,7 +149,8 @@ class APGD(IterativeAttack):
         """APGD in one ball, from x on; the point with the lowest accuracy."""
         checks = checkpoints(len(steps))
         here = before = best = winner = self._evaluate(problem, gradient, x, steps[0])
-        size = torch.full_like(here.control, 2 * ball.eps)
+        # The control loss of half images is float32; the points stay what the images are.
+        size = torch.full_like(here.control, 2 * ball.eps, dtype=x.dtype)
         halved = torch.zeros_like(here.control, dtype=torch.bool)
         rises, at_check = torch.zeros_like(here.control), best.control
         self._show(problem, ball, steps[0], winner)

@@ -62,5 +62,6 @@ class DAG(MinimalNorm):
             gradient = problem.inside_only(torch.autograd.grad(loss.sum(), x)[0])
             largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
             going = ~best.success.view(-1, 1, 1, 1)
-            change = change - going * self.step_size * gradient / largest
+            # A truth value times a number is float32, whatever the images are.
+            change = change - (going * self.step_size).to(change.dtype) * gradient / largest
         return best.images

@@ -15,7 +15,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.input_transforms.base import InputTransform, View, Warp, views
 from lightning_attack.attacks.objectives.base import Moment, Objective, Probe
-from lightning_attack.attacks.prediction import Prediction
+from lightning_attack.attacks.prediction import Prediction, check_logits
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.source import TransformedSource, transformed
 from lightning_attack.common.labels import IGNORE_INDEX
@@ -97,7 +97,8 @@ class LossGradient:
                 moment.clean = Prediction(known, problem.labels, problem.targeted)
             elif objective.needs_clean:
                 with torch.no_grad():
-                    moment.clean = self._prediction(*recorder(problem.images), View(problem.images))
+                    logits, features = recorder(problem.images)
+                    moment.clean = self._prediction(logits, features, View(problem.images), recorder.extents)
             if objective.prepares:
                 objective.prepare(Probe(partial(self._look, recorder), problem.images, problem.draws), moment)
             changed = transformed(network, source_transforms)
@@ -226,7 +227,7 @@ class LossGradient:
             logits, features = member.recorder(shown)
         else:
             logits, features = member.changed(shown, self.problem.draws, member.moment.step, clean), {}
-        prediction = self._prediction(logits, features, view)
+        prediction = self._prediction(logits, features, view, member.recorder.extents)
         self._check(prediction)
         return prediction
 
@@ -234,7 +235,8 @@ class LossGradient:
         """A network's prediction for images, for an objective that prepares; weights ask for no gradient."""
         images = images if images.requires_grad else images.detach().requires_grad_(torch.is_grad_enabled())
         logits, features = recorder(images)
-        prediction = Prediction(logits, self.problem.labels, self.problem.targeted, features)
+        labels, targeted = self.problem.labels, self.problem.targeted
+        prediction = Prediction(logits, labels, targeted, features, extents=recorder.extents)
         self._check(prediction)
         return prediction
 
@@ -244,14 +246,19 @@ class LossGradient:
             self._checked = True
             check_labels(self.problem.labels, prediction.logits.shape[1])
 
-    def _prediction(self, logits: Tensor, features: dict[str, Tensor], view: View) -> Prediction:
+    def _prediction(
+        self, logits: Tensor, features: dict[str, Tensor], view: View, extents: dict[str, tuple[int, int]]
+    ) -> Prediction:
         labels, hidden = self.problem.labels, None
+        # Before they are moved back: most moves take logits of other sizes too, and would misplace them.
+        size = view.images.shape[2:]
+        check_logits(logits, (len(labels), *size), "labels" if size == labels.shape[1:] else "images")
         if self._partial:
             # Where a map of ones does not come back, the view did not show the pixel: no label there.
             shown = view.undo(torch.ones_like(view.images[:, :1]))[:, 0] > 0.99
             hidden = (~shown & (labels != IGNORE_INDEX)).flatten(1).sum(1)
             labels = torch.where(shown, labels, IGNORE_INDEX)
-        return Prediction(view.undo(logits), labels, self.problem.targeted, features, hidden)
+        return Prediction(view.undo(logits), labels, self.problem.targeted, features, hidden, extents)
 
 
 @dataclass

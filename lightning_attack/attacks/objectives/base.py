@@ -26,6 +26,8 @@ class Moment:
         figures: what an objective reports about this step, one value (B,) per image and name.
         first: whether this is the model's first forward pass of this step. There are several with several views or
             query points; what happens once per step happens at the first.
+        active: (B,) bool, the images whose loss counts, for an objective that is a stage of `Staged`: those in that
+            stage. What it finds for the others is thrown away. None = all images.
     """
 
     step: int
@@ -34,6 +36,7 @@ class Moment:
     memory: dict[str, Tensor] = field(default_factory=dict)
     figures: dict[str, Tensor] = field(default_factory=dict)
     first: bool = True
+    active: Tensor | None = None
 
     def report(self, name: str, values: Tensor) -> None:
         """Log a figure (B,) of this step; values of later forward passes of the same step are ignored."""

@@ -33,10 +33,10 @@ class RPPGD(Objective):
     keeps its region. Regions and predicted classes carry no gradient.
 
     Decisions where the paper does not bind us: features are coarser than pixels, and each pixel has the feature of the
-    place that covers it. Images with fewer than two classes in T have L_P = 0, several layers the mean of their L_P.
-    In a targeted attack, where "fooled" means that the wanted class is taken and the loss falls, L_P enters with the
-    opposite sign, so that the prototypes of pixels yet to be won are still pulled together. As a later stage of
-    `Staged`, the past begins with that stage.
+    place that covers it; where the network is shown a padded image, places cover the padding too. Images with fewer
+    than two classes in T have L_P = 0, several layers the mean of their L_P. In a targeted attack, where "fooled" means
+    that the wanted class is taken and the loss falls, L_P enters with the opposite sign, so that the prototypes of
+    pixels yet to be won are still pulled together. As a later stage of `Staged`, the past begins with that stage.
 
     The paper's own arguments: budget 0.03, steps of 0.01, a random start, 100 steps.
 
@@ -75,7 +75,12 @@ class RPPGD(Objective):
             return loss
         maps = [_features(prediction, layer, flat=False) for layer in self.layers]
         in_t = self.regions(prediction, moment)[0]
-        agreement = torch.stack([_agreement_of_classes(features, prediction, in_t) for features in maps]).mean(0)
+        agreement = torch.stack(
+            [
+                _agreement_of_classes(features, prediction, in_t, prediction.extent(layer))
+                for layer, features in zip(self.layers, maps, strict=True)
+            ]
+        ).mean(0)
         share = -self.prototypes if prediction.targeted else self.prototypes
         return loss + on_pixels(share * agreement, prediction)
 
@@ -94,7 +99,10 @@ class RPPGD(Objective):
         if lost is None:
             lost = torch.zeros_like(clean.unfooled)
         if advance:
-            lost = lost | (clean.unfooled & prediction.valid & ~prediction.unfooled)
+            now = clean.unfooled & prediction.valid & ~prediction.unfooled
+            if moment.active is not None:
+                now = now & moment.active.view(-1, 1, 1)
+            lost = lost | now
             moment.memory["rp_pgd lost"] = lost
         valid = prediction.valid
         return clean.unfooled & ~lost & valid, lost & valid, ~clean.unfooled & valid
@@ -112,7 +120,8 @@ class FSPGD(Objective):
         J     = -(t / T) local - (1 - t / T) context,   t = 0 .. T-1
 
     J is one number per image; here each labelled pixel has it, so that the mean over labelled pixels is J. Several
-    layers: the mean of their J. W is never there in full: products with it are taken over blocks of rows of 64 MB.
+    layers: the mean of their J. Places of a map that lie in the padding of the image count for nothing. W is never
+    there in full: products with it are taken over blocks of rows of 64 MB.
 
     The released code's own arguments: the output of the third block of a ResNet's `layer3`, cosine = cos(pi / 3),
     T = 20, budget 0.03, random start. Its steps of 0.01 are in normalised images and come to 0.57/255 of the image.
@@ -189,13 +198,13 @@ def _alike(before: Tensor, now: Tensor, cosine: float) -> tuple[Tensor, Tensor]:
     return towards, pairs
 
 
-def _agreement_of_classes(features: Tensor, prediction: Prediction, pixels: Tensor) -> Tensor:
-    """L_P of each image, (B,): features (B, D, h, w), pixels (B, H, W) bool."""
+def _agreement_of_classes(features: Tensor, prediction: Prediction, pixels: Tensor, extent: tuple[int, int]) -> Tensor:
+    """L_P of each image, (B,): features (B, D, h, w) that cover an extent, pixels (B, H, W) bool."""
     images, classes, height, width = prediction.logits.shape
     rows, columns = features.shape[2:]
     device = features.device
-    row = torch.arange(height, device=device) * rows // height
-    column = torch.arange(width, device=device) * columns // width
+    row = torch.arange(height, device=device) * rows // extent[0]
+    column = torch.arange(width, device=device) * columns // extent[1]
     place = (row[:, None] * columns + column).expand_as(prediction.labels)
     image = torch.arange(images, device=device).view(-1, 1, 1)
     index = (image * classes + prediction.classes) * (rows * columns) + place
@@ -220,11 +229,18 @@ def _features(prediction: Prediction, layer: str, flat: bool = True) -> Tensor:
     features = prediction.features[layer]
     features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
     if features.ndim == 4:
-        return features.flatten(2).mT if flat else features
+        return _in_the_image(features, prediction, layer).flatten(2).mT if flat else features
     if features.ndim == 3 and flat:
         return features
     allowed = "maps (B, D, h, w) or tokens (B, N, D)" if flat else "maps (B, D, h, w)"
     raise AttackError(f"layer '{layer}' returned {tuple(features.shape)}; expected {allowed}; name another layer")
+
+
+def _in_the_image(features: Tensor, prediction: Prediction, layer: str) -> Tensor:
+    """The map (B, D, h, w) of a layer without the places that lie in the padding of the image."""
+    lengths = zip(features.shape[2:], prediction.labels.shape[1:], prediction.extent(layer), strict=True)
+    rows, columns = (-(-places * pixels // extent) for places, pixels, extent in lengths)
+    return features[:, :, :rows, :columns]
 
 
 def _clean(objective: Objective, moment: Moment) -> Prediction:

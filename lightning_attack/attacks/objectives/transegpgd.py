@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -199,11 +200,11 @@ class Staged(Objective):
     """One objective after the other; each image moves on by itself.
 
     Args:
-        stages: objectives, in order.
+        stages: objectives, in order; none of them a `Staged`.
         switches: one between each two stages.
 
     Raises:
-        ValueError: the numbers of stages and switches do not fit.
+        ValueError: the numbers of stages and switches do not fit, or a stage is a `Staged`.
 
     Example:
         >>> two = Staged([FoolAllPixels(), TransferablePixels()], [Switch(at=0.5)])
@@ -215,6 +216,12 @@ class Staged(Objective):
         if not stages or len(switches) != len(stages) - 1:
             raise ValueError(
                 f"{len(stages)} stages and {len(switches)} switches; give one switch between each two stages"
+            )
+        if any(isinstance(stage, Staged) for stage in stages):
+            # Both would count the stages of an image in the same place.
+            raise ValueError(
+                "a stage of Staged is a Staged itself; give all stages to one Staged, in order, and one switch between "
+                "each two of them"
             )
         self.stages, self.switches = list(stages), list(switches)
 
@@ -242,9 +249,11 @@ class Staged(Objective):
         stage = self._stage(prediction, moment)
         moment.report("stage_two", (stage > 0) & (prediction.count > 0))
         first, last = self._possible(moment)
-        loss = self.stages[first](prediction, moment)
+        # The copies share what is kept and what is reported.
+        loss = self.stages[first](prediction, replace(moment, active=stage == first))
         for number in range(first + 1, last + 1):
-            loss = torch.where((stage == number).view(-1, 1, 1), self.stages[number](prediction, moment), loss)
+            here = stage == number
+            loss = torch.where(here.view(-1, 1, 1), self.stages[number](prediction, replace(moment, active=here)), loss)
         return loss
 
     def _stage(self, prediction: Prediction, moment: Moment) -> Tensor:

@@ -14,6 +14,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.norms import Linf
 from lightning_attack.attacks.wrappers.global_seed import global_seed
 from lightning_attack.common.imports import imported
+from lightning_attack.common.labels import IGNORE_INDEX
 from lightning_attack.common.pixels import Pixels, in_levels
 
 _ROUNDING = 1e-6
@@ -29,7 +30,7 @@ class FunctionAttack(Attack):
     A function that has an argument `targeted` is given it: whether `labels` are wanted classes. Images go one by one,
     and the global random generators of torch, Python and numpy are set from the image's own seed: results do not depend
     on batches. An image that leaves the budget or [0, 1] is an error, as are those of another shape; nothing is
-    repaired in silence.
+    repaired in silence. An image without a labelled pixel is not given to the function.
 
     Args:
         function: the function, or the path by which it can be imported, such as `my_attack.attack`.
@@ -76,6 +77,8 @@ class FunctionAttack(Attack):
     def _one(self, problem: Problem, number: int) -> Tensor:
         this = slice(number, number + 1)
         image, labels = problem.images[this], problem.labels[this]
+        if bool((labels == IGNORE_INDEX).all()):
+            return image  # of no pixel the mean loss is NaN
         more = {"targeted": problem.targeted} if self._takes_targeted else {}
         model: Model = problem.model
         with global_seed(problem.draws.seeds[number], image.device):

@@ -56,6 +56,7 @@ class StartFrom(Wrapper):
         self.attack, self.file = attack, file
         universal = UniversalPerturbation(file, attack.norm.eps)
         self.sha256 = universal.sha256
+        self._papers = tuple(dict.fromkeys((*attack._papers, *universal._papers)))
         self._started = _from(attack, universal)
 
     @property

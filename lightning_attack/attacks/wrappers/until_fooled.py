@@ -11,6 +11,7 @@ from lightning_attack.attacks.base import Attack, Model, Problem
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.loops.gradient import loss_members
 from lightning_attack.attacks.loops.iterative import IterativeAttack
+from lightning_attack.attacks.norms import Norm
 from lightning_attack.attacks.wrappers.base import Wrapper
 
 
@@ -66,6 +67,16 @@ class UntilFooled(Wrapper):
     @property
     def wrapped(self) -> Sequence[Attack]:
         return [self.attack]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps, as of the attack."""
+        return self.attack.steps
+
+    @property
+    def norm(self) -> Norm:
+        """The budget, as of the attack."""
+        return self.attack.norm
 
     def check_model(self, model: Model) -> None:
         if len(loss_members(model)) > 1:

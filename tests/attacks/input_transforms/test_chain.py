@@ -6,8 +6,11 @@ from lightning_attack.attacks import (
     BlockShuffle,
     BlockStretch,
     Draws,
+    DynamicScaling,
+    MaskedBlocks,
     RandomAffine,
     RandomChain,
+    RandomColour,
     RandomFlip,
     ScaleCopies,
     mi_fgsm,
@@ -52,6 +55,16 @@ def test_one_of_several_views_is_drawn():
     assert {round(float(next(chain(image, draws)).images), 3) for _ in range(30)} == {0.8, 0.4, 0.2}
 
 
+def test_pixels_that_are_hidden_where_they_are_have_no_logits():
+    images = torch.ones(2, 3, 8, 8)
+    chain = RandomChain([MaskedBlocks(2), RandomColour()], least=2, most=2)
+    assert not chain.spatial
+    view = next(chain(images, Draws([1, 2])))
+    shown = view.undo(torch.ones(2, 1, 8, 8))
+    assert shown.mean() == 0.75
+    assert len({tuple(one.flatten().tolist()) for one in shown}) == 2, "each image has its own"
+
+
 def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
     model = curved()
     images, labels = scene(2)
@@ -62,6 +75,12 @@ def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
     assert not torch.equal(mi_fgsm(steps=3, input_transforms=[moving])(model, images, labels, [1, 2]), plain)
 
 
+def test_scaling_within_the_size_of_the_image():
+    images, _ = scene(3, 12, 10)
+    (view,) = RandomChain([DynamicScaling(0.5, 1.0), RandomFlip()], least=1, most=1)(images, Draws([1, 2, 3]))
+    assert view.images.shape == view.undo(view.images).shape == images.shape
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -70,6 +89,7 @@ def test_an_attack_through_chains_is_the_attack_where_they_change_nothing():
         ({"transforms": EXACT, "least": 0, "most": 0}, "most from 1"),
         ({"transforms": EXACT, "copies": 0}, "copies=0"),
         ({"transforms": [Admix()], "most": 1}, "Admix mixes images"),
+        ({"transforms": [DynamicScaling()], "most": 1}, "DynamicScaling changes the size of images.*set its high=1"),
     ],
 )
 def test_refusals(settings, message):

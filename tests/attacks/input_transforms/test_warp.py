@@ -62,7 +62,7 @@ def test_pixels_go_back_to_where_they_were():
     moves = torch.tensor([[0.4, -0.3]], dtype=torch.float64)
     bend, shape = Bend(3, (41, 33), moves), (1, 1, 41, 33)
     shown = bend.back(torch.ones(shape, dtype=torch.float64)) > 0.99
-    assert shown.double().mean() > 0.9, "a gentle bend hides no more than places at the border"
+    assert shown.double().mean() > 0.85, "a gentle bend hides no more than places at the border"
     x = torch.linspace(-1, 1, 33, dtype=torch.float64).expand(shape)
     y = torch.linspace(-1, 1, 41, dtype=torch.float64)[:, None].expand(shape)
     for smooth in (x, y, x * y + y**2):
@@ -73,12 +73,23 @@ def test_pixels_go_back_to_where_they_were():
 def test_what_a_fold_hides_has_no_logits():
     bend = Bend(3, (40, 40), torch.tensor([[1.0, 1.0]]))
     shown = bend.back(torch.ones(1, 1, 40, 40))[0, 0]
-    assert set(shown.round(decimals=3).unique().tolist()) == {0.0, 1.0}
     assert 0.3 < shown.mean() < 1
     places, found = bend._search()
+    assert (shown[~found] == 0).all()
+    assert (shown[3:-3, 3:-3][found[3:-3, 3:-3]] > 0.99).float().mean() > 0.9, "only at the border are there others"
     phi, _ = bend._spline(places, slopes=False)
     miss = (places + phi @ bend.moves - bend._pixels((40, 40))).norm(dim=-1)
     assert miss[found].max() < 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_logits_are_not_mixed_with_those_of_the_surroundings(seed):
+    ones = torch.ones(2, 3, 64, 64)
+    (view,) = ConstrainedWarp(3, 2.0, rho=0)(ones, Draws([seed, seed + 10]))
+    shown = view.undo(torch.ones(2, 1, 64, 64)) > 0.99
+    assert 0.3 < shown.double().mean() < 1
+    # The view is 1 on the image and 0 around it: that much of a pixel's logits comes from the image.
+    assert view.undo(view.images[:, :1])[shown].min() > 0.98
 
 
 def loss_of(model, image, label, moves):

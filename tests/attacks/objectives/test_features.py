@@ -13,14 +13,20 @@ from lightning_attack.attacks import (
     LocalRegions,
     Staged,
     Switch,
+    bfa,
+    fia,
     fspgd,
+    naa,
+    rp_pgd,
 )
 from lightning_attack.attacks.features import Recorder
 from lightning_attack.attacks.objectives import features as module
 from lightning_attack.attacks.objectives.base import Moment, Prediction
 from lightning_attack.attacks.objectives.features import FSPGD, RPPGD
-from lightning_attack.models import Ensemble
-from tests.attacks.toys import CLASSES, PIXELS, curved, half_right, scene, share_of_differences
+from lightning_attack.common.windows import Windows
+from lightning_attack.models import Ensemble, SegmentationModel
+from lightning_attack.models.wrapper import with_windows
+from tests.attacks.toys import CLASSES, FEW, PIXELS, curved, half_right, scene, share_of_differences
 from tests.live_memory import LiveMemory
 
 
@@ -149,6 +155,35 @@ def test_a_view_that_does_not_show_a_pixel_leaves_its_region():
     assert RPPGD(prototypes=0).weights(one_row([0, 1], [0, 1]), moment).flatten().tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("all_fooled", [False, True])
+def test_the_past_of_a_later_stage_begins_with_it(all_fooled):
+    labels = [0] * 3
+    clean = one_row([0, 0, 0], labels)
+    alone, staged = (Moment(0, 4, clean=clean) for _ in range(2))
+    objective = Staged([FoolAllPixels(), RPPGD(prototypes=0)], [Switch(at=0.5, all_fooled=all_fooled)])
+    looks = [[3, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 0]]  # one pixel is fooled before the switch, one after it
+    for step, look in enumerate(looks):
+        prediction = one_row(look, labels)
+        alone.step = staged.step = step
+        loss = objective(prediction, staged)
+        if step >= 2:
+            assert torch.equal(loss, RPPGD(prototypes=0)(prediction, alone))
+    assert staged.memory["rp_pgd lost"].tolist() == [[[False, True, False]]]
+
+
+def test_each_image_has_its_own_past_in_a_stage():
+    labels = torch.zeros(2, 1, 2, dtype=torch.int64)
+
+    def seen(first, second):
+        logits = F.one_hot(torch.tensor([[first], [second]]), CLASSES).movedim(-1, 1).double()
+        return Prediction(logits.requires_grad_(), labels)
+
+    objective = Staged([FoolAllPixels(), RPPGD(prototypes=0)], [Switch(at=None)])
+    moment = Moment(0, 4, clean=seen([0, 0], [0, 0]))
+    objective(seen([3, 3], [3, 0]), moment)  # the first image is fooled: it goes to RP-PGD
+    assert moment.memory["rp_pgd lost"].tolist() == [[[True, True]], [[False, False]]]
+
+
 def test_prototypes_are_those_of_a_loop():
     labels = some_labels()
     logits = F.one_hot(labels % 5, CLASSES).movedim(-1, 1).double() * randn(2, 1, 6, 9).sign()
@@ -211,6 +246,76 @@ def test_rp_pgd_in_the_loop():
     run(0, images, labels, [1, 2, 3], [InputDiversity(0.7, 1.0)])
     with pytest.raises(ValueError, match="InputDiversity moves pixels, and RPPGD compares features"):
         run(0.25, images, labels, [1, 2, 3], [InputDiversity(0.7, 1.0)])
+
+
+# ---- features of padded images
+
+
+class Pooled(nn.Module):
+    """Features with a place for each 4 x 4 pixels; the logits lie on them."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.head = nn.AvgPool2d(4), nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, x):
+        return F.interpolate(self.head(self.pool(x)), scale_factor=4)
+
+
+def pooled(stride=1, windows=None):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return with_windows(SegmentationModel(Pooled(), mean=(0.5, 0.5, 0.5), stride=stride), windows).double().eval()
+
+
+PADDED = {
+    "stride": lambda: pooled(stride=16),
+    "window": lambda: pooled(windows=Windows(32)),
+    "member": lambda: Ensemble([pooled(stride=16)]),
+    "exported": lambda: SegmentationModel(exported(Pooled().double(), torch.zeros(1, 3, 32, 32).double()), stride=32),
+}
+
+
+@pytest.mark.parametrize("objective", [RPPGD, FSPGD], ids=["rp_pgd", "fspgd"])
+@pytest.mark.parametrize("padded", ["stride", "window", "member"])
+def test_places_are_those_of_the_padded_image(objective, padded):
+    """On images that need no padding the padded network says the same, pixel for pixel and place for place."""
+    images, labels = scene(2, 20, 24)
+    plain, model = pooled(), PADDED[padded]()
+    labels = half_right(plain, images, labels)
+    settings = {"prototypes": 1.0} if objective is RPPGD else {}
+
+    def run(network, layer):
+        losses = []
+        attack = IterativeAttack(objective(layers=[layer], **settings), Linf(PIXELS), 3, 0.01, random_start=True)
+        found = attack(network, images, labels, [1, 2], log=lambda step, figures: losses.append(figures["loss"]))
+        return found, torch.stack(losses)
+
+    layer = "network.members.0.network.pool" if padded == "member" else "network.pool"
+    expected, losses = run(plain, "network.pool")
+    found, padded_losses = run(model, layer)
+    assert losses.abs().max() > 0.1
+    assert torch.allclose(padded_losses, losses, rtol=0, atol=1e-12)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_the_recorder_says_what_its_layers_cover():
+    images = scene(1, 20, 24)[0]
+    for padded, layer, extent in [
+        ("stride", "network.pool", (32, 32)),
+        ("window", "network.pool", (32, 32)),
+        ("member", "network.members.0.network.pool", (32, 32)),
+        ("exported", "network.avg_pool2d", (32, 32)),
+    ]:
+        model = PADDED[padded]()
+        hooks = [len(part._forward_pre_hooks) for part in model.modules()]
+        recorder = Recorder(model, [layer])
+        recorder(images)
+        assert recorder.extents == {layer: extent}
+        assert [len(part._forward_pre_hooks) for part in model.modules()] == hooks
+    recorder = Recorder(curved(), ["0"])
+    recorder(images)
+    assert recorder.extents == {}
 
 
 # ---- both
@@ -305,6 +410,35 @@ def test_layers_of_an_exported_program():
     ]
     assert torch.equal(*attacks)
     assert share_of_differences(attacks[0], images) > 0.5
+
+
+def overwriting(inplace):
+    """A network whose normalization is followed by a layer that may write over its output."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, CLASSES, 1)
+    return nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(inplace=inplace), last).double().eval()
+
+
+@pytest.mark.parametrize("program", [False, True], ids=["module", "program"])
+def test_features_are_those_before_a_layer_that_writes_over_them(program):
+    images, labels = scene(2, 8, 9)
+    models = [overwriting(inplace) for inplace in (False, True)]
+    layer = "1"
+    if program:
+        models = [exported(model, images) for model in models]
+        layer = next(node.name for node in models[0].graph.nodes if "norm" in node.name and node.op == "call_function")
+        assert "relu_" in {node.name for node in models[1].graph.nodes}
+    logits, features = zip(*(Recorder(model, [layer])(images) for model in models), strict=True)
+    assert torch.equal(*logits)
+    assert torch.equal(logits[0], models[0](images))
+    assert features[0][layer].min() < -0.1
+    assert torch.equal(features[0][layer], features[1][layer])
+    for preset in (fspgd, fia, naa, bfa, rp_pgd):
+        attack = preset(layers=[layer], steps=3, **FEW.get(preset.__name__, {}))
+        found = [attack(model, images, labels, [1, 2]) for model in models]
+        assert share_of_differences(found[0], images) > 0.5
+        assert torch.equal(*found), preset.__name__
 
 
 class Failing(nn.Module):

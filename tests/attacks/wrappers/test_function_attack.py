@@ -48,6 +48,22 @@ def test_what_it_draws_is_the_images_own():
     assert not torch.equal(together[1], together[2])
 
 
+def test_an_image_without_labels_stays_as_it_is():
+    def by_the_gradient(model, images, labels):
+        adversarial = images.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(adversarial), labels, ignore_index=255)
+        (gradient,) = torch.autograd.grad(loss, adversarial)
+        return (images + 8 / 255 * gradient / gradient.abs().max()).clamp(0, 1)
+
+    labels = LABELS.clone()
+    labels[1] = 255
+    attack = FunctionAttack(by_the_gradient)
+    found = attack(NETWORK, IMAGES, labels, seeds=[0, 1, 2])
+    assert torch.equal(found[1], IMAGES[1])
+    assert torch.equal(found[::2], attack(NETWORK, IMAGES[::2], labels[::2], seeds=[0, 2]))
+    assert torch.equal(attack(NETWORK, IMAGES[1:2], labels[1:2], seeds=[1]), IMAGES[1:2])
+
+
 @pytest.mark.parametrize(
     ("function", "says"),
     [

@@ -15,8 +15,14 @@ from lightning_attack.attacks import (
     Staged,
     Switch,
     UntilFooled,
+    WorstCase,
     admix,
+    bim,
+    masked_pgd,
+    transegpgd_best,
+    transfer_best,
 )
+from lightning_attack.attacks.doubts import doubts
 from lightning_attack.predict.cost import count_passes
 from tests.attacks.toys import curved, half_right, scene
 
@@ -90,3 +96,16 @@ def test_an_image_does_not_see_who_has_left():
 def test_attacks_that_cannot_let_images_go(made):
     with pytest.raises(ValueError, match="cannot let images go: UntilFooled needs"):
         UntilFooled(made)
+
+
+def test_it_has_the_budget_and_the_steps_of_its_attack():
+    attack = UntilFooled(masked_pgd(eps="4/255", steps=7))
+    assert (attack.steps, attack.norm.eps) == (7, 4 / 255)
+    assert WorstCase([attack]).steps == 7
+
+
+def test_doubts_and_citations():
+    assert doubts(bim(steps=3, step_size="1/255"), True)
+    assert doubts(bim(steps=3, step_size="1/255", finish="sign"), True) == []
+    assert "byun2023cfm" in transfer_best().citations
+    assert "byun2023cfm" in transegpgd_best().citations

@@ -1,9 +1,11 @@
 """`WorstCase`: no result is worse than any of its parts'."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lightning_attack.attacks.base import NoAttack
+from lightning_attack.attacks.base import Attack, NoAttack
 from lightning_attack.attacks.loops.apgd import APGD
 from lightning_attack.attacks.loops.dag import DAG
 from lightning_attack.attacks.loops.svre import SVRE
@@ -53,6 +55,28 @@ def test_worst_case_by_accuracy_is_the_minimum(targeted):
     assert len(set(counts.argmin(0).tolist())) > 1, "several parts must win for the test to mean something"
     for i, winner in enumerate(counts.argmin(0).tolist()):
         assert torch.equal(worst[i], alone[winner, i])
+
+
+@pytest.mark.parametrize("by", ["accuracy", "miou"])
+def test_what_a_part_does_outside_of_the_region_does_not_count(by):
+    model, (images, labels) = curved(), scene(4, 10, 10)
+    labels = half_right(model, images, labels)
+    region = torch.zeros_like(labels, dtype=torch.bool)
+    region[:, :5] = True
+
+    class Outside(Attack):
+        norm = BALL
+
+        def perturb(self, problem):
+            everywhere = replace(problem, region=None)
+            return torch.where(problem.region, problem.images, pgd(6).perturb(everywhere))
+
+    weak = pgd(2, name="weak")
+    alone = weak(model, images, labels, [1, 2, 3, 4], region=region)
+    both = WorstCase([weak, Outside("outside")], by)(model, images, labels, [1, 2, 3, 4], region=region)
+    assert not torch.equal(alone, images)
+    assert (unfooled(model, alone, labels) < unfooled(model, images, labels)).all()
+    assert torch.equal(both, alone), "the other attack's images come back as they were"
 
 
 @pytest.mark.parametrize("targeted", [False, True])
