@@ -61,6 +61,11 @@ class PerWindow(Wrapper):
         return [self.attack]
 
     @property
+    def norm(self) -> Linf | None:
+        """The budget, as of the attack; None of `NoAttack`, which changes nothing."""
+        return getattr(self.attack, "norm", None)
+
+    @property
     def clean_passes(self) -> int:
         # A window is predicted on its own, so the logits of the whole photo are no use to its attack.
         return 0
