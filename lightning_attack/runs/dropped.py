@@ -7,8 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lightning_attack.common.atomic import atomic_write
-
-_NOTE = "dropped_images.json"
+from lightning_attack.runs.names import DROPPED
 
 
 def note_dropped(folder: Path, indices: Collection[int]) -> None:
@@ -29,15 +28,15 @@ def note_dropped(folder: Path, indices: Collection[int]) -> None:
         (frozenset(), frozenset({0, 2}), 0)
     """
     if not indices:
-        (folder / _NOTE).unlink(missing_ok=True)
+        (folder / DROPPED).unlink(missing_ok=True)
         return
-    with atomic_write(folder / _NOTE) as path:
+    with atomic_write(folder / DROPPED) as path:
         path.write_text(json.dumps({"indices": sorted(indices)}))
 
 
 def read_dropped(folder: Path) -> frozenset[int]:
     """The places in the data set of the images that are gone on purpose; none where the note is damaged."""
     try:
-        return frozenset(map(int, json.loads((folder / _NOTE).read_text())["indices"]))
+        return frozenset(map(int, json.loads((folder / DROPPED).read_text())["indices"]))
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()

@@ -12,6 +12,7 @@ results/
     records/0000_0001.segment   counts of images, from which all figures follow: of process 0, in its second part
     records/00000003.record     in runs of older versions: counts of one image
     skipped/00000003.json       images that could not be used
+    dropped_images.json         images that `clean --images` has deleted
     .lock, .lock.*, .stop       of a run that is under way
   my_run.old_0/                 what `--fresh` has replaced
   my_study/study.json           the order of a study's runs, which lie beside it
@@ -29,6 +30,7 @@ from pathlib import Path
 SUMMARY, TABLE = "transfer.json", "transfer.csv"
 SETTINGS, COMMAND, CONFIG = "settings.json", "command.txt", "config.yaml"
 STUDY = "study.json"
+DROPPED = "dropped_images.json"
 STOP = ".stop"
 LOCK = ".lock"
 HOLDER = f"{LOCK}.holder"

@@ -214,19 +214,17 @@ PULLS: dict[str, dict[str, Any]] = {
     **{f"transfer_best_pull{share}": {"pull": share / 100} for share in (30, 50, 80, 100)},
 }
 """`transfer_best` with more or less of a pull to the largest other class."""
+WIDE: dict[str, Any] = {"slant": 0.35, "degrees": 20.0, "scale": (0.6, 1.8), "contrast": 0.5, "brightness": 0.2}
+NOISY: dict[str, Any] = {"input_transforms": [Noise(8 / 255)]}
 LONG: dict[str, dict[str, Any]] = {
     "transfer_best_pull50_decay90": {"pull": 0.5, "decay": 0.9},
     "transfer_best_pull50_steps001": {"pull": 0.5, "step_size": 0.001},
-    "transfer_best_long_kernel7": {"kernel_size": 7},
-    "transfer_best_long_spectrum": {"input_transforms": ssa(copies=1).input_transforms},
-    "transfer_best_long_noise": {"input_transforms": [Noise(8 / 255)]},
-    "transfer_best_long_mix": {"feature_mix": 0.0, "source_transforms": [CleanFeatureMixup(0.25, 0.6)]},
-    "transfer_best_long_sgm3": {"skip_gamma": 0.3},
     "transfer_best_long_temperature6": {"temperature": 6.0},
-    "transfer_best_long_power25": {"power": 0.25},
-    "transfer_best_long_diversified": {"source_transforms": [DiversifiedFeatures()]},
+    "transfer_best_long_smooth": {"power": 0.0, "kernel_size": 7, "skip_gamma": 0.3, "pull": 1.0},
+    "transfer_best_long_wide": WIDE | NOISY | {"kernel_size": 7, "pull": 1.0},
+    "transfer_best_long_varied": WIDE | NOISY | {"power": 0.0, "skip_gamma": 0.3},
 }
-"""For 100 passes: what was tried besides, and what may be worth it."""
+"""What was tried with 100 passes besides."""
 
 CANDIDATES: dict[str, Callable[[int], Attack]] = {
     "recipe": recipe,
