@@ -207,6 +207,8 @@ def in_brackets(kinds: Sequence[str], given: str, key: str) -> str:
         return ""
     if key.rpartition(".")[2] == "classes" and given.isdecimal():
         return f"\nwrite the names of the {given} classes, not their number: [background,person,...]"
+    if key.rpartition(".")[2] == "size" and given.isdecimal() and "int" not in kinds:
+        return f"\nwrite height and width in brackets: [{given},{given}]"
     given = re.sub(r"(?<=\d)\s*[x*]\s*(?=\d)", ",", given)
     if re.fullmatch(r"[\w.+/-]+(\s*,\s*[\w.+/-]+)+", given):
         return f"\nwrite several values in brackets: [{given}]"

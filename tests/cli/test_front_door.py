@@ -67,6 +67,7 @@ def test_what_needs_no_network_loads_no_torch():
             "write --model.targets='{a: {class_path: ExportedModel, init_args",
         ),
         (["predict", "--root=photos"], "did you mean --data.dataset.root, --data.train.root or --data.val.root?"),
+        (["export", "--ckpt=a", "--to=b", "--size=256"], "write height and width in brackets: [256,256]"),
         (["predict", "--data.size=96,96"], "write several values in brackets: [96,96]"),
         (["predict", "--trainer.devicez=2"], "did you mean trainer.devices? --print_config shows all"),
         (["fit", "--lr=3"], "did you mean --model.lr?"),
