@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -161,17 +161,18 @@ class TransferMetrics(WritingCallback):
         before = summary_before(self._folder)
         if finished:
             self._before = before
-        store, all_indices = RecordStore(self._home), of_data(trainer, "indices")
-        if (
-            store.damaged
-            or {*store.indices} != finished
-            or all_indices is None
-            or not finished.issuperset(all_indices())
-        ):
+        if before and self._changes(finished, of_data(trainer, "indices")):
             mark_partial(self._folder, before)  # until it is written anew: it is not about the records that follow
         keep_records(self._home, finished)
         for path in skipped_files(self._home):  # images that were left out are tried again
             path.unlink()
+
+    def _changes(self, finished: frozenset[int], all_indices: Callable[[], Iterable[int]] | None) -> bool:
+        """Whether records will be dropped or added."""
+        if all_indices is None or not finished.issuperset(all_indices()):
+            return True
+        store = RecordStore(self._home)
+        return bool(store.damaged) or {*store.indices} != finished
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: AttackModule, outputs: AttackOutput, batch: Any, *_: Any

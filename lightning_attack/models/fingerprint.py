@@ -42,9 +42,13 @@ def fingerprint(network: nn.Module) -> str:
         >>> fingerprint(SegmentationModel(layer, name="a")) == fingerprint(SegmentationModel(layer, name="b"))
         True
     """
-    found = _hash(network, _whole)
-    known = narrower_fingerprint(network)
-    return known if known == CURRENT + found else WIDER + found
+    more = {module: _more(module) for module in network.modules()}
+
+    def whole(module: nn.Module) -> dict[str, object] | None:
+        settings = _with_graph(module)
+        return None if settings is None else settings | more[module]
+
+    return (WIDER if any(more.values()) else CURRENT) + _hash(network, whole)
 
 
 def narrower_fingerprint(network: nn.Module) -> str:
@@ -109,15 +113,12 @@ def _with_graph(module: nn.Module) -> dict[str, object] | None:
     return None if type(module).__name__ == _GUARDS else _deciding(module)
 
 
-def _whole(module: nn.Module) -> dict[str, object] | None:
-    """The same, with what a network of TorchScript computes, and with more of what the user's modules keep."""
-    settings = _with_graph(module)
-    if settings is None:
-        return None
+def _more(module: nn.Module) -> dict[str, object]:
+    """What hashes cover besides since `v4:`: what TorchScript computes, and what the user's modules keep."""
     if isinstance(module, torch.jit.ScriptModule):
         text = script_text(module)
-        return settings if text is None else settings | {"script": text}
-    return settings | _kept(module) if is_users(source_file(type(module))) else settings
+        return {} if text is None else {"script": text}
+    return _kept(module) if is_users(source_file(type(module))) else {}
 
 
 def _kept(module: nn.Module) -> dict[str, object]:
