@@ -1,7 +1,9 @@
 """The benchmarks run, and give the figures that they promise; how large these are is for an idle machine to say."""
 
+import io
 import json
 import sys
+import tarfile
 import tracemalloc
 from types import SimpleNamespace
 
@@ -13,8 +15,8 @@ from torch import nn
 from lightning_attack.cli.main import main as command_line
 from lightning_attack.predict.passes import backward_passes
 from tests.benchmarks import end_to_end, memory, scale, speed
+from tests.benchmarks.csp_net import FPN, CSPNet, load
 from tests.benchmarks.search_transfer import main as search
-from tests.benchmarks.thin_resnet import ThinDeepLab, ThinResNet
 from tests.benchmarks.transfer_candidates import CANDIDATES, CHANGES, DESIGN, MORE, SECOND
 from tests.precisions import PRECISIONS
 from tests.readme import strength_table
@@ -147,14 +149,42 @@ def test_effects_of_a_design(more, name, design, changes, tmp_path, capsys):
     assert [*figures.values()] == [effect if place == 2 else ["+0.0", "+0.0 |"] for place in range(len(changes))]
 
 
-def test_the_encoder_of_half_width():
-    """As many convolutions as the file has, and features as smp's decoders want them."""
-    encoder = ThinResNet()
-    assert sum(isinstance(module, nn.Conv2d) for module in encoder.modules()) == 53
-    features = encoder(torch.rand(1, 3, 64, 96))
-    assert [one.shape[1] for one in features] == [*ThinResNet.channels]
-    assert [64 // one.shape[2] for one in features] == [1, 2, 4, 8, 16, 16]
-    assert ThinDeepLab(5).eval()(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+def test_the_encoder_of_a_detector(tmp_path):
+    """Convolutions get the weights of a graph in half precision, whose axes and colours are in another order."""
+    encoder = CSPNet()
+    layers = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    assert len(layers) == 25
+    entries, values = [{"name": "size", "shape": [2], "dtype": "int32"}], np.array([7, 8], np.int32).tobytes()
+    for number, layer in reversed([*enumerate(layers)]):
+        weight = np.full((3, 3, layer.in_channels, layer.out_channels), number, np.float16)
+        weight[0, 1, 2] = 0.5
+        for name, array in ((f"PartitionedCall/split_{number}" if number else "PartitionedCall/split", weight),
+                            (f"unknown_{2 * number}", np.full(layer.out_channels, -number, np.float16))):  # fmt: skip
+            entries.append(
+                {"name": name, "shape": array.shape, "dtype": "float32", "quantization": {"dtype": "float16"}}
+            )
+            values += array.tobytes()
+    package = tmp_path / "package.tgz"
+    with tarfile.open(package, "w:gz") as archive:
+        graph = json.dumps({"weightsManifest": [{"weights": entries}]}).encode()
+        for end, content in (("json", graph), ("bin", values)):
+            member = tarfile.TarInfo(f"package/models/nanodet.{end}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    load(encoder, str(package))
+    for number, layer in enumerate(layers):
+        expected = torch.full_like(layer.weight, number)
+        expected[:, 2 if number else 0, 0, 1] = 0.5
+        assert torch.equal(layer.weight, expected)
+        assert torch.equal(layer.bias, torch.full_like(layer.bias, -number))
+
+
+def test_a_pyramid_on_the_encoder_of_a_detector():
+    """Features as smp's decoders want them."""
+    features = CSPNet()(torch.rand(1, 3, 64, 96))
+    assert [one.shape[1] for one in features] == [*CSPNet.channels]
+    assert [64 // one.shape[2] for one in features] == [1, 2, 4, 8, 16, 32]
+    assert FPN(5).eval()(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

@@ -207,6 +207,18 @@ def test_text_has_the_font_and_the_size_that_were_given(study, tmp_path):
     assert {*fonts} == {b"STIXGeneral-Regular"}
 
 
+@pytest.mark.parametrize("kind", ["matrix", "eps"])
+def test_networks_that_could_not_be_scored_are_named(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for eps in (4, 8):
+        make_run(tmp_path / str(eps), eps=eps / 255, failed=[(place, "net_b") for place in range(24)])
+    assert main(["figure", kind, "4", "8", "--output=a.svg"]) == 0
+    assert "Note: net_b: not drawn, could be scored on none of the images." in capsys.readouterr().out
+    drawn = (tmp_path / "a.svg").read_text()
+    assert "net_c" in drawn
+    assert "net_b" not in drawn
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

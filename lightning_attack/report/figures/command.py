@@ -101,11 +101,11 @@ def figure(
             chosen = _targets(group, targets)
             if kind == "matrix":
                 on_clean, found_matrices = matrices(group, chosen, mean, draws, display.attack)
-                _check_scored(on_clean.values(), chosen)
+                notes += _check_scored(on_clean.items(), chosen)
                 drawn = draw_matrices(on_clean, found_matrices, inches, font_size, columns, display)
             else:
                 axis, facets = CURVES[kind](group, chosen, mean, draws, display.attack)
-                _check_scored([facet.clean for facet in facets], chosen)
+                notes += _check_scored([(facet.target, facet.clean) for facet in facets], chosen)
                 notes += axis.notes
                 drawn = draw_curves(axis, facets, inches, font_size, columns, display)
         _write(drawn, files, dpi)
@@ -182,18 +182,25 @@ def _targets(group: Group, names: Sequence[str] | None) -> tuple[str, ...]:
     return group.targets if names is None else tuple(dict.fromkeys(names))
 
 
-def _check_scored(clean: Collection[Interval], targets: Sequence[str]) -> None:
+def _check_scored(clean: Collection[tuple[str, Interval]], targets: Sequence[str]) -> list[str]:
     """Raise an error if there is nothing to draw: the networks could be scored on no image, or have no mIoU there.
 
     Args:
-        clean: the mIoU of those that could be scored.
+        clean: the mIoU of those that could be scored, by their names.
         targets: those that were asked for.
+
+    Returns:
+        A note on those that could not be scored, if others could.
     """
-    names = ", ".join(targets)
     if not clean:
-        raise RunsError(f"there is nothing to draw: {names} could be scored on none of the images\nrun them again")
-    if all(math.isnan(one.value) for one in clean):
         raise RunsError(
-            f"there is nothing to draw: {names} have no mIoU, for no pixel of the photos has a label\n"
+            f"there is nothing to draw: {', '.join(targets)} could be scored on none of the images\nrun them again"
+        )
+    if all(math.isnan(one.value) for _, one in clean):
+        raise RunsError(
+            f"there is nothing to draw: {', '.join(targets)} have no mIoU, for no pixel of the photos has a label\n"
             "give runs of photos with labels"
         )
+    scored = {name for name, _ in clean}
+    left_out = [name for name in targets if name not in scored]
+    return [f"{', '.join(left_out)}: not drawn, could be scored on none of the images."] if left_out else []
