@@ -36,6 +36,7 @@ def ignore_status(status: str) -> None:
 
 
 AUTOCAST = "autocast is on"
+HOOKED = "it has hooks, or another forward: attacks that look inside the source or change it need the network itself"
 """A reason to run the network itself."""
 
 SHAPES = 16
@@ -96,8 +97,9 @@ class PreparedNetwork(nn.Module):
     Where graphs cannot be used the network itself is run, and each reason is logged once: images other than float32 on
     the CPU or on CUDA, training mode, weights that require a gradient, autocast, networks that cannot be written as a
     graph or whose graph gives other logits or gradients, and builds of torch that lack a part the engine needs. The
-    network itself is also run, without a warning, while any of its modules has more or fewer hooks than at first, so
-    that these hooks are called. If its weights or modules change, it is rewritten; see `recheck`.
+    network itself is also run while any of its modules has more or fewer hooks than at first, so that these hooks are
+    called; that is logged only where bfloat16 was asked for. If its weights or modules change, it is rewritten; see
+    `recheck`.
 
     A second derivative is refused; in one process, several threads may call it.
 
@@ -173,7 +175,11 @@ class PreparedNetwork(nn.Module):
         if self.kind == "eager":
             return self._network_itself(images)
         check_precision(self.precision, images.device)
-        if self._watch.hooked() or not self._worth_it(images):
+        if self._watch.hooked():
+            if self.precision != "float32":  # not only slower: not in the precision that was asked for
+                self._report(HOOKED)
+            return self._network_itself(images)
+        if not self._worth_it(images):
             return self._network_itself(images)
         if reason := self._reason(images):
             self._report(reason)

@@ -231,6 +231,20 @@ def test_hooks_inside_are_served_without_a_word(caplog):
     assert not reports(caplog)
 
 
+@needs_bfloat16
+def test_hooks_in_place_of_bfloat16_are_told(caplog):
+    network = small()
+    fast = prepare(network, precision="bf16")
+    hook = network[2].register_forward_hook(lambda *_: None)
+    images = noise(2, 3, 8, 8)
+    assert same(fast, network, images)
+    assert same(fast, network, images)
+    (line,) = reports(caplog)
+    assert line.startswith("'Sequential' runs without the fused engine, in float32: it has hooks")
+    hook.remove()
+    assert not same(fast, network, images)
+
+
 def test_hooks_of_the_prepared_network_itself():
     fast, counted = prepare(small()), []
     fast.register_forward_pre_hook(lambda _m, given: counted.append(len(given[0])))
