@@ -30,6 +30,7 @@ from lightning_attack.attacks import (
     RandomChain,
     RandomColour,
     RandomFlip,
+    RandomNoise,
     TranslationInvariance,
     View,
     ssa,
@@ -174,16 +175,6 @@ def before(passes: int, **settings: Any) -> IterativeAttack:
     return best(passes, **{"random_start": True, "scale": (0.65, 1.6), "feature_mix": 0.0, "pull": 0.0, **settings})
 
 
-class Noise(InputTransform):
-    """Normal noise on the image, of standard deviation `size`."""
-
-    def __init__(self, size: float) -> None:
-        self.size = size
-
-    def __call__(self, images: Tensor, draws: Draws) -> Iterator[View]:
-        yield View(images + self.size * draws.normal("noise", images.shape[1:]))
-
-
 NARROW: dict[str, Any] = {"scale": (0.75, 1.6)}
 FIXED: dict[str, Any] = {"random_start": False}
 MIXED: dict[str, Any] = {"feature_mix": 0.4}
@@ -194,7 +185,7 @@ AROUND: dict[str, dict[str, Any]] = {
     "fixed_zoom": FIXED | NARROW,
     "mixed_zoom": MIXED | NARROW,
     "fixed_mixed": FIXED | MIXED,
-    "noise": {"input_transforms": [Noise(8 / 255)]},
+    "noise": {"input_transforms": [RandomNoise(8 / 255)]},
     "spectrum": {"input_transforms": ssa(copies=1).input_transforms},
     "diversified": {"source_transforms": [DiversifiedFeatures()]},
 }
@@ -215,7 +206,7 @@ PULLS: dict[str, dict[str, Any]] = {
 }
 """`transfer_best` with more or less of a pull to the largest other class."""
 WIDE: dict[str, Any] = {"slant": 0.35, "degrees": 20.0, "scale": (0.6, 1.8), "contrast": 0.5, "brightness": 0.2}
-NOISY: dict[str, Any] = {"input_transforms": [Noise(8 / 255)]}
+NOISY: dict[str, Any] = {"input_transforms": [RandomNoise(8 / 255)]}
 LONG: dict[str, dict[str, Any]] = {
     "transfer_best_pull50_decay90": {"pull": 0.5, "decay": 0.9},
     "transfer_best_pull50_steps001": {"pull": 0.5, "step_size": 0.001},

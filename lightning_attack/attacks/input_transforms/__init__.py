@@ -13,6 +13,7 @@ from lightning_attack.attacks.input_transforms.copies import (
 )
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
 from lightning_attack.attacks.input_transforms.masks import MaskedBlocks
+from lightning_attack.attacks.input_transforms.noise import RandomNoise
 from lightning_attack.attacks.input_transforms.paths import IntegratedGradients
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts, MovedCopies
@@ -40,6 +41,7 @@ __all__ = [
     "RandomColour",
     "RandomCrop",
     "RandomFlip",
+    "RandomNoise",
     "ScaleCopies",
     "SpectrumSimulation",
     "StraightThrough",

@@ -19,8 +19,11 @@ from lightning_attack.attacks import (
 )
 from lightning_attack.attacks.input_transforms.affine import RandomAffine
 from lightning_attack.attacks.input_transforms.base import View, views
+from lightning_attack.attacks.input_transforms.chain import RandomChain
+from lightning_attack.attacks.input_transforms.colour import RandomColour
 from lightning_attack.attacks.input_transforms.copies import Admix, ScaleCopies, SpectrumSimulation, StraightThrough
 from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomCrop, RandomFlip
+from lightning_attack.attacks.input_transforms.noise import RandomNoise
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.random import Draws
 from tests.attacks.toys import CLASSES, curved, half_right, scene, share_of_differences
@@ -39,6 +42,9 @@ SINGLE = {  # name: transform, number of views, whether it draws
     "affine": (RandomAffine(), 1, True),
     "blocks": (BlockShuffle(copies=2), 2, True),
     "regions": (LocalRegions(copies=3), 3, True),
+    "colour": (RandomColour(), 1, True),
+    "noise": (RandomNoise(), 1, True),
+    "chain": (RandomChain([RandomFlip(1.0), RandomAffine(), RandomColour(), ScaleCopies(3)], 2, 4, copies=2), 2, True),
 }
 EVERY = SINGLE | {"admix": (Admix(copies=2), 2, True)}
 SIZES = [(1, 1), (8, 17), (97, 61)]
