@@ -14,8 +14,9 @@ from lightning_attack.attacks.random import Draws
 class RandomChain(InputTransform):
     """Show each image through some of several transforms, in random order, chosen anew for each image and view.
 
-    After OPS ("Boosting Adversarial Transferability through Augmentation in Hypothesis Space", CVPR 2025), whose chains
-    have 2 to 4 of its operators; its random neighbours are gradient transforms here (`VarianceTuning`, ...).
+    After OPS: Y. Guo et al., "Boosting Adversarial Transferability through Augmentation in Hypothesis Space",
+    CVPR 2025, whose chains have 2 to 4 operators, see the preset `ops`. Its random neighbours of the image are a
+    transform of their own in front of the chain: `RandomNoise`.
 
         n ~ U{least, ..., most},   T_1 ... T_n of the transforms without repetition,   view T_n(... T_1(x))
 

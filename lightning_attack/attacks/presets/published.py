@@ -42,6 +42,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "bsr": ("BSR", ("wang2024bsr",)),
     "decowa": ("DeCowA", ("lin2024decowa",)),
     "sia": ("SIA", ("wang2023sia",)),
+    "ops": ("OPS", ("guo2025ops",)),
     "us_mm": ("US-MM", ("wang2023usmm",)),
     "mef": ("MEF", ("qiu2026mef",)),
     "block_stretch": ("Block stretch", ("liu2025bss",)),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from lightning_attack.attacks.gradient_transforms.base import Nesterov, RunningMean
-from lightning_attack.attacks.input_transforms.base import InputDiversity
+from lightning_attack.attacks.input_transforms.affine import RandomAffine
+from lightning_attack.attacks.input_transforms.base import InputDiversity, InputTransform
+from lightning_attack.attacks.input_transforms.chain import RandomChain
 from lightning_attack.attacks.input_transforms.copies import (
     Admix,
     MixMask,
@@ -14,8 +16,9 @@ from lightning_attack.attacks.input_transforms.copies import (
     SpectrumSimulation,
     StraightThrough,
 )
-from lightning_attack.attacks.input_transforms.geometry import DynamicScaling
+from lightning_attack.attacks.input_transforms.geometry import DynamicScaling, RandomFlip
 from lightning_attack.attacks.input_transforms.masks import MaskedBlocks
+from lightning_attack.attacks.input_transforms.noise import RandomNoise
 from lightning_attack.attacks.input_transforms.regions import BlockShuffle, LocalRegions
 from lightning_attack.attacks.input_transforms.shifts import DiverseSizes, GridShifts
 from lightning_attack.attacks.input_transforms.stretch import BlockStretch
@@ -38,6 +41,7 @@ __all__ = [
     "dynamic_scaling",
     "local_regions",
     "mask_block",
+    "ops",
     "si_ni_fgsm",
     "sia",
     "ssa",
@@ -247,3 +251,41 @@ def mask_block(*, decay: float = 1.0, grid: int = 4, **settings: Unpack[Settings
     Source: M. Fan et al., 2022, arXiv 2208.06538 (in a common port: eps 16/255, step 2/255, 10 steps, 16 cells).
     """
     return build("mask_block", CrossEntropy(), settings, inputs=[MaskedBlocks(grid)], gradients=momentum(decay))
+
+
+def ops(
+    *,
+    decay: float = 1.0,
+    least: int = 2,
+    most: int = 4,
+    copies: int = 1,
+    noise: Pixels | None = None,
+    degrees: float = 45.0,
+    scale: float = 0.5,
+    undo: bool = True,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
+    """OPS: momentum over chains of two to four random operators at random neighbours of the image.
+
+    See `RandomChain` and `RandomNoise`.
+
+        x_i = x + noise N(0, 1),   view of x_i through `least` to `most` of: turned by up to `degrees` (`RandomAffine`),
+        mirrored (`RandomFlip`), rolled in parts (`BlockShuffle` of 2), divided by 1, 2, 4 or 8 (`ScaleCopies`),
+        smaller on black (`InputDiversity` with `scale`)
+
+    Source: after Y. Guo et al., CVPR 2025 (in a common port: eps 16/255, step eps/10, 10 steps, each with the mean over
+    20 chains at 10 neighbours, uniform within 0.5 to 3 eps, so 201 passes a step; 31 operators, among them whole rolls
+    and turns of up to 180 degrees). Here 1 chain at 1 neighbour (`copies` chains), drawn anew at every step; an
+    operator is at most once in a chain, and the geometry is undone on the logits. `noise` None is eps, which spreads
+    as widely as the mean of the port's radii.
+    """
+    operators: list[InputTransform] = [
+        RandomAffine(degrees, 0.0, 0.0, undo),
+        RandomFlip(1.0, undo),
+        BlockShuffle(2, 1, undo),
+        ScaleCopies(4),
+        InputDiversity(scale, 1.0, undo),
+    ]
+    near = RandomNoise(usual_noise(settings) if noise is None else noise)
+    inputs = [near, RandomChain(operators, least, most, copies)]
+    return build("ops", CrossEntropy(), settings, inputs=inputs, gradients=momentum(decay))

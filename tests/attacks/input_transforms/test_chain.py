@@ -7,6 +7,7 @@ from lightning_attack.attacks import (
     BlockStretch,
     Draws,
     DynamicScaling,
+    InputDiversity,
     MaskedBlocks,
     RandomAffine,
     RandomChain,
@@ -14,6 +15,7 @@ from lightning_attack.attacks import (
     RandomFlip,
     ScaleCopies,
     mi_fgsm,
+    ops,
 )
 from tests.attacks.toys import curved, scene
 
@@ -32,6 +34,47 @@ def test_logits_go_back_through_the_whole_chain():
     for _ in range(30):
         orders |= {tuple(order) for order in chain.chains(draws)}
     assert len(orders) == 3 + 6 + 6  # every order of one, two and three
+
+
+def test_a_chain_of_four_is_its_four_transforms_one_after_the_other():
+    """In the drawn order, with the numbers that each draws alone; the logits go back last first."""
+    images, _ = scene(3, 24, 20)
+    four = [RandomFlip(prob=1.0), BlockShuffle(2), RandomAffine(degrees=45.0), InputDiversity(0.5, 1.0)]
+    chain = RandomChain(four, least=4, most=4)
+    orders = chain.chains(Draws([1, 2, 3]))
+    (view,) = chain(images, Draws([1, 2, 3]))
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len({*map(tuple, orders)}) > 1
+    logits = torch.rand(3, 5, 24, 20, dtype=torch.float64)
+    back = view.undo(logits)
+    for row, order in enumerate(orders):
+        draws, shown, undone = Draws([row + 1]), images[row : row + 1], []
+        for number in order:
+            one = next(four[number](shown, draws))
+            shown, undone = one.images, [one.undo, *undone]
+        expected = logits[row : row + 1]
+        for undo in undone:
+            expected = undo(expected)
+        assert torch.equal(view.images[row : row + 1], shown)
+        assert torch.equal(back[row : row + 1], expected)
+
+
+def test_the_preset_shows_chains_of_two_to_four_at_neighbours_and_undoes_them():
+    attack = ops(noise="16/255")
+    noise, chain = attack.input_transforms
+    assert noise.std == pytest.approx(16 / 255)
+    draws = Draws([1, 2, 3])
+    lengths = {len(order) for _ in range(20) for order in chain.chains(draws)}
+    assert lengths == {2, 3, 4}
+    # A ramp from left to right comes back as itself where it was shown, but for the seams between blocks.
+    ramp = torch.linspace(0, 1, 96, dtype=torch.float64).expand(3, 1, 96, 96)
+    for _ in range(20):
+        (bright,) = chain(torch.ones_like(ramp), draws.fork())
+        (moved,) = chain(ramp, draws)
+        shown = moved.undo(torch.ones_like(ramp)) > 1 - 1e-9
+        wrong = (moved.undo(moved.images / bright.images.amax((1, 2, 3), keepdim=True)) - ramp).abs()[shown]
+        assert shown.double().mean() > 0.3
+        assert (wrong < 0.03).double().mean() > 0.9
 
 
 def test_views_differ_from_step_to_step_and_belong_to_the_image():
