@@ -100,7 +100,7 @@ def describe(preset: Callable[..., Attack]) -> About:
     year = f"20{arxiv[1]}" if arxiv else next(iter(re.findall(r"\b20\d\d\b", source)), "")
     return About(
         preset.__name__,
-        year,
+        "" if source.startswith(" ours") else year,
         _KINDS[preset.__module__.rpartition(".")[2]],
         _passes(preset),
         re.sub(_ASIDES, "", " ".join(first.split())).rstrip("."),

@@ -67,6 +67,22 @@ def test_every_preset_of_every_file_is_in_the_list():
     assert defined == {preset.__name__ for preset in PRESETS}
 
 
+def has_formula(thing):
+    """Whether a docstring has a block that stands further in, with a blank line before it."""
+    return re.search(r"\n\n {4,}\S", inspect.getdoc(thing) or "") is not None
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
+def test_every_preset_says_where_it_comes_from_and_what_it_computes(preset):
+    """A source, if it is our own with the papers of its parts, and a formula here or in a part that is named here."""
+    text = inspect.getdoc(preset)
+    source = text.partition("Source:")[2]
+    assert re.search(r"20\d\d|arXiv", source), "no source"
+    assert source.startswith(" ours") == (not ROWS[preset.__name__][1]), "a row has a source where it is not our own"
+    named = [part for part in CLASSES if f"`{part.__name__}`" in text]
+    assert any(map(has_formula, [preset, *named])), "no formula"
+
+
 def settings_of(preset):
     """The settings in a preset's file."""
     return yaml.safe_load((CONFIGS / "attacks" / f"{preset.__name__}.yaml").read_text())["init_args"]

@@ -94,9 +94,10 @@ class InputDiversity(InputTransform):
     Source: C. Xie et al., "Improving Transferability of Adversarial Examples with Input Diversity", CVPR 2019,
     arXiv 1803.06978.
 
-    With probability `prob`, drawn for each image and step: resize to h x w with h in [scale * H, H) and w in proportion
-    (bilinear), pad with zeros to H x W at a random place. Then the logits are cropped and resized back, so that labels,
-    clean prediction and pixel weights keep their places.
+        view pad(resize(x, h x w)) with probability `prob`, drawn for each image and step; else x
+        h in [scale * H, H), w in proportion; resized bilinearly, padded with zeros to H x W at a random place
+
+    Then the logits are cropped and resized back, so that labels, clean prediction and pixel weights keep their places.
 
     Departs from the released code, made for one label per image: that code leaves the prediction where it moved to,
     which compares pixels with the labels of others. `undo=False` does so too, to reproduce such results.

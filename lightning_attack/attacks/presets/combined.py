@@ -54,8 +54,11 @@ def soft_transfer(
 ) -> IterativeAttack:
     """Soft transfer: MI, wide DI, TI and the cross-entropy of softened logits, without pixel weights.
 
-    See `CrossEntropy`, `InputDiversity`, `TranslationInvariance`, `Momentum`. A combination of this project, from
-    measurements on real networks: softened logits keep the gradient of pixels alive that are fooled already.
+    See `CrossEntropy`, `InputDiversity`, `TranslationInvariance`, `Momentum`. Softened logits keep the gradient of
+    pixels alive that are fooled already.
+
+    Source: ours, a combination of MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081), DI (C. Xie et al., CVPR 2019,
+    arXiv 1803.06978) and TI (Y. Dong et al., CVPR 2019, arXiv 1904.02884), from measurements on real networks.
     """
     inputs = [InputDiversity(scale, prob)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
@@ -89,8 +92,11 @@ def transfer_best(
     of the clean images for each step.
     They run the source operator by operator; 1 and 0 leave them out. A source without residual connections or without
     a graph is attacked without them, with a warning.
-    A combination of this project, found by a search on real networks (tests/benchmarks/search_transfer.py): 10 steps,
-    whose lengths add up to 6.4 eps (`long_steps`).
+    10 steps, whose lengths add up to 6.4 eps (`long_steps`).
+
+    Source: ours, a combination of MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081), TI (Y. Dong et al., CVPR 2019,
+    arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv 2002.05990) and CFM (J. Byun et al., CVPR 2023, arXiv
+    2305.14846), found by a search on real networks (tests/benchmarks/search_transfer.py).
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]

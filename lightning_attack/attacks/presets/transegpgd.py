@@ -118,37 +118,59 @@ def transegpgd_dynamic(**settings: Unpack[TranSegPGDSettings]) -> IterativeAttac
     """TranSegPGD with steps of random length; the other arguments are those of `transegpgd`.
 
     Source: one summary of arXiv 2312.02207 names a dynamic step size as a contribution of the paper, without a formula;
-    see `StepSchedule` for the readings. Each step of each image has a length drawn from U(0, 2) step_size.
+    see `StepSchedule` for the readings, and `FoolAllPixels` and `TransferablePixels` for the two stages.
+
+        x_{t+1} = clip(x_t + u_t step_size sign(g_t)),   u_t ~ U(0, 2) for each image and step
     """
     return _with("transegpgd_dynamic", settings, defaults={"step_schedule": "dynamic"})
 
 
 def transegpgd_mi(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
-    """TranSegPGD with MI (`Momentum`); the other arguments are those of `transegpgd`."""
+    """TranSegPGD with MI (`Momentum`); the other arguments are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207) and MI (Y. Dong et al., CVPR
+    2018, arXiv 1710.06081).
+    """
     return _with("transegpgd_mi", settings, gradients=momentum(decay))
 
 
 def transegpgd_ni(*, decay: float = 1.0, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
-    """TranSegPGD with NI (`Nesterov`); the other arguments are those of `transegpgd`."""
+    """TranSegPGD with NI (`Nesterov`); the other arguments are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207) and NI (J. Lin et al., ICLR
+    2020, arXiv 1908.06281).
+    """
     return _with("transegpgd_ni", settings, gradients=[Nesterov(decay)], looks_ahead=True)
 
 
 def transegpgd_di(
     *, decay: float = 0.0, scale: float = 0.9, prob: float = 0.7, **settings: Unpack[TranSegPGDSettings]
 ) -> IterativeAttack:
-    """TranSegPGD with DI (`InputDiversity`), without momentum; the other arguments are those of `transegpgd`."""
+    """TranSegPGD with DI (`InputDiversity`), without momentum; the other arguments are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207) and DI (C. Xie et al., CVPR
+    2019, arXiv 1803.06978).
+    """
     return _with("transegpgd_di", settings, [InputDiversity(scale, prob)], momentum(decay))
 
 
 def transegpgd_ti(
     *, decay: float = 0.0, kernel_size: int = 5, **settings: Unpack[TranSegPGDSettings]
 ) -> IterativeAttack:
-    """TranSegPGD with TI (`TranslationInvariance`), without momentum; the others are those of `transegpgd`."""
+    """TranSegPGD with TI (`TranslationInvariance`), without momentum; the others are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207) and TI (Y. Dong et al., CVPR
+    2019, arXiv 1904.02884).
+    """
     return _with("transegpgd_ti", settings, gradients=[TranslationInvariance(kernel_size), *momentum(decay)])
 
 
 def transegpgd_si(*, decay: float = 1.0, copies: int = 5, **settings: Unpack[TranSegPGDSettings]) -> IterativeAttack:
-    """TranSegPGD with SI (`ScaleCopies`) and MI (`Momentum`); the other arguments are those of `transegpgd`."""
+    """TranSegPGD with SI (`ScaleCopies`) and MI (`Momentum`); the other arguments are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207), SI (J. Lin et al., ICLR 2020,
+    arXiv 1908.06281) and MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081).
+    """
     return _with("transegpgd_si", settings, [ScaleCopies(copies)], momentum(decay))
 
 
@@ -159,7 +181,11 @@ def transegpgd_vmi(
     radius: float = 1.5,
     **settings: Unpack[TranSegPGDSettings],
 ) -> IterativeAttack:
-    """TranSegPGD with VMI (`VarianceTuning`, `Momentum`); the other arguments are those of `transegpgd`."""
+    """TranSegPGD with VMI (`VarianceTuning`, `Momentum`); the other arguments are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207), VT (X. Wang, K. He, CVPR
+    2021, arXiv 2103.15571) and MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081).
+    """
     return _with("transegpgd_vmi", settings, gradients=[VarianceTuning(samples, radius), *momentum(decay)])
 
 
@@ -173,6 +199,9 @@ def transegpgd_mi_di_ti(
 ) -> IterativeAttack:
     """TranSegPGD with MI, DI and TI (`Momentum`, `InputDiversity`, `TranslationInvariance`).
 
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207), MI (Y. Dong et al., CVPR
+    2018, arXiv 1710.06081), DI (C. Xie et al., CVPR 2019, arXiv 1803.06978) and TI (Y. Dong et al., CVPR 2019,
+    arXiv 1904.02884).
     DI has probability 0.7 and TI a 5 x 5 kernel, as in "Transferable Attack for Semantic Segmentation", 2023,
     arXiv 2307.16572; the papers of DI and TI, on classification, have 0.5 and 15 x 15. Other arguments are those of
     `transegpgd`.
@@ -191,8 +220,11 @@ def transegpgd_strong(
 ) -> IterativeAttack:
     """TranSegPGD with MI, wide DI and TI: the image is always shown smaller, down to two thirds of its side.
 
-    A combination of this project: of the two stages with MI, DI and TI the strongest in measurements on real networks.
-    Other arguments are those of `transegpgd`.
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207), MI (Y. Dong et al., CVPR
+    2018, arXiv 1710.06081), DI (C. Xie et al., CVPR 2019, arXiv 1803.06978) and TI (Y. Dong et al., CVPR 2019,
+    arXiv 1904.02884).
+    Of these it was the strongest in measurements on real networks before `transegpgd_best`. See `Momentum`,
+    `InputDiversity` and `TranslationInvariance`. Other arguments are those of `transegpgd`.
     """
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
     return _with("transegpgd_strong", settings, [InputDiversity(scale, prob)], gradients)
@@ -217,8 +249,13 @@ def transegpgd_best(
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
 
-    A combination of this project: 10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta =
-    pull = 0.5 it is `transfer_best`. Other arguments are those of `transegpgd`.
+    10 steps (`long_steps`), temperature 3, gamma = beta = 0.3. With gamma = beta = pull = 0.5 it is `transfer_best`, at
+    fewer than 100 steps. See there for its parts, and `FoolAllPixels` and `TransferablePixels` for the two stages.
+    Other arguments are those of `transegpgd`.
+
+    Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207), MI (Y. Dong et al., CVPR
+    2018, arXiv 1710.06081), TI (Y. Dong et al., CVPR 2019, arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv
+    2002.05990) and CFM (J. Byun et al., CVPR 2023, arXiv 2305.14846).
     """
     usual: TranSegPGDSettings = {
         "random_start": False, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0

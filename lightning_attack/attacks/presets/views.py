@@ -213,7 +213,8 @@ def local_regions(
 ) -> IterativeAttack:
     """Local regions: momentum over copies of which only some cells are kept, see `LocalRegions`.
 
-    Inspired by the abstract of SegTrans, 2025, arXiv 2510.08922; it is not SegTrans, whose details are not known to us.
+    Source: ours, inspired by the abstract of SegTrans, 2025, arXiv 2510.08922; it is not SegTrans, whose details are
+    not known to us.
     """
     regions = LocalRegions(grid, keep, copies)
     return build("local_regions", CrossEntropy(), settings, inputs=[regions], gradients=momentum(decay))

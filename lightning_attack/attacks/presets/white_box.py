@@ -20,6 +20,8 @@ __all__ = [
 def fgsm(**settings: Unpack[Settings]) -> IterativeAttack:
     """FGSM: one step of the whole radius along the sign of the gradient.
 
+        x_adv = clip(x + eps sign(g))               g: gradient of the cross-entropy at x;   clip: to [0, 1]
+
     Source: I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015,
     arXiv 1412.6572.
 
@@ -35,6 +37,10 @@ def fgsm(**settings: Unpack[Settings]) -> IterativeAttack:
 def bim(**settings: Unpack[Settings]) -> IterativeAttack:
     """BIM (I-FGSM): steps from the clean image.
 
+        x_0 = x,   x_{t+1} = clip(x_t + step_size sign(g_t))
+
+    with the gradient g_t of the cross-entropy at x_t; clip is to the ball around x and to [0, 1].
+
     Source: A. Kurakin, I. Goodfellow, S. Bengio, "Adversarial examples in the physical world", 2016, arXiv 1607.02533
     (there: step 1/255).
     """
@@ -43,6 +49,10 @@ def bim(**settings: Unpack[Settings]) -> IterativeAttack:
 
 def pgd(**settings: Unpack[Settings]) -> IterativeAttack:
     """PGD: steps from a random point of the ball.
+
+        x_0 = clip(x + U(-eps, eps)),   x_{t+1} = clip(x_t + step_size sign(g_t))
+
+    with the gradient g_t of the cross-entropy at x_t; clip is to the ball around x and to [0, 1].
 
     Source: A. Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,
     arXiv 1706.06083 (common ports: eps 8/255, step 2/255, 10 steps; segmentation papers: step 0.01, 20 to 100 steps).
