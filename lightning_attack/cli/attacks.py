@@ -13,7 +13,7 @@ from lightning_attack.attacks import PRESETS, Attack
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.cli.mistake import either
 from lightning_attack.cli.program import program
-from lightning_attack.predict.passes import backward_passes
+from lightning_attack.predict.passes import Passes, all_passes
 
 _KINDS = {
     "white_box": "objective",
@@ -60,7 +60,8 @@ def run(words: list[str]) -> int:
         return 0
     if wrong := [word for word in wanted if word.startswith("-")]:
         raise UsageError(f"there is no option '{wrong[0]}'\n{program()} attacks [WORD ...] lists attacks by words")
-    found = [about for about in map(describe, PRESETS) if all(word in " ".join(about).lower() for word in wanted)]
+    kept = [preset for preset in PRESETS if all(word in " ".join(describe(preset)).lower() for word in wanted)]
+    found = [describe(preset) for preset in kept]
     if not found:
         hint = _meant(wanted)
         raise UsageError(f"no attack has {' and '.join(wanted)} in its line\n{hint}`{program()} attacks` lists all")
@@ -70,6 +71,7 @@ def run(words: list[str]) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(
         "\npasses: backward passes a step, which are what an attack costs; PGD has 1. After a +: those before\n"
+        f"{_forward_note(kept)}"
         "kind: what it adds to PGD\n"
         f"run one: {program()} predict --model.attack=NAME; its settings: configs/attacks/NAME.yaml"
     )
@@ -110,10 +112,41 @@ def describe(preset: Callable[..., Attack]) -> About:
 def _passes(preset: Callable[..., Attack]) -> str:
     """Backward passes of a preset: those of a step, and if there are any those before the first one."""
     attack = preset(steps=_STEPS)
-    passes = backward_passes(attack, members=1)
+    passes = _counted(preset, _STEPS, members=1)
     if passes is None:
         return "?"
     if not getattr(getattr(attack, "objective", None), "prepares", False):
-        return f"{passes / _STEPS:g}"
-    one = backward_passes(preset(steps=_STEPS + 1), members=1) or 0.0
-    return f"{one - passes:g} + {passes - _STEPS * (one - passes):g}"
+        return f"{passes.backward / _STEPS:g}"
+    more = _counted(preset, _STEPS + 1, members=1) or passes
+    one = more.backward - passes.backward
+    return f"{one:g} + {passes.backward - _STEPS * one:g}"
+
+
+@cache
+def _counted(preset: Callable[..., Attack], steps: int, members: int) -> Passes | None:
+    return all_passes(preset(steps=steps), members)
+
+
+def forward_passes_more(preset: Callable[..., Attack]) -> int:
+    """How many more forward than backward passes a preset takes in each step; an attack on ensembles on two members.
+
+    Example:
+        >>> from lightning_attack.attacks import cfm, mi_fgsm
+        >>> forward_passes_more(cfm), forward_passes_more(mi_fgsm)
+        (1, 0)
+    """
+    members = 2 if preset().needs_members else 1
+    passes = _counted(preset, _STEPS, members)
+    # The few before the first step, such as that of the clean images, are not as many as there are steps.
+    return 0 if passes is None else max(0, int(passes.forward - passes.backward) // _STEPS)
+
+
+def _forward_note(presets: list[Callable[..., Attack]]) -> str:
+    """Which of the presets take more forward passes than backward ones; empty if none does."""
+    names: dict[str, list[str]] = {}
+    for preset in presets:
+        if more := forward_passes_more(preset):
+            kind = f"{more} more a step" + (", with two members" if preset().needs_members else "")
+            names.setdefault(kind, []).append(preset.__name__)
+    said = "; ".join(f"{', '.join(found)} ({kind})" for kind, found in names.items())
+    return f"forward passes: one for each backward pass; {said}\n" if said else ""

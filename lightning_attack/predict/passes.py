@@ -1,11 +1,11 @@
-"""`backward_passes`: how many an attack makes, counted before any run: for `study --dry-run`, and to choose engines."""
+"""How many passes an attack makes, counted before any run: for `attacks`, `study --dry-run`, and to choose engines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,27 @@ from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 
 
+class Passes(NamedTuple):
+    """Passes of the source per image."""
+
+    forward: float
+    backward: float
+
+
 def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> float | None:
-    """Backward passes of the source per image: counted on a network of three layers and two images of 16 x 16.
+    """Backward passes of the source per image, see `all_passes`.
+
+    Example:
+        >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
+        >>> backward_passes(vmi_fgsm(steps=3, samples=4)), backward_passes(NoAttack())
+        (15.0, 0.0)
+    """
+    found = all_passes(attack, members, by)
+    return None if found is None else found.backward
+
+
+def all_passes(attack: Attack, members: int = 1, by: Any = "logits") -> Passes | None:
+    """Passes of the source per image: counted on a network of a few layers and two images of 16 x 16.
 
     Args:
         attack: the attack.
@@ -28,13 +47,13 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
         by: of the ensemble, see `Ensemble`.
 
     Returns:
-        The number; None where the attack cannot be run on that small network, because it names layers of another one,
+        The numbers; None where the attack cannot be run on that small network, because it names layers of another one,
         needs an ensemble, or, as a function of somebody's own may, takes the source's size for granted.
 
     Example:
-        >>> from lightning_attack.attacks import NoAttack, vmi_fgsm
-        >>> backward_passes(vmi_fgsm(steps=3, samples=4)), backward_passes(NoAttack())
-        (15.0, 0.0)
+        >>> from lightning_attack.attacks import cfm
+        >>> all_passes(cfm(steps=3))                # the clean images pass through the source in each step, too
+        Passes(forward=6.0, backward=3.0)
     """
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -46,7 +65,7 @@ def backward_passes(attack: Attack, members: int = 1, by: Any = "logits") -> flo
                 attack(source, images, labels, [0, 1])
         except Exception:  # an attack of somebody's own may raise anything on a network that is not the source
             return None
-    return passes["backward"] / len(images)
+    return Passes(passes["forward"] / len(images), passes["backward"] / len(images))
 
 
 def expected_passes(attack: Attack, source: nn.Module) -> Callable[[], float]:

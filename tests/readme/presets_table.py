@@ -133,6 +133,12 @@ source and a target of the other family; intervals are over the photos, those of
 pixel accuracy in percent; lower means a stronger attack. Sorted by transfer in each group.
 """
 
+CLEAN = [
+    preset.__name__ for preset in PRESETS
+    if any(transform.needs_clean for transform in getattr(preset(), "source_transforms", []))
+]  # fmt: skip
+"""Presets that pass the clean images through the source in each step."""
+
 NOTES = f"""
 Steps are as long as the attack's own settings say; attacks with fewer than {STEPS} steps take longer ones, of which
 the lengths add up to the same, up to the radius. Attacks that ask for several gradients per step take two in each of
@@ -140,7 +146,9 @@ the lengths add up to the same, up to the radius. Attacks that ask for several g
 `adaea`, `cwa` and `sea` costs makes {STEPS}; and `dag` and `alma_prox` have no radius. `svre`, `adaea`, `cwa` and
 `source_rotation` attack both networks of a family together, and pay for both; beside them stands `{AGAINST}` on the
 same ensembles. `fia`, `naa` and `bfa` spend some of their passes before the first step, `decowa` half of them on its
-bends. `pna` and `tgr` are missing, because the sources have no attention."""
+bends. Forward passes without a backward pass are not counted: one of the clean images in each step of
+{", ".join(f"`{name}`" for name in CLEAN[:-1])} and `{CLEAN[-1]}`, and four in each step of `adaea`.
+`pna` and `tgr` are missing, because the sources have no attention."""
 
 ABOUT_WEIGHTS = """
 What the weights of the two stages are worth: TranSegPGD with other techniques beside the same with even weights
