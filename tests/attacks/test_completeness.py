@@ -16,7 +16,6 @@ from lightning_attack.attacks import PRESETS
 from lightning_attack.attacks.papers import PAPERS
 from lightning_attack.attacks.presets.published import PUBLISHED
 from lightning_attack.cli import CONFIGS, PARTS
-from lightning_attack.cli.attacks import forward_passes_more
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 from tests.attacks.toys import rich
@@ -141,6 +140,12 @@ class Small(nn.Module):
         return self.layers(x)
 
 
+MORE_FORWARD = [
+    name
+    for name in re.findall(r"`(\w+)`", re.search(r"To each belongs a forward pass\.(.*?)\n\n", README, re.DOTALL)[1])
+    if name != "attacks"
+]
+"""Attacks that take more forward than backward passes, as the text above the table says."""
 OTHER_PASSES = {"gi_fgsm"} | {
     preset.__name__ for preset in PRESETS if preset().needs_members or getattr(preset(), "steps", None) != 20
 }
@@ -181,16 +186,10 @@ def test_citations_are_the_papers_of_the_rows():
         assert "title = {" in entry
 
 
-def test_attacks_with_more_forward_passes_are_named():
-    """As the command `attacks` has it, which counts them; and so does the text below the table of figures."""
-    text = re.search(r"To each belongs a forward pass\. (.*?)\n\n", README, re.DOTALL)[1]
-    named = [name for name in re.findall(r"`(\w+)`", text) if name != "attacks"]
-    assert sorted(named) == sorted(preset.__name__ for preset in PRESETS if forward_passes_more(preset))
-    assert sorted({*named} - {"adaea"}) == sorted(CLEAN)
-    assert forward_passes_more(attacks.adaea) == 4, "K^2 with two members"
-    assert {forward_passes_more(getattr(attacks, name)) for name in CLEAN} == {1}
+def test_attacks_that_show_the_source_the_clean_images_are_named():
+    """Attacks of more forward than backward passes; the command `attacks` finds the same ones, see tests/cli."""
     below = re.search(r"Forward passes without a backward pass.*?`adaea`", README, re.DOTALL)[0]
-    assert sorted(re.findall(r"`(\w+)`", below)) == sorted(named)
+    assert sorted(MORE_FORWARD) == sorted([*CLEAN, "adaea"]) == sorted(re.findall(r"`(\w+)`", below))
 
 
 def test_the_table_of_figures_has_the_presets():

@@ -17,7 +17,7 @@ from lightning_attack.cli import CONFIGS, launch, main, processes
 from lightning_attack.cli.errors import UsageError
 from lightning_attack.data import SyntheticScenes
 from lightning_attack.training.new_folder import NewFolder
-from tests.attacks.test_completeness import OTHER_PASSES, ROWS
+from tests.attacks.test_completeness import MORE_FORWARD, OTHER_PASSES, ROWS
 from tests.training.test_fit import SMALL, part, scenes
 
 
@@ -384,8 +384,12 @@ def test_attacks_are_listed(capsys, monkeypatch):
         assert (found[1] or "") == year, name
         if name not in OTHER_PASSES:
             assert float(found[2]) * 20 + int(found[3] or 0) == int(passes), name
+    (note,) = re.findall(r"^forward passes: one for each backward pass; (.*)", listed, re.MULTILINE)
+    clean, ensembles = re.fullmatch(r"(.*) \(1 more a step\); (.*) \(4 more a step, with two members\)", note).groups()
+    assert sorted([*clean.split(", "), *ensembles.split(", ")]) == sorted(MORE_FORWARD)
     assert main(["attacks", "momentum", "2021"]) == 0
     assert "emi_fgsm" in (few := capsys.readouterr().out)
+    assert "\nforward passes" not in few, "none of these takes more"
     assert "\nbim" not in few
     assert main(["attacks", "nothing"]) == 2
 
