@@ -221,6 +221,22 @@ def test_killed_runs_go_on(tmp_path):
     assert all("unfinished" in name for name in left)
 
 
+def test_source_transforms_in_two_processes_and_after_a_kill(tmp_path):
+    """What two processes attack until they are killed, and what one attacks after that, is as in one whole run."""
+    settings = "--model.attack=transfer_best", "--data.dataset.init_args.count=7", "--model.attack.steps=3"
+    here(tmp_path / "whole", *settings)
+    folder = tmp_path / "killed"
+    process = start(folder, *settings, *DDP)
+    wait_for(folder, 4, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = records(folder)
+    assert 4 <= len(before) < 7
+    here(folder, *settings)
+    assert {name: records(folder)[name] for name in before} == before
+    assert results(folder, 7) == results(tmp_path / "whole", 7)
+
+
 def test_a_signal_stops_the_run_after_the_batch(tmp_path):
     """One process; that a signal stops several, `nodes_of_slurm` and the test below show."""
     process = start(tmp_path, "--model.attack.steps=20")

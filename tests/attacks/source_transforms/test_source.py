@@ -131,12 +131,14 @@ def batch_of(images, labels):
     return {"image": images, "mask": labels, "index": torch.arange(len(images)), "name": list("abc")[: len(images)]}
 
 
-WAYS = [{"windows": Windows(16, attack="image")}, {"engine": "fused"}]
+WAYS = [{"windows": Windows(16, attack="image")}, {"engine": "fused"}, {"engine": "compiled"}]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["windows", "fused"])
-def test_engines_and_processes_do_not_change_the_result(way):
+@pytest.mark.parametrize("way", WAYS, ids=["windows", "fused", "compiled"])
+def test_engines_and_processes_do_not_change_the_result(way, monkeypatch):
     """The same for a batch and for its images one by one, as they come in other processes or after a resume."""
+    compiled = []  # by a stand-in: the compiler takes a minute
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: compiled.append(graph) or graph)
     images, labels = pictures(2)
     batch = batch_of(images, labels)
     plain = {"engine": "eager", **way} if "windows" in way else {"engine": "eager"}
@@ -149,6 +151,11 @@ def test_engines_and_processes_do_not_change_the_result(way):
         assert torch.equal(together.adversarial, expected.adversarial)
         assert torch.equal(torch.cat([one.adversarial for one in single[::-1]]), expected.adversarial)
         assert torch.equal(together.preds["rich"]["clean"], clean), "scores are of the network as it is"
+    assert not compiled, "the attack's passes run operator by operator"
+    plain = AttackModule(network(), pgd(steps=2), {}, **way)
+    for _ in range(2):
+        plain.predict_step(batch, 0)
+    assert bool(compiled) == (way.get("engine") == "compiled")
 
 
 def test_clean_features_are_those_of_the_same_view():
