@@ -235,14 +235,14 @@ def clean_features(clean):
 
 
 class Decayed(Parts):
-    """The layer at depth 0.3 or deeper: the third of six."""
+    """The first sum of a residual connection: it has two of the six layers before it, so it is at depth 1/3."""
 
     def __init__(self):
         noise = Draws([7, 8]).normal("source clean", (3, SIDE, SIDE)).double()
         self.clean = clean_features(images(1) + 0.05 * noise)
 
-    def layer(self, z, place):
-        return 0.1 * z + 0.9 * self.clean["layer", 2] if place == 2 else z
+    def sum(self, z, place):
+        return 0.1 * z + 0.9 * self.clean["sum", 0] if place == 0 else z
 
 
 class Diverse(Parts):
