@@ -66,11 +66,9 @@ class FixedAttention(SourceTransform):
             if operator(node) in SOFTMAXES:
                 graph.follow(node, self._fixed)
                 continue
-            queries, keys, values, *_ = arguments(node)
-            # Where a network's values are its keys as well, the gradient needs their way.
-            for inputs in dict.fromkeys((queries, keys)):
-                if inputs is not values:
-                    graph.before(node, inputs, self._fixed)
+            # By their places: where a network's values are its keys as well, the gradient keeps the way of the values.
+            for place, inputs in enumerate(arguments(node)[:2]):  # queries, keys
+                graph.before(node, inputs, self._fixed, place)
 
     def _fixed(self, value: Tensor) -> Tensor:
         return with_gradient_of(value, (1 - self.strength) * value)

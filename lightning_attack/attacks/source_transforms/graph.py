@@ -43,15 +43,12 @@ class SourceGraph:
         module: the graph; it is changed.
         name: name of the network, for messages.
         number: tells the networks of an ensemble apart.
-
-    Attributes:
-        offered: names and depths of the nodes that `find` chose from, see `changeable_nodes`.
     """
 
     def __init__(self, module: fx.GraphModule, name: str, number: int = 0) -> None:
         self.module, self.name, self.number = module, name, number
         self.run: Run | None = None
-        self.offered: dict[str, float] = {}
+        self._offered: set[fx.Node] = set()
         (self._images,) = (node for node in module.graph.nodes if node.op == "placeholder")
         self._depths: dict[fx.Node, float] = {}
         self._axes = channel_axes(module.graph)
@@ -65,6 +62,11 @@ class SourceGraph:
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
         return _shape(self._images)[2], _shape(self._images)[3]
+
+    @property
+    def offered(self) -> dict[str, float]:
+        """Names and depths of the nodes that `find` chose from, in order of execution, see `changeable_nodes`."""
+        return {node.name: depth for node, depth in self._depths.items() if node in self._offered}
 
     def depth(self, node: fx.Node) -> float:
         """Share of the layers that run before the node, in [0, 1]."""
@@ -107,7 +109,7 @@ class SourceGraph:
         """
         found, transform = list(found), type(asker).__name__
         names = {node.name: node for node in (found if named is None else named)}
-        self.offered |= {name: self.depth(node) for name, node in names.items()}
+        self._offered.update(names.values())
         if list(nodes) == [AUTO]:
             if not (wanted := [node for node in found if self.depth(node) >= start]):
                 raise AttackError(self._nothing(transform, what, found, start))
@@ -159,9 +161,18 @@ class SourceGraph:
         key = f"source {self.number} {node.name} {purpose}"
         self._insert(node, _Live(self, change, key).apply, ())
 
-    def before(self, user: fx.Node, node: fx.Node, change: Change) -> None:
-        """From now on one user of a node is given `change(value of node)`; the others are given what they were."""
-        self._insert(node, _Plain(change).apply, (), [user])
+    def before(self, user: fx.Node, node: fx.Node, change: Change, place: int | None = None) -> None:
+        """From now on one user of a node is given `change(value of node)`; the others are given what they were.
+
+        Args:
+            user: takes what the node computes.
+            node: computes a tensor.
+            change: returns a tensor of the same shape and type.
+            place: of the user's arguments the one that is changed; None changes all that are the node.
+        """
+        new = self._insert(node, _Plain(change).apply, (), [user] if place is None else [])
+        if place is not None:
+            user.update_arg(place, new)
 
     def _insert(
         self,
@@ -169,7 +180,7 @@ class SourceGraph:
         function: Callable[..., Tensor],
         others: Sequence[fx.Node],
         users: Sequence[fx.Node] | None = None,
-    ) -> None:
+    ) -> fx.Node:
         users = list(node.users) if users is None else users
         with self.module.graph.inserting_after(node):
             new = self.module.graph.call_function(function, (node, *others))
@@ -178,6 +189,7 @@ class SourceGraph:
             self._axes[new] = self._axes[node]
         for user in users:
             user.replace_input_with(node, new)
+        return new
 
     def layers(self) -> list[fx.Node]:
         """What the network's convolutions and matrix products with weights compute, in order of execution.

@@ -11,19 +11,23 @@ from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.source import TransformedSource, check_traceable
 
 
-def changeable_nodes(model: Model, transform: SourceTransform, size: tuple[int, int] = (256, 256)) -> dict[str, float]:
+def changeable_nodes(
+    model: Model, transform: SourceTransform, size: tuple[int, int] = (256, 256), batch: int = 2
+) -> dict[str, float]:
     """The nodes of a network's graph that a source transform can change, and the depth of each.
 
-    The names are those for the transform's `nodes`. They come from tracing the network for images of one size, and may
-    differ between devices and versions of torch, and, for a network that computes something else there, between sizes.
+    The names are those for the transform's `nodes`. They come from tracing the network for images of one shape. Between
+    devices, sizes and versions of torch they may differ, and those of the layers of transformers (`view_12`) do between
+    one image and several.
 
     Args:
         model: a network, or a `SegmentationModel` around one; of an ensemble, one member.
         transform: such as `SkipGradients()`, with settings at which it changes something.
         size: height and width of the images.
+        batch: number of images.
 
     Returns:
-        Names to depths in [0, 1], in order of execution where depths differ.
+        Names to depths in [0, 1], in order of execution.
 
     Raises:
         AttackError: the network has no graph, or nothing that the transform could change; the model is an ensemble.
@@ -40,11 +44,11 @@ def changeable_nodes(model: Model, transform: SourceTransform, size: tuple[int, 
         raise ValueError(f"{type(transform).__name__} changes nothing with these settings; give it its defaults")
     source = TransformedSource(model, [transform])
     weight = next((one for one in check_traceable(model).parameters() if one.is_floating_point()), torch.zeros(()))
-    images = torch.full((1, 3, *size), 0.5, device=weight.device, dtype=weight.dtype)
+    images = torch.full((batch, 3, *size), 0.5, device=weight.device, dtype=weight.dtype)
     with frozen(model), torch.no_grad():
-        source(images, Draws([0], images.device), 0, images if source.needs_clean else None)
+        source(images, Draws(range(batch), images.device), 0, images if source.needs_clean else None)
     networks = source.offered()
     if len(networks) > 1:
         raise AttackError(f"each network has nodes of its own; give one of {', '.join(networks)}, not all of them")
     (nodes,) = networks.values()
-    return dict(sorted(nodes.items(), key=lambda item: item[1]))
+    return nodes

@@ -117,7 +117,7 @@ class TransformedSource:
             made = next(reversed(_GRAPHS[network].graphs.values()))  # the one that was used last
             if isinstance(made, AttackError):
                 raise made
-            found[name] = dict(made.graph.offered)
+            found[name] = made.graph.offered
         return found
 
     @contextmanager
