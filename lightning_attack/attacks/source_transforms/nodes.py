@@ -49,6 +49,7 @@ def changeable_nodes(
         source(images, Draws(range(batch), images.device), 0, images if source.needs_clean else None)
     networks = source.offered()
     if len(networks) > 1:
-        raise AttackError(f"each network has nodes of its own; give one of {', '.join(networks)}, not all of them")
-    (nodes,) = networks.values()
+        names = ", ".join(f"'{name}'" for name, _ in networks)
+        raise AttackError(f"each network has nodes of its own; give one of {names}, not all of them")
+    ((_, nodes),) = networks
     return nodes
