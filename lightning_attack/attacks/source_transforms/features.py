@@ -197,7 +197,7 @@ class CleanFeatureMixup(SourceTransform):
     Departs from the paper in two points. There the clean features are shuffled among the images of a batch, so that a
     result depends on the batch; here they are the image's own. There they are taken once, of the clean image as it is;
     here in each pass, in the view that is shown, which costs a forward pass. A public port mixes linear layers whatever
-    their size, and tosses one coin for each layer and the whole batch. The source maximizes the logit of the wanted
+    their size, and tosses one coin for each layer and the whole batch. The paper maximizes the logit of the wanted
     class; the preset `cfm` has the cross-entropy.
 
     The paper's own arguments: prob 0.1, mix 0.75, with DI and TI, targeted, 300 steps of 2/255, eps 16/255.
