@@ -97,8 +97,9 @@ class MixMask(InputTransform):
         views s_i x * (1 - mix + 2 mix x'),   s_i evenly from low to high,   x' another image, without gradient
 
     `masks` times all of the scales, with another x' each. As with `Admix`, x' is one of the image's partners, or
-    without them one of its batch. Departs from a common port, which clips views to [0, 1]: pixels there keep their
-    gradient.
+    without them one of its batch. Departs from a common port in two points. That clips views to [0, 1]; here pixels
+    beyond keep their gradient. That takes the gradient at the view, as if the scale and the mask were 1; here it passes
+    through both, so that darker views count less (`StraightThrough(MixMask())` is as there).
 
     Args:
         scales: how many brightnesses, 1 or more; the paper's is 5. 1 has s = high.

@@ -113,7 +113,8 @@ class FIA(WeightedFeatures):
         L = - sum of A f / ||A||_2
 
     z_y is the mean over the labelled pixels of the label's logit; the paper has one label per image. The released code
-    draws M for each value, not for each pixel, and so does this.
+    takes the logit, too, and a public port the probability after the softmax. The released code draws M for each value,
+    not for each pixel, and so does this.
 
     The paper's own arguments: eps 16/255, 10 steps of 1.6/255 with momentum, 30 samples, drop 0.3 (released code: 0.1);
     VGG-16's conv3_3, the last block of a ResNet's second stage, Inception's Mixed_5b. Cost: `samples` passes more than

@@ -76,6 +76,7 @@ def iaa(
     decay: float = 1.0,
     beta: float | None = 20.0,
     shares: Sequence[float] = (0.98, 0.87, 0.73, 0.19),
+    start: float = 0.0,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """IAA: MI on a smooth source with weaker late residual branches, see `SoftplusResiduals`.
@@ -83,7 +84,7 @@ def iaa(
     Source: Y. Zhu, J. Sun, Z. Li, ICLR 2022 (there: eps 16/255, 10 steps of 2/255, without momentum, from a random
     start; the shares were searched for ResNet-50).
     """
-    sources = [SoftplusResiduals(beta, shares)]
+    sources = [SoftplusResiduals(beta, shares, start)]
     return build("iaa", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
 
 
@@ -128,12 +129,20 @@ def ilpd(
     return build("ilpd", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
 
 
-def cfm(*, decay: float = 1.0, prob: float = 0.1, mix: float = 0.75, **settings: Unpack[Settings]) -> IterativeAttack:
+def cfm(
+    *,
+    decay: float = 1.0,
+    prob: float = 0.1,
+    mix: float = 0.75,
+    start: float = 0.0,
+    **settings: Unpack[Settings],
+) -> IterativeAttack:
     """CFM: MI on features with channels of the clean image among them, see `CleanFeatureMixup`.
 
-    Source: J. Byun et al., CVPR 2023, arXiv 2305.14846 (there: targeted, with DI and TI, 300 steps of 2/255).
+    Source: J. Byun et al., CVPR 2023, arXiv 2305.14846 (there: targeted, with DI and TI, a loss of
+    logits, 300 steps of 2/255).
     """
-    sources = [CleanFeatureMixup(prob, mix)]
+    sources = [CleanFeatureMixup(prob, mix, start=start)]
     return build("cfm", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
 
 

@@ -10,6 +10,7 @@ from lightning_attack.attacks.source_transforms.features import (
     PerturbationDecay,
 )
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.nodes import changeable_nodes
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients, SoftplusResiduals
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
@@ -29,5 +30,6 @@ __all__ = [
     "SourceGraph",
     "SourceTransform",
     "TokenGradients",
+    "changeable_nodes",
     "with_gradient_of",
 ]

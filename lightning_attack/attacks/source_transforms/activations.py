@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from lightning_attack.attacks.features import AUTO
-from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
 from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.engine.graphs import arguments
@@ -33,6 +33,9 @@ class SmoothBackward(SourceTransform):
     Other activations of straight pieces are sums of ReLUs, and so are their slopes: ReLU6 = r(z) - r(z - 6), and
     hardtanh likewise; PReLU = a z + (1 - a) r(z). With `strength` below 1 the slopes are mixed with the true ones,
     `strength` of them smooth. Activations that are smooth already (SiLU, GELU, ...) have nothing to change.
+
+    Departs from the released code in two points: that leaves the true slope to the ReLU behind the sum of each residual
+    block, and changes only those inside the branches, and of the pooling only that in the stem; here all are changed.
 
     The paper's own arguments: temperature 10; of a ResNet-50 the ReLUs after the first block of the third stage, about
     the second half of its convolutions, and the pooling in its stem.
@@ -108,8 +111,9 @@ class LinearBackward(SourceTransform):
     With `strength` below 1 the slope is strength + (1 - strength) * true slope. ReLU6, hardtanh, leaky ReLU and PReLU
     have the slope 1 as well.
 
-    Departs from the released code in one point: that scales the gradient of each residual branch to the length that it
-    has with the true slopes. Here it is not scaled.
+    Departs from the released code in two points: that scales the gradient of each residual branch to the length that it
+    has with the true slopes, and leaves the true slope to the ReLU behind the sum of each residual block. Here nothing
+    is scaled, and all have the slope 1.
 
     The paper's own arguments: eps 16/255 and less, steps of 1/255, 300 steps; of a ResNet-50 all from the second block
     of the third stage on.
@@ -214,14 +218,3 @@ class Window:
 def _pair(values: Sequence[int]) -> tuple[int, int]:
     first, *rest = values
     return first, rest[0] if rest else first
-
-
-def check_names(nodes: Sequence[str]) -> list[str]:
-    """The names of nodes as a list.
-
-    Raises:
-        ValueError: it is no list of one or more names.
-    """
-    if isinstance(nodes, str) or not nodes:
-        raise ValueError(f"nodes={nodes!r}: must be a list of one or more names of nodes, such as ['{AUTO}']")
-    return list(nodes)

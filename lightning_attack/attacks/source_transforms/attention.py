@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, fx
 
-from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.features import AUTO
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
 from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.engine.graphs import arguments
@@ -38,14 +41,20 @@ class FixedAttention(SourceTransform):
     Args:
         strength: share of the gradient of the weights that is dropped, in [0, 1]; 0 changes nothing, 1 is the paper's.
         start: depth from which attention is changed, in [0, 1], see `SourceGraph`.
+        nodes: names of the softmaxes and of the fused attention to change in place of those from `start` on; `auto`
+            names none. Fused attention has another name on CUDA than on the CPU.
 
     Raises:
         ValueError: an argument is out of range.
-        AttackError: at the first pass, the source has no such attention.
+        AttackError: at the first pass, the source has no such attention, or none of such a name.
     """
 
-    def __init__(self, strength: float = 1.0, start: float = 0.0) -> None:
+    nodes: Sequence[str] = (AUTO,)
+
+    def __init__(self, strength: float = 1.0, start: float = 0.0, nodes: Sequence[str] = (AUTO,)) -> None:
         self.strength, self.start = check_share("strength", strength), check_share("start", start)
+        if check_names(nodes) != [AUTO]:  # auto is not noted: settings stay those of earlier runs
+            self.nodes = list(nodes)
 
     @property
     def idle(self) -> bool:
@@ -53,15 +62,13 @@ class FixedAttention(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         found = [*graph.all(*JOINED), *(node for node in graph.all(*SOFTMAXES) if weighs(node))]
-        for node in graph.find(self, "attention with a softmax", found, self.start):
+        for node in graph.find(self, "attention with a softmax", found, self.start, self.nodes):
             if operator(node) in SOFTMAXES:
                 graph.follow(node, self._fixed)
                 continue
-            queries, keys, values, *_ = arguments(node)
-            # Where a network's values are its keys as well, the gradient needs their way.
-            for inputs in dict.fromkeys((queries, keys)):
-                if inputs is not values:
-                    graph.before(node, inputs, self._fixed)
+            # By their places: where a network's values are its keys as well, the gradient keeps the way of the values.
+            for place, inputs in enumerate(arguments(node)[:2]):  # queries, keys
+                graph.before(node, inputs, self._fixed, place)
 
     def _fixed(self, value: Tensor) -> Tensor:
         return with_gradient_of(value, (1 - self.strength) * value)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
+from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 
@@ -54,3 +56,14 @@ def check_share(name: str, share: float, most: float = 1.0) -> float:
     if not 0 <= share <= most:  # NaN too
         raise ValueError(f"{name}={share}: must be between 0 and {most:g}")
     return share
+
+
+def check_names(nodes: Sequence[str]) -> list[str]:
+    """The names of nodes as a list.
+
+    Raises:
+        ValueError: it is no list of one or more names.
+    """
+    if isinstance(nodes, str) or not nodes:
+        raise ValueError(f"nodes={nodes!r}: must be a list of one or more names of nodes, such as ['{AUTO}']")
+    return list(nodes)

@@ -11,8 +11,7 @@ from torch import Tensor, fx
 
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.random import Draws
-from lightning_attack.attacks.source_transforms.activations import check_names
-from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.run import Run
 
@@ -75,7 +74,9 @@ class DiversifiedFeatures(SourceTransform):
     each layer. Features of the clean images are taken in the view that the attack shows of the adversarial ones.
 
     Decisions where the paper and ports differ: it is done in all steps, and not only once an image is fooled, which
-    few images of a segmentation network are altogether; means are those of each channel of an image.
+    few images of a segmentation network are altogether; means are those of each channel of an image; one share a is
+    drawn for each image, and it is the sums that are changed. The released code and its port draw a for each value, and
+    change what comes out of the batch normalizations inside the branches.
 
     The arguments of a public port: mix 0.2, level 0.1; of a ResNet the later residual blocks.
 
@@ -128,17 +129,22 @@ class PerturbationDecay(SourceTransform):
 
         h <- gamma h(x) + (1 - gamma) h(x_0 + sigma n),     n standard normal for each value, x_0 the clean image
 
-    Features of the clean images are taken in the view that the attack shows of the adversarial ones (a public port
-    takes them once, of the clean images as they are). The layer is one in the middle: what a decoder is given from
-    before it (skip connections) is not changed.
+    h is the output of a block in the middle: the sum of the first residual connection at depth `at` or deeper, so that
+    no perturbation passes by on the skip connection; sums inside the branch of another residual connection do not
+    count. (A ResNet's activation behind the sum, which ends the block in the released code, comes after the change.)
+    In a network without residual connections there, it is the output of the first layer.
 
-    The arguments of a public port: gamma 0.1, sigma 0.05, 100 steps of 1/255, eps 16/255.
+    Features of the clean images are taken in the view that the attack shows of the adversarial ones (a public port
+    takes those of the clean images as they are). What a decoder is given from before h is not changed.
+
+    The arguments of a public port: gamma 0.1, sigma 0.05, of a ResNet-50 the output of the second stage, 100 steps of
+    1/255, eps 16/255.
 
     Args:
         gamma: what is left of the change, in (0, 1]; 1 changes nothing.
         sigma: size of the noise on the clean image, of [0, 1] pixels, 0 or more.
-        at: depth, in [0, 1], see `SourceGraph`; the first layer there or deeper is changed.
-        nodes: names of the nodes to change in its place; `auto` names none.
+        at: depth, in [0, 1], see `SourceGraph`; the first block's output, or else layer, there or deeper is changed.
+        nodes: names of the nodes to change in its place, layers or sums of residual connections; `auto` names none.
 
     Raises:
         ValueError: an argument is out of range.
@@ -159,7 +165,11 @@ class PerturbationDecay(SourceTransform):
         return self.gamma == 1
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = graph.find(self, LAYERS, graph.layers(), self.at, self.nodes)
+        layers = graph.layers()
+        sums = [addition for addition, _ in graph.residuals() if graph.is_of_images(addition)]
+        blocks = [node for node in graph.block_outputs() if graph.depth(node) >= self.at]
+        what = f"{LAYERS}, and sums of residual connections"
+        found = graph.find(self, what, blocks or layers, self.at, self.nodes, named=[*layers, *sums])
         for node in found[:1] if self.nodes == [AUTO] else found:
             graph.follow_live(node, self._decayed, "decay")
 
@@ -186,7 +196,9 @@ class CleanFeatureMixup(SourceTransform):
 
     Departs from the paper in two points. There the clean features are shuffled among the images of a batch, so that a
     result depends on the batch; here they are the image's own. There they are taken once, of the clean image as it is;
-    here in each pass, in the view that is shown, which costs a forward pass.
+    here in each pass, in the view that is shown, which costs a forward pass. A public port mixes linear layers whatever
+    their size, and tosses one coin for each layer and the whole batch. The paper maximizes the logit of the wanted
+    class; the preset `cfm` has the cross-entropy.
 
     The paper's own arguments: prob 0.1, mix 0.75, with DI and TI, targeted, 300 steps of 2/255, eps 16/255.
 
@@ -195,6 +207,7 @@ class CleanFeatureMixup(SourceTransform):
         mix: largest share of the clean features, in [0, 1]; 0 changes nothing.
         nodes: names of the nodes to mix in place of all such layers; `auto` names none.
         required: whether a source without such layers, or without a graph, is an error; False attacks it as it is.
+        start: depth from which layers are mixed, in [0, 1], see `SourceGraph`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -202,13 +215,21 @@ class CleanFeatureMixup(SourceTransform):
     """
 
     needs_clean = True
+    start: float = 0.0
 
     def __init__(
-        self, prob: float = 0.1, mix: float = 0.75, nodes: Sequence[str] = (AUTO,), required: bool = True
+        self,
+        prob: float = 0.1,
+        mix: float = 0.75,
+        nodes: Sequence[str] = (AUTO,),
+        required: bool = True,
+        start: float = 0.0,
     ) -> None:
         self.prob, self.mix, self.nodes = check_share("prob", prob), check_share("mix", mix), check_names(nodes)
-        if not required:  # True is not noted: settings stay those of earlier runs
+        if not required:  # True and 0 are not noted: settings stay those of earlier runs
             self.required = False
+        if check_share("start", start):
+            self.start = start
 
     @property
     def idle(self) -> bool:
@@ -216,13 +237,10 @@ class CleanFeatureMixup(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         layers = graph.layers()
-        if self.nodes == [AUTO]:
-            small = [node for node in layers if _is_small(graph, node)]
-            what = "outputs of layers that are at most a quarter as high and as wide as the image"
-            layers = graph.find(self, what, small)
-        else:
-            layers = graph.find(self, LAYERS, layers, nodes=self.nodes)
-        for node in layers:
+        small = [node for node in layers if _is_small(graph, node)]
+        what = "outputs of layers that are at most a quarter as high and as wide as the image"
+        what = what if self.nodes == [AUTO] else LAYERS
+        for node in graph.find(self, what, small, self.start, self.nodes, named=layers):
             graph.follow_live(node, partial(self._mixed, axis=graph.channels(node)), "mixup")
 
     def _mixed(self, run: Run, key: str, h: Tensor, axis: int) -> Tensor:

@@ -48,6 +48,7 @@ class SourceGraph:
     def __init__(self, module: fx.GraphModule, name: str, number: int = 0) -> None:
         self.module, self.name, self.number = module, name, number
         self.run: Run | None = None
+        self._offered: set[fx.Node] = set()
         (self._images,) = (node for node in module.graph.nodes if node.op == "placeholder")
         self._depths: dict[fx.Node, float] = {}
         self._axes = channel_axes(module.graph)
@@ -61,6 +62,11 @@ class SourceGraph:
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
         return _shape(self._images)[2], _shape(self._images)[3]
+
+    @property
+    def offered(self) -> dict[str, float]:
+        """Names and depths of the nodes that `find` chose from, in order of execution, see `changeable_nodes`."""
+        return {node.name: depth for node, depth in self._depths.items() if node in self._offered}
 
     def depth(self, node: fx.Node) -> float:
         """Share of the layers that run before the node, in [0, 1]."""
@@ -80,7 +86,13 @@ class SourceGraph:
         return [node for node in self.module.graph.nodes if operator(node) in operators]
 
     def find(
-        self, asker: object, what: str, found: Iterable[fx.Node], start: float = 0.0, nodes: Sequence[str] = (AUTO,)
+        self,
+        asker: object,
+        what: str,
+        found: Iterable[fx.Node],
+        start: float = 0.0,
+        nodes: Sequence[str] = (AUTO,),
+        named: Iterable[fx.Node] | None = None,
     ) -> list[fx.Node]:
         """Of the nodes that suit a transform those that the user wants: from a depth on, or by name.
 
@@ -90,25 +102,27 @@ class SourceGraph:
             found: these nodes.
             start: depth from which they are taken.
             nodes: names of nodes, which are then taken instead, wherever they are; `auto` stands for no names.
+            named: the nodes that may be taken by name, if those are others than `found`.
 
         Raises:
             AttackError: there is none, or no node of such a name.
         """
         found, transform = list(found), type(asker).__name__
+        names = {node.name: node for node in (found if named is None else named)}
+        self._offered.update(names.values())
         if list(nodes) == [AUTO]:
             if not (wanted := [node for node in found if self.depth(node) >= start]):
                 raise AttackError(self._nothing(transform, what, found, start))
             return wanted
-        names = {node.name: node for node in found}
         for name in nodes:
             if name not in names:
                 near = get_close_matches(name, names, n=3, cutoff=0)
                 others = f"the nearest are {', '.join(sorted(near))}" if near else "it has none"
                 raise AttackError(
                     f"{transform} changes {what}; '{self.name}' has none of the name '{name}' ({others}). Nodes have "
-                    "the names of its traced graph; 'auto' takes all from `start` on"
+                    "the names of its traced graph, which `changeable_nodes` lists; 'auto' chooses by their depth"
                 )
-        return [node for node in found if node.name in nodes]
+        return [node for name, node in names.items() if name in nodes]
 
     def _nothing(self, transform: str, what: str, found: list[fx.Node], start: float) -> str:
         """Why a transform has nothing to change, and what can be done."""
@@ -147,9 +161,18 @@ class SourceGraph:
         key = f"source {self.number} {node.name} {purpose}"
         self._insert(node, _Live(self, change, key).apply, ())
 
-    def before(self, user: fx.Node, node: fx.Node, change: Change) -> None:
-        """From now on one user of a node is given `change(value of node)`; the others are given what they were."""
-        self._insert(node, _Plain(change).apply, (), [user])
+    def before(self, user: fx.Node, node: fx.Node, change: Change, place: int | None = None) -> None:
+        """From now on one user of a node is given `change(value of node)`; the others are given what they were.
+
+        Args:
+            user: takes what the node computes.
+            node: computes a tensor.
+            change: returns a tensor of the same shape and type.
+            place: of the user's arguments the one that is changed; None changes all that are the node.
+        """
+        new = self._insert(node, _Plain(change).apply, (), [user] if place is None else [])
+        if place is not None:
+            user.update_arg(place, new)
 
     def _insert(
         self,
@@ -157,7 +180,7 @@ class SourceGraph:
         function: Callable[..., Tensor],
         others: Sequence[fx.Node],
         users: Sequence[fx.Node] | None = None,
-    ) -> None:
+    ) -> fx.Node:
         users = list(node.users) if users is None else users
         with self.module.graph.inserting_after(node):
             new = self.module.graph.call_function(function, (node, *others))
@@ -166,6 +189,7 @@ class SourceGraph:
             self._axes[new] = self._axes[node]
         for user in users:
             user.replace_input_with(node, new)
+        return new
 
     def layers(self) -> list[fx.Node]:
         """What the network's convolutions and matrix products with weights compute, in order of execution.
@@ -211,6 +235,18 @@ class SourceGraph:
             found.append((node, parts[counts.index(max(counts))]))
         return found
 
+    def block_outputs(self) -> list[fx.Node]:
+        """The sums of residual connections that lie in no branch of another one, in order of execution.
+
+        No residual connection goes around them. Sums whose first axis is not the images are left out.
+        """
+        connections = self.residuals()
+        inside: set[fx.Node] = set()
+        for addition, branch in connections:
+            skips = [part for part in addition.all_input_nodes if part is not branch]
+            inside |= above(branch).difference(*map(above, skips))
+        return [addition for addition, _ in connections if addition not in inside and self.is_of_images(addition)]
+
     def ready(self) -> fx.GraphModule:
         """The graph with all changes, to be called."""
         self.module.graph.eliminate_dead_code()
@@ -247,6 +283,18 @@ class _Live:
 def operator(node: fx.Node) -> Operator:
     """The operator that a node calls, in all of its variants; None for all other nodes."""
     return getattr(node.target, "overloadpacket", None) if node.op == "call_function" else None
+
+
+def above(node: Any) -> set[fx.Node]:
+    """A node and all that it is computed from."""
+    found: set[fx.Node] = set()
+    todo: list[fx.Node] = [node]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            todo += one.all_input_nodes
+    return found
 
 
 def _is_transposed(node: fx.Node) -> bool:

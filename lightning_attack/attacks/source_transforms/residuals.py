@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.activations import ACTIVATION_NAMES, ACTIVATIONS, in_ramps
-from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 
@@ -23,10 +24,10 @@ class SkipGradients(SourceTransform):
 
         z' = z + f(z):   backward  1 + gamma f'(z)          for each residual connection from `start` on
 
-    Departs from the released code, which approximates this for ResNets by scaling the gradient at every ReLU, and
-    divides the gradient at each block by its standard deviation; here the branch's gradient is scaled, once, as in the
-    paper's formula. So it holds for all networks with residual connections, transformers too. How these are found in a
-    graph: `SourceGraph.residuals`.
+    Departs from the released code, which approximates this for ResNets by scaling the gradient at every ReLU but those
+    of the first block of each stage, and divides the gradient at each block by its standard deviation; here the
+    branch's gradient is scaled, once, as in the paper's formula, in first blocks too. So it holds for all networks with
+    residual connections, transformers too. How these are found in a graph: `SourceGraph.residuals`.
 
     The paper's own arguments: gamma 0.2 for ResNet-18 and ResNet-34 and for ResNet-50 and larger, 0.5 for DenseNets;
     eps 16/255, steps of 2/255, 10 steps.
@@ -36,15 +37,22 @@ class SkipGradients(SourceTransform):
         start: depth from which residual connections are changed, in [0, 1], see `SourceGraph`.
         required: whether a source without residual connections, or without a graph, is an error; False attacks it as
             it is.
+        nodes: names of the sums to change in place of those from `start` on; `auto` names none.
 
     Raises:
         ValueError: an argument is out of range.
-        AttackError: at the first pass, the source has no residual connections.
+        AttackError: at the first pass, the source has no residual connections, or none of such a name.
     """
 
-    def __init__(self, gamma: float = 0.2, start: float = 0.0, required: bool = True) -> None:
+    nodes: Sequence[str] = (AUTO,)
+
+    def __init__(
+        self, gamma: float = 0.2, start: float = 0.0, required: bool = True, nodes: Sequence[str] = (AUTO,)
+    ) -> None:
         self.gamma, self.start = check_share("gamma", gamma), check_share("start", start)
         self.required = required
+        if check_names(nodes) != [AUTO]:  # auto is not noted: settings stay those of earlier runs
+            self.nodes = list(nodes)
 
     @property
     def idle(self) -> bool:
@@ -52,7 +60,7 @@ class SkipGradients(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         branches = dict(graph.residuals())
-        for addition in graph.find(self, SAID, branches, self.start):
+        for addition in graph.find(self, SAID, branches, self.start, self.nodes):
             graph.before(addition, branches[addition], self._scaled)
 
     def _scaled(self, branch: Tensor) -> Tensor:
@@ -68,7 +76,7 @@ class SoftplusResiduals(SourceTransform):
         ReLU -> softplus:  log(1 + exp(beta z)) / beta,           z' = z + share * f(z)        forward and backward
 
     The paper searches the shares of a network's stages; of a ResNet-50 they fell from .98 to .19. Here the residual
-    connections of a network are divided, in order, into as many equal groups as there are shares. A network without
+    connections that are changed are divided, in order, into as many equal groups as there are shares. A network without
     residual connections only has its ReLUs replaced. Other activations of straight pieces become sums of softplus,
     as in `SmoothBackward`.
 
@@ -77,34 +85,52 @@ class SoftplusResiduals(SourceTransform):
     Args:
         beta: sharpness of softplus, above 0; null leaves activations as they are.
         shares: of the residual branches, each in [0, 1]; [1] leaves them as they are.
+        start: depth from which activations and residual connections are changed, in [0, 1], see `SourceGraph`.
+        nodes: names of the activations and of the sums of residual connections to change in place of those from `start`
+            on; `auto` names none.
 
     Raises:
         ValueError: an argument is out of range.
         AttackError: at the first pass, the source has nothing of what is to be changed.
     """
 
-    def __init__(self, beta: float | None = 20.0, shares: Sequence[float] = (0.98, 0.87, 0.73, 0.19)) -> None:
+    start: float = 0.0
+    nodes: Sequence[str] = (AUTO,)
+
+    def __init__(
+        self,
+        beta: float | None = 20.0,
+        shares: Sequence[float] = (0.98, 0.87, 0.73, 0.19),
+        start: float = 0.0,
+        nodes: Sequence[str] = (AUTO,),
+    ) -> None:
         if beta is not None and not 0 < beta < float("inf"):  # NaN too
             raise ValueError(f"beta={beta}: must be above 0, or null to leave activations as they are")
         if not shares:
             raise ValueError("shares=[]: give one or more, such as [1] to leave residual branches as they are")
         self.beta, self.shares = beta, [check_share("shares", share) for share in shares]
+        if check_share("start", start):  # 0 and auto are not noted: settings stay those of earlier runs
+            self.start = start
+        if check_names(nodes) != [AUTO]:
+            self.nodes = list(nodes)
 
     @property
     def idle(self) -> bool:
         return self.beta is None and all(share == 1 for share in self.shares)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        branches = graph.residuals() if any(share != 1 for share in self.shares) else []
+        branches = dict(graph.residuals()) if any(share != 1 for share in self.shares) else {}
         activations = [] if self.beta is None else graph.all(*ACTIVATIONS)
-        if not branches and not activations:
-            graph.find(self, f"{ACTIVATION_NAMES}, and {SAID}", [])
-        for place, (addition, branch) in enumerate(branches):
-            share = self.shares[place * len(self.shares) // len(branches)]
-            graph.before(addition, branch, _times(share))
-        for node in activations:
-            soft, inputs = in_ramps(node, self._softplus)
-            graph.follow(node, _in_place_of(soft), *inputs)
+        said = f"{ACTIVATION_NAMES}, and {SAID}"
+        wanted = graph.find(self, said, [*branches, *activations], self.start, self.nodes)
+        additions = [node for node in wanted if node in branches]
+        for place, addition in enumerate(additions):
+            share = self.shares[place * len(self.shares) // len(additions)]
+            graph.before(addition, branches[addition], _times(share))
+        for node in wanted:
+            if node not in branches:
+                soft, inputs = in_ramps(node, self._softplus)
+                graph.follow(node, _in_place_of(soft), *inputs)
 
     def _softplus(self, z: Tensor) -> Tensor:
         assert self.beta is not None

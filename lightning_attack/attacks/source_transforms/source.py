@@ -106,6 +106,20 @@ class TransformedSource:
             _as_it_is(self.transforms, error, self._said)
         return logits
 
+    def offered(self) -> list[tuple[str, dict[str, float]]]:
+        """Of each network its name, the nodes among which the transforms chose in the last pass, and their depths.
+
+        Raises:
+            AttackError: the pass was one of the network as it is.
+        """
+        found = []
+        for name, network in self._networks:
+            made = next(reversed(_GRAPHS[network].graphs.values()))  # the one that was used last
+            if isinstance(made, AttackError):
+                raise made
+            found.append((name, made.graph.offered))
+        return found
+
     @contextmanager
     def _instead(self, run: Run) -> Iterator[None]:
         """Inside the `with` block, the networks' graphs stand in for their own `forward`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor, fx
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.attention import JOINED, PRODUCTS, SHAPING, SOFTMAXES, weighs
-from lightning_attack.attacks.source_transforms.base import SourceTransform, check_share
-from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, operator
+from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
+from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, above, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
@@ -41,6 +42,10 @@ class TokenGradients(SourceTransform):
     each other: with attention in windows (Swin) extremes are those of each window. Attention without a softmax
     (EfficientViT's linear one) has nothing to change.
 
+    Departs from the released code in one point: in eval mode its hook on the dropout of the weights gets the gradient
+    at what the softmax is given, and zeroes that; here it is the gradient at the weights. No settings leave the source
+    as it is: extremes become 0 even if all factors are 1.
+
     The paper's own arguments: eps 16/255, steps of 1.6/255, 10 steps with momentum; attention 0.25, qkv 0.75, and for
     the MLP 0.5 in the released code.
 
@@ -49,27 +54,42 @@ class TokenGradients(SourceTransform):
         qkv: factor at queries, keys and values, in [0, 1].
         mlp: factor at the output of an MLP, in [0, 1].
         start: depth from which attention and MLPs are changed, in [0, 1], see `SourceGraph`.
+        nodes: names of the attention (softmaxes, or fused attention, which has another name on CUDA than on the CPU)
+            and of the outputs of MLPs to change in place of those from `start` on; `auto` names none.
 
     Raises:
         ValueError: an argument is out of range.
-        AttackError: at the first pass, the source has no such attention.
+        AttackError: at the first pass, the source has no such attention, or nothing of such a name.
     """
 
-    def __init__(self, attention: float = 0.25, qkv: float = 0.75, mlp: float = 0.5, start: float = 0.0) -> None:
+    nodes: Sequence[str] = (AUTO,)
+
+    def __init__(
+        self,
+        attention: float = 0.25,
+        qkv: float = 0.75,
+        mlp: float = 0.5,
+        start: float = 0.0,
+        nodes: Sequence[str] = (AUTO,),
+    ) -> None:
         self.attention, self.qkv = check_share("attention", attention), check_share("qkv", qkv)
         self.mlp, self.start = check_share("mlp", mlp), check_share("start", start)
+        if check_names(nodes) != [AUTO]:  # auto is not noted: settings stay those of earlier runs
+            self.nodes = list(nodes)
 
     def rewrite(self, graph: SourceGraph) -> None:
         found = [*graph.all(*JOINED), *(node for node in graph.all(*SOFTMAXES) if weighs(node))]
-        branches = _mlps(graph, found)
-        for node in graph.find(self, "attention with a softmax", found, self.start):
-            if operator(node) in SOFTMAXES:
+        mlps = _mlps(graph, found)
+        wanted = graph.find(self, "attention with a softmax", found, self.start, self.nodes, named=[*found, *mlps])
+        if self.nodes == (AUTO,):
+            wanted += [node for node in mlps if graph.depth(node) >= self.start]
+        for node in wanted:
+            if node in mlps:
+                graph.follow(node, partial(_without_extremes, factor=self.mlp, of=_of_places))
+            elif operator(node) in SOFTMAXES:
                 self._apart(graph, node)
             else:
                 self._joined(graph, node)
-        for node in branches:
-            if graph.depth(node) >= self.start:
-                graph.follow(node, partial(_without_extremes, factor=self.mlp, of=_of_places))
 
     def _apart(self, graph: SourceGraph, softmax: fx.Node) -> None:
         """Attention of operators of its own: two products, and a softmax between them."""
@@ -201,7 +221,7 @@ def _mlps(graph: SourceGraph, attention: Iterable[fx.Node]) -> list[fx.Node]:
     nodes, attending, found = list(graph.module.graph.nodes), {*attention}, []
     for addition, branch in graph.residuals():
         (skip,) = [part for part in addition.args[:2] if part is not branch] or [branch]
-        own = _above(branch) - _above(skip)
+        own = above(branch) - above(skip)
         layers = [node for node in nodes if node in own and operator(node) in (*WEIGHTED, *PRODUCTS)]
         products = [node for node in layers if operator(node) in MATRICES]
         if len(products) > 1 and products[-1] is layers[-1] and not own & attending:
@@ -214,15 +234,3 @@ def _of_images(graph: SourceGraph, product: fx.Node) -> list[fx.Node]:
     images = next(node for node in graph.module.graph.nodes if node.op == "placeholder").meta["val"]
     shaped = [product, *(user for user in product.users if operator(user) in SHAPING)]
     return [one for one in shaped if one.meta["val"].ndim > 2 and len(one.meta["val"]) == len(images)][:1]
-
-
-def _above(node: Any) -> set[fx.Node]:
-    """A node and all that it is computed from."""
-    found: set[fx.Node] = set()
-    todo = [node]
-    while todo:
-        one = todo.pop()
-        if one not in found:
-            found.add(one)
-            todo += one.all_input_nodes
-    return found

@@ -92,6 +92,13 @@ def gradient(source, x):
     return logits, torch.autograd.grad((logits * weights).sum(), x)[0]
 
 
+def transformed(model, transform):
+    """The same of a model with a source transform."""
+    source = TransformedSource(model, [transform])
+    clean = images(1) if transform.needs_clean else None
+    return gradient(lambda x: source(x, Draws([7, 8]), 0, clean), images())
+
+
 def images(seed=0):
     return torch.rand(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -235,14 +242,14 @@ def clean_features(clean):
 
 
 class Decayed(Parts):
-    """The layer at depth 0.3 or deeper: the third of six."""
+    """The first sum of a residual connection: it has two of the six layers before it, so it is at depth 1/3."""
 
     def __init__(self):
         noise = Draws([7, 8]).normal("source clean", (3, SIDE, SIDE)).double()
         self.clean = clean_features(images(1) + 0.05 * noise)
 
-    def layer(self, z, place):
-        return 0.1 * z + 0.9 * self.clean["layer", 2] if place == 2 else z
+    def sum(self, z, place):
+        return 0.1 * z + 0.9 * self.clean["sum", 0] if place == 0 else z
 
 
 class Diverse(Parts):
@@ -295,9 +302,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_gradient_are_those_of_the_formula(name):
     transform, reference = CASES[name]
-    source = TransformedSource(Network(), [transform])
-    clean = images(1) if transform.needs_clean else None
-    logits, found = gradient(lambda x: source(x, Draws([7, 8]), 0, clean), images())
+    logits, found = transformed(Network(), transform)
     wanted_logits, wanted = gradient(Network(reference()), images())
     plain_logits, plain = gradient(Network(), images())
     assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)

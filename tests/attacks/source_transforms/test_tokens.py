@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import Function
 
-from lightning_attack.attacks import Draws, TokenGradients
+from lightning_attack.attacks import Draws, TokenGradients, changeable_nodes
 from lightning_attack.attacks.source_transforms.source import TransformedSource
 
 BATCH, SIDE, WIDTH, HEADS = 2, 4, 6, 2
@@ -46,8 +46,25 @@ def maps(gradient, result):
             result[head, :, column] = 0
 
 
+def regularized(factors):
+    """What TGR does to the gradients of attention, queries, keys and values, and MLPs."""
+
+    def change(x, what):
+        factor = factors[("attention", "qkv", "mlp").index(what)]
+        if what == "qkv":  # head by head
+            return Regularized.apply(x.flatten(0, 1), factor, tokens).view_as(x)
+        return Regularized.apply(x, factor, maps if what == "attention" else tokens)
+
+    return change
+
+
 class Block(nn.Module):
-    """Attention with keys and values of fewer tokens than queries, and an MLP, each a residual branch."""
+    """Attention with keys and values of fewer tokens than queries, and an MLP, each a residual branch.
+
+    Args:
+        joined: whether attention is torch's own; "scattered" for tensors that no fused one takes.
+        reference: writes attention out, and changes `attention`, `qkv` and `mlp`.
+    """
 
     def __init__(self, joined, reference=None):
         super().__init__()
@@ -56,15 +73,10 @@ class Block(nn.Module):
         self.joined, self.reference = joined, reference
 
     def change(self, x, what):
-        if self.reference is None:
-            return x
-        factor = self.reference[what]
-        if what == "qkv":  # head by head
-            return Regularized.apply(x.flatten(0, 1), factor, tokens).view_as(x)
-        return Regularized.apply(x, factor, maps if what == "attention" else tokens)
+        return x if self.reference is None else self.reference(x, what)
 
     def heads(self, x):
-        return x.view(BATCH, x.shape[1], HEADS, -1).transpose(1, 2)
+        return x.view(len(x), x.shape[1], HEADS, -1).transpose(1, 2)
 
     def forward(self, x):
         q, (k, v) = self.heads(self.q(x)), (self.heads(one) for one in self.kv(x[:, ::2]).chunk(2, -1))
@@ -76,16 +88,19 @@ class Block(nn.Module):
             q, k, v = (self.change(one, "qkv") for one in (q, k, v))
             weights = (q @ k.transpose(-2, -1) * (WIDTH // HEADS) ** -0.5).softmax(-1)
             attended = self.change(weights, "attention") @ v
-        x = x + self.out(attended.transpose(1, 2).reshape(BATCH, -1, WIDTH))
+        x = x + self.out(attended.transpose(1, 2).reshape(len(x), -1, WIDTH))
         return x + self.change(self.mlp(x), "mlp")
 
 
 class Transformer(nn.Module):
-    def __init__(self, joined=False, reference=None):
+    """Two blocks, with a reference for each, or one for both."""
+
+    def __init__(self, joined=False, *references):
         super().__init__()
+        references = 2 * (references or (None,))
         torch.manual_seed(0)
         self.first = nn.Conv2d(3, WIDTH, 1)
-        self.blocks = nn.ModuleList(Block(joined, reference) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(joined, reference) for reference in references[:2])
         self.double().requires_grad_(False).eval()
         for weight in self.blocks.parameters():
             weight.mul_(2)
@@ -94,7 +109,7 @@ class Transformer(nn.Module):
         x = self.first(x).flatten(2).transpose(1, 2)
         for block in self.blocks:
             x = block(x)
-        return x.transpose(1, 2).reshape(BATCH, WIDTH, SIDE, SIDE)
+        return x.transpose(1, 2).reshape(len(x), WIDTH, SIDE, SIDE)
 
 
 def gradient(source):
@@ -110,13 +125,32 @@ def gradient(source):
 def test_gradient_is_that_of_the_formula(joined, factors):
     source = TransformedSource(Transformer(joined), [TokenGradients(*factors)])
     logits, found = gradient(lambda x: source(x, Draws([7, 8]), 0))
-    reference = dict(zip(("attention", "qkv", "mlp"), factors, strict=True))
-    wanted_logits, wanted = gradient(Transformer(joined, reference))
+    wanted_logits, wanted = gradient(Transformer(joined, regularized(factors)))
     plain_logits, plain = gradient(Transformer(joined))
     assert torch.equal(logits, plain_logits)
     assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)
     assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
     assert (found - plain).abs().max() > 1e-2 * plain.abs().max()
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined"])
+def test_blocks_are_chosen_by_depth_and_by_name(joined):
+    """At 0.6 of the depth are the end of the first block's MLP and the second block's attention."""
+    change = regularized((0.25, 0.75, 0.5))
+
+    def mlp(x, what):
+        return change(x, what) if what == "mlp" else x
+
+    first, second, _, fourth = changeable_nodes(Transformer(joined), TokenGradients(), (SIDE, SIDE), BATCH)
+    for transform, references in (
+        (TokenGradients(start=0.6), (mlp, change)),
+        (TokenGradients(nodes=[first, second]), (change, None)),
+        (TokenGradients(nodes=[fourth]), (None, mlp)),
+    ):
+        source = TransformedSource(Transformer(joined), [transform])
+        _, found = gradient(lambda x, source=source: source(x, Draws([7, 8]), 0))
+        _, wanted = gradient(Transformer(joined, *references))
+        assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
 
 
 def test_broken_gradients_stay_broken():
