@@ -17,14 +17,13 @@ def changeable_nodes(
     """The nodes of a network's graph that a source transform can change, and the depth of each.
 
     The names are those for the transform's `nodes`. They come from tracing the network for images of one shape. Between
-    devices, sizes and versions of torch they may differ, and those of the layers of transformers (`view_12`) do between
-    one image and several.
+    devices, sizes and versions of torch they may differ.
 
     Args:
         model: a network, or a `SegmentationModel` around one; of an ensemble, one member.
         transform: such as `SkipGradients()`, with settings at which it changes something.
         size: height and width of the images.
-        batch: number of images.
+        batch: number of images, on which no name or depth depends.
 
     Returns:
         Names to depths in [0, 1], in order of execution.

@@ -19,6 +19,7 @@ from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.one_form import in_one_form
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.engine.autocast import autocast_is_on
 from lightning_attack.engine.graphs import BUILDING, copied
@@ -345,7 +346,7 @@ def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Mad
         expected = flat(images.detach())
     try:
         with BUILDING, torch.inference_mode(False), torch.enable_grad():
-            module = traced(flat, shape, device=images.device, dtype=images.dtype)
+            module = in_one_form(traced(flat, shape, device=images.device, dtype=images.dtype))
     except Exception as error:
         if out_of_memory(error):
             raise

@@ -5,7 +5,14 @@ import warnings
 import pytest
 import torch
 
-from lightning_attack.attacks import CleanFeatureMixup, transfer_best
+from lightning_attack.attacks import (
+    CleanFeatureMixup,
+    DiversifiedFeatures,
+    SkipGradients,
+    changeable_nodes,
+    pgd,
+    transfer_best,
+)
 from lightning_attack.models import HuggingFaceModel, SMPModel, TorchVisionModel, freeze
 from tests.attacks.toys import half_right, scene
 
@@ -46,10 +53,36 @@ def test_torchvision():
     check(TorchVisionModel("lraspp_mobilenet_v3_large", num_classes=5))
 
 
-def test_transformers(tmp_path):
+def segformer(folder):
     library = pytest.importorskip("transformers", reason="transformers is optional")
     torch.manual_seed(0)
     sizes = {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
     config = library.SegformerConfig(num_labels=5, decoder_hidden_size=16, **sizes)
-    library.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
-    check(HuggingFaceModel(str(tmp_path), mean=[0.5] * 3, std=[0.5] * 3))
+    library.SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    return HuggingFaceModel(str(folder), mean=[0.5] * 3, std=[0.5] * 3)
+
+
+def test_transformers(tmp_path):
+    check(segformer(tmp_path))
+
+
+@pytest.mark.parametrize("make", [
+    segformer,
+    lambda _: SMPModel("segformer", "mit_b0", 5),
+    lambda _: SMPModel("unet", "tu-swin_tiny_patch4_window7_224", 5, options={"img_size": 64}),
+], ids=["transformers", "mit", "swin"])  # fmt: skip
+def test_tokens_of_one_image_as_of_several(make, tmp_path):
+    """Layers have the same names and depths, and an image the same numbers, alone as in a batch."""
+    torch.manual_seed(0)
+    model = freeze(make(tmp_path))
+    images = torch.rand(3, 3, 64, 64)
+    transforms = [CleanFeatureMixup(prob=0.5), DiversifiedFeatures(start=0.3), SkipGradients(start=0.3)]
+    for transform in transforms:
+        names = [changeable_nodes(model, transform, size=(64, 64), batch=batch) for batch in (1, 2, 3)]
+        assert names[0] == names[1] == names[2]
+    labels = torch.randint(5, (3, 64, 64))
+    attack = pgd(steps=1, random_start=False, source_transforms=transforms)
+    together = attack(model, images, labels, [4, 5, 6])
+    alone = torch.cat([attack(model, images[i : i + 1], labels[i : i + 1], [4 + i]) for i in range(3)])
+    # Signs of gradients that are rounding alone may differ.
+    assert (together != alone).float().mean() < 0.002
