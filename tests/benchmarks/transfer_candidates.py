@@ -16,7 +16,6 @@ from lightning_attack.attacks import (
     BalancedCrossEntropy,
     BlockShuffle,
     BlockStretch,
-    CleanFeatureMixup,
     CrossEntropy,
     DiversifiedFeatures,
     Draws,
@@ -195,14 +194,15 @@ FEATURES: dict[str, dict[str, Any]] = {
     "transfer_best_without_mixup": {"feature_mix": 0.0},
     "transfer_best_without_both": {"skip_gamma": 1.0, "feature_mix": 0.0},
     "transfer_best_sgm3": {"skip_gamma": 0.3},
-    **{f"transfer_best_prob{share}": {"feature_mix": 0.0, "source_transforms": [CleanFeatureMixup(share / 100, 0.4)]}
-       for share in (25, 50)},
-}  # fmt: skip
+    **{f"transfer_best_prob{share}": {"feature_prob": share / 100} for share in (10, 25, 50, 100)},
+}
 """`transfer_best` with other source transforms."""
+FEW: dict[str, Any] = {"feature_prob": 0.1}
+"""As few layers with clean features as 10 passes have: 100 passes had no more when these were tried."""
 PULLS: dict[str, dict[str, Any]] = {
-    "transfer_best_pull0": {"pull": 0.0},
-    "transfer_best_pull0_power25": {"pull": 0.0, "power": 0.25},
-    **{f"transfer_best_pull{share}": {"pull": share / 100} for share in (30, 50, 80, 100)},
+    "transfer_best_pull0": {"pull": 0.0, **FEW},
+    "transfer_best_pull0_power25": {"pull": 0.0, "power": 0.25, **FEW},
+    **{f"transfer_best_pull{share}": {"pull": share / 100, **FEW} for share in (30, 50, 80, 100)},
 }
 """`transfer_best` with more or less of a pull to the largest other class."""
 WIDE: dict[str, Any] = {"slant": 0.35, "degrees": 20.0, "scale": (0.6, 1.8), "contrast": 0.5, "brightness": 0.2}
@@ -214,6 +214,11 @@ LONG: dict[str, dict[str, Any]] = {
     "transfer_best_long_smooth": {"power": 0.0, "kernel_size": 7, "skip_gamma": 0.3, "pull": 1.0},
     "transfer_best_long_wide": WIDE | NOISY | {"kernel_size": 7, "pull": 1.0},
     "transfer_best_long_varied": WIDE | NOISY | {"power": 0.0, "skip_gamma": 0.3},
+    "transfer_best_long_power25": {"power": 0.25},
+    "transfer_best_long_mix60": {"feature_mix": 0.6},
+}
+LONG = {name: settings | FEW for name, settings in LONG.items()} | {
+    "transfer_best_long_prob25_mix75": {"feature_prob": 0.25, "feature_mix": 0.75},
 }
 """What was tried with 100 passes besides."""
 

@@ -82,17 +82,18 @@ def transfer_best(
     kernel_size: int = 5,
     skip_gamma: float = 0.5,
     feature_mix: float = 0.4,
+    feature_prob: float | None = None,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
     See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image (None: 0.5, and 0.8 from 100 steps
     on), `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and two source transforms: `SkipGradients`
-    (SGM) with gamma = `skip_gamma`, and `CleanFeatureMixup` (CFM) with mix = `feature_mix`, which costs a forward pass
-    of the clean images for each step.
-    They run the source operator by operator; 1 and 0 leave them out. A source without residual connections or without
-    a graph is attacked without them, with a warning.
-    10 steps, whose lengths add up to 6.4 eps (`long_steps`).
+    (SGM) with gamma = `skip_gamma`, and `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob`
+    (None: 0.1, and 0.25 from 100 steps on), which costs a forward pass of the clean images for each step. They run the
+    source operator by operator; skip_gamma = 1 and feature_mix = 0 leave them out. A source without residual
+    connections or without a graph is attacked without them, with a warning. 10 steps, whose lengths add up to 6.4 eps
+    (`long_steps`).
 
     Source: ours, a combination of MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081), TI (Y. Dong et al., CVPR 2019,
     arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv 2002.05990) and CFM (J. Byun et al., CVPR 2023, arXiv
@@ -100,8 +101,12 @@ def transfer_best(
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
+    # The more steps there are, the more each of them may be hindered: their directions add up.
+    many = settings.get("steps", 10) >= 100
     if pull is None:
-        pull = 0.5 if settings.get("steps", 10) < 100 else 0.8
+        pull = 0.8 if many else 0.5
+    if feature_prob is None:
+        feature_prob = 0.25 if many else 0.1
     objective = BalancedCrossEntropy(power, temperature, pull)
-    sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(mix=feature_mix, required=False)]
+    sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(feature_prob, feature_mix, required=False)]
     return build("transfer_best", objective, settings, {"steps": 10}, inputs, gradients, sources, linf_step=long_steps)
