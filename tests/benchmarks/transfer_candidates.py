@@ -19,6 +19,7 @@ from lightning_attack.attacks import (
     CrossEntropy,
     DiversifiedFeatures,
     Draws,
+    FeatureNoise,
     InputDiversity,
     InputTransform,
     IterativeAttack,
@@ -216,10 +217,9 @@ LONG: dict[str, dict[str, Any]] = {
     "transfer_best_long_varied": WIDE | NOISY | {"power": 0.0, "skip_gamma": 0.3},
     "transfer_best_long_power25": {"power": 0.25},
     "transfer_best_long_mix60": {"feature_mix": 0.6},
+    "transfer_best_long_features": {"source_transforms": [FeatureNoise(0.3)]},
 }
-LONG = {name: settings | FEW for name, settings in LONG.items()} | {
-    "transfer_best_long_prob25_mix75": {"feature_prob": 0.25, "feature_mix": 0.75},
-}
+LONG = {name: settings | FEW for name, settings in LONG.items()}
 """What was tried with 100 passes besides."""
 
 CANDIDATES: dict[str, Callable[[int], Attack]] = {

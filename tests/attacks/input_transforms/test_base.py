@@ -140,6 +140,9 @@ def test_what_transforms_say_of_themselves():
         "blocks": (True, False, False),
         "regions": (True, True, False),
         "admix": (False, False, True),
+        "noise": (False, False, False),
+        "colour": (False, False, False),
+        "chain": (True, True, False),
     }
     assert RandomFlip(undo=False).spatial
 
