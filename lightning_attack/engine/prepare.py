@@ -37,7 +37,7 @@ def ignore_status(status: str) -> None:
 
 AUTOCAST = "autocast is on"
 HOOKED = "it has hooks, or another forward: attacks that look inside the source or change it need the network itself"
-"""A reason to run the network itself."""
+"""Reasons to run the network itself."""
 
 SHAPES = 16
 """Number of image shapes whose programs are kept; the least recently used one is dropped first."""

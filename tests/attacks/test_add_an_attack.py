@@ -36,7 +36,8 @@ def damped(*, decay: float = 1.0, **settings: Unpack[Settings]) -> IterativeAtta
 
     Source: Y. Author, 2031, arXiv 3101.00001.
     """
-    return build("damped", CrossEntropy(), settings, gradients=momentum(decay), sources=[Damped()])
+    defaults: Settings = {"random_start": True}
+    return build("damped", CrossEntropy(), settings, defaults, gradients=momentum(decay), sources=[Damped()])
 '''
 PAPER = """
 @misc{author2031damped,
@@ -81,8 +82,11 @@ def copy(tmp_path):
     (attacks / "papers.bib").write_text((attacks / "papers.bib").read_text() + PAPER)
     file = (ROOT / "configs" / "attacks" / "mi_fgsm.yaml").read_text()  # 4
     file = file.replace("attacks.mi_fgsm", "attacks.damped").replace("MI-FGSM", "Damped")
+    assert file.count("random_start: false") == 1
+    file = file.replace("random_start: false", "random_start: true")
     (tmp_path / "configs" / "attacks" / "damped.yaml").write_text(file)
     before(attacks / "README.md", "| `transegpgd_misclassified` | | |", ROW)  # 5
+    before(attacks / "README.md", "`ops`.\n<!-- /presets-table -->", "`damped`, ")
     return tmp_path
 
 

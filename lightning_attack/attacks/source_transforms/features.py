@@ -106,7 +106,7 @@ class DiversifiedFeatures(SourceTransform):
         return self.mix > 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        sums = [addition for addition, _ in graph.residuals() if graph.is_of_images(addition)]
+        sums = graph.sums()
         what = "sums of residual connections" if sums else LAYERS
         for node in graph.find(self, what, sums or graph.layers(), self.start, self.nodes):
             graph.follow_live(node, partial(self._diverse, axis=graph.channels(node)), "diverse")
@@ -166,10 +166,9 @@ class PerturbationDecay(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         layers = graph.layers()
-        sums = [addition for addition, _ in graph.residuals() if graph.is_of_images(addition)]
         blocks = [node for node in graph.block_outputs() if graph.depth(node) >= self.at]
         what = f"{LAYERS}, and sums of residual connections"
-        found = graph.find(self, what, blocks or layers, self.at, self.nodes, named=[*layers, *sums])
+        found = graph.find(self, what, blocks or layers, self.at, self.nodes, named=[*layers, *graph.sums()])
         for node in found[:1] if self.nodes == [AUTO] else found:
             graph.follow_live(node, self._decayed, "decay")
 

@@ -235,6 +235,10 @@ class SourceGraph:
             found.append((node, parts[counts.index(max(counts))]))
         return found
 
+    def sums(self) -> list[fx.Node]:
+        """The sums of residual connections whose first axis is the images, in order of execution."""
+        return [addition for addition, _ in self.residuals() if self.is_of_images(addition)]
+
     def block_outputs(self) -> list[fx.Node]:
         """The sums of residual connections that lie in no branch of another one, in order of execution.
 

@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from lightning_attack.attacks.source_transforms.channels import MATRICES
-from lightning_attack.attacks.source_transforms.graph import operator
+from lightning_attack.attacks.source_transforms.graph import above, operator
+from lightning_attack.engine.graphs import call, calls
 
 aten = torch.ops.aten
 
@@ -24,15 +25,10 @@ def in_one_form(module: fx.GraphModule) -> fx.GraphModule:
     graph = module.graph
     if not any(operator(node) in (*MATRICES, aten.bmm) for node in graph.nodes):
         return module
-    of_images: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" or of_images.intersection(node.all_input_nodes):
-            of_images.add(node)
-    for node in list(graph.nodes):
-        if operator(node) == aten.bmm and (copies := node.all_input_nodes[-1]) not in of_images:
-            weights = _before_copies(copies)
-            if len(_shape(weights)) == 2:
-                _as_one_matrix(node, weights)
+    for node in calls(graph, aten.bmm.default):
+        weights = _before_copies(node.all_input_nodes[-1])
+        if len(_shape(weights)) == 2 and not any(one.op == "placeholder" for one in above(weights)):
+            _as_one_matrix(node, weights)
     graph.eliminate_dead_code()
     return fx.GraphModule(module, _named(graph))
 
@@ -54,20 +50,14 @@ def _as_one_matrix(product: fx.Node, weights: fx.Node) -> None:
         if _shape(before)[-1:] != (channels,) or math.prod(_shape(before)) != count:
             break
         tokens = before
-    graph, result = product.graph, product.meta["val"]
-    with graph.inserting_before(product):
-        rows = graph.call_function(aten.reshape.default, (tokens, [-1, channels]))
-        rows.meta["val"] = result.new_empty(count // channels, channels)
-        matrix = graph.call_function(aten.mm.default, (rows, weights))
-        matrix.meta["val"] = result.new_empty(count // channels, result.shape[-1])
+    result, length = product.meta["val"], count // channels
+    rows = call(product, result.new_empty(length, channels), aten.reshape.default, tokens, [-1, channels])
+    matrix = call(product, result.new_empty(length, result.shape[-1]), aten.mm.default, rows, weights)
     for user in list(product.users):
         if operator(user) == aten.reshape:
             user.replace_input_with(product, matrix)
     if product.users:
-        with graph.inserting_before(product):
-            back = graph.call_function(aten.reshape.default, (matrix, list(result.shape)))
-            back.meta["val"] = result
-        product.replace_all_uses_with(back)
+        product.replace_all_uses_with(call(product, result, aten.reshape.default, matrix, list(result.shape)))
 
 
 def _named(graph: fx.Graph) -> fx.Graph:
