@@ -75,7 +75,8 @@ def batches_of(config: Mapping[str, Any], half: str, count: int) -> list[Batch]:
     dataset = VOCSegmentation(str((ROOT / config["data"]).resolve()), split="val")
     loader = SegmentationDataModule(dataset, size=config["size"], batch_size=1).predict_dataloader()
     mine = range(half == "odd", len(dataset), 2)
-    chosen = [mine[number * len(mine) // count] for number in range(min(count, len(mine)))]
+    count = min(count, len(mine))
+    chosen = [mine[number * len(mine) // count] for number in range(count)]
     assert loader.collate_fn is not None
     return [
         loader.collate_fn([loader.dataset[place] for place in chosen[start : start + 4]])

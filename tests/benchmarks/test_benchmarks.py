@@ -10,16 +10,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from lightning_attack.cli.main import main as command_line
 from lightning_attack.predict.passes import backward_passes
 from tests.benchmarks import end_to_end, memory, scale, speed
 from tests.benchmarks.csp_net import FPN, CSPNet, load
+from tests.benchmarks.odd_photos import OddPhotos
+from tests.benchmarks.search_transfer import batches_of
 from tests.benchmarks.search_transfer import main as search
 from tests.benchmarks.transfer_candidates import CANDIDATES, CHANGES, DESIGN, MORE, SECOND
+from tests.data.test_voc import make
 from tests.precisions import PRECISIONS
-from tests.readme import strength_table
+from tests.readme import presets_table, strength_table
 
 
 def rows(main, file, *words):
@@ -210,3 +214,15 @@ def test_the_end_of_a_run_takes_as_much_memory_for_many_photos_as_for_few(tmp_pa
         tracemalloc.stop()
     assert len([*(tmp_path / "80" / "records").iterdir()]) == 1
     assert peaks[1] - peaks[0] < 60 * 10_000, "a record of 150 classes is 22,500 numbers for each matrix"
+
+
+def test_the_table_of_presets_takes_the_half_that_confirms(tmp_path):
+    make(tmp_path / "VOC2012", names=[f"2007_{number:06}" for number in range(9)])
+    config = {"data": str(tmp_path), "size": 32}
+    even, odd = ([name for batch in batches_of(config, half, 9) for name in batch["name"]] for half in ("even", "odd"))
+    assert even == [f"2007_{number:06}" for number in (0, 2, 4, 6, 8)]
+    photos = OddPhotos(str(tmp_path))
+    assert [photos[place].name for place in range(len(photos))] == odd
+    study = yaml.safe_load(presets_table.CONFIG.read_text())
+    dataset = study["data"]["dataset"]["class_path"]
+    assert dataset == f"{OddPhotos.__module__}.{OddPhotos.__qualname__}"

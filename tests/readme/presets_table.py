@@ -128,9 +128,10 @@ HEADING = ("attack", "backward passes", "mIoU white box", "mIoU transfer [95 %]"
 ABOUT = """\
 Two sources: a DeepLabV3 with MobileNetV2 of half width, and an FPN with EfficientNet-Lite2. Four targets: these two,
 the DeepLabV3 of full width, and a DeepLabV3+ with EfficientNet-Lite1. {photos} photos of PASCAL VOC val at 256 pixels,
-{steps} backward passes per photo for all attacks, the default engine. *Transfer* is the mean of the four pairs of a
-source and a target of the other family; intervals are over the photos, those of differences are paired. mIoU and
-pixel accuracy in percent; lower means a stronger attack. Sorted by transfer in each group.
+with nine classes in their labels; no attack was tuned on them. {steps} backward passes per photo for all attacks, the
+default engine. *Transfer* is the mean of the four pairs of a source and a target of the other family; intervals are
+over the photos, those of differences are paired. mIoU and pixel accuracy in percent; lower means a stronger attack.
+Sorted by transfer in each group.
 """
 
 CLEAN = [
@@ -140,10 +141,11 @@ CLEAN = [
 """Presets that pass the clean images through the source in each step."""
 
 NOTES = f"""
-Steps are as long as the attack's own settings say; attacks with fewer than {STEPS} steps take longer ones, of which
-the lengths add up to the same, up to the radius. Attacks that ask for several gradients per step take two in each of
-5 steps. Some rows cannot be fair: `fgsm` has one step; no multiple of what a step of `anda`, `mask_block`, `svre`,
-`adaea`, `cwa` and `sea` costs makes {STEPS}; and `dag` and `alma_prox` have no radius. `svre`, `adaea`, `cwa` and
+Steps are as long as the attack's own settings say; attacks with fewer than {STEPS} steps take longer ones, at most eps
+each, so that the total length stays the same. Attacks that ask for several gradients per step take two in each of
+5 steps. Some rows cannot be fair: `fgsm` has one step; {STEPS} is no multiple of the passes per step of `anda`,
+`mask_block`, `svre`, `adaea`, `cwa` and `sea`; and `dag` and `alma_prox` have no radius, and take longer steps than
+their own here. `svre`, `adaea`, `cwa` and
 `source_rotation` attack both networks of a family together, and pay for both; beside them stands `{AGAINST}` on the
 same ensembles. `fia`, `naa` and `bfa` spend some of their passes before the first step, `decowa` half of them on its
 bends. Forward passes without a backward pass are not counted: one of the clean images in each step of
