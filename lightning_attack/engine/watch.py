@@ -97,6 +97,15 @@ def glance(network: nn.Module) -> list[tuple[object, ...]]:
     return [*modules, *tensors]
 
 
+def appearance(network: nn.Module) -> tuple[object, ...]:
+    """All that can be seen of a network's `forward` without reading its weights: `glance`, hooks, settings of modules.
+
+    Hooks of the network itself are called around its `forward`, and do not count.
+    """
+    modules = list(network.modules())
+    return glance(network), vars(network).get("forward"), _hooks(modules[1:]), [*map(_settings, modules)]
+
+
 def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
@@ -116,12 +125,13 @@ def _settings(module: nn.Module) -> dict[str, object]:
     return {
         name: value
         for name, value in vars(module).items()
-        if name not in ("training", "_is_full_backward_hook") and _is_plain(value)
+        if name not in ("training", "_is_full_backward_hook") and is_plain(value)
     }
 
 
-def _is_plain(value: object) -> bool:
-    return all(map(_is_plain, value)) if isinstance(value, tuple | list) else isinstance(value, _PLAIN)
+def is_plain(value: object) -> bool:
+    """Whether a value is a number, a word, or a tuple or list of these."""
+    return all(map(is_plain, value)) if isinstance(value, tuple | list) else isinstance(value, _PLAIN)
 
 
 def _tables(module: nn.Module) -> tuple[dict[int, object], ...]:

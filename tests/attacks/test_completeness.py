@@ -142,7 +142,7 @@ class Small(nn.Module):
 
 MORE_FORWARD = [
     name
-    for name in re.findall(r"`(\w+)`", re.search(r"To each belongs a forward pass\.(.*?)\n\n", README, re.DOTALL)[1])
+    for name in re.findall(r"`(\w+)`", re.search(r"Each comes with a forward pass\.(.*?)\n\n", README, re.DOTALL)[1])
     if name != "attacks"
 ]
 """Attacks that take more forward than backward passes, as the text above the table says."""

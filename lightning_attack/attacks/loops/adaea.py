@@ -171,10 +171,11 @@ class _Adaptive(MembersGradient):
         above, below = (own, losses) if self.problem.targeted else (losses, own)
         ratios = above / below.clamp_min(_SMALLEST_LOSS)
         others = ~torch.eye(len(points), dtype=torch.bool, device=x.device)[:, :, None]
-        return (self._beta * torch.where(others, ratios, 0).sum(0)).softmax(0)
+        return (self._beta * torch.where(others, ratios, 0).sum(0)).softmax(0).to(x.dtype)
 
     @torch.no_grad()
     def _loss(self, member: Model, point: Tensor) -> Tensor:
         """Cross-entropy of each image, (B,), summed over its labelled pixels: of ratios the number falls out."""
         prediction = Prediction(member(point), self.problem.labels, self.problem.targeted)
-        return prediction.cross_entropy.flatten(1).sum(1).to(point.dtype)
+        # In the type of losses: the sum over a photo's pixels is more than a half float can hold.
+        return prediction.cross_entropy.flatten(1).sum(1)

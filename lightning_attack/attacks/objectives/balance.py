@@ -28,7 +28,8 @@ def balance(prediction: Prediction, power: float) -> Tensor:
 def largest_other(prediction: Prediction) -> tuple[Tensor, Tensor]:
     """The class of most pixels in the image's labels beside a pixel's own, and whether there is one, both (B, H, W).
 
-    Of classes with as many pixels it is the first. Ignored pixels have a class here, too.
+    Pixels that a view hides are ignored ones, and do not count. Of classes with as many pixels it is the first. Ignored
+    pixels have a class here, too.
 
     Example:
         >>> prediction = Prediction(torch.zeros(1, 3, 1, 5), torch.tensor([[[0, 0, 0, 1, 2]]]))

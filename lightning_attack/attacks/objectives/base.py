@@ -128,6 +128,7 @@ class WeightedCrossEntropy(Objective):
     """Cross-entropy of each pixel times a weight that carries no gradient: L_i = w_i CE_i.
 
     With `pull` each pixel is also drawn to one class: of those in the image's labels the largest that is not its own.
+    Pixels that a view hides do not count: the largest class is that of the visible part.
 
         L_i = w_i ((1 - pull) CE_i + pull (z_{i,c} - z_{i,y}) / T),     c the largest class of the image other than y_i
 

@@ -81,7 +81,7 @@ class SmoothBackward(SourceTransform):
     def rewrite(self, graph: SourceGraph) -> None:
         pools = [] if self.temperature is None else graph.all(aten.max_pool2d_with_indices)
         activations = graph.all(*ACTIVATIONS)
-        if activations or not pools:
+        if activations or not pools or self.nodes != [AUTO]:
             activations = graph.find(self, ACTIVATION_NAMES, activations, self.start, self.nodes)
         for node in activations:
             surrogate, inputs = in_ramps(node, F.silu)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
+from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
-from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, is_change, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
@@ -23,7 +24,10 @@ JOINED = (
 SOFTMAXES = (aten._softmax, aten._safe_softmax)
 """The second is that of torch's own attention where no fused one takes the tensors as they lie in memory."""
 PRODUCTS = (aten.bmm, aten.baddbmm)
-SHAPING = (aten.expand, aten.reshape, aten.view, aten._unsafe_view, aten.clone, aten._to_copy, aten.permute)
+SHAPING = (
+    aten.expand, aten.reshape, aten.view, aten._unsafe_view, aten.clone, aten._to_copy, aten.permute, aten.transpose,
+    aten.t, aten.unsqueeze, aten.squeeze,
+)  # fmt: skip
 
 
 class FixedAttention(SourceTransform):
@@ -66,12 +70,23 @@ class FixedAttention(SourceTransform):
             if operator(node) in SOFTMAXES:
                 graph.follow(node, self._fixed)
                 continue
+            if _is_computed_again(node):
+                raise AttackError(
+                    "TokenGradients computes fused attention a second time for its gradient, and FixedAttention does "
+                    "not reach that: give FixedAttention before TokenGradients, such as to the preset tgr"
+                )
             # By their places: where a network's values are its keys as well, the gradient keeps the way of the values.
             for place, inputs in enumerate(arguments(node)[:2]):  # queries, keys
                 graph.before(node, inputs, self._fixed, place)
 
     def _fixed(self, value: Tensor) -> Tensor:
         return with_gradient_of(value, (1 - self.strength) * value)
+
+
+def _is_computed_again(attention: fx.Node) -> bool:
+    """Whether the gradient of fused attention is that of something else, which takes the same queries."""
+    queries = arguments(attention)[0]
+    return any(is_change(user) and user.args[0] is not queries for user in queries.users)
 
 
 def weighs(softmax: fx.Node) -> bool:
@@ -81,6 +96,6 @@ def weighs(softmax: fx.Node) -> bool:
         node = todo.pop()
         if operator(node) in PRODUCTS:
             return True
-        if operator(node) in SHAPING:
+        if operator(node) in SHAPING or is_change(node):
             todo += node.users
     return False

@@ -49,6 +49,7 @@ class SourceGraph:
         self.module, self.name, self.number = module, name, number
         self.run: Run | None = None
         self._offered: set[fx.Node] = set()
+        self._last: dict[fx.Node, fx.Node] = {}  # of nodes that are followed by changes, the last of these
         (self._images,) = (node for node in module.graph.nodes if node.op == "placeholder")
         self._depths: dict[fx.Node, float] = {}
         self._axes = channel_axes(module.graph)
@@ -143,12 +144,14 @@ class SourceGraph:
     def follow(self, node: fx.Node, change: Change, *others: fx.Node) -> None:
         """From now on the rest of the network is given `change(value of node, *values of others)`.
 
+        Of several changes of a node each is given what the one before has made of its value.
+
         Args:
             node: computes a tensor.
             change: returns a tensor of the same shape and type.
             others: nodes that have run when `node` has.
         """
-        self._insert(node, _Plain(change).apply, others)
+        self._behind(node, _Plain(change).apply, others)
 
     def follow_live(self, node: fx.Node, change: LiveChange, purpose: str) -> None:
         """The same with `change(run, key, value of node)`, which may take random numbers and clean features of `run`.
@@ -159,7 +162,7 @@ class SourceGraph:
             purpose: tells changes of the same node apart.
         """
         key = f"source {self.number} {node.name} {purpose}"
-        self._insert(node, _Live(self, change, key).apply, ())
+        self._behind(node, _Live(self, change, key).apply, ())
 
     def before(self, user: fx.Node, node: fx.Node, change: Change, place: int | None = None) -> None:
         """From now on one user of a node is given `change(value of node)`; the others are given what they were.
@@ -173,6 +176,9 @@ class SourceGraph:
         new = self._insert(node, _Plain(change).apply, (), [user] if place is None else [])
         if place is not None:
             user.update_arg(place, new)
+
+    def _behind(self, node: fx.Node, function: Callable[..., Tensor], others: Sequence[fx.Node]) -> None:
+        self._last[node] = self._insert(self._last.get(node, node), function, others)
 
     def _insert(
         self,
@@ -287,6 +293,11 @@ class _Live:
 def operator(node: fx.Node) -> Operator:
     """The operator that a node calls, in all of its variants; None for all other nodes."""
     return getattr(node.target, "overloadpacket", None) if node.op == "call_function" else None
+
+
+def is_change(node: fx.Node) -> bool:
+    """Whether a node was put into the graph by a source transform."""
+    return isinstance(getattr(node.target, "__self__", None), _Plain | _Live)
 
 
 def above(node: Any) -> set[fx.Node]:

@@ -31,35 +31,39 @@ class Run:
         self.draws, self.step, self.recording = draws, step, False
         self._batch = len(draws.seeds)
         self._clean: dict[tuple[str, int], Tensor] = {}
-        self._numbers: dict[str, Tensor] = {}
-        self._call, self._row = -1, 0
-        self._rows: Tensor | slice = slice(None)
+        self._networks: dict[int, _Part] = {}
+        self._now = _Part()
 
     def restart(self, recording: bool) -> None:
         """Begin a pass of the source."""
         self.recording = recording
-        self._call, self._row = -1, 0
-        self._numbers.clear()
+        self._networks.clear()
 
     @property
     def ran(self) -> bool:
         """Whether the network has run in this pass."""
-        return self._call >= 0
+        return bool(self._networks)
 
-    def enter(self, images: Tensor) -> None:
-        """The network runs on these images: all of the batch, or its next part."""
-        self._call += 1
+    def enter(self, images: Tensor, number: int = 0) -> None:
+        """A network runs on these images: all of the batch, or its next part.
+
+        Args:
+            images: (B, 3, H, W).
+            number: tells the networks of an ensemble apart, each of which may run on part after part.
+        """
+        now = self._now = self._networks.setdefault(number, _Part())
+        now.call += 1
         count = len(images)
-        if self._row == 0:
-            self._numbers.clear()
-        rows = range(self._row, self._row + count)
-        self._row = 0 if rows.stop >= self._batch else rows.stop
+        if now.next == 0:
+            now.numbers.clear()
+        rows = range(now.next, now.next + count)
+        now.next = 0 if rows.stop >= self._batch else rows.stop
         if rows.stop <= self._batch:
-            self._rows = slice(rows.start, rows.stop)
+            now.rows = slice(rows.start, rows.stop)
             return
         # A part may be filled up with copies of its last image, and a network may show itself several views.
         there = [row % self._batch if count > self._batch else min(row, self._batch - 1) for row in rows]
-        self._rows = to_device(torch.tensor(there), images.device)
+        now.rows = to_device(torch.tensor(there), images.device)
 
     def normal(self, key: str, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape and type of a value."""
@@ -71,7 +75,7 @@ class Run:
 
     def keep(self, key: str, value: Tensor) -> None:
         """Keep a clean feature."""
-        self._clean[key, self._call] = value
+        self._clean[key, self._now.call] = value
 
     def clean(self, key: str, like: Tensor) -> Tensor:
         """What a node computed on the clean images in this place of the pass.
@@ -79,12 +83,22 @@ class Run:
         Raises:
             AttackError: nothing of that shape.
         """
-        value = self._clean.get((key, self._call))
+        value = self._clean.get((key, self._now.call))
         if value is None or value.shape != like.shape:
             raise AttackError("the source did not run on the clean images as it does on the adversarial ones")
         return value
 
     def _own(self, key: str, draw: Callable[[], Tensor]) -> Tensor:
-        if key not in self._numbers:
-            self._numbers[key] = draw()
-        return self._numbers[key][self._rows]
+        if key not in self._now.numbers:
+            self._now.numbers[key] = draw()
+        return self._now.numbers[key][self._now.rows]
+
+
+class _Part:
+    """Where a network is in a pass."""
+
+    def __init__(self) -> None:
+        self.call = -1
+        self.next = 0  # first image of the next part
+        self.rows: Tensor | slice = slice(None)  # images of this part
+        self.numbers: dict[str, Tensor] = {}  # of all images of the batch

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_attack.attacks.base import Model, describe
+from lightning_attack.attacks.base import Model
 from lightning_attack.attacks.errors import AttackError
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.kept import Kept, identity, kept
 from lightning_attack.attacks.source_transforms.one_form import in_one_form
 from lightning_attack.attacks.source_transforms.run import Run
 from lightning_attack.engine.autocast import autocast_is_on
 from lightning_attack.engine.graphs import BUILDING, copied
 from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.support import missing
-from lightning_attack.engine.watch import glance
-
-GRAPHS = 32
-"""Number of graphs that are kept for a network: of each shape of images one as it is and one for each list of
-transforms; the least recently used one is dropped first."""
 
 _CLOSE = 1e-3
 
@@ -75,8 +69,7 @@ class TransformedSource:
         # A network that is several members is changed once.
         found = {id(network): (name, network) for name, network in _networks(self.model)}
         self._networks = list(found.values())
-        for _, network in self._networks:
-            _forget_others(network)
+        self._kept: dict[nn.Module, Kept[_Made]] = {network: kept(network) for _, network in self._networks}
         self._said: set[str] = set()
 
     def __call__(self, images: Tensor, draws: Draws, step: int, clean: Tensor | None = None) -> Tensor:
@@ -90,12 +83,10 @@ class TransformedSource:
         """
         run = Run(draws, step)
         with self._instead(run):
-            if clean is not None:
-                for transform in self.transforms:
-                    clean = transform.clean_images(clean, draws)
+            if clean is not None and self.needs_clean:
                 run.restart(recording=True)
                 with torch.no_grad():
-                    self.model(clean)
+                    self.model(self._shown(clean, draws))
             run.restart(recording=False)
             logits: Tensor = self.model(images)
         if not run.ran:
@@ -107,6 +98,23 @@ class TransformedSource:
             _as_it_is(self.transforms, error, self._said)
         return logits
 
+    def _shown(self, clean: Tensor, draws: Draws) -> Tensor:
+        """The clean images as the transforms want to have them shown.
+
+        Raises:
+            AttackError: one wants them otherwise than another.
+        """
+        asking = [transform for transform in self.transforms if transform.needs_clean]
+        shown = [transform.clean_images(clean, draws) for transform in asking]
+        for transform, images in zip(asking, shown, strict=True):
+            if images is not shown[0]:
+                names = [type(one).__name__ for one in (asking[0], transform)]
+                raise AttackError(
+                    f"{' and '.join(names)} both take features of the clean images, and one of them changes these "
+                    "images before (PerturbationDecay adds noise: sigma=0 leaves it out); give one of the two"
+                )
+        return shown[0]
+
     def offered(self) -> list[tuple[str, dict[str, float]]]:
         """Of each network its name, the nodes among which the transforms chose in the last pass, and their depths.
 
@@ -115,10 +123,7 @@ class TransformedSource:
         """
         found = []
         for name, network in self._networks:
-            made = next(reversed(_GRAPHS[network].graphs.values()))  # the one that was used last
-            if isinstance(made, AttackError):
-                raise made
-            found.append((name, made.graph.offered))
+            found.append((name, self._kept[network].last().graph.offered))
         return found
 
     @contextmanager
@@ -126,7 +131,7 @@ class TransformedSource:
         """Inside the `with` block, the networks' graphs stand in for their own `forward`."""
         with ExitStack() as stack:
             for number, (name, network) in enumerate(self._networks):
-                stand_in = _StandIn(network, name, number, self.transforms, run, self._said)
+                stand_in = _StandIn(network, self._kept[network], name, number, self.transforms, run, self._said)
                 before = network.__dict__.get("forward")
                 stack.callback(_restore, network, before)
                 # The instance's own `forward` goes before that of its class.
@@ -140,18 +145,19 @@ class _StandIn:
     def __init__(
         self,
         network: nn.Module,
+        known: Kept[_Made],
         name: str,
         number: int,
         transforms: Sequence[SourceTransform],
         run: Run,
         said: set[str],
     ) -> None:
-        self._original, self._known = network.forward, _GRAPHS[network].graphs
+        self._original, self._known = network.forward, known
         self._name, self._number, self._transforms, self._run = name, number, transforms, run
         self._said = said
 
     def __call__(self, images: Tensor, *others: Any, **named: Any) -> Any:
-        self._run.enter(images)
+        self._run.enter(images, self._number)
         try:
             if others or named:
                 raise AttackError(
@@ -174,29 +180,13 @@ class _StandIn:
         key = tuple(images.shape), images.dtype, device, autocast_is_on(device.type)
 
         def changed() -> _Made:
-            made = self._graph(key, lambda: _trace(self._original, self._name, images)).copied(self._name, self._number)
+            plain = self._known.get(key, lambda: _trace(self._original, self._name, images))
+            made = plain.copied(self._name, self._number)
             made.missed = _rewrite(made.graph, self._transforms)
             made.module = made.graph.ready()
             return made
 
-        # Types themselves, not their names: a class that a notebook defines anew is another one.
-        settings = [(type(transform), repr(describe(transform))) for transform in self._transforms]
-        return self._graph((*key, self._number, *settings), changed)
-
-    def _graph(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
-        """The graph that is kept under a key, or else is made."""
-        if key not in self._known:
-            try:
-                self._known[key] = make()
-            except AttackError as error:
-                self._known[key] = error  # it would fail again, after as long a time
-            while len(self._known) > GRAPHS:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        found = self._known[key]
-        if isinstance(found, AttackError):
-            raise found
-        return found
+        return self._known.get((*key, self._number, *map(identity, self._transforms)), changed)
 
 
 class _Made:
@@ -214,24 +204,6 @@ class _Made:
     def __call__(self, images: Tensor) -> Any:
         found = iter(self.module(images))
         return tree_unflatten([next(found) if leaf is _TENSOR else leaf for leaf in self._leaves], self._form)
-
-
-class _Graphs:
-    """The graphs of a network, and what it was when they were made."""
-
-    def __init__(self, state: list[tuple[object, ...]]) -> None:
-        self.state = state
-        self.graphs: OrderedDict[Hashable, _Made | AttackError] = OrderedDict()
-
-
-_GRAPHS: WeakKeyDictionary[nn.Module, _Graphs] = WeakKeyDictionary()
-
-
-def _forget_others(network: nn.Module) -> None:
-    """Drop the graphs of a network whose modules or weights have changed since they were made."""
-    state = glance(network)
-    if network not in _GRAPHS or _GRAPHS[network].state != state:
-        _GRAPHS[network] = _Graphs(state)
 
 
 def check_traceable(model: Model) -> nn.Module:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.attention import JOINED, PRODUCTS, SHAPING, SOFTMAXES, weighs
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
-from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, above, operator
+from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, above, is_change, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
@@ -182,7 +182,7 @@ def _product_before(softmax: fx.Node) -> fx.Node | None:
         node = todo.pop(0)
         if operator(node) in PRODUCTS:
             return node
-        if operator(node) in (*SHAPING, *SCALING):
+        if operator(node) in (*SHAPING, *SCALING) or is_change(node):
             todo += node.all_input_nodes
     return None
 
@@ -194,7 +194,7 @@ def _product_after(softmax: fx.Node) -> fx.Node | None:
         node = todo.pop(0)
         if operator(node) in PRODUCTS:
             return node
-        if operator(node) in SHAPING:
+        if operator(node) in SHAPING or is_change(node):
             todo += node.users
     return None
 

@@ -250,3 +250,17 @@ def test_adaea_takes_objectives_that_look_at_clean_images():
 def test_no_pixel_disagrees_more_than_opposite_gradients():
     gradient = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert AdaEA.agreement([gradient, -3 * gradient]).min() >= -1, "threshold -1 filters nothing"
+
+
+@pytest.mark.parametrize("by", ["logits", "loss"])
+def test_weights_of_large_half_images_are_numbers(by):
+    """The sum of the losses of 90,000 pixels is more than a half float can hold."""
+    images, labels = scene(1, 300, 300, dtype=torch.float32)
+    torch.manual_seed(0)
+    members = [torch.nn.Conv2d(3, 5, 1).requires_grad_(False) for _ in range(2)]
+    attack, found = AdaEA(CrossEntropy(), Linf(PIXELS), 1, STEP), []
+    for dtype in (torch.float32, torch.float16):
+        ensemble = Together(*(member.to(dtype) for member in members), by=by)
+        found.append(attack(ensemble, images.to(dtype), labels % 5, [1]).float())
+    assert found[1].isfinite().all()
+    assert ((found[0] - found[1]).abs() < 1e-3).float().mean() > 0.95

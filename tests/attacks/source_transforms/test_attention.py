@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_attack.attacks import Draws, FixedAttention, changeable_nodes
+from lightning_attack.attacks import AttackError, Draws, FixedAttention, TokenGradients, changeable_nodes
 from lightning_attack.attacks.source_transforms.source import TransformedSource
-from tests.attacks.source_transforms.test_tokens import BATCH, SIDE, Transformer, gradient
+from tests.attacks.source_transforms.test_tokens import BATCH, FORMS, SIDE, Transformer, gradient, regularized
 
 
 def fixed(strength):
@@ -33,7 +33,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("joined", [False, True, "scattered"], ids=["apart", "joined", "scattered"])
+@pytest.mark.parametrize("joined", FORMS.values(), ids=FORMS)
 def test_gradient_is_that_of_constant_weights(joined, choice):
     make, references = CHOICES[choice]
     logits, found = changed(Transformer(joined), make(joined))
@@ -68,3 +68,21 @@ def test_values_keep_their_gradient_where_they_are_keys_or_queries_too(places):
     _, found = changed(Pixels(places), FixedAttention())
     _, wanted = gradient(Pixels(places, reference=True))
     assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+
+
+def both(x, what):
+    """What TGR and then PNA, or PNA and then TGR, do: of the gradient at the weights nothing is left."""
+    return regularized((0.25, 0.75, 0.5))(fixed(1)(x, what), what)
+
+
+@pytest.mark.parametrize("joined", FORMS.values(), ids=FORMS)
+def test_together_with_regularized_tokens(joined):
+    _, wanted = gradient(Transformer(joined, both))
+    for transforms in ([FixedAttention(), TokenGradients()], [TokenGradients(), FixedAttention()]):
+        source = TransformedSource(Transformer(joined), transforms)
+        if joined is True and isinstance(transforms[0], TokenGradients):
+            with pytest.raises(AttackError, match="give FixedAttention before TokenGradients"):
+                gradient(lambda x, source=source: source(x, Draws([7, 8]), 0))
+            continue
+        _, found = gradient(lambda x, source=source: source(x, Draws([7, 8]), 0))
+        assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()

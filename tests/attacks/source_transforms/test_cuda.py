@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lightning_attack import attacks
 from lightning_attack.attacks import Draws, SourceTransform
-from lightning_attack.attacks.source_transforms import source
+from lightning_attack.attacks.source_transforms import kept, source
 from lightning_attack.attacks.source_transforms.source import TransformedSource
 from lightning_attack.engine import trace
 from lightning_attack.models import SegmentationModel, freeze
@@ -68,7 +68,7 @@ def test_graphs_of_cuda_give_the_same(expected, monkeypatch):
         patch.setattr(trace, "traced", of_cuda)
         with OnTheHost():
             found = {kind: passed(model, kind()) for kind in TRANSFORMS}
-    (graphs,) = (made.graphs for network, made in source._GRAPHS.items() if network is model.network)
+    graphs = kept.kept(model.network)._graphs
     names = {str(node.target) for made in graphs.values() for node in made.module.graph.nodes}
     assert {"aten._scaled_dot_product_efficient_attention.default", "aten.cudnn_batch_norm.default"} <= names
     assert len(graphs) == 1 + len(TRANSFORMS)

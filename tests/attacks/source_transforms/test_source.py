@@ -12,6 +12,7 @@ from lightning_attack.attacks import (
     AttackError,
     CleanFeatureMixup,
     DiversifiedFeatures,
+    Draws,
     FeatureNoise,
     FixedAttention,
     InputDiversity,
@@ -30,6 +31,8 @@ from lightning_attack.attacks import (
     with_gradient_of,
 )
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.kept import kept
+from lightning_attack.attacks.source_transforms.source import TransformedSource
 from lightning_attack.common.windows import Windows
 from lightning_attack.engine.trace import traced
 from lightning_attack.models import Ensemble, ExportedModel, SegmentationModel
@@ -37,7 +40,7 @@ from lightning_attack.models.export import export_model
 from lightning_attack.predict.module import AttackModule
 from tests.attacks.toys import Rich, curved, half_right, scene
 
-ALL = [SmoothBackward(), SkipGradients(), FeatureNoise(), PerturbationDecay(0.5), CleanFeatureMixup(0.5)]
+ALL = [SmoothBackward(), SkipGradients(), FeatureNoise(), PerturbationDecay(0.5, sigma=0), CleanFeatureMixup(0.5)]
 
 
 def attack(steps=2, transforms=ALL, **settings):
@@ -202,6 +205,104 @@ def test_a_part_that_changes_is_not_taken_for_the_old_one():
     assert torch.equal(found(1), second)
 
 
+class Outside(nn.Module):
+    """Part of what it computes stands in attributes and hooks."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.first, self.last = 1.0, nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1)
+
+    def forward(self, x):
+        return self.last(self.scale * self.first(x).relu())
+
+
+CHANGES = {
+    "attribute": lambda model: setattr(model, "scale", -3.0),
+    "hook": lambda model: model.first.register_forward_hook(lambda module, given, found: -3 * found),
+    "forward": lambda model: setattr(model.first, "forward", lambda x: x.repeat(1, 2, 1, 1)[:, :5]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_changes_otherwise_is_traced_anew(change):
+    images, model = torch.rand(1, 3, 4, 4), Outside().requires_grad_(False)
+
+    def logits():
+        return TransformedSource(model, [FeatureNoise(1e-9)])(images, Draws([1]), 0)
+
+    assert torch.allclose(logits(), model(images))
+    before = kept(model)
+    assert kept(model) is before
+    CHANGES[change](model)
+    assert torch.allclose(logits(), model(images), atol=1e-5)
+    assert kept(model) is not before
+
+
+def test_transforms_that_differ_in_what_nobody_sees_are_two():
+    """Functions, attributes of their own, and tensors that are written to."""
+
+    class Changed(SourceTransform):
+        def __init__(self, change, factor=1.0):
+            self.change, self._factor = change, factor
+
+        def rewrite(self, graph):
+            for node in graph.all(torch.ops.aten.relu):
+                graph.follow(node, lambda value: self._factor * self.change(value))
+
+    images, model = torch.rand(1, 3, 4, 4), nn.ReLU()
+    doubled, factor = torch.Tensor.square, torch.tensor(2.0)
+
+    def found(transform):
+        return TransformedSource(model, [transform])(images, Draws([1]), 0)
+
+    assert torch.equal(found(Changed(lambda value: 2 * value)), 2 * images)
+    assert torch.equal(found(Changed(lambda value: 5 * value)), 5 * images)
+    assert torch.equal(found(Changed(doubled)), images**2)
+    assert torch.equal(found(Changed(doubled, 3.0)), 3 * images**2)
+    assert len(kept(model)._graphs) == 5  # the plain one as well
+    found(Changed(doubled))
+    assert len(kept(model)._graphs) == 5
+    assert torch.equal(found(Changed(doubled, factor)), 2 * images**2)
+    factor.add_(1)
+    assert torch.equal(found(Changed(doubled, factor)), 3 * images**2)
+
+
+def test_changes_of_one_node_are_made_in_order():
+    class Changed(SourceTransform):
+        def __init__(self, change):
+            self.change = change
+
+        def rewrite(self, graph):
+            for node in graph.all(torch.ops.aten.relu):
+                graph.follow(node, self.change)
+
+    images, model = torch.rand(1, 3, 4, 4), nn.ReLU()
+    double, more = Changed(lambda value: 2 * value), Changed(lambda value: value + 1)
+    for transforms, expected in (([double, more], 2 * images + 1), ([more, double], 2 * (images + 1))):
+        assert torch.equal(TransformedSource(model, transforms)(images, Draws([1]), 0), expected)
+    images, labels = scene(1, 12, 12, dtype=torch.float32)
+    layers = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 5, 1))
+    slopes = {"bpa": SmoothBackward(start=0), "linbp": LinearBackward(start=0)}
+    results = {
+        names: attack(1, [slopes[name] for name in names])(layers, images, labels % 5, [1])
+        for names in (("bpa",), ("linbp",), ("bpa", "linbp"), ("linbp", "bpa"))
+    }
+    assert not torch.equal(results["bpa",], results["linbp",])
+    assert torch.equal(results["bpa", "linbp"], results["linbp",])
+    assert torch.equal(results["linbp", "bpa"], results["bpa",])
+
+
+def test_members_that_run_on_part_after_part_have_their_own_numbers():
+    images, labels = pictures()
+    whole, parts = (SegmentationModel(network()) for _ in range(2))
+    members = [whole, parts]
+    noisy = attack(transforms=[FeatureNoise(1.0), CleanFeatureMixup(1.0)])
+    expected = noisy(Ensemble(members), images, labels, [1, 2, 3])
+    limited = Ensemble(members)
+    limited.limit_batch(1, 1)
+    assert (noisy(limited, images, labels, [1, 2, 3]) - expected).abs().max() < 1e-6
+
+
 class Queries(nn.Module):
     """A decoder whose residual sums have the queries first, (Q, B, C), as torch's attention has them."""
 
@@ -311,6 +412,15 @@ def test_a_run_is_refused_before_it_begins():
 
 
 def test_what_does_not_go_together():
+    images, labels = pictures(1)
+    both = [CleanFeatureMixup(0.5), PerturbationDecay(0.5)]
+    with pytest.raises(AttackError, match="CleanFeatureMixup and PerturbationDecay both take features of the clean"):
+        attack(transforms=both)(network(), images, labels, [1])
+    both[1].sigma = 0
+    attack(transforms=both)(network(), images, labels, [1])
+    pools = nn.Sequential(nn.Conv2d(3, 3, 1), nn.SiLU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2))
+    with pytest.raises(AttackError, match="'relu_99'"):
+        attack(transforms=[SmoothBackward(nodes=["relu_99"])])(pools, images, labels % 3, [1])
     with pytest.raises(ValueError, match=r"SmoothBackward runs the graph of the source, .* FSPGD have no names"):
         IterativeAttack(FSPGD(), Linf(), source_transforms=[SmoothBackward()])
     with pytest.raises(ValueError, match="no source transforms"):

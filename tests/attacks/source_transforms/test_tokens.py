@@ -62,7 +62,8 @@ class Block(nn.Module):
     """Attention with keys and values of fewer tokens than queries, and an MLP, each a residual branch.
 
     Args:
-        joined: whether attention is torch's own; "scattered" for tensors that no fused one takes.
+        joined: whether attention is torch's own; "scattered" for tensors that no fused one takes, "einsum" and
+            "turned" for products that are written otherwise.
         reference: writes attention out, and changes `attention`, `qkv` and `mlp`.
     """
 
@@ -80,7 +81,14 @@ class Block(nn.Module):
 
     def forward(self, x):
         q, (k, v) = self.heads(self.q(x)), (self.heads(one) for one in self.kv(x[:, ::2]).chunk(2, -1))
-        if self.joined and self.reference is None:
+        if self.joined in ("einsum", "turned") and self.reference is None:
+            weights = torch.einsum("bhid,bhjd->bhij", q, k).mul((WIDTH // HEADS) ** -0.5).softmax(-1)
+            attended = (
+                torch.einsum("bhij,bhjd->bhid", weights, v)
+                if self.joined == "einsum"
+                else (v.mT @ weights.transpose(-2, -1)).mT
+            )
+        elif self.joined and self.reference is None:
             if self.joined == "scattered":  # so that no fused attention takes them
                 q, k, v = (one.mT.contiguous().mT for one in (q, k, v))
             attended = F.scaled_dot_product_attention(q, k, v)
@@ -120,7 +128,11 @@ def gradient(source):
     return logits, torch.autograd.grad((logits * weights.sin()).sum(), x)[0]
 
 
-@pytest.mark.parametrize("joined", [False, True, "scattered"], ids=["apart", "joined", "scattered"])
+FORMS = {"apart": False, "joined": True, **{name: name for name in ("scattered", "einsum", "turned")}}
+"""Of attention."""
+
+
+@pytest.mark.parametrize("joined", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("factors", [(0.25, 0.75, 0.5), (1.0, 0.5, 0.0)], ids=["paper", "others"])
 def test_gradient_is_that_of_the_formula(joined, factors):
     source = TransformedSource(Transformer(joined), [TokenGradients(*factors)])
