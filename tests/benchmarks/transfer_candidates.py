@@ -191,6 +191,7 @@ AROUND: dict[str, dict[str, Any]] = {
 }
 """What was tried around `before`: zooms from 0.75, no random start, clean features mixed in, and others."""
 FEATURES: dict[str, dict[str, Any]] = {
+    "transfer_best_sign": {"finish": "sign"},
     "transfer_best_without_sgm": {"skip_gamma": 1.0},
     "transfer_best_without_mixup": {"feature_mix": 0.0},
     "transfer_best_without_both": {"skip_gamma": 1.0, "feature_mix": 0.0},
