@@ -86,7 +86,11 @@ def copy(tmp_path):
     file = file.replace("random_start: false", "random_start: true")
     (tmp_path / "configs" / "attacks" / "damped.yaml").write_text(file)
     before(attacks / "README.md", "| `transegpgd_misclassified` | | |", ROW)  # 5
-    before(attacks / "README.md", "`ops`.\n<!-- /presets-table -->", "`damped`, ")
+    page, later = attacks / "README.md", "Not in it yet: "
+    if later in page.read_text():
+        page.write_text(page.read_text().replace(later, f"{later}`damped`, "))
+    else:
+        before(page, "<!-- /presets-table -->", f"\n{later}`damped`.\n")
     return tmp_path
 
 
