@@ -65,8 +65,7 @@ class FixedAttention(SourceTransform):
         return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = [*graph.all(*JOINED), *(node for node in graph.all(*SOFTMAXES) if weighs(node))]
-        for node in graph.find(self, "attention with a softmax", found, self.start, self.nodes):
+        for node in graph.find(self, "attention with a softmax", attention(graph), self.start, self.nodes):
             if operator(node) in SOFTMAXES:
                 graph.follow(node, self._fixed)
                 continue
@@ -83,19 +82,29 @@ class FixedAttention(SourceTransform):
         return with_gradient_of(value, (1 - self.strength) * value)
 
 
-def _is_computed_again(attention: fx.Node) -> bool:
+def attention(graph: SourceGraph) -> list[fx.Node]:
+    """Fused attention, and the softmaxes of attention that is written out."""
+    return [*graph.all(*JOINED), *filter(product_after, graph.all(*SOFTMAXES))]
+
+
+def _is_computed_again(fused: fx.Node) -> bool:
     """Whether the gradient of fused attention is that of something else, which takes the same queries."""
-    queries = arguments(attention)[0]
+    queries = arguments(fused)[0]
     return any(is_change(user) and user.args[0] is not queries for user in queries.users)
 
 
-def weighs(softmax: fx.Node) -> bool:
-    """Whether a matrix is multiplied with the result of a softmax, which may be reshaped before."""
+def product_after(softmax: fx.Node) -> fx.Node | None:
+    """The product of a softmax's result, which may be reshaped before, with a matrix; None where there is none."""
     todo = list(softmax.users)
     while todo:
-        node = todo.pop()
+        node = todo.pop(0)
         if operator(node) in PRODUCTS:
-            return True
-        if operator(node) in SHAPING or is_change(node):
+            return node
+        if hands_on(node):
             todo += node.users
-    return False
+    return None
+
+
+def hands_on(node: fx.Node) -> bool:
+    """Whether a node hands on what it is given: in another shape, or as a source transform changes it."""
+    return operator(node) in SHAPING or is_change(node)

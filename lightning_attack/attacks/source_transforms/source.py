@@ -66,6 +66,7 @@ class TransformedSource:
         self.model = check_traceable(model)
         self.transforms = [transform for transform in transforms if not transform.idle]
         self.needs_clean = any(transform.needs_clean for transform in self.transforms)
+        self._identities = [*map(identity, self.transforms)]
         # A network that is several members is changed once.
         found = {id(network): (name, network) for name, network in _networks(self.model)}
         self._networks = list(found.values())
@@ -131,7 +132,7 @@ class TransformedSource:
         """Inside the `with` block, the networks' graphs stand in for their own `forward`."""
         with ExitStack() as stack:
             for number, (name, network) in enumerate(self._networks):
-                stand_in = _StandIn(network, self._kept[network], name, number, self.transforms, run, self._said)
+                stand_in = _StandIn(self, network, name, number, run)
                 before = network.__dict__.get("forward")
                 stack.callback(_restore, network, before)
                 # The instance's own `forward` goes before that of its class.
@@ -144,17 +145,15 @@ class _StandIn:
 
     def __init__(
         self,
+        source: TransformedSource,
         network: nn.Module,
-        known: Kept[_Made],
         name: str,
         number: int,
-        transforms: Sequence[SourceTransform],
         run: Run,
-        said: set[str],
     ) -> None:
-        self._original, self._known = network.forward, known
-        self._name, self._number, self._transforms, self._run = name, number, transforms, run
-        self._said = said
+        self._original, self._name, self._number, self._run = network.forward, name, number, run
+        self._known, self._transforms = source._kept[network], source.transforms
+        self._identities, self._said = source._identities, source._said
 
     def __call__(self, images: Tensor, *others: Any, **named: Any) -> Any:
         self._run.enter(images, self._number)
@@ -186,7 +185,7 @@ class _StandIn:
             made.module = made.graph.ready()
             return made
 
-        return self._known.get((*key, self._number, *map(identity, self._transforms)), changed)
+        return self._known.get((*key, self._number, *self._identities), changed)
 
 
 class _Made:

@@ -13,9 +13,16 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from lightning_attack.attacks.features import AUTO
-from lightning_attack.attacks.source_transforms.attention import JOINED, PRODUCTS, SHAPING, SOFTMAXES, weighs
+from lightning_attack.attacks.source_transforms.attention import (
+    PRODUCTS,
+    SHAPING,
+    SOFTMAXES,
+    attention,
+    hands_on,
+    product_after,
+)
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
-from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, above, is_change, operator
+from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, above, operator
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
@@ -78,7 +85,7 @@ class TokenGradients(SourceTransform):
             self.nodes = list(nodes)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = [*graph.all(*JOINED), *(node for node in graph.all(*SOFTMAXES) if weighs(node))]
+        found = attention(graph)
         mlps = _mlps(graph, found)
         wanted = graph.find(self, "attention with a softmax", found, self.start, self.nodes, named=[*found, *mlps])
         if self.nodes == (AUTO,):
@@ -93,7 +100,7 @@ class TokenGradients(SourceTransform):
 
     def _apart(self, graph: SourceGraph, softmax: fx.Node) -> None:
         """Attention of operators of its own: two products, and a softmax between them."""
-        before, after = _product_before(softmax), _product_after(softmax)
+        before, after = _product_before(softmax), product_after(softmax)
         graph.follow(softmax, partial(_without_extremes, factor=self.attention, of=_rows_and_columns))
         if before is not None:  # a sum over the channels of queries and keys
             queries, keys = _factors(before)
@@ -182,20 +189,8 @@ def _product_before(softmax: fx.Node) -> fx.Node | None:
         node = todo.pop(0)
         if operator(node) in PRODUCTS:
             return node
-        if operator(node) in (*SHAPING, *SCALING) or is_change(node):
+        if hands_on(node) or operator(node) in SCALING:
             todo += node.all_input_nodes
-    return None
-
-
-def _product_after(softmax: fx.Node) -> fx.Node | None:
-    """The product of the weights and the values."""
-    todo = list(softmax.users)
-    while todo:
-        node = todo.pop(0)
-        if operator(node) in PRODUCTS:
-            return node
-        if operator(node) in SHAPING or is_change(node):
-            todo += node.users
     return None
 
 

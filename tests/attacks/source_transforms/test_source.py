@@ -294,8 +294,7 @@ def test_changes_of_one_node_are_made_in_order():
 
 def test_members_that_run_on_part_after_part_have_their_own_numbers():
     images, labels = pictures()
-    whole, parts = (SegmentationModel(network()) for _ in range(2))
-    members = [whole, parts]
+    members = [SegmentationModel(network()) for _ in range(2)]
     noisy = attack(transforms=[FeatureNoise(1.0), CleanFeatureMixup(1.0)])
     expected = noisy(Ensemble(members), images, labels, [1, 2, 3])
     limited = Ensemble(members)
