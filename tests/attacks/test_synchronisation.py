@@ -126,7 +126,7 @@ _TRACED = {}
 @pytest.fixture(autouse=True)
 def graphs_of_the_host(monkeypatch):
     """Tensors without values, of which graphs are made, cannot be pretended: graphs are made on the host and moved."""
-    original = source._trace
+    original = source.trace_network
 
     def trace(forward, name, images):
         network = forward.__self__
@@ -135,10 +135,10 @@ def graphs_of_the_host(monkeypatch):
         made, key = _TRACED, (name, type(network), weights, tuple(images.shape))
         if isinstance(images, OnDevice):
             module = copy.deepcopy(made[key].module).to(DEVICE)
-            return source._Made(module, source.SourceGraph(module, name), made[key]._leaves, made[key]._form)
+            return source.TracedNetwork(module, source.SourceGraph(module, name), made[key]._leaves, made[key]._form)
         return made.setdefault(key, original(forward, name, images))
 
-    monkeypatch.setattr(source, "_trace", trace)
+    monkeypatch.setattr(source, "trace_network", trace)
 
 
 def run(attack, model, images, labels, pretend):

@@ -9,8 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch import Tensor, nn
 
 from lightning_attack.attacks.base import Model
 from lightning_attack.attacks.errors import AttackError
@@ -18,21 +17,14 @@ from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.kept import Kept, identity, kept
-from lightning_attack.attacks.source_transforms.one_form import in_one_form
 from lightning_attack.attacks.source_transforms.run import Run
+from lightning_attack.attacks.source_transforms.traced import TracedNetwork, trace_network
 from lightning_attack.engine.autocast import autocast_is_on
-from lightning_attack.engine.graphs import BUILDING, copied
-from lightning_attack.engine.memory import out_of_memory
 from lightning_attack.engine.support import missing
-
-_CLOSE = 1e-3
 
 _TOLD: ContextVar[Callable[[str], None] | None] = ContextVar(
     "told of source transforms that are left out", default=None
 )
-
-_TENSOR = object()
-"""Stands for a tensor in what a network returns; the other parts are kept as they are."""
 
 
 @contextmanager
@@ -70,7 +62,7 @@ class TransformedSource:
         # A network that is several members is changed once.
         found = {id(network): (name, network) for name, network in _networks(self.model)}
         self._networks = list(found.values())
-        self._kept: dict[nn.Module, Kept[_Made]] = {network: kept(network) for _, network in self._networks}
+        self._kept: dict[nn.Module, Kept[TracedNetwork]] = {network: kept(network) for _, network in self._networks}
         self._said: set[str] = set()
 
     def __call__(self, images: Tensor, draws: Draws, step: int, clean: Tensor | None = None) -> Tensor:
@@ -174,35 +166,18 @@ class _StandIn:
         finally:
             made.graph.run = None
 
-    def _made(self, images: Tensor) -> _Made:
+    def _made(self, images: Tensor) -> TracedNetwork:
         device = images.device
         key = tuple(images.shape), images.dtype, device, autocast_is_on(device.type)
 
-        def changed() -> _Made:
-            plain = self._known.get(key, lambda: _trace(self._original, self._name, images))
+        def changed() -> TracedNetwork:
+            plain = self._known.get(key, lambda: trace_network(self._original, self._name, images))
             made = plain.copied(self._name, self._number)
             made.missed = _rewrite(made.graph, self._transforms)
             made.module = made.graph.ready()
             return made
 
         return self._known.get((*key, self._number, *self._identities), changed)
-
-
-class _Made:
-    """A graph, and the form of what the network returns."""
-
-    def __init__(self, module: fx.GraphModule, graph: SourceGraph, leaves: list[Any], form: Any) -> None:
-        self.module, self.graph, self._leaves, self._form = module, graph, leaves, form
-        self.missed: list[str] = []  # why transforms are left out
-
-    def copied(self, name: str, number: int) -> _Made:
-        """A graph of its own, to be changed, of the same weights."""
-        module = copied(self.module)
-        return _Made(module, SourceGraph(module, name, number), self._leaves, self._form)
-
-    def __call__(self, images: Tensor) -> Any:
-        found = iter(self.module(images))
-        return tree_unflatten([next(found) if leaf is _TENSOR else leaf for leaf in self._leaves], self._form)
 
 
 def check_traceable(model: Model) -> nn.Module:
@@ -293,79 +268,3 @@ def _restore(network: nn.Module, before: Any) -> None:
         del network.__dict__["forward"]
     else:
         network.__dict__["forward"] = before
-
-
-def _trace(original: Callable[[Tensor], Any], name: str, images: Tensor) -> _Made:
-    """The graph of a network, which was compared with it on these images."""
-    from lightning_attack.engine.trace import traced  # it needs parts of torch that may be missing
-
-    leaves: list[Any] = []
-    form: Any = None
-
-    def flat(images: Tensor) -> list[Tensor]:
-        nonlocal leaves, form
-        # They ask for a gradient: attention on CUDA keeps what its gradient needs only if it is told at once.
-        output = original(images if images.requires_grad else images.detach().requires_grad_())
-        if not isinstance(output, Tensor | dict | tuple | list) or hasattr(output, "logits"):
-            output = getattr(output, "logits", output)
-        found, form = tree_flatten(output)
-        leaves = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in found]
-        return [leaf for leaf in found if isinstance(leaf, Tensor)]
-
-    shape = tuple(images.shape)
-    with torch.no_grad():  # before it is traced: what it keeps from its first run at a size must be real tensors
-        expected = flat(images.detach())
-    try:
-        with BUILDING, torch.inference_mode(False), torch.enable_grad():
-            module = in_one_form(traced(flat, shape, device=images.device, dtype=images.dtype))
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise AttackError(
-            f"source transforms need the graph of the source, and '{name}' cannot be written as one for images of "
-            f"{shape[-2]} x {shape[-1]} ({reason}). What it computes must not depend on the images' values; take "
-            "another source, or an attack without source transforms"
-        ) from error
-    made = _Made(module, SourceGraph(module, name), leaves, form)
-    with torch.no_grad():
-        found = module(images.detach())
-        if len(found) != len(expected) or not all(map(_alike, found, expected)):
-            raise AttackError(
-                f"source transforms need the graph of the source, and that of '{name}' does not compute what the "
-                "network does: does it draw random numbers? Take another source, or an attack without source transforms"
-            )
-    if not _same_gradient(module, flat, images):
-        raise AttackError(
-            f"source transforms need the graph of the source, and that of '{name}' has other gradients than the "
-            "network, which stops them on their way (detach, no_grad) or makes its own. Take another source, or an "
-            "attack without source transforms"
-        )
-    return made
-
-
-def _same_gradient(module: fx.GraphModule, network: Callable[[Tensor], list[Tensor]], images: Tensor) -> bool:
-    """Whether a graph has the gradient of its network: it does not know where that stops gradients."""
-    from lightning_attack.engine.acceptance import expected_gradient, gradients
-
-    def joined(function: Callable[[Tensor], list[Tensor]]) -> Callable[[Tensor], Tensor]:
-        return lambda images: torch.cat([one.flatten() for one in function(images) if one.is_floating_point()])
-
-    with torch.inference_mode(False):
-        images = images.detach().clone()
-        try:
-            expected, tolerance = expected_gradient(joined(network), images)
-        except RuntimeError as problem:
-            if out_of_memory(problem):
-                raise
-            return True  # the network has no gradient, and an attack on it says so
-        (found,) = gradients(joined(module), images)
-    error, norm = (found - expected).double().norm(), expected.double().norm()
-    return bool(error <= tolerance * norm) or not bool(expected.isfinite().all())
-
-
-def _alike(found: Tensor, expected: Tensor) -> bool:
-    if not expected.is_floating_point():
-        return torch.equal(found, expected)
-    error, norm = (found - expected).double().norm(), expected.double().norm()
-    return bool(error <= _CLOSE * norm) or not bool(expected.isfinite().all())

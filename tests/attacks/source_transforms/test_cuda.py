@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lightning_attack import attacks
 from lightning_attack.attacks import Draws, SourceTransform
-from lightning_attack.attacks.source_transforms import kept, source
+from lightning_attack.attacks.source_transforms import kept, traced
 from lightning_attack.attacks.source_transforms.source import TransformedSource
 from lightning_attack.engine import trace
 from lightning_attack.models import SegmentationModel, freeze
@@ -79,7 +79,7 @@ def test_graphs_of_cuda_give_the_same(expected, monkeypatch):
 
 def test_no_tensor_of_the_host_is_among_those_of_the_device(monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention_of_cuda)
-    monkeypatch.setattr(source, "_alike", lambda found, expected: found.device == expected.device == CUDA)
+    monkeypatch.setattr(traced, "_alike", lambda found, expected: found.device == expected.device == CUDA)
     model = network()
     with FakeCuda(lambda tensor: False) as mode, torch.no_grad():
         model, images = mode.move(model), torch.empty(IMAGES.shape, device=CUDA)
