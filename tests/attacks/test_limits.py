@@ -113,6 +113,7 @@ def one_step_of(objective):
                 kernel_size=1,
                 skip_gamma=1.0,
                 feature_mix=0.0,
+                smooth_slopes=0.0,
             ),
             mi_fgsm(**SHORT),
             transfer_best(**SHORT, power=0.0, kernel_size=1),

@@ -166,8 +166,8 @@ def _made(changes: Sequence[str], levels: Sequence[int]) -> list[str]:
 
 
 def best(passes: int, **settings: Any) -> IterativeAttack:
-    """`transfer_best` with other settings."""
-    return transfer_best(steps=passes, **settings)
+    """`transfer_best` as it was before it had smooth slopes, with other settings."""
+    return transfer_best(**{"steps": passes, "smooth_slopes": 0.0, **settings})
 
 
 def before(passes: int, **settings: Any) -> IterativeAttack:
@@ -199,6 +199,10 @@ FEATURES: dict[str, dict[str, Any]] = {
     **{f"transfer_best_prob{share}": {"feature_prob": share / 100} for share in (10, 25, 50, 100)},
 }
 """`transfer_best` with other source transforms."""
+SMOOTH: dict[str, dict[str, Any]] = {
+    f"transfer_best_smooth{share}": {"smooth_slopes": share / 100} for share in (0, 25, 50, 75, 100)
+}
+"""`transfer_best` with more or less smooth slopes."""
 FEW: dict[str, Any] = {"feature_prob": 0.1}
 """As few layers with clean features as 10 passes have: 100 passes had no more when these were tried."""
 PULLS: dict[str, dict[str, Any]] = {
@@ -236,7 +240,7 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    **{name: partial(best, **settings) for name, settings in (FEATURES | PULLS | LONG).items()},
+    **{name: partial(best, **settings) for name, settings in (FEATURES | SMOOTH | PULLS | LONG).items()},
     "transfer_best_ten_views": lambda passes: best(passes // 10, pull=0.5, input_transforms=[Repeat(10)]),
     **{
         f"zooms_{low}_{high}": partial(before, scale=(low, high))

@@ -61,7 +61,10 @@ def with_what_it_needs(command):
 
 VALUES = {
     "--images", "--model.curve_every", "--model.quantize", "--run_name", "--trainer.devices", "--trainer.strategy",
-    *map("--model.attack.{}".format, ("eps", "feature_mix", "finish", "skip_gamma", "step_schedule", "steps")),
+    *map(
+        "--model.attack.{}".format,
+        ("eps", "feature_mix", "finish", "skip_gamma", "smooth_slopes", "step_schedule", "steps"),
+    ),
 }  # fmt: skip
 """Options whose values other tests run, as tests/cli does with the files of attacks."""
 

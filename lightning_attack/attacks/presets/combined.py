@@ -13,6 +13,7 @@ from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
 from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
+from lightning_attack.attacks.source_transforms.activations import SmoothBackward
 from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
@@ -83,21 +84,24 @@ def transfer_best(
     skip_gamma: float = 0.5,
     feature_mix: float = 0.4,
     feature_prob: float | None = None,
+    smooth_slopes: float | None = None,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
     See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image (None: 0.5, and 0.8 from 100 steps
-    on), `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and two source transforms: `SkipGradients`
-    (SGM) with gamma = `skip_gamma`, and `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob`
-    (None: 0.1, and 0.25 from 100 steps on), which costs a forward pass of the clean images for each step. They run the
-    source operator by operator; skip_gamma = 1 and feature_mix = 0 leave them out. A source without residual
-    connections or without a graph is attacked without them, with a warning. 10 steps, whose lengths add up to 6.4 eps
-    (`long_steps`).
+    on), `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and source transforms: `SkipGradients`
+    (SGM) with gamma = `skip_gamma`; `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob` (None:
+    0.1, and 0.25 from 100 steps on), which costs a forward pass of the clean images for each step; `SmoothBackward`
+    (BPA) of all activations with strength = `smooth_slopes` (None: 0.5, and 0.25 from 100 steps on). They run the
+    source operator by operator; skip_gamma = 1, feature_mix = 0 and smooth_slopes = 0 leave them out. A source without
+    residual connections, without ReLUs and the like, or without a graph is attacked without what it does not support,
+    with a warning. 10 steps, whose lengths add up to 6.4 eps (`long_steps`).
 
     Source: ours, a combination of MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081), TI (Y. Dong et al., CVPR 2019,
-    arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv 2002.05990) and CFM (J. Byun et al., CVPR 2023, arXiv
-    2305.14846), found by a search on real networks (tests/benchmarks/search_transfer.py).
+    arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv 2002.05990), BPA (X. Wang et al., NeurIPS 2023, arXiv
+    2306.12685) and CFM (J. Byun et al., CVPR 2023, arXiv 2305.14846), found by a search on real networks
+    (tests/benchmarks/search_transfer.py).
     """
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
@@ -107,6 +111,12 @@ def transfer_best(
         pull = 0.8 if many else 0.5
     if feature_prob is None:
         feature_prob = 0.25 if many else 0.1
+    if smooth_slopes is None:
+        smooth_slopes = 0.25 if many else 0.5
     objective = BalancedCrossEntropy(power, temperature, pull)
-    sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(feature_prob, feature_mix, required=False)]
+    sources = [
+        SkipGradients(skip_gamma, required=False),
+        CleanFeatureMixup(feature_prob, feature_mix, required=False),
+        SmoothBackward(smooth_slopes, start=0.0, required=False),
+    ]
     return build("transfer_best", objective, settings, {"steps": 10}, inputs, gradients, sources, linf_step=long_steps)

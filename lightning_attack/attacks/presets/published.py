@@ -64,7 +64,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "mumodig": ("MuMoDIG", ("ren2025mumodig",)),
     "tass": ("TASS", ("he2023tass",)),
     "soft_transfer": ("Soft transfer", ("dong2018mi", "xie2019di", "dong2019ti")),
-    "transfer_best": ("Best transfer", ("dong2018mi", "dong2019ti", "wu2020sgm", "byun2023cfm")),
+    "transfer_best": ("Best transfer", ("dong2018mi", "dong2019ti", "wu2020sgm", "wang2023bpa", "byun2023cfm")),
     "bpa": ("BPA", ("wang2023bpa",)),
     "linbp": ("LinBP", ("guo2020linbp",)),
     "sgm": ("SGM", ("wu2020sgm",)),
@@ -86,7 +86,7 @@ PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "transegpgd_strong": ("TranSegPGD + MI-DI-TI (wide DI)", (_SEGMENTATION, "dong2018mi", "xie2019di", "dong2019ti")),
     "transegpgd_best": (
         "TranSegPGD (best transfer)",
-        (_SEGMENTATION, "dong2018mi", "dong2019ti", "wu2020sgm", "byun2023cfm"),
+        (_SEGMENTATION, "dong2018mi", "dong2019ti", "wu2020sgm", "wang2023bpa", "byun2023cfm"),
     ),
     "transegpgd_dynamic": ("TranSegPGD (dynamic steps)", (_SEGMENTATION,)),
     "pi_fgsm": ("PI-FGSM", ("gao2020pi",)),

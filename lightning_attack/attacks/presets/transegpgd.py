@@ -21,6 +21,7 @@ from lightning_attack.attacks.objectives.transegpgd import (
     TransferablePixels,
 )
 from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
+from lightning_attack.attacks.source_transforms.activations import SmoothBackward
 from lightning_attack.attacks.source_transforms.base import SourceTransform
 from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
 from lightning_attack.attacks.source_transforms.residuals import SkipGradients
@@ -245,6 +246,7 @@ def transegpgd_best(
     kernel_size: int = 5,
     skip_gamma: float = 0.5,
     feature_mix: float = 0.4,
+    smooth_slopes: float = 0.5,
     **settings: Unpack[TranSegPGDSettings],
 ) -> IterativeAttack:
     """TranSegPGD in the surroundings of `transfer_best`: MI and TI on recoloured, slanted views, balanced and softened.
@@ -255,13 +257,18 @@ def transegpgd_best(
 
     Source: ours, a combination of TranSegPGD (X. Jia et al., 2023, arXiv 2312.02207), MI (Y. Dong et al., CVPR
     2018, arXiv 1710.06081), TI (Y. Dong et al., CVPR 2019, arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv
-    2002.05990) and CFM (J. Byun et al., CVPR 2023, arXiv 2305.14846).
+    2002.05990), BPA (X. Wang et al., NeurIPS 2023, arXiv 2306.12685) and CFM (J. Byun et al., CVPR 2023, arXiv
+    2305.14846).
     """
     usual: TranSegPGDSettings = {
         "random_start": False, "steps": 10, "gamma": 0.3, "beta": 0.3, "temperature": 3.0
     }  # fmt: skip
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    sources = [SkipGradients(skip_gamma, required=False), CleanFeatureMixup(mix=feature_mix, required=False)]
+    sources = [
+        SkipGradients(skip_gamma, required=False),
+        CleanFeatureMixup(mix=feature_mix, required=False),
+        SmoothBackward(smooth_slopes, start=0.0, required=False),
+    ]
     known: TranSegPGDSettings = {**usual, **settings}
     return _with("transegpgd_best", known, inputs, gradients, sources, power=power, pull=pull, linf_step=long_steps)

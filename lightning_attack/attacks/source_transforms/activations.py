@@ -46,6 +46,7 @@ class SmoothBackward(SourceTransform):
         temperature: of the softmax in pooling windows, above 0; null leaves pooling as it is. Pooling is changed
             wherever it is.
         nodes: names of the activations to change in place of those from `start` on; `auto` names none.
+        required: whether a source that has neither, or no graph, is an error; False attacks it as it is.
 
     Raises:
         ValueError: an argument is out of range.
@@ -68,11 +69,14 @@ class SmoothBackward(SourceTransform):
         start: float = 0.4,
         temperature: float | None = 10.0,
         nodes: Sequence[str] = (AUTO,),
+        required: bool = True,
     ) -> None:
         self.strength, self.start = check_share("strength", strength), check_share("start", start)
         if temperature is not None and not 0 < temperature < float("inf"):  # NaN too
             raise ValueError(f"temperature={temperature}: must be above 0, or null to leave pooling as it is")
         self.temperature, self.nodes = temperature, check_names(nodes)
+        if not required:  # True is not noted: settings stay those of earlier runs
+            self.required = False
 
     @property
     def idle(self) -> bool:
@@ -155,7 +159,8 @@ def in_ramps(node: fx.Node, ramp: Ramp) -> tuple[Callable[..., Tensor], list[fx.
     kind, (inputs, *settings) = operator(node), arguments(node)
     if kind == aten.hardtanh:
         low, high = settings[0] if settings else -1.0, settings[1] if len(settings) > 1 else 1.0
-        return (lambda z: low + ramp(z - low) - ramp(z - high)), [inputs]
+        # Without the subtraction of 0, which takes as long as a ramp.
+        return (lambda z: low + ramp(z - low if low else z) - ramp(z - high)), [inputs]
     if kind == aten.leaky_relu:
         slope = settings[0] if settings else 0.01
         return (lambda z: slope * z + (1 - slope) * ramp(z)), [inputs]
@@ -177,7 +182,7 @@ def change_slope(
 
 def mixed(true: Tensor, surrogate: Tensor, strength: float) -> Tensor:
     """The surrogate and the true value in shares of `strength` and 1 - `strength`."""
-    return surrogate if strength == 1 else (1 - strength) * true + strength * surrogate
+    return surrogate if strength == 1 else torch.lerp(true, surrogate, strength)
 
 
 class Window:

@@ -23,19 +23,25 @@ ENCODERS = dict.fromkeys(
 
 
 def check(model, side=64):
-    """`transfer_best` leaves none of its two source transforms out, and each of them changes it; scores see neither."""
+    """`transfer_best` leaves none of its source transforms out, and each of them changes it; scores see none."""
     model = freeze(model)
     images, labels = scene(1, side, side, dtype=torch.float32)
     labels = half_right(model, images, labels)
     with torch.no_grad():
         logits = model(images)
-    plain = {"steps": 2, "skip_gamma": 1.0, "feature_mix": 0.0}
+    plain = {"steps": 2, "skip_gamma": 1.0, "feature_mix": 0.0, "smooth_slopes": 0.0}
     mixup = CleanFeatureMixup(prob=1.0, mix=0.4)  # in every layer: of a small network the usual share may be none
-    attacks = [transfer_best(**plain), transfer_best(steps=2), transfer_best(**plain, source_transforms=[mixup])]
+    attacks = [
+        transfer_best(**plain),
+        transfer_best(**plain | {"skip_gamma": 0.5}),
+        transfer_best(**plain | {"smooth_slopes": 0.5}),
+        transfer_best(**plain, source_transforms=[mixup]),
+        transfer_best(steps=2),
+    ]
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the source is attacked")
         found = [attack(model, images, labels, [1]) for attack in attacks]
-    assert all((one != found[0]).float().mean() > 0.01 for one in found[1:])
+    assert all((one != found[0]).float().mean() > 1e-3 for one in found[1:])
     assert all(0 < (one - images).abs().max() <= 8 / 255 + 1e-6 for one in found)
     with torch.no_grad():
         assert torch.equal(model(images), logits)
