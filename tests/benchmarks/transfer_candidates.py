@@ -20,17 +20,22 @@ from lightning_attack.attacks import (
     DiversifiedFeatures,
     Draws,
     FeatureNoise,
+    GradientTransform,
     InputDiversity,
     InputTransform,
     IterativeAttack,
+    LinearBackward,
     Linf,
     Momentum,
+    Nesterov,
     Objective,
+    PreGradient,
     RandomAffine,
     RandomChain,
     RandomColour,
     RandomFlip,
     RandomNoise,
+    SmoothBackward,
     TranslationInvariance,
     View,
     ssa,
@@ -170,6 +175,13 @@ def best(passes: int, **settings: Any) -> IterativeAttack:
     return transfer_best(**{"steps": passes, "smooth_slopes": 0.0, **settings})
 
 
+def ahead(passes: int, momentum: GradientTransform) -> IterativeAttack:
+    """The same with gradients taken one step ahead, by what takes the place of `Momentum`."""
+    attack = best(passes)
+    attack.gradient_transforms[-1] = momentum
+    return attack
+
+
 def before(passes: int, **settings: Any) -> IterativeAttack:
     """`transfer_best` as it was before clean features were mixed in, with other settings."""
     return best(passes, **{"random_start": True, "scale": (0.65, 1.6), "feature_mix": 0.0, "pull": 0.0, **settings})
@@ -200,9 +212,24 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 """`transfer_best` with other source transforms."""
 SMOOTH: dict[str, dict[str, Any]] = {
-    f"transfer_best_smooth{share}": {"smooth_slopes": share / 100} for share in (0, 25, 50, 75, 100)
+    **{f"transfer_best_smooth{share}": {"smooth_slopes": share / 100} for share in (0, 25, 50, 75, 100)},
+    **{
+        f"transfer_best_smooth{share}_late": {"source_transforms": [SmoothBackward(share / 100, start=0.4)]}
+        for share in (50, 100)
+    },
+    "transfer_best_smooth50_prob10": {"smooth_slopes": 0.5, "feature_prob": 0.1},
+    "transfer_best_smooth75_pull80": {"smooth_slopes": 0.75, "pull": 0.8},
+    "transfer_best_smooth25_mix60": {"smooth_slopes": 0.25, "feature_mix": 0.6},
+    "transfer_best_smooth25_power25": {"smooth_slopes": 0.25, "power": 0.25},
+    "transfer_best_smooth25_cosine": {"smooth_slopes": 0.25, "step_schedule": "cosine"},
 }
-"""`transfer_best` with more or less smooth slopes."""
+"""`transfer_best` with more or less smooth slopes, and other changes with them."""
+BESIDE: dict[str, dict[str, Any]] = {
+    "transfer_best_linear": {"source_transforms": [LinearBackward(0.5)]},
+    "transfer_best_faug": {"source_transforms": [FeatureNoise(0.1, 0.3)]},
+    "transfer_best_noise": {"input_transforms": [RandomNoise(8 / 255)]},
+}
+"""What was tried beside smooth slopes."""
 FEW: dict[str, Any] = {"feature_prob": 0.1}
 """As few layers with clean features as 10 passes have: 100 passes had no more when these were tried."""
 PULLS: dict[str, dict[str, Any]] = {
@@ -240,7 +267,9 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    **{name: partial(best, **settings) for name, settings in (FEATURES | SMOOTH | PULLS | LONG).items()},
+    **{name: partial(best, **settings) for name, settings in (FEATURES | SMOOTH | BESIDE | PULLS | LONG).items()},
+    "transfer_best_ni": lambda passes: ahead(passes, Nesterov()),
+    "transfer_best_pi": lambda passes: ahead(passes, PreGradient()),
     "transfer_best_ten_views": lambda passes: best(passes // 10, pull=0.5, input_transforms=[Repeat(10)]),
     **{
         f"zooms_{low}_{high}": partial(before, scale=(low, high))
