@@ -22,7 +22,14 @@ _TENSOR = object()
 
 
 class TracedNetwork:
-    """A graph, and the form of what the network returns."""
+    """A graph, and the form of what the network returns.
+
+    Args:
+        module: the graph; it returns the tensors of the network's output as a list.
+        graph: the same as transforms see it.
+        leaves: the parts of the output, in order; a mark stands for each tensor.
+        form: how the output is made of them.
+    """
 
     def __init__(self, module: fx.GraphModule, graph: SourceGraph, leaves: list[Any], form: Any) -> None:
         self.module, self.graph, self._leaves, self._form = module, graph, leaves, form
@@ -39,7 +46,16 @@ class TracedNetwork:
 
 
 def trace_network(original: Callable[[Tensor], Any], name: str, images: Tensor) -> TracedNetwork:
-    """The graph of a network, which was compared with it on these images."""
+    """The graph of a network, which was compared with it on these images.
+
+    Args:
+        original: the network's own `forward`.
+        name: of the network, for messages.
+        images: (B, 3, H, W); the graph is one for images of this shape, type and device.
+
+    Raises:
+        AttackError: it cannot be written as a graph, or that has other values or gradients than the network.
+    """
     from lightning_attack.engine.trace import traced  # it needs parts of torch that may be missing
 
     leaves: list[Any] = []
