@@ -172,7 +172,8 @@ def _made(changes: Sequence[str], levels: Sequence[int]) -> list[str]:
 
 def best(passes: int, **settings: Any) -> IterativeAttack:
     """`transfer_best` as it was before it had smooth slopes, with other settings."""
-    return transfer_best(**{"steps": passes, "smooth_slopes": 0.0, **settings})
+    was = {"smooth_slopes": 0.0, "pull": 0.8 if passes >= 100 else 0.5}
+    return transfer_best(**{"steps": passes, **was, **settings})
 
 
 def ahead(passes: int, momentum: GradientTransform) -> IterativeAttack:
@@ -219,6 +220,7 @@ SMOOTH: dict[str, dict[str, Any]] = {
     },
     "transfer_best_smooth50_prob10": {"smooth_slopes": 0.5, "feature_prob": 0.1},
     "transfer_best_smooth75_pull80": {"smooth_slopes": 0.75, "pull": 0.8},
+    "transfer_best_smooth25_pull50": {"smooth_slopes": 0.25, "pull": 0.5},
     "transfer_best_smooth25_mix60": {"smooth_slopes": 0.25, "feature_mix": 0.6},
     "transfer_best_smooth25_power25": {"smooth_slopes": 0.25, "power": 0.25},
     "transfer_best_smooth25_cosine": {"smooth_slopes": 0.25, "step_schedule": "cosine"},

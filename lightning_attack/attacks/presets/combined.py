@@ -71,7 +71,7 @@ def transfer_best(
     *,
     temperature: float = 3.0,
     power: float = 0.5,
-    pull: float | None = None,
+    pull: float = 0.5,
     decay: float = 1.0,
     grey: float = 0.5,
     contrast: float = 0.3,
@@ -89,14 +89,14 @@ def transfer_best(
 ) -> IterativeAttack:
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
-    See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image (None: 0.5, and 0.8 from 100 steps
-    on), `RandomColour`, `RandomAffine`, `TranslationInvariance`, `Momentum`, and source transforms: `SkipGradients`
-    (SGM) with gamma = `skip_gamma`; `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob` (None:
-    0.1, and 0.25 from 100 steps on), which costs a forward pass of the clean images for each step; `SmoothBackward`
-    (BPA) of all activations and maximum pooling, with strength = `smooth_slopes` (None: 0.5, and 0.25 from 100 steps
-    on). They run the source operator by operator; skip_gamma = 1, feature_mix = 0 and smooth_slopes = 0 leave them out.
-    A source without residual connections, without ReLUs and the like, or without a graph is attacked without what it
-    does not support, with a warning. 10 steps, whose lengths add up to 6.4 eps (`long_steps`).
+    See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image, `RandomColour`, `RandomAffine`,
+    `TranslationInvariance`, `Momentum`, and source transforms: `SkipGradients` (SGM) with gamma = `skip_gamma`;
+    `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob` (None: 0.1, and 0.25 from 100 steps
+    on), which costs a forward pass of the clean images for each step; `SmoothBackward` (BPA) of all activations and
+    maximum pooling, with strength = `smooth_slopes` (None: 0.5, and 0.25 from 100 steps on). They run the source
+    operator by operator; skip_gamma = 1, feature_mix = 0 and smooth_slopes = 0 leave them out. A source without
+    residual connections, without ReLUs and the like, or without a graph is attacked without what it does not support,
+    with a warning. 10 steps, whose lengths add up to 6.4 eps (`long_steps`).
 
     Source: ours, a combination of MI (Y. Dong et al., CVPR 2018, arXiv 1710.06081), TI (Y. Dong et al., CVPR 2019,
     arXiv 1904.02884), SGM (D. Wu et al., ICLR 2020, arXiv 2002.05990), BPA (X. Wang et al., NeurIPS 2023, arXiv
@@ -108,8 +108,6 @@ def transfer_best(
     # The more steps there are, the more each of them may be hindered, as their directions add up; but the closer their
     # slopes must be to the true ones.
     many = settings.get("steps", 10) >= 100
-    if pull is None:
-        pull = 0.8 if many else 0.5
     if feature_prob is None:
         feature_prob = 0.25 if many else 0.1
     if smooth_slopes is None:
