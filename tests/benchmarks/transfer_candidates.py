@@ -218,6 +218,7 @@ SMOOTH: dict[str, dict[str, Any]] = {
         f"transfer_best_smooth{share}_late": {"source_transforms": [SmoothBackward(share / 100, start=0.4)]}
         for share in (50, 100)
     },
+    **{f"transfer_best_smooth50_pull{share}": {"smooth_slopes": 0.5, "pull": share / 100} for share in (0, 30)},
     "transfer_best_smooth50_prob10": {"smooth_slopes": 0.5, "feature_prob": 0.1},
     "transfer_best_smooth75_pull80": {"smooth_slopes": 0.75, "pull": 0.8},
     "transfer_best_smooth25_pull50": {"smooth_slopes": 0.25, "pull": 0.5},
