@@ -452,12 +452,14 @@ def test_default_step(preset):
 
 def test_long_attacks_mix_more_and_smooth_less():
     attacks = {steps: transfer_best(steps=steps) for steps in (10, 20, 99, 100, 300)}
+    assert {attack.objective.pull for attack in attacks.values()} == {0.5}
     probs = {steps: attack.source_transforms[1].prob for steps, attack in attacks.items()}
     assert probs == {10: 0.1, 20: 0.1, 99: 0.1, 100: 0.25, 300: 0.25}
     strengths = {steps: attack.source_transforms[2].strength for steps, attack in attacks.items()}
     assert strengths == {10: 0.5, 20: 0.5, 99: 0.5, 100: 0.25, 300: 0.25}
-    assert transfer_best().settings() == transfer_best(feature_prob=0.1, smooth_slopes=0.5).settings()
-    given = transfer_best(steps=100, feature_prob=0.2, smooth_slopes=0.7)
+    assert transfer_best().settings() == transfer_best(pull=0.5, feature_prob=0.1, smooth_slopes=0.5).settings()
+    given = transfer_best(steps=100, pull=0.3, feature_prob=0.2, smooth_slopes=0.7)
+    assert given.objective.pull == 0.3
     assert (given.source_transforms[1].prob, given.source_transforms[2].strength) == (0.2, 0.7)
 
 

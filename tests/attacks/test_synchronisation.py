@@ -135,7 +135,7 @@ def graphs_of_the_host(monkeypatch):
         made, key = _TRACED, (name, type(network), weights, tuple(images.shape))
         if isinstance(images, OnDevice):
             module = copy.deepcopy(made[key].module).to(DEVICE)
-            return source.TracedNetwork(module, source.SourceGraph(module, name), made[key]._leaves, made[key]._form)
+            return source.TracedNetwork(module, name, made[key]._leaves, made[key]._form)
         return made.setdefault(key, original(forward, name, images))
 
     monkeypatch.setattr(source, "trace_network", trace)

@@ -12,10 +12,7 @@ from lightning_attack.attacks.input_transforms.colour import RandomColour
 from lightning_attack.attacks.loops.iterative import IterativeAttack
 from lightning_attack.attacks.objectives.base import CrossEntropy
 from lightning_attack.attacks.objectives.masked import BalancedCrossEntropy
-from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
-from lightning_attack.attacks.source_transforms.activations import SmoothBackward
-from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
-from lightning_attack.attacks.source_transforms.residuals import SkipGradients
+from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum, source_changes
 
 __all__ = [
     "soft_transfer",
@@ -113,9 +110,5 @@ def transfer_best(
     if smooth_slopes is None:
         smooth_slopes = 0.25 if many else 0.5
     objective = BalancedCrossEntropy(power, temperature, pull)
-    sources = [
-        SkipGradients(skip_gamma, required=False),
-        CleanFeatureMixup(feature_prob, feature_mix, required=False),
-        SmoothBackward(smooth_slopes, start=0.0, required=False),
-    ]
+    sources = source_changes(skip_gamma, feature_prob, feature_mix, smooth_slopes)
     return build("transfer_best", objective, settings, {"steps": 10}, inputs, gradients, sources, linf_step=long_steps)

@@ -13,7 +13,10 @@ from lightning_attack.attacks.loops.schedule import StepSchedule
 from lightning_attack.attacks.norms import Norm, make_norm
 from lightning_attack.attacks.objectives.base import Objective
 from lightning_attack.attacks.presets.published import published
+from lightning_attack.attacks.source_transforms.activations import SmoothBackward
 from lightning_attack.attacks.source_transforms.base import SourceTransform
+from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
+from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 from lightning_attack.common.pixels import Pixels, parse_pixels
 
 
@@ -165,3 +168,14 @@ def usual_noise(settings: Settings) -> float:
 def momentum(decay: float) -> list[GradientTransform]:
     """MI, or nothing for decay 0, where it would only change the gradient's size and keep another one out."""
     return [Momentum(decay)] if decay else []
+
+
+def source_changes(
+    skip_gamma: float, feature_prob: float, feature_mix: float, smooth_slopes: float
+) -> list[SourceTransform]:
+    """The source transforms of `transfer_best`, each left out where the source has nothing that it could change."""
+    return [
+        SkipGradients(skip_gamma, required=False),
+        CleanFeatureMixup(feature_prob, feature_mix, required=False),
+        SmoothBackward(smooth_slopes, start=0.0, required=False),
+    ]

@@ -20,11 +20,8 @@ from lightning_attack.attacks.objectives.transegpgd import (
     Switch,
     TransferablePixels,
 )
-from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum
-from lightning_attack.attacks.source_transforms.activations import SmoothBackward
+from lightning_attack.attacks.presets.settings import Settings, build, long_steps, momentum, source_changes
 from lightning_attack.attacks.source_transforms.base import SourceTransform
-from lightning_attack.attacks.source_transforms.features import CleanFeatureMixup
-from lightning_attack.attacks.source_transforms.residuals import SkipGradients
 
 __all__ = [
     "transegpgd", "transegpgd_best", "transegpgd_di", "transegpgd_dynamic", "transegpgd_mi", "transegpgd_mi_di_ti",
@@ -265,10 +262,6 @@ def transegpgd_best(
     }  # fmt: skip
     inputs = [RandomColour(grey, contrast, brightness), RandomAffine(degrees, translate, scale, slant=slant)]
     gradients = [TranslationInvariance(kernel_size), *momentum(decay)]
-    sources = [
-        SkipGradients(skip_gamma, required=False),
-        CleanFeatureMixup(mix=feature_mix, required=False),
-        SmoothBackward(smooth_slopes, start=0.0, required=False),
-    ]
+    sources = source_changes(skip_gamma, 0.1, feature_mix, smooth_slopes)
     known: TranSegPGDSettings = {**usual, **settings}
     return _with("transegpgd_best", known, inputs, gradients, sources, power=power, pull=pull, linf_step=long_steps)

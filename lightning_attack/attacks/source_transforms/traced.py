@@ -26,19 +26,22 @@ class TracedNetwork:
 
     Args:
         module: the graph; it returns the tensors of the network's output as a list.
-        graph: the same as transforms see it.
+        name: of the network, for messages.
         leaves: the parts of the output, in order; a mark stands for each tensor.
         form: how the output is made of them.
+        number: tells the networks of an ensemble apart.
+
+    Attributes:
+        graph: the same graph as transforms see it.
     """
 
-    def __init__(self, module: fx.GraphModule, graph: SourceGraph, leaves: list[Any], form: Any) -> None:
-        self.module, self.graph, self._leaves, self._form = module, graph, leaves, form
+    def __init__(self, module: fx.GraphModule, name: str, leaves: list[Any], form: Any, number: int = 0) -> None:
+        self.module, self.graph, self._leaves, self._form = module, SourceGraph(module, name, number), leaves, form
         self.missed: list[str] = []  # why transforms are left out
 
     def copied(self, name: str, number: int) -> TracedNetwork:
         """A graph of its own, to be changed, of the same weights."""
-        module = copied(self.module)
-        return TracedNetwork(module, SourceGraph(module, name, number), self._leaves, self._form)
+        return TracedNetwork(copied(self.module), name, self._leaves, self._form, number)
 
     def __call__(self, images: Tensor) -> Any:
         found = iter(self.module(images))
@@ -86,7 +89,7 @@ def trace_network(original: Callable[[Tensor], Any], name: str, images: Tensor) 
             f"{shape[-2]} x {shape[-1]} ({reason}). What it computes must not depend on the images' values; take "
             "another source, or an attack without source transforms"
         ) from error
-    made = TracedNetwork(module, SourceGraph(module, name), leaves, form)
+    made = TracedNetwork(module, name, leaves, form)
     with torch.no_grad():
         found = module(images.detach())
         if len(found) != len(expected) or not all(map(_alike, found, expected)):
@@ -119,12 +122,16 @@ def _same_gradient(module: fx.GraphModule, network: Callable[[Tensor], list[Tens
                 raise
             return True  # the network has no gradient, and an attack on it says so
         (found,) = gradients(joined(module), images)
-    error, norm = (found - expected).double().norm(), expected.double().norm()
-    return bool(error <= tolerance * norm) or not bool(expected.isfinite().all())
+    return _near(found, expected, tolerance)
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
     if not expected.is_floating_point():
         return torch.equal(found, expected)
+    return _near(found, expected, _CLOSE)
+
+
+def _near(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether they are as near as that, in relation to the length of what is expected, if that is finite at all."""
     error, norm = (found - expected).double().norm(), expected.double().norm()
-    return bool(error <= _CLOSE * norm) or not bool(expected.isfinite().all())
+    return bool(error <= tolerance * norm) or not bool(expected.isfinite().all())
