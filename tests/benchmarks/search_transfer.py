@@ -149,29 +149,34 @@ def read(folder: Path, half: str, sources: Sequence[str] | None) -> dict[str, di
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print each candidate beside the one that it is compared with, on the pairs that both have."""
+    """Print each candidate beside the one that it is compared with, on the pairs and photos that both have."""
     results = read(options.folder, options.half, options.sources)
+    if options.against not in results:
+        raise SystemExit(f"no results of {options.against!r}; there are {', '.join(sorted(results)) or 'none'}")
     base = results[options.against]
-    rows = []
+    rows, others = [], []
     for name, found in results.items():
-        common = [pair for pair in found if pair in base]
+        common = [pair for pair in found if pair in base and len(found[pair]) == len(base[pair])]
         if not common:
+            others.append(name)
             continue
         own, other = [found[pair] for pair in common], [base[pair] for pair in common]
         difference = mean_difference([*map(class_counts, own)], [*map(class_counts, other)])
-        interval = f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-        hits = [100 * float(np.mean([accuracy(class_counts(one.sum(0))) for one in side])) for side in (own, other)]
+        interval = f"{_points(difference.value)} [{_points(difference.low)}, {_points(difference.high)}]"
+        hits = [float(np.mean([accuracy(class_counts(one.sum(0))) for one in side])) for side in (own, other)]
         by_source = {
             source: np.mean([_miou(found[pair]) - _miou(base[pair]) for pair in common if pair.source == source])
             for source in dict.fromkeys(pair.source for pair in common)
         }
-        gaps = ", ".join(f"{source} {100 * gap:+.1f}" for source, gap in by_source.items())
+        gaps = ", ".join(f"{source} {_points(gap)}" for source, gap in by_source.items())
         value = 100 * np.mean([_miou(one) for one in own])
-        row = f"| `{name}` | {value:.1f} | {interval} | {hits[0] - hits[1]:+.1f} | {gaps} | {len(common)} |"
+        row = f"| `{name}` | {value:.1f} | {interval} | {_points(hits[0] - hits[1])} | {gaps} | {len(common)} |"
         rows.append((difference.value, row))
     print(f"| candidate | mIoU | difference to `{options.against}` | accuracy | by source | pairs |")
     print("|---|---|---|---|---|---|")
     print("\n".join(row for _, row in sorted(rows)))
+    if others:
+        print(f"\nNot compared, with other pairs or another number of photos: {', '.join(sorted(others))}")
 
 
 def effects(options: argparse.Namespace) -> None:
@@ -190,8 +195,8 @@ def effects(options: argparse.Namespace) -> None:
     ])  # fmt: skip
     for place, change in enumerate(changes):
         made = levels[:, place] == 1
-        miou_effect, accuracy_effect = 100 * (scores[made].mean(0) - scores[~made].mean(0))
-        print(f"| {change} | {miou_effect:+.1f} | {accuracy_effect:+.1f} |")
+        miou_effect, accuracy_effect = scores[made].mean(0) - scores[~made].mean(0)
+        print(f"| {change} | {_points(miou_effect)} | {_points(accuracy_effect)} |")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -233,6 +238,11 @@ def _found(file: Path, targets: Sequence[str], photos: int | None = None) -> dic
 
 def _is_there(path: str) -> bool:
     return path.startswith("embedded:") or (ROOT / path).exists()
+
+
+def _points(share: float) -> str:
+    """A difference of shares in points; "-" where it is not known, as the interval of fewer than five photos."""
+    return "-" if np.isnan(share) else f"{round(100 * share, 1) + 0:+.1f}"
 
 
 def _miou(confusion: np.ndarray) -> float:

@@ -126,13 +126,20 @@ def test_search_for_the_strongest_transfer(tmp_path, capsys):
     assert np.array_equal(np.load(kept)["deeplabv3plus"], [*first_four, whole[4]]), "the fifth alone was attacked"
     search([*words, "--photos=4"])
     assert np.array_equal(np.load(kept)["deeplabv3plus"], whole[:4]), "a run over fewer photos is another one"
+    capsys.readouterr()
+    search(["show", str(tmp_path / "found"), "--against=recipe@1"])
+    *_, row, _, rest = capsys.readouterr().out.splitlines()
+    assert "| +0.0 [-, -] |" in row, "so few photos have no interval"
+    assert rest.endswith("another number of photos: mi_di@1")
     search(words)
     assert not {path.name for path in kept.parent.iterdir()} - {"families.json", kept.name, "mi_di@1.fpn.0.even.npz"}
     capsys.readouterr()
     search(["show", str(tmp_path / "found"), "--against=recipe@1"])
     rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
-    assert "+0.0 [+0.0, +0.0]" in rows["recipe@1"].replace("-0.0", "+0.0")
+    assert "+0.0 [+0.0, +0.0]" in rows["recipe@1"]
     assert rows.keys() == {"recipe@1", "mi_di@1"}
+    with pytest.raises(SystemExit, match=r"no results of 'recipe@2'; there are mi_di@1, recipe@1"):
+        search(["show", str(tmp_path / "found"), "--against=recipe@2"])
 
 
 @pytest.mark.parametrize(("more", "name", "design", "changes"),
@@ -144,7 +151,7 @@ def test_effects_of_a_design(more, name, design, changes, tmp_path, capsys):
         hits = 60 if made[2] else 70
         np.savez(tmp_path / f"{name}{number}@10.a.0.odd.npz", b=np.array([[[hits, 100 - hits], [100 - hits, hits]]]))
     search(["effects", str(tmp_path), "--half=odd", *more])
-    heading, _, _, *table = capsys.readouterr().out.replace("-0.0", "+0.0").splitlines()
+    heading, _, _, *table = capsys.readouterr().out.splitlines()
     assert heading == "1 pairs"
     figures = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in table}
     assert [*figures] == [*changes]
