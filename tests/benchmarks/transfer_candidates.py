@@ -228,7 +228,7 @@ SMOOTH: dict[str, dict[str, Any]] = {
 }
 """`transfer_best` with more or less smooth slopes, and other changes with them."""
 BESIDE: dict[str, dict[str, Any]] = {
-    "transfer_best_linear": {"source_transforms": [LinearBackward(0.5)]},
+    "transfer_best_linear": {"source_transforms": [LinearBackward(0.5, rescale=False)]},
     "transfer_best_faug": {"source_transforms": [FeatureNoise(0.1, 0.3)]},
     "transfer_best_noise": {"input_transforms": [RandomNoise(8 / 255)]},
 }

@@ -51,13 +51,20 @@ def bpa(
 
 
 def linbp(
-    *, decay: float = 1.0, strength: float = 1.0, start: float = 0.4, **settings: Unpack[Settings]
+    *,
+    decay: float = 1.0,
+    strength: float = 1.0,
+    start: float = 0.4,
+    rescale: bool = True,
+    **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """LinBP: MI with a backward pass without activations, see `LinearBackward`.
 
+    Residual branches keep the length of their gradient (`rescale`), for which they are computed twice.
+
     Source: Y. Guo, Q. Li, H. Chen, NeurIPS 2020, arXiv 2012.03528 (there: without momentum, 300 steps of 1/255).
     """
-    sources = [LinearBackward(strength, start)]
+    sources = [LinearBackward(strength, start, rescale=rescale)]
     return build("linbp", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, fx
 
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
+from lightning_attack.attacks.source_transforms.branches import keep_length
 from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
-from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.source_transforms.surrogate import mixed, with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
 aten = torch.ops.aten
@@ -111,13 +112,14 @@ class LinearBackward(SourceTransform):
     2020, arXiv 2012.03528.
 
         forward max(0, z),   backward 1                    for each ReLU from `start` on
+        z' = z + f(z),       backward 1 + |g| / |g'| f'    g, g' = what f hands back with the true slopes and with 1
 
     With `strength` below 1 the slope is strength + (1 - strength) * true slope. ReLU6, hardtanh, leaky ReLU and PReLU
-    have the slope 1 as well.
+    have the slope 1 as well. The second line (`rescale`) keeps the balance of skip connections and residual branches,
+    image by image; a branch with changed slopes is computed twice for it.
 
-    Departs from the released code in two points: that scales the gradient of each residual branch to the length that it
-    has with the true slopes, and leaves the true slope to the ReLU behind the sum of each residual block. Here nothing
-    is scaled, and all have the slope 1.
+    Departs from the released code in one point: that leaves the true slope to the ReLU behind the sum of each residual
+    block, and here all have the slope 1.
 
     The paper's own arguments: eps 16/255 and less, steps of 1/255, 300 steps; of a ResNet-50 all from the second block
     of the third stage on.
@@ -126,23 +128,28 @@ class LinearBackward(SourceTransform):
         strength: share of the slope 1, in [0, 1]; 0 changes nothing.
         start: depth from which activations are changed, in [0, 1], see `SourceGraph`.
         nodes: names of the activations to change in place of those from `start` on; `auto` names none.
+        rescale: whether the gradient through each residual branch keeps its length.
 
     Raises:
         ValueError: an argument is out of range.
         AttackError: at the first pass, the source has no such activations.
     """
 
-    def __init__(self, strength: float = 1.0, start: float = 0.4, nodes: Sequence[str] = (AUTO,)) -> None:
+    def __init__(
+        self, strength: float = 1.0, start: float = 0.4, nodes: Sequence[str] = (AUTO,), rescale: bool = True
+    ) -> None:
         self.strength, self.start = check_share("strength", strength), check_share("start", start)
-        self.nodes = check_names(nodes)
+        self.nodes, self.rescale = check_names(nodes), rescale
 
     @property
     def idle(self) -> bool:
         return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        for node in graph.find(self, ACTIVATION_NAMES, graph.all(*ACTIVATIONS), self.start, self.nodes):
-            change_slope(graph, node, lambda z: z, arguments(node)[:1], self.strength)
+        found = graph.find(self, ACTIVATION_NAMES, graph.all(*ACTIVATIONS), self.start, self.nodes)
+        changes = {change_slope(graph, node, lambda z: z, arguments(node)[:1], self.strength) for node in found}
+        if self.rescale:
+            keep_length(graph, changes)
 
 
 Ramp = Callable[[Tensor], Tensor]
@@ -171,18 +178,13 @@ def in_ramps(node: fx.Node, ramp: Ramp) -> tuple[Callable[..., Tensor], list[fx.
 
 def change_slope(
     graph: SourceGraph, node: fx.Node, surrogate: Callable[..., Tensor], inputs: Sequence[fx.Node], strength: float
-) -> None:
+) -> fx.Node:
     """Let the gradient of a node be, `strength` of it, that of another function of some nodes before it."""
 
     def change(value: Tensor, *given: Tensor) -> Tensor:
         return with_gradient_of(value, mixed(value, surrogate(*given), strength))
 
-    graph.follow(node, change, *inputs)
-
-
-def mixed(true: Tensor, surrogate: Tensor, strength: float) -> Tensor:
-    """The surrogate and the true value in shares of `strength` and 1 - `strength`."""
-    return surrogate if strength == 1 else torch.lerp(true, surrogate, strength)
+    return graph.follow(node, change, *inputs)
 
 
 class Window:

@@ -166,7 +166,7 @@ class PerturbationDecay(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         layers = graph.layers()
-        blocks = [node for node in graph.block_outputs() if graph.depth(node) >= self.at]
+        blocks = [addition for addition, _ in graph.blocks() if graph.depth(addition) >= self.at]
         what = f"{LAYERS}, and sums of residual connections"
         found = graph.find(self, what, blocks or layers, self.at, self.nodes, named=[*layers, *graph.sums()])
         for node in found[:1] if self.nodes == [AUTO] else found:

@@ -50,6 +50,7 @@ class SourceGraph:
         self.run: Run | None = None
         self._offered: set[fx.Node] = set()
         self._last: dict[fx.Node, fx.Node] = {}  # of nodes that are followed by changes, the last of these
+        self._at_end: list[Callable[[], None]] = []
         (self._images,) = (node for node in module.graph.nodes if node.op == "placeholder")
         self._depths: dict[fx.Node, float] = {}
         self._axes = channel_axes(module.graph)
@@ -141,7 +142,7 @@ class SourceGraph:
             "transform, or a source that has them"
         )
 
-    def follow(self, node: fx.Node, change: Change, *others: fx.Node) -> None:
+    def follow(self, node: fx.Node, change: Change, *others: fx.Node) -> fx.Node:
         """From now on the rest of the network is given `change(value of node, *values of others)`.
 
         Of several changes of a node each is given what the one before has made of its value.
@@ -150,8 +151,11 @@ class SourceGraph:
             node: computes a tensor.
             change: returns a tensor of the same shape and type.
             others: nodes that have run when `node` has.
+
+        Returns:
+            The change as a node of the graph.
         """
-        self._behind(node, _Plain(change).apply, others)
+        return self._behind(node, _Plain(change).apply, others)
 
     def follow_live(self, node: fx.Node, change: LiveChange, purpose: str) -> None:
         """The same with `change(run, key, value of node)`, which may take random numbers and clean features of `run`.
@@ -177,8 +181,13 @@ class SourceGraph:
         if place is not None:
             user.update_arg(place, new)
 
-    def _behind(self, node: fx.Node, function: Callable[..., Tensor], others: Sequence[fx.Node]) -> None:
+    def at_end(self, change: Callable[[], None]) -> None:
+        """Call a function when all transforms have made their changes, such as one that copies what these have made."""
+        self._at_end.append(change)
+
+    def _behind(self, node: fx.Node, function: Callable[..., Tensor], others: Sequence[fx.Node]) -> fx.Node:
         self._last[node] = self._insert(self._last.get(node, node), function, others)
+        return self._last[node]
 
     def _insert(
         self,
@@ -245,20 +254,21 @@ class SourceGraph:
         """The sums of residual connections whose first axis is the images, in order of execution."""
         return [addition for addition, _ in self.residuals() if self.is_of_images(addition)]
 
-    def block_outputs(self) -> list[fx.Node]:
-        """The sums of residual connections that lie in no branch of another one, in order of execution.
+    def blocks(self) -> list[tuple[fx.Node, fx.Node]]:
+        """The residual connections that lie in no branch of another one, as `residuals` gives them.
 
-        No residual connection goes around them. Sums whose first axis is not the images are left out.
+        No residual connection goes around their sums. Those whose first axis is not the images are left out.
         """
         connections = self.residuals()
         inside: set[fx.Node] = set()
         for addition, branch in connections:
-            skips = [part for part in addition.all_input_nodes if part is not branch]
-            inside |= above(branch).difference(*map(above, skips))
-        return [addition for addition, _ in connections if addition not in inside and self.is_of_images(addition)]
+            inside |= branch_of(addition, branch)
+        return [(one, branch) for one, branch in connections if one not in inside and self.is_of_images(one)]
 
     def ready(self) -> fx.GraphModule:
         """The graph with all changes, to be called."""
+        for change in self._at_end:
+            change()
         self.module.graph.eliminate_dead_code()
         self.module.graph.lint()
         self.module.recompile()
@@ -310,6 +320,12 @@ def above(node: Any) -> set[fx.Node]:
             found.add(one)
             todo += one.all_input_nodes
     return found
+
+
+def branch_of(addition: fx.Node, branch: fx.Node) -> set[fx.Node]:
+    """The nodes of a residual connection's branch, which ends with `branch`: none of them is on the way of the skip."""
+    skips = [part for part in addition.all_input_nodes if part is not branch]
+    return above(branch).difference(*map(above, skips))
 
 
 def _is_transposed(node: fx.Node) -> bool:

@@ -1,9 +1,10 @@
-"""`with_gradient_of`: one tensor's values with the gradient of another."""
+"""`with_gradient_of` and `mixed`: one tensor's values with the gradient of another, or a share of both."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -21,6 +22,11 @@ def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     """
     result: Tensor = _Swapped.apply(value.detach(), surrogate)
     return result
+
+
+def mixed(true: Tensor, surrogate: Tensor, strength: float) -> Tensor:
+    """The surrogate and the true value in shares of `strength` and 1 - `strength`."""
+    return surrogate if strength == 1 else torch.lerp(true, surrogate, strength)
 
 
 class _Swapped(Function):

@@ -22,8 +22,8 @@ from lightning_attack.attacks.source_transforms.attention import (
     product_after,
 )
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
-from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, above, operator
-from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
+from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, branch_of, operator
+from lightning_attack.attacks.source_transforms.surrogate import mixed, with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
 aten = torch.ops.aten
@@ -50,8 +50,8 @@ class TokenGradients(SourceTransform):
     (EfficientViT's linear one) has nothing to change.
 
     Departs from the released code in one point: in eval mode its hook on the dropout of the weights gets the gradient
-    at what the softmax is given, and zeroes that; here it is the gradient at the weights. No settings leave the source
-    as it is: extremes become 0 even if all factors are 1.
+    at what the softmax is given, and zeroes that; here it is the gradient at the weights. With `strength` below 1 the
+    gradient at each place is strength times that of the formula plus 1 - strength times its own.
 
     The paper's own arguments: eps 16/255, steps of 1.6/255, 10 steps with momentum; attention 0.25, qkv 0.75, and for
     the MLP 0.5 in the released code.
@@ -63,6 +63,7 @@ class TokenGradients(SourceTransform):
         start: depth from which attention and MLPs are changed, in [0, 1], see `SourceGraph`.
         nodes: names of the attention (softmaxes, or fused attention, which has another name on CUDA than on the CPU)
             and of the outputs of MLPs to change in place of those from `start` on; `auto` names none.
+        strength: share of the regularized gradient, in [0, 1]; 0 changes nothing.
 
     Raises:
         ValueError: an argument is out of range.
@@ -70,6 +71,7 @@ class TokenGradients(SourceTransform):
     """
 
     nodes: Sequence[str] = (AUTO,)
+    strength: float = 1.0
 
     def __init__(
         self,
@@ -78,11 +80,18 @@ class TokenGradients(SourceTransform):
         mlp: float = 0.5,
         start: float = 0.0,
         nodes: Sequence[str] = (AUTO,),
+        strength: float = 1.0,
     ) -> None:
         self.attention, self.qkv = check_share("attention", attention), check_share("qkv", qkv)
         self.mlp, self.start = check_share("mlp", mlp), check_share("start", start)
-        if check_names(nodes) != [AUTO]:  # auto is not noted: settings stay those of earlier runs
+        if check_names(nodes) != [AUTO]:  # auto and 1 are not noted: settings stay those of earlier runs
             self.nodes = list(nodes)
+        if check_share("strength", strength) != 1:
+            self.strength = strength
+
+    @property
+    def idle(self) -> bool:
+        return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
         found = attention(graph)
@@ -92,7 +101,7 @@ class TokenGradients(SourceTransform):
             wanted += [node for node in mlps if graph.depth(node) >= self.start]
         for node in wanted:
             if node in mlps:
-                graph.follow(node, partial(_without_extremes, factor=self.mlp, of=_of_places))
+                graph.follow(node, self._regularized(self.mlp, _of_places))
             elif operator(node) in SOFTMAXES:
                 self._apart(graph, node)
             else:
@@ -101,7 +110,7 @@ class TokenGradients(SourceTransform):
     def _apart(self, graph: SourceGraph, softmax: fx.Node) -> None:
         """Attention of operators of its own: two products, and a softmax between them."""
         before, after = _product_before(softmax), product_after(softmax)
-        graph.follow(softmax, partial(_without_extremes, factor=self.attention, of=_rows_and_columns))
+        graph.follow(softmax, self._regularized(self.attention, _rows_and_columns))
         if before is not None:  # a sum over the channels of queries and keys
             queries, keys = _factors(before)
             graph.before(before, queries, self._of_tokens(self.qkv, -1))
@@ -127,34 +136,33 @@ class TokenGradients(SourceTransform):
         q, k, v = (self._of_tokens(self.qkv, -1)(one) for one in (q, k, v))
         products = q @ k.mT * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
         weights = (products if bias is None else products + bias).softmax(-1)
-        weights = _without_extremes(weights, factor=self.attention, of=_rows_and_columns)
+        weights = self._regularized(self.attention, _rows_and_columns)(weights)
         return with_gradient_of(value, (weights @ v).to(value.dtype))
 
     def _of_tokens(self, factor: float, channels: int) -> Change:
-        return partial(_without_extremes, factor=factor, of=partial(_tokens, channels=channels))
+        return self._regularized(factor, partial(_tokens, channels=channels))
+
+    def _regularized(self, factor: float, extremes: Extremes) -> Change:
+        return lambda value: _Regularized.apply(value, factor, extremes, self.strength)
 
 
 Extremes = Callable[[Tensor], Tensor]
 """A gradient to where it becomes 0."""
 
 
-def _without_extremes(value: Tensor, *, factor: float, of: Extremes) -> Tensor:
-    result: Tensor = _Regularized.apply(value, factor, of)
-    return result
-
-
 class _Regularized(Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, factor: float, of: Extremes) -> Tensor:
-        ctx.factor, ctx.of = factor, of
+    def forward(ctx: Any, value: Tensor, factor: float, extremes: Extremes, strength: float) -> Tensor:
+        ctx.factor, ctx.extremes, ctx.strength = factor, extremes, strength
         return value.view_as(value)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         # NaN stays: a broken gradient shall not pass for a weak attack.
-        zero = ctx.of(gradient) & ~gradient.isnan()
-        return (ctx.factor * gradient).masked_fill(zero, 0), None, None
+        zero = ctx.extremes(gradient) & ~gradient.isnan()
+        regularized = (ctx.factor * gradient).masked_fill(zero, 0)
+        return mixed(gradient, regularized, ctx.strength), None, None, None
 
 
 def _tokens(gradient: Tensor, channels: int) -> Tensor:
@@ -215,8 +223,7 @@ def _mlps(graph: SourceGraph, attention: Iterable[fx.Node]) -> list[fx.Node]:
     """Outputs of the last product with a matrix in each residual branch of several, without attention."""
     nodes, attending, found = list(graph.module.graph.nodes), {*attention}, []
     for addition, branch in graph.residuals():
-        (skip,) = [part for part in addition.args[:2] if part is not branch] or [branch]
-        own = above(branch) - above(skip)
+        own = branch_of(addition, branch)
         layers = [node for node in nodes if node in own and operator(node) in (*WEIGHTED, *PRODUCTS)]
         products = [node for node in layers if operator(node) in MATRICES]
         if len(products) > 1 and products[-1] is layers[-1] and not own & attending:

@@ -30,6 +30,7 @@ from lightning_attack.models import Ensemble
 from tests.attacks.source_transforms.test_references import (
     CLASSES,
     SIDE,
+    Linear,
     Network,
     Parts,
     Soft,
@@ -52,22 +53,22 @@ class SmoothAt(Parts):
         return sloped(z, F.relu(z), bump(z)) if place == self.place else F.relu(z)
 
 
-class LinearAt(Parts):
+class LinearAt(Linear):
     """The ReLU6 and the last ReLU."""
 
     def relu(self, z, place):
-        return sloped(z, F.relu(z), torch.ones_like(z)) if place == 2 else F.relu(z)
+        return self.slope_1(z, F.relu(z)) if place == 2 else F.relu(z)
 
-    def relu6(self, z):
-        return sloped(z, F.relu6(z), torch.ones_like(z))
+    def leaky(self, z, slope):
+        return F.prelu(z, slope)
 
 
 class SkipAt(Parts):
     def __init__(self, place):
         self.place = place
 
-    def branch(self, z, place):
-        return 0.2 * z + 0.8 * z.detach() if place == self.place else z
+    def branch(self, f, z, place):
+        return 0.2 * f(z) + 0.8 * f(z).detach() if place == self.place else f(z)
 
 
 class SoftLate(Soft):
@@ -79,8 +80,8 @@ class SoftLate(Soft):
     def leaky(self, z, slope):
         return F.prelu(z, slope)
 
-    def branch(self, z, place):
-        return 0.4 * z if place == 1 else z
+    def branch(self, f, z, place):
+        return 0.4 * f(z) if place == 1 else f(z)
 
 
 class SoftLateStem(SoftLate):
@@ -101,8 +102,8 @@ class SoftNamed(Parts):
     def relu(self, z, place):
         return (1 + torch.exp(20 * z)).log() / 20 if place == 2 else F.relu(z)
 
-    def branch(self, z, place):
-        return 0.9 * z if place == 0 else z
+    def branch(self, f, z, place):
+        return 0.9 * f(z) if place == 0 else f(z)
 
 
 class NoisyAt(Parts):

@@ -8,11 +8,19 @@ import torch
 from lightning_attack.attacks import (
     CleanFeatureMixup,
     DiversifiedFeatures,
+    Draws,
+    FeatureNoise,
+    FixedAttention,
+    LinearBackward,
+    PerturbationDecay,
     SkipGradients,
+    SoftplusResiduals,
+    TokenGradients,
     changeable_nodes,
     pgd,
     transfer_best,
 )
+from lightning_attack.attacks.source_transforms.source import TransformedSource
 from lightning_attack.models import HuggingFaceModel, SMPModel, TorchVisionModel, freeze
 from tests.attacks.toys import half_right, scene
 
@@ -22,8 +30,19 @@ ENCODERS = dict.fromkeys(
 """By architecture of smp; all have residual connections, and features a quarter as large as the image."""
 
 
-def check(model, side=64):
-    """`transfer_best` leaves none of its source transforms out, and each of them changes it; scores see none."""
+ANY = [
+    LinearBackward(start=0.0), SoftplusResiduals(), FeatureNoise(), DiversifiedFeatures(start=0.0),
+    PerturbationDecay(at=0.0),
+]  # fmt: skip
+"""Source transforms that `transfer_best` does not have, of networks with or without attention."""
+OF_ATTENTION = [FixedAttention(), TokenGradients()]
+
+
+def check(model, side=64, others=ANY):
+    """`transfer_best` leaves none of its source transforms out, and each changes it; others change the gradient.
+
+    Scores see none of them.
+    """
     model = freeze(model)
     images, labels = scene(1, side, side, dtype=torch.float32)
     labels = half_right(model, images, labels)
@@ -44,15 +63,31 @@ def check(model, side=64):
     assert not torch.equal(found[1], found[0])  # few residual connections of a small network may change little
     assert all((one != found[0]).float().mean() > 0.01 for one in found[2:])
     assert all(0 < (one - images).abs().max() <= 8 / 255 + 1e-6 for one in found)
+    own = gradient(model, images)
+    for transform in others:
+        source = TransformedSource(model, [transform])
+        changed = gradient(lambda views, source=source: source(views, Draws([1]), 1, images.flip(-1)), images)
+        assert changed.isfinite().all()
+        # Far more than rounding; random weights give late layers and attention little to say.
+        assert (changed - own).norm() > 1e-5 * own.norm(), type(transform).__name__
     with torch.no_grad():
         assert torch.equal(model(images), logits)
+
+
+def gradient(source, images):
+    """Of a fixed combination of the logits."""
+    images = images.clone().requires_grad_()
+    logits = source(images)
+    (found,) = torch.autograd.grad((logits * torch.linspace(-1, 2, logits.numel()).view_as(logits)).sum(), images)
+    return found
 
 
 @pytest.mark.parametrize("arch", ENCODERS)
 def test_architectures_of_smp(arch):
     torch.manual_seed(0)
     options = {"dynamic_img_size": True} if arch == "dpt" else {}
-    check(SMPModel(arch, ENCODERS[arch], 5, options=options), 128 if arch == "pan" else 64)
+    others = ANY + OF_ATTENTION * (arch == "dpt")  # torch's fused attention
+    check(SMPModel(arch, ENCODERS[arch], 5, options=options), 128 if arch == "pan" else 64, others)
 
 
 def test_torchvision():
@@ -70,7 +105,7 @@ def segformer(folder):
 
 
 def test_transformers(tmp_path):
-    check(segformer(tmp_path))
+    check(segformer(tmp_path), others=ANY + OF_ATTENTION)
 
 
 @pytest.mark.parametrize("make", [

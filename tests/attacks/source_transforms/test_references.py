@@ -1,6 +1,7 @@
 """Each source transform against its formula, written out by hand, on a small network in float64."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from lightning_attack.attacks import (
     SkipGradients,
     SmoothBackward,
     SoftplusResiduals,
+    TokenGradients,
     pgd,
 )
 from lightning_attack.attacks.source_transforms.run import Run
@@ -43,8 +45,8 @@ class Parts:
     def pool(self, z):
         return F.max_pool2d(z, 3, 2, padding=1, ceil_mode=True)
 
-    def branch(self, z, place):
-        return z
+    def branch(self, f, z, place):
+        return f(z)
 
     def softmax(self, z):
         return z.softmax(-1)
@@ -74,14 +76,19 @@ class Network(nn.Module):
         do = self.parts
         x = do.relu(do.layer(self.layers[0](x), 0), 0)
         x = do.pool(x)
-        x = do.sum(x + do.branch(do.relu(do.layer(self.layers[1](x), 1), 1), 0), 0)
+        x = do.sum(x + do.branch(self.first, x, 0), 0)
         x = do.leaky(x, self.slope)
         # As where a ResNet changes the size: one layer on the way of the skip connection.
-        short, long = do.layer(self.layers[3](x), 2), do.relu6(do.layer(self.layers[2](x), 3))
-        x = do.sum(short + do.branch(do.layer(self.layers[3](long), 4), 1), 1)
+        x = do.sum(do.layer(self.layers[3](x), 2) + do.branch(self.second, x, 1), 1)
         tokens = x.flatten(2)
         x = (do.softmax(tokens @ tokens.mT / 9) @ tokens).view_as(x)
         return do.layer(self.layers[4](do.relu(x, 2)), 5)
+
+    def first(self, x):
+        return self.parts.relu(self.parts.layer(self.layers[1](x), 1), 1)
+
+    def second(self, x):
+        return self.parts.layer(self.layers[3](self.parts.relu6(self.parts.layer(self.layers[2](x), 3))), 4)
 
 
 def gradient(source, x):
@@ -92,10 +99,10 @@ def gradient(source, x):
     return logits, torch.autograd.grad((logits * weights).sum(), x)[0]
 
 
-def transformed(model, transform):
-    """The same of a model with a source transform."""
-    source = TransformedSource(model, [transform])
-    clean = images(1) if transform.needs_clean else None
+def transformed(model, *transforms):
+    """The same of a model with source transforms."""
+    source = TransformedSource(model, transforms)
+    clean = images(1) if any(transform.needs_clean for transform in transforms) else None
     return gradient(lambda x: source(x, Draws([7, 8]), 0, clean), images())
 
 
@@ -179,19 +186,52 @@ class Half(Smooth):
 
 
 class Linear(Parts):
+    linear = True
+
     def relu(self, z, place):
-        return sloped(z, F.relu(z), torch.ones_like(z)) if place else F.relu(z)  # the first is before `start`
+        return self.slope_1(z, F.relu(z)) if place else F.relu(z)  # the first is before `start`
 
     def relu6(self, z):
-        return sloped(z, F.relu6(z), torch.ones_like(z))
+        return self.slope_1(z, F.relu6(z))
 
     def leaky(self, z, slope):
-        return sloped(z, F.prelu(z, slope), torch.ones_like(z))
+        return self.slope_1(z, F.prelu(z, slope))
+
+    def slope_1(self, z, value):
+        return sloped(z, value, torch.ones_like(z)) if self.linear else value
+
+    def branch(self, f, z, place):
+        return Rescaled.apply(z, f, self)
+
+
+class Unscaled(Linear):
+    def branch(self, f, z, place):
+        return f(z)
+
+
+class Rescaled(Function):
+    """A residual branch: each image's gradient is the linear one, as long as the true one."""
+
+    @staticmethod
+    def forward(ctx, z, f, parts):
+        ctx.z, ctx.f, ctx.parts = z.detach().requires_grad_(), f, parts
+        return f(z)
+
+    @staticmethod
+    def backward(ctx, given):
+        found = {}
+        for linear in (True, False):
+            ctx.parts.linear = linear
+            with torch.enable_grad():
+                (found[linear],) = torch.autograd.grad(ctx.f(ctx.z), ctx.z, given)
+        ctx.parts.linear = True
+        scaled = [g * t.norm() / g.norm() for g, t in zip(found[True], found[False], strict=True)]
+        return torch.stack(scaled), None, None
 
 
 class Skip(Parts):
-    def branch(self, z, place):
-        return 0.2 * z + 0.8 * z.detach()
+    def branch(self, f, z, place):
+        return 0.2 * f(z) + 0.8 * f(z).detach()
 
 
 class Soft(Parts):
@@ -205,8 +245,8 @@ class Soft(Parts):
         a = slope.view(-1, 1, 1)
         return a * z + (1 - a) * self.relu(z, 0)
 
-    def branch(self, z, place):
-        return (0.9, 0.4)[place] * z
+    def branch(self, f, z, place):
+        return (0.9, 0.4)[place] * f(z)
 
 
 class Fixed(Parts):
@@ -289,6 +329,7 @@ CASES = {
     "bpa, half": (SmoothBackward(0.5, start=0.0), Half),
     "bpa, late": (SmoothBackward(start=0.3, temperature=10.0), lambda: Smooth((1, 2))),
     "linbp": (LinearBackward(start=0.3), Linear),
+    "linbp, not rescaled": (LinearBackward(start=0.3, rescale=False), Unscaled),
     "sgm": (SkipGradients(), Skip),
     "iaa": (SoftplusResiduals(shares=[0.9, 0.4]), Soft),
     "pna": (FixedAttention(), Fixed),
@@ -308,15 +349,27 @@ def test_logits_and_gradient_are_those_of_the_formula(name):
     assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)
     assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
     assert (found - plain).abs().max() > 1e-3 * plain.abs().max()
-    if name in ("bpa", "bpa, half", "bpa, late", "linbp", "sgm", "pna"):
+    if name in ("bpa", "bpa, half", "bpa, late", "linbp", "linbp, not rescaled", "sgm", "pna"):
         assert torch.equal(logits, plain_logits), "these change the way back alone"
+
+
+def test_a_branch_that_is_computed_twice_has_all_other_changes_twice():
+    """The length that LinBP gives the gradient of a branch does not depend on what is changed before or after it."""
+    others = SkipGradients(), CleanFeatureMixup(0.6, nodes=["convolution_1", "convolution_4"])
+    wanted_logits, plain = transformed(Network(), *others)
+    linear = LinearBackward(start=0.3)
+    found = [transformed(Network(), *order) for order in permutations([linear, *others])]
+    for logits, gradients in found:
+        assert torch.equal(logits, wanted_logits)
+        assert torch.allclose(gradients, found[0][1], rtol=1e-10, atol=1e-10 * plain.abs().max())
+    assert (found[0][1] - plain).abs().max() > 1e-3 * plain.abs().max()
 
 
 IDLE = [
     SmoothBackward(strength=0.0), LinearBackward(strength=0.0), SkipGradients(gamma=1.0),
     SoftplusResiduals(beta=None, shares=[1.0]), FixedAttention(strength=0.0), FeatureNoise(sigma=0.0),
     DiversifiedFeatures(mix=0.0, level=0.0), PerturbationDecay(gamma=1.0), CleanFeatureMixup(prob=0.0),
-    CleanFeatureMixup(mix=0.0),
+    CleanFeatureMixup(mix=0.0), TokenGradients(strength=0.0),
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from lightning_attack.attacks import (
     RandomFlip,
     SkipGradients,
     SmoothBackward,
+    SoftplusResiduals,
     SourceTransform,
     UntilFooled,
     WorstCase,
@@ -41,6 +42,8 @@ from lightning_attack.predict.module import AttackModule
 from tests.attacks.toys import Rich, curved, half_right, scene
 
 ALL = [SmoothBackward(), SkipGradients(), FeatureNoise(), PerturbationDecay(0.5, sigma=0), CleanFeatureMixup(0.5)]
+MORE = [LinearBackward(), SoftplusResiduals(), DiversifiedFeatures(start=0.0)]
+"""The others of networks without attention; each is a transform of its own, but not beside all of those above."""
 
 
 def attack(steps=2, transforms=ALL, **settings):
@@ -59,7 +62,7 @@ def pictures(batch=3, side=24):
 def test_every_form_of_a_network_gives_the_same(tmp_path):
     """As it is, in a wrapper, in an ensemble, exported for any batch or for one image at a time (so in parts)."""
     images, labels = pictures()
-    expected = attack()(network(), images, labels, [1, 2, 3])
+    expected, more = (attack(transforms=parts)(network(), images, labels, [1, 2, 3]) for parts in (ALL, MORE))
     assert not torch.equal(expected, pgd(steps=2)(network(), images, labels, [1, 2, 3]))
     for batch in (torch.export.Dim.DYNAMIC, None):
         example = torch.rand(1 if batch is None else 2, 3, 24, 24)
@@ -69,6 +72,7 @@ def test_every_form_of_a_network_gives_the_same(tmp_path):
         with pytest.warns(UserWarning, match="at a time") if batch is None else _nothing():
             found = attack()(exported, images, labels, [1, 2, 3])
         assert (found - expected).abs().max() < 1e-6
+        assert (attack(transforms=MORE)(exported, images, labels, [1, 2, 3]) - more).abs().max() < 1e-6
         assert "forward" not in vars(exported.network)
     both = [SmoothBackward(), SkipGradients()]
     script = SegmentationModel(torch.jit.trace(network(), images))

@@ -6,18 +6,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import Function
 
-from lightning_attack.attacks import Draws, TokenGradients, changeable_nodes
+from lightning_attack.attacks import Draws, FixedAttention, TokenGradients, changeable_nodes
 from lightning_attack.attacks.source_transforms.source import TransformedSource
+from lightning_attack.models import ExportedModel
 
 BATCH, SIDE, WIDTH, HEADS = 2, 4, 6, 2
 
 
 class Regularized(Function):
-    """The gradient times a factor, 0 where a loop says so."""
+    """The gradient times a factor, 0 where a loop says so; and of what remains a share of the gradient itself."""
 
     @staticmethod
-    def forward(ctx, x, factor, zero):
-        ctx.factor, ctx.zero = factor, zero
+    def forward(ctx, x, factor, zero, strength):
+        ctx.factor, ctx.zero, ctx.strength = factor, zero, strength
         return x.view_as(x)
 
     @staticmethod
@@ -25,7 +26,7 @@ class Regularized(Function):
         result = ctx.factor * gradient
         for row, values in enumerate(gradient):
             ctx.zero(values, result[row])
-        return result, None, None
+        return ctx.strength * result + (1 - ctx.strength) * gradient, None, None, None
 
 
 def tokens(gradient, result):
@@ -46,14 +47,14 @@ def maps(gradient, result):
             result[head, :, column] = 0
 
 
-def regularized(factors):
+def regularized(factors, strength=1.0):
     """What TGR does to the gradients of attention, queries, keys and values, and MLPs."""
 
     def change(x, what):
         factor = factors[("attention", "qkv", "mlp").index(what)]
         if what == "qkv":  # head by head
-            return Regularized.apply(x.flatten(0, 1), factor, tokens).view_as(x)
-        return Regularized.apply(x, factor, maps if what == "attention" else tokens)
+            return Regularized.apply(x.flatten(0, 1), factor, tokens, strength).view_as(x)
+        return Regularized.apply(x, factor, maps if what == "attention" else tokens, strength)
 
     return change
 
@@ -133,11 +134,13 @@ FORMS = {"apart": False, "joined": True, **{name: name for name in ("scattered",
 
 
 @pytest.mark.parametrize("joined", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("factors", [(0.25, 0.75, 0.5), (1.0, 0.5, 0.0)], ids=["paper", "others"])
-def test_gradient_is_that_of_the_formula(joined, factors):
-    source = TransformedSource(Transformer(joined), [TokenGradients(*factors)])
+@pytest.mark.parametrize(
+    ("factors", "strength"), [((0.25, 0.75, 0.5), 1.0), ((1.0, 0.5, 0.0), 0.4)], ids=["paper", "others"]
+)
+def test_gradient_is_that_of_the_formula(joined, factors, strength):
+    source = TransformedSource(Transformer(joined), [TokenGradients(*factors, strength=strength)])
     logits, found = gradient(lambda x: source(x, Draws([7, 8]), 0))
-    wanted_logits, wanted = gradient(Transformer(joined, regularized(factors)))
+    wanted_logits, wanted = gradient(Transformer(joined, regularized(factors, strength)))
     plain_logits, plain = gradient(Transformer(joined))
     assert torch.allclose(logits, plain_logits, rtol=1e-10, atol=1e-12)
     assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)
@@ -166,14 +169,25 @@ def test_blocks_are_chosen_by_depth_and_by_name(joined):
 
 
 def test_broken_gradients_stay_broken():
-    from lightning_attack.attacks.source_transforms.tokens import _tokens, _without_extremes
-
     x = torch.zeros(1, 3, 1, requires_grad=True)
     given = torch.tensor([[[1.0], [torch.nan], [2.0]]])
-    result = torch.autograd.grad(
-        _without_extremes(x, factor=1.0, of=lambda values: _tokens(values, channels=-1)), x, given
-    )[0]
-    assert result.isnan().any()
+    change = TokenGradients()._of_tokens(factor=1.0, channels=-1)
+    assert torch.autograd.grad(change(x), x, given)[0].isnan().any()
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined"])
+@pytest.mark.parametrize("transform", [TokenGradients(), FixedAttention()], ids=lambda one: type(one).__name__)
+def test_an_exported_transformer_has_the_same_gradient(joined, transform, tmp_path):
+    model = Transformer(joined)
+    program = torch.export.export(model, (torch.rand(BATCH, 3, SIDE, SIDE, dtype=torch.float64),))
+    torch.export.save(program, path := tmp_path / "model.pt2")
+    found = []
+    for one in (model, ExportedModel(str(path)).network):
+        source = TransformedSource(one, [transform])
+        found.append(gradient(lambda x, source=source: source(x, Draws([7, 8]), 0))[1])
+    plain = gradient(model)[1]
+    assert (found[0] - found[1]).abs().max() <= 1e-10 * plain.abs().max()
+    assert (found[0] - plain).abs().max() > 1e-2 * plain.abs().max()
 
 
 def test_errors():

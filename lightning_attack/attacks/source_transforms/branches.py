@@ -1,0 +1,103 @@
+"""`keep_length`: the gradient through a residual branch keeps its length, whatever is changed inside."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, above, branch_of
+
+
+def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
+    """Scale the gradient through each residual branch to the length that it has without some changes.
+
+        z' = z + f(z):   backward  1 + |g| / |g'| f'(z),   g, g' = what f hands back without and with the changes
+
+    Lengths are Euclidean and of each image. Of a residual connection inside another one's branch, only the outer one is
+    scaled. A branch with changes is computed a second time for this.
+
+    Args:
+        graph: all transforms may still change it; it is rewritten after the last of them.
+        changes: nodes that `SourceGraph.follow` made; branches without any stay as they are.
+    """
+    for addition, branch in graph.blocks():
+        if branch_of(addition, branch) & {change.args[0] for change in changes}:
+            place = addition.args.index(branch)
+            graph.at_end(partial(_keep_length, graph.module.graph, addition, place, changes))
+
+
+def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collection[fx.Node]) -> None:
+    branch: Any = addition.args[place]  # other transforms may have changed it since
+    inside = branch_of(addition, branch)
+    (images,) = (node for node in graph.nodes if node.op == "placeholder")
+    own = [node for node in graph.nodes if node in inside and images in above(node)]
+    copies: dict[fx.Node, fx.Node] = {}
+    for entry in _entries(own, images):
+        with graph.inserting_after(entry):
+            both = graph.call_function(_Step(_Forked).apply, (entry,))
+        with graph.inserting_after(both):
+            copies[entry] = graph.call_function(operator.getitem, (both, 1))
+            changed = graph.call_function(operator.getitem, (both, 0))
+        for user in own:
+            user.replace_input_with(entry, changed)
+        copies[changed] = copies[entry]
+    for node in own:
+        if node in changes:
+            (copies[node], *_) = [copies.get(given, given) for given in node.all_input_nodes]
+            continue
+        with graph.inserting_after(node):
+            copies[node] = graph.node_copy(node, lambda given: copies.get(given, given))
+    with graph.inserting_before(addition):
+        addition.replace_input_with(branch, graph.call_function(_Step(_Joined).apply, (branch, copies[branch])))
+
+
+def _entries(own: list[fx.Node], images: fx.Node) -> list[fx.Node]:
+    """Where the branch begins: what its nodes take from outside, weights apart."""
+    given = dict.fromkeys(one for node in own for one in node.all_input_nodes)
+    return [one for one in given if one not in own and images in above(one)]
+
+
+class _Step:
+    """A function of autograd as a node of a graph, which needs a bound method."""
+
+    def __init__(self, function: type[Function]) -> None:
+        self._function = function
+
+    def apply(self, *values: Tensor) -> Any:
+        return self._function.apply(*values)
+
+
+class _Forked(Function):
+    """The input of a branch, for the branch and its unchanged copy, which only says how long the gradient is."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+        return value.view_as(value), value.view_as(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, changed: Tensor, unchanged: Tensor) -> Any:
+        exact = torch.promote_types(changed.dtype, torch.float32)
+        length, own = (torch.linalg.vector_norm(one.flatten(1), dim=1, dtype=exact) for one in (unchanged, changed))
+        scale = length / own.clamp(min=torch.finfo(exact).tiny)  # a gradient of 0 stays 0
+        return (changed * scale.view(-1, *[1] * (changed.ndim - 1))).to(changed.dtype)
+
+
+class _Joined(Function):
+    """The output of a branch, whose gradient goes to its unchanged copy too."""
+
+    @staticmethod
+    def forward(ctx: Any, changed: Tensor, unchanged: Tensor) -> Tensor:
+        return changed.view_as(changed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient
