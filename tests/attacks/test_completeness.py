@@ -19,7 +19,7 @@ from lightning_attack.cli import CONFIGS, PARTS
 from lightning_attack.models import Ensemble
 from lightning_attack.predict.cost import count_passes
 from tests.attacks.toys import rich
-from tests.readme.presets_table import CLEAN, PRESETS_SHOWN
+from tests.readme.presets_table import CLEAN, LEFT_OUT, PRESETS_SHOWN, ROOT
 
 README = (Path(inspect.getfile(attacks)).parent / "README.md").read_text()
 FILES = sorted((CONFIGS / "attacks").glob("*.yaml"))
@@ -197,6 +197,8 @@ def test_the_table_of_figures_has_all_presets():
     shown = re.search(r"<!-- presets-table -->(.*)<!-- /presets-table -->", README, re.DOTALL)[1]
     later = re.findall(r"`(\w+)`", (re.search(r"Not in it yet: ([^.]*)\.", shown) or ["", ""])[1])
     rows = re.findall(r"^\| `(\w+)` \|", shown, re.MULTILINE)
+    files = {file.stem for file in (ROOT / "configs" / "attacks").glob("*.yaml")}
+    assert {*PRESETS_SHOWN} == files - LEFT_OUT
     assert sorted([*rows, *later]) == sorted(PRESETS_SHOWN)
     compared = 0
     for group in re.split(r"^\| \*\*.*", shown, flags=re.MULTILINE):

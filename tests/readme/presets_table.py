@@ -17,7 +17,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +97,11 @@ SPENT: dict[str, dict[str, Any]] = {
 
 LEFT_OUT = {"pna", "tgr"}
 """Presets that the sources of the table cannot be attacked with: these have no attention."""
-PRESETS_SHOWN = ["no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT)]
+OF_OTHER_SETTINGS = {"transegpgd_misclassified": "transegpgd"}
+"""Files of `configs/attacks` that are another preset with other settings."""
+PRESETS_SHOWN = [
+    "no_attack", *(preset.__name__ for preset in PRESETS if preset.__name__ not in LEFT_OUT), *OF_OTHER_SETTINGS
+]  # fmt: skip
 ROWS = [*PRESETS_SHOWN, ON_ENSEMBLE, *(row + EVEN for row in TECHNIQUES)]
 
 FIRST = (
@@ -170,7 +174,7 @@ def group(row: str) -> str:
     """The part of the table in which a row stands."""
     if row == "no_attack":
         return "none"
-    return "ensembles" if needs_ensemble(row) else getattr(attacks, row).__module__.rpartition(".")[2]
+    return "ensembles" if needs_ensemble(row) else _preset(row).__module__.rpartition(".")[2]
 
 
 def settings(row: str) -> dict[str, Any]:
@@ -214,7 +218,7 @@ def read_plan(file: Path, rows: Sequence[str], limit: int | None) -> tuple[list[
 
 def needs_ensemble(row: str) -> bool:
     """Whether the source of a row is an ensemble."""
-    return row == ON_ENSEMBLE or (row in PRESETS_SHOWN[1:] and bool(getattr(attacks, row)().needs_members))
+    return row == ON_ENSEMBLE or (row in PRESETS_SHOWN[1:] and bool(_preset(row)().needs_members))
 
 
 def read_runs(folder: Path, row: str, families: dict[str, str]) -> list[Run]:
@@ -327,6 +331,10 @@ def run(words: Sequence[str] | None = None) -> None:
         if missing:
             raise SystemExit("the README is as it was: its table must be complete")
         write(lines, beside, len(read_runs(given.results, AGAINST, families)[0].images))
+
+
+def _preset(row: str) -> Callable[..., Any]:
+    return getattr(attacks, OF_OTHER_SETTINGS.get(row, row))
 
 
 def _counts(pairs: Sequence[Pair]) -> list[np.ndarray]:

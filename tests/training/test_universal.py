@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from lightning_attack.attacks import FIA, Admix, DiversifiedFeatures, RandomFlip, SegPGD, Universal
 from lightning_attack.attacks.errors import AttackError
@@ -15,6 +15,7 @@ from lightning_attack.cli.main import main
 from lightning_attack.models import SegmentationModel
 from lightning_attack.training import UniversalTask
 from tests.attacks.toys import CLASSES, PIXELS, curved, scene
+from tests.processes import clean_processes
 
 STEP = 1 / 255
 
@@ -24,20 +25,20 @@ def photos(count=8, height=12, width=10):
     return [{"image": images[i], "mask": labels[i], "index": torch.tensor(i)} for i in range(count)]
 
 
-def learn(folder, batch_size=2, epochs=2, ckpt=None, accumulate=1, data=None, network=None, **settings):
+def learn(folder, batch_size=2, epochs=2, ckpt=None, data=None, network=None, trainer=(), sampler=None, **settings):
     """The task after training on unshuffled photos, and its checkpoint."""
     source = SegmentationModel(network or curved(torch.float32), num_classes=CLASSES, name="toy")
     task = UniversalTask(source, file=str(folder / "learned.pt"), size=(5, 4), **settings)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        accumulate_grad_batches=accumulate,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
+        **dict(trainer),
     )
-    trainer.fit(task, DataLoader(data or photos(), batch_size), ckpt_path=ckpt)
+    trainer.fit(task, DataLoader(data or photos(), batch_size, sampler=sampler), ckpt_path=ckpt)
     return task, trainer.checkpoint_callback.best_model_path
 
 
@@ -86,7 +87,33 @@ def test_it_is_that_of_a_plain_loop(learned):
 
 
 def test_batches_may_be_put_together(learned, tmp_path):
-    assert torch.allclose(learn(tmp_path, batch_size=1, accumulate=2)[0].delta, learned[0].delta, rtol=0, atol=1e-7)
+    found, _ = learn(tmp_path, batch_size=1, trainer={"accumulate_grad_batches": 2})
+    assert torch.allclose(found.delta, learned[0].delta, rtol=0, atol=1e-7)
+
+
+class EverySecond(Sampler):
+    """The first photo, the third, ... for the first process, and the others for the second one, in order."""
+
+    def __iter__(self):
+        return iter(range(torch.distributed.get_rank(), 8, 2))
+
+    def __len__(self):
+        return 4
+
+
+def in_two_processes(folder):
+    torch.set_num_threads(1)
+    trainer = {"devices": 2, "strategy": "ddp_fork", "use_distributed_sampler": False}  # which shuffles
+    learn(folder, batch_size=1, trainer=trainer, sampler=EverySecond())
+
+
+def test_two_processes_learn_what_one_does(learned, tmp_path):
+    """One photo at a time in each; together these are the batches of two."""
+    process = clean_processes().Process(target=in_two_processes, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    assert torch.allclose(Universal.load(tmp_path / "learned.pt").delta, learned[0].delta, rtol=0, atol=1e-7)
 
 
 def test_it_goes_on_from_a_checkpoint_which_has_no_network(learned, tmp_path):

@@ -230,7 +230,8 @@ def dem(
     """DEM: momentum over views with larger and larger margins, in steps that are as long as the radius.
 
     See `DiverseSizes`. Source: J. Zou et al., ECCV 2020, arXiv 2112.06011 (there: eps 16/255, 10 steps of eps, which
-    the paper calls region fitting; in a common port decay 1). In L2 steps are as long as usual.
+    the paper calls region fitting; in a common port decay 1). In L2 steps are as long as usual. Departs from the paper,
+    which averages the logits of the views before the loss: here their losses are averaged.
     """
     sizes = DiverseSizes(rates, undo)
     step = make_ball(settings).eps
