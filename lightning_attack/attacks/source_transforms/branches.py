@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lightning_attack.attacks.source_transforms.graph import SourceGraph, above, branch_of
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, above, branch_of, callable_by_a_graph
 
 
 def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
@@ -41,7 +41,7 @@ def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collec
     copies: dict[fx.Node, fx.Node] = {}
     for entry in _entries(own, images):
         with graph.inserting_after(entry):
-            both = graph.call_function(_Step(_Forked).apply, (entry,))
+            both = graph.call_function(callable_by_a_graph(_Forked.apply), (entry,))
         with graph.inserting_after(both):
             copies[entry] = graph.call_function(operator.getitem, (both, 1))
             changed = graph.call_function(operator.getitem, (both, 0))
@@ -55,23 +55,14 @@ def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collec
         with graph.inserting_after(node):
             copies[node] = graph.node_copy(node, lambda given: copies.get(given, given))
     with graph.inserting_before(addition):
-        addition.replace_input_with(branch, graph.call_function(_Step(_Joined).apply, (branch, copies[branch])))
+        joined = graph.call_function(callable_by_a_graph(_Joined.apply), (branch, copies[branch]))
+    addition.replace_input_with(branch, joined)
 
 
 def _entries(own: list[fx.Node], images: fx.Node) -> list[fx.Node]:
     """Where the branch begins: what its nodes take from outside, weights apart."""
     given = dict.fromkeys(one for node in own for one in node.all_input_nodes)
     return [one for one in given if one not in own and images in above(one)]
-
-
-class _Step:
-    """A function of autograd as a node of a graph, which needs a bound method."""
-
-    def __init__(self, function: type[Function]) -> None:
-        self._function = function
-
-    def apply(self, *values: Tensor) -> Any:
-        return self._function.apply(*values)
 
 
 class _Forked(Function):

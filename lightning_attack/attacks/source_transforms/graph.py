@@ -155,7 +155,7 @@ class SourceGraph:
         Returns:
             The change as a node of the graph.
         """
-        return self._behind(node, _Plain(change).apply, others)
+        return self._behind(node, callable_by_a_graph(change), others)
 
     def follow_live(self, node: fx.Node, change: LiveChange, purpose: str) -> None:
         """The same with `change(run, key, value of node)`, which may take random numbers and clean features of `run`.
@@ -177,7 +177,7 @@ class SourceGraph:
             change: returns a tensor of the same shape and type.
             place: of the user's arguments the one that is changed; None changes all that are the node.
         """
-        new = self._insert(node, _Plain(change).apply, (), [user] if place is None else [])
+        new = self._insert(node, callable_by_a_graph(change), (), [user] if place is None else [])
         if place is not None:
             user.update_arg(place, new)
 
@@ -276,7 +276,7 @@ class SourceGraph:
 
 
 class _Plain:
-    """A change as a node of a graph: a bound method has the name that the graph's code needs, whatever it calls."""
+    """A change that needs nothing but values of nodes."""
 
     def __init__(self, change: Change) -> None:
         self._change = change
@@ -298,6 +298,11 @@ class _Live:
             run.keep(self._key, value)
             return value
         return self._change(run, self._key, value)
+
+
+def callable_by_a_graph(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a bound method, which has the name that a graph's code needs."""
+    return _Plain(function).apply
 
 
 def operator(node: fx.Node) -> Operator:
