@@ -12,7 +12,8 @@ from torch import Tensor, fx
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lightning_attack.attacks.source_transforms.graph import SourceGraph, above, branch_of, callable_by_a_graph
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, branch_of, callable_by_a_graph
+from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 
 
 def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
@@ -27,19 +28,20 @@ def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
         graph: all transforms may still change it; it is rewritten after the last of them.
         changes: nodes that `SourceGraph.follow` made; branches without any stay as they are.
     """
+    changed = {change.args[0] for change in changes}
     for addition, branch in graph.blocks():
-        if branch_of(addition, branch) & {change.args[0] for change in changes}:
+        if branch_of(addition, branch) & changed:
             place = addition.args.index(branch)
             graph.at_end(partial(_keep_length, graph.module.graph, addition, place, changes))
 
 
 def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collection[fx.Node]) -> None:
     branch: Any = addition.args[place]  # other transforms may have changed it since
-    inside = branch_of(addition, branch)
-    (images,) = (node for node in graph.nodes if node.op == "placeholder")
-    own = [node for node in graph.nodes if node in inside and images in above(node)]
+    inside, of_images = branch_of(addition, branch), _of_images(graph)
+    own = [node for node in of_images if node in inside]
+    entries = dict.fromkeys(given for node in own for given in node.all_input_nodes if given not in inside)
     copies: dict[fx.Node, fx.Node] = {}
-    for entry in _entries(own, images):
+    for entry in filter(of_images.__contains__, entries):  # where the branch begins; weights are no part of it
         with graph.inserting_after(entry):
             both = graph.call_function(callable_by_a_graph(_Forked.apply), (entry,))
         with graph.inserting_after(both):
@@ -55,14 +57,22 @@ def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collec
         with graph.inserting_after(node):
             copies[node] = graph.node_copy(node, lambda given: copies.get(given, given))
     with graph.inserting_before(addition):
-        joined = graph.call_function(callable_by_a_graph(_Joined.apply), (branch, copies[branch]))
+        joined = graph.call_function(callable_by_a_graph(_joined), (branch, copies[branch]))
     addition.replace_input_with(branch, joined)
 
 
-def _entries(own: list[fx.Node], images: fx.Node) -> list[fx.Node]:
-    """Where the branch begins: what its nodes take from outside, weights apart."""
-    given = dict.fromkeys(one for node in own for one in node.all_input_nodes)
-    return [one for one in given if one not in own and images in above(one)]
+def _of_images(graph: fx.Graph) -> dict[fx.Node, None]:
+    """The nodes that depend on the images, in order of execution."""
+    found: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(given in found for given in node.all_input_nodes):
+            found[node] = None
+    return found
+
+
+def _joined(changed: Tensor, unchanged: Tensor) -> Tensor:
+    """The output of a branch, whose gradient goes to its unchanged copy too."""
+    return with_gradient_of(changed, changed + unchanged)
 
 
 class _Forked(Function):
@@ -79,16 +89,3 @@ class _Forked(Function):
         length, own = (torch.linalg.vector_norm(one.flatten(1), dim=1, dtype=exact) for one in (unchanged, changed))
         scale = length / own.clamp(min=torch.finfo(exact).tiny)  # a gradient of 0 stays 0
         return (changed * scale.view(-1, *[1] * (changed.ndim - 1))).to(changed.dtype)
-
-
-class _Joined(Function):
-    """The output of a branch, whose gradient goes to its unchanged copy too."""
-
-    @staticmethod
-    def forward(ctx: Any, changed: Tensor, unchanged: Tensor) -> Tensor:
-        return changed.view_as(changed)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient

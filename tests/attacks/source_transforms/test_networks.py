@@ -120,8 +120,8 @@ def test_tokens_of_one_image_as_of_several(make, tmp_path):
     images = torch.rand(3, 3, 64, 64)
     transforms = [CleanFeatureMixup(prob=0.5), DiversifiedFeatures(start=0.3), SkipGradients(start=0.3)]
     for transform in transforms:
-        names = [changeable_nodes(model, transform, size=(64, 64), batch=batch) for batch in (1, 3)]
-        assert names[0] == names[1]
+        names = [changeable_nodes(model, transform, size=(64, 64), batch=batch) for batch in (1, 2, 3)]
+        assert names[0] == names[1] == names[2]
     labels = torch.randint(5, (3, 64, 64))
     attack = pgd(steps=1, random_start=False, source_transforms=transforms)
     together = attack(model, images, labels, [4, 5, 6])
