@@ -172,7 +172,7 @@ def _made(changes: Sequence[str], levels: Sequence[int]) -> list[str]:
 
 def best(passes: int, **settings: Any) -> IterativeAttack:
     """`transfer_best` as it was before it had smooth slopes, with other settings."""
-    was = {"smooth_slopes": 0.0, "pull": 0.8 if passes >= 100 else 0.5}
+    was = {"smooth_slopes": 0.0, "pull": 0.8 if passes >= 100 else 0.5, "skip_gamma": 0.5}
     return transfer_best(**{"steps": passes, **was, **settings})
 
 
@@ -227,6 +227,12 @@ SMOOTH: dict[str, dict[str, Any]] = {
     "transfer_best_smooth25_cosine": {"smooth_slopes": 0.25, "step_schedule": "cosine"},
 }
 """`transfer_best` with more or less smooth slopes, and other changes with them."""
+GAMMAS: dict[str, dict[str, Any]] = {
+    "transfer_best_sgm7": {"skip_gamma": 0.7},
+    "transfer_best_sums": {"source_transforms": [SmoothBackward(0.5, start=0.0)]},
+    **{f"transfer_best_gamma{share}": {"smooth_slopes": 0.5, "skip_gamma": share / 100} for share in (50, 70, 80, 100)},
+}
+"""Of ResNets: smooth slopes behind the sums of residual connections as well, and other gammas of SGM without these."""
 BESIDE: dict[str, dict[str, Any]] = {
     "transfer_best_linear": {"source_transforms": [LinearBackward(0.5, rescale=False)]},
     "transfer_best_faug": {"source_transforms": [FeatureNoise(0.1, 0.3)]},
@@ -270,7 +276,10 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
         inputs=[RandomChain([RandomAffine(10.0, 0.1, 0.35), RandomFlip(1.0), BlockShuffle(2), BlockStretch()], 1, 4)],
     ),
     "sign": lambda passes: recipe(passes, finish="sign"),
-    **{name: partial(best, **settings) for name, settings in (FEATURES | SMOOTH | BESIDE | PULLS | LONG).items()},
+    **{
+        name: partial(best, **settings)
+        for name, settings in (FEATURES | SMOOTH | GAMMAS | BESIDE | PULLS | LONG).items()
+    },
     "transfer_best_ni": lambda passes: ahead(passes, Nesterov()),
     "transfer_best_pi": lambda passes: ahead(passes, PreGradient()),
     "transfer_best_ten_views": lambda passes: best(passes // 10, pull=0.5, input_transforms=[Repeat(10)]),

@@ -78,7 +78,7 @@ def transfer_best(
     scale: float | Sequence[float] = (0.75, 1.6),
     slant: float = 0.2,
     kernel_size: int = 5,
-    skip_gamma: float = 0.5,
+    skip_gamma: float | None = None,
     feature_mix: float = 0.4,
     feature_prob: float | None = None,
     smooth_slopes: float | None = None,
@@ -87,8 +87,8 @@ def transfer_best(
     """The strongest transfer that we know: softened and balanced loss, with MI and TI, on slanted and recoloured views.
 
     See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image, `RandomColour`, `RandomAffine`,
-    `TranslationInvariance`, `Momentum`, and source transforms: `SkipGradients` (SGM) with gamma = `skip_gamma`;
-    `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob` (None: 0.1, and 0.25 from 100 steps
+    `TranslationInvariance`, `Momentum`, and source transforms: `SkipGradients` (SGM) with gamma = `skip_gamma` (None:
+    0.5, and 0.7 where an activation follows the sum, as in ResNets); `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob` (None: 0.1, and 0.25 from 100 steps
     on), which costs a forward pass of the clean images for each step; `SmoothBackward` (BPA) of all activations and
     maximum pooling, with strength = `smooth_slopes` (None: 0.5, and 0.25 from 100 steps on). They run the source
     operator by operator; skip_gamma = 1, feature_mix = 0 and smooth_slopes = 0 leave them out. A source without

@@ -171,11 +171,16 @@ def momentum(decay: float) -> list[GradientTransform]:
 
 
 def source_changes(
-    skip_gamma: float, feature_prob: float, feature_mix: float, smooth_slopes: float
+    skip_gamma: float | None, feature_prob: float, feature_mix: float, smooth_slopes: float
 ) -> list[SourceTransform]:
-    """The source transforms of `transfer_best`, each left out where the source has nothing that it could change."""
+    """The source transforms of `transfer_best`, each left out where the source has nothing that it could change.
+
+    In ResNets all that the blocks hand on passes the activations behind their sums. These keep their slopes, and more
+    of the branches' gradient is left.
+    """
+    usual = SkipGradients(0.5, required=False, gamma_activated=0.7)
     return [
-        SkipGradients(skip_gamma, required=False),
+        usual if skip_gamma is None else SkipGradients(skip_gamma, required=False),
         CleanFeatureMixup(feature_prob, feature_mix, required=False),
-        SmoothBackward(smooth_slopes, start=0.0, required=False),
+        SmoothBackward(smooth_slopes, start=0.0, required=False, behind_sums=False),
     ]

@@ -241,7 +241,7 @@ def transegpgd_best(
     scale: float | Sequence[float] = (0.75, 1.6),
     slant: float = 0.2,
     kernel_size: int = 5,
-    skip_gamma: float = 0.5,
+    skip_gamma: float | None = None,
     feature_mix: float = 0.4,
     smooth_slopes: float = 0.5,
     **settings: Unpack[TranSegPGDSettings],

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
 from lightning_attack.attacks.source_transforms.branches import keep_length
+from lightning_attack.attacks.source_transforms.connections import activated_sums
 from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
 from lightning_attack.attacks.source_transforms.surrogate import mixed, with_gradient_of
 from lightning_attack.engine.graphs import arguments
@@ -37,6 +38,7 @@ class SmoothBackward(SourceTransform):
 
     Departs from the released code in two points: that leaves the true slope to the ReLU behind the sum of each residual
     block, and changes only those inside the branches, and of the pooling only that in the stem; here all are changed.
+    With `behind_sums=False` the former keep their true slope here too.
 
     The paper's own arguments: temperature 10; of a ResNet-50 the ReLUs after the first block of the third stage, about
     the second half of its convolutions, and the pooling in its stem.
@@ -48,6 +50,8 @@ class SmoothBackward(SourceTransform):
             wherever it is.
         nodes: names of the activations to change in place of those from `start` on; `auto` names none.
         required: whether a source that has neither, or no graph, is an error; False attacks it as it is.
+        behind_sums: whether activations behind the sums of residual connections are changed too, as in ResNets. All
+            that comes through the blocks before passes them.
 
     Raises:
         ValueError: an argument is out of range.
@@ -64,6 +68,8 @@ class SmoothBackward(SourceTransform):
         [0.5, 0.5, 0.5]
     """
 
+    behind_sums = True
+
     def __init__(
         self,
         strength: float = 1.0,
@@ -71,6 +77,7 @@ class SmoothBackward(SourceTransform):
         temperature: float | None = 10.0,
         nodes: Sequence[str] = (AUTO,),
         required: bool = True,
+        behind_sums: bool = True,
     ) -> None:
         self.strength, self.start = check_share("strength", strength), check_share("start", start)
         if temperature is not None and not 0 < temperature < float("inf"):  # NaN too
@@ -78,6 +85,8 @@ class SmoothBackward(SourceTransform):
         self.temperature, self.nodes = temperature, check_names(nodes)
         if not required:  # True is not noted: settings stay those of earlier runs
             self.required = False
+        if not behind_sums:  # likewise
+            self.behind_sums = False
 
     @property
     def idle(self) -> bool:
@@ -86,6 +95,9 @@ class SmoothBackward(SourceTransform):
     def rewrite(self, graph: SourceGraph) -> None:
         pools = [] if self.temperature is None else graph.all(aten.max_pool2d_with_indices)
         activations = graph.all(*ACTIVATIONS)
+        if not self.behind_sums:
+            behind = set().union(*activated_sums(graph).values())
+            activations = [node for node in activations if node not in behind]
         if activations or not pools or self.nodes != [AUTO]:
             activations = graph.find(self, ACTIVATION_NAMES, activations, self.start, self.nodes)
         for node in activations:

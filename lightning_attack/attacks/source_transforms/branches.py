@@ -12,7 +12,8 @@ from torch import Tensor, fx
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lightning_attack.attacks.source_transforms.graph import SourceGraph, branch_of, callable_by_a_graph
+from lightning_attack.attacks.source_transforms.connections import blocks, branch_of
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, callable_by_a_graph
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 
 
@@ -29,7 +30,7 @@ def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
         changes: nodes that `SourceGraph.follow` made; branches without any stay as they are.
     """
     changed = {change.args[0] for change in changes}
-    for addition, branch in graph.blocks():
+    for addition, branch in blocks(graph):
         if branch_of(addition, branch) & changed:
             place = addition.args.index(branch)
             graph.at_end(partial(_keep_length, graph.module.graph, addition, place, changes))

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.random import Draws
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
+from lightning_attack.attacks.source_transforms.connections import blocks, sums
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.run import Run
 
@@ -106,9 +107,9 @@ class DiversifiedFeatures(SourceTransform):
         return self.mix > 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        sums = graph.sums()
-        what = "sums of residual connections" if sums else LAYERS
-        for node in graph.find(self, what, sums or graph.layers(), self.start, self.nodes):
+        added = sums(graph)
+        what = "sums of residual connections" if added else LAYERS
+        for node in graph.find(self, what, added or graph.layers(), self.start, self.nodes):
             graph.follow_live(node, partial(self._diverse, axis=graph.channels(node)), "diverse")
 
     def _diverse(self, run: Run, key: str, h: Tensor, axis: int) -> Tensor:
@@ -166,9 +167,9 @@ class PerturbationDecay(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         layers = graph.layers()
-        blocks = [addition for addition, _ in graph.blocks() if graph.depth(addition) >= self.at]
+        added = [addition for addition, _ in blocks(graph) if graph.depth(addition) >= self.at]
         what = f"{LAYERS}, and sums of residual connections"
-        found = graph.find(self, what, blocks or layers, self.at, self.nodes, named=[*layers, *graph.sums()])
+        found = graph.find(self, what, added or layers, self.at, self.nodes, named=[*layers, *sums(graph)])
         for node in found[:1] if self.nodes == [AUTO] else found:
             graph.follow_live(node, self._decayed, "decay")
 

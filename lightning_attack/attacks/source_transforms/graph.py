@@ -21,11 +21,6 @@ Operator = Any
 aten = torch.ops.aten
 WEIGHTED = (*CONVOLUTIONS, *MATRICES)
 """Operators that count as layers: convolutions and products with a matrix of weights."""
-ENLARGING = (
-    aten.upsample_bilinear2d, aten.upsample_nearest2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa,
-    aten._upsample_bicubic2d_aa, aten._upsample_nearest_exact2d, aten.grid_sampler_2d, aten.pixel_shuffle,
-    aten.max_unpool2d,
-)  # fmt: skip
 
 Change = Callable[..., Tensor]
 """What a node computed, and further values, to what the rest of the network is given instead."""
@@ -63,7 +58,7 @@ class SourceGraph:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-        return _shape(self._images)[2], _shape(self._images)[3]
+        return shape_of(self._images)[2], shape_of(self._images)[3]
 
     @property
     def offered(self) -> dict[str, float]:
@@ -76,12 +71,12 @@ class SourceGraph:
 
     def channels(self, node: fx.Node) -> int:
         """The axis of a node's channels: 1 of maps (B, C, h, w), the last of tokens (B, N, C) and maps (B, h, w, C)."""
-        axes = len(_shape(node))
+        axes = len(shape_of(node))
         return self._axes.get(node, 1 if axes == 4 else axes - 1)
 
     def is_of_images(self, node: fx.Node) -> bool:
         """Whether a node's values are maps or tokens whose first axis is the images."""
-        return _shape(node)[0] == _shape(self._images)[0] and len(_shape(node)) > 2
+        return shape_of(node)[0] == shape_of(self._images)[0] and len(shape_of(node)) > 2
 
     def all(self, *operators: Operator) -> list[fx.Node]:
         """The nodes that call one of these operators, in order of execution."""
@@ -219,52 +214,6 @@ class SourceGraph:
             found += whole[:1]
         return found
 
-    def residuals(self) -> list[tuple[fx.Node, fx.Node]]:
-        """Residual connections: the nodes `skip + branch`, each with its branch, in order of execution.
-
-        One of two cases: what is added to the branch is the branch's own input, or comes of it through one layer at
-        most (as where a ResNet halves the size). Additions in which something is enlarged, as in the top-down path of
-        an FPN or in a decoder, are none.
-        """
-        place: dict[fx.Node, int] = {}
-        above: dict[fx.Node, int] = {}
-        layers = enlarging = 0
-        for number, node in enumerate(self.module.graph.nodes):
-            place[node] = 1 << number
-            before = 0
-            for given in node.all_input_nodes:
-                before |= above[given]
-            # What does not depend on the images is no part of a branch.
-            above[node] = before | place[node] if before or node.op == "placeholder" else 0
-            layers |= place[node] * (operator(node) in WEIGHTED)
-            enlarging |= place[node] * (operator(node) in ENLARGING or _is_transposed(node))
-        found = []
-        for node in self.all(aten.add):
-            parts = [part for part in node.args[:2] if isinstance(part, fx.Node) and above[part]]
-            if len(parts) < 2 or _shape(parts[0]) != _shape(parts[1]) or _shape(node) != _shape(parts[0]):
-                continue
-            own = [above[part] & ~above[other] for part, other in (parts, parts[::-1])]
-            counts = [(mine & layers).bit_count() for mine in own]
-            if (own[0] | own[1]) & enlarging or min(counts) > 1 or counts[0] == counts[1]:
-                continue
-            found.append((node, parts[counts.index(max(counts))]))
-        return found
-
-    def sums(self) -> list[fx.Node]:
-        """The sums of residual connections whose first axis is the images, in order of execution."""
-        return [addition for addition, _ in self.residuals() if self.is_of_images(addition)]
-
-    def blocks(self) -> list[tuple[fx.Node, fx.Node]]:
-        """The residual connections that lie in no branch of another one, as `residuals` gives them.
-
-        No residual connection goes around their sums. Those whose first axis is not the images are left out.
-        """
-        connections = self.residuals()
-        inside: set[fx.Node] = set()
-        for addition, branch in connections:
-            inside |= branch_of(addition, branch)
-        return [(one, branch) for one, branch in connections if one not in inside and self.is_of_images(one)]
-
     def ready(self) -> fx.GraphModule:
         """The graph with all changes, to be called."""
         for change in self._at_end:
@@ -327,15 +276,6 @@ def above(node: Any) -> set[fx.Node]:
     return found
 
 
-def branch_of(addition: fx.Node, branch: fx.Node) -> set[fx.Node]:
-    """The nodes of a residual connection's branch, which ends with `branch`: none of them is on the way of the skip."""
-    skips = [part for part in addition.all_input_nodes if part is not branch]
-    return above(branch).difference(*map(above, skips))
-
-
-def _is_transposed(node: fx.Node) -> bool:
-    return operator(node) in CONVOLUTIONS and bool(node.args[6])
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of what a node computes."""
     return tuple(node.meta["val"].shape)

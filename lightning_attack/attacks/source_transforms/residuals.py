@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.activations import ACTIVATION_NAMES, ACTIVATIONS, in_ramps
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
+from lightning_attack.attacks.source_transforms.connections import activated_sums, residuals
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 
@@ -27,7 +29,7 @@ class SkipGradients(SourceTransform):
     Departs from the released code, which approximates this for ResNets by scaling the gradient at every ReLU but those
     of the first block of each stage, and divides the gradient at each block by its standard deviation; here the
     branch's gradient is scaled, once, as in the paper's formula, in first blocks too. So it holds for all networks with
-    residual connections, transformers too. How these are found in a graph: `SourceGraph.residuals`.
+    residual connections, transformers too. How these are found in a graph: `connections.residuals`.
 
     The paper's own arguments: gamma 0.2 for ResNet-18 and ResNet-34 and for ResNet-50 and larger, 0.5 for DenseNets;
     eps 16/255, steps of 2/255, 10 steps.
@@ -38,6 +40,7 @@ class SkipGradients(SourceTransform):
         required: whether a source without residual connections, or without a graph, is an error; False attacks it as
             it is.
         nodes: names of the sums to change in place of those from `start` on; `auto` names none.
+        gamma_activated: gamma where an activation follows the sum, as in ResNets; null: the same.
 
     Raises:
         ValueError: an argument is out of range.
@@ -45,26 +48,37 @@ class SkipGradients(SourceTransform):
     """
 
     nodes: Sequence[str] = (AUTO,)
+    gamma_activated: float | None = None
 
     def __init__(
-        self, gamma: float = 0.2, start: float = 0.0, required: bool = True, nodes: Sequence[str] = (AUTO,)
+        self,
+        gamma: float = 0.2,
+        start: float = 0.0,
+        required: bool = True,
+        nodes: Sequence[str] = (AUTO,),
+        gamma_activated: float | None = None,
     ) -> None:
         self.gamma, self.start = check_share("gamma", gamma), check_share("start", start)
         self.required = required
         if check_names(nodes) != [AUTO]:  # auto is not noted: settings stay those of earlier runs
             self.nodes = list(nodes)
+        if gamma_activated is not None:  # likewise
+            self.gamma_activated = check_share("gamma_activated", gamma_activated)
 
     @property
     def idle(self) -> bool:
-        return self.gamma == 1
+        return self.gamma == 1 and self.gamma_activated in (None, 1)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        branches = dict(graph.residuals())
+        branches, activated = dict(residuals(graph)), set(activated_sums(graph))
         for addition in graph.find(self, SAID, branches, self.start, self.nodes):
-            graph.before(addition, branches[addition], self._scaled)
+            own = self.gamma_activated if addition in activated else None
+            gamma = self.gamma if own is None else own
+            graph.before(addition, branches[addition], partial(_scaled, gamma=gamma))
 
-    def _scaled(self, branch: Tensor) -> Tensor:
-        return with_gradient_of(branch, self.gamma * branch)
+
+def _scaled(branch: Tensor, gamma: float) -> Tensor:
+    return with_gradient_of(branch, gamma * branch)
 
 
 class SoftplusResiduals(SourceTransform):
@@ -119,7 +133,7 @@ class SoftplusResiduals(SourceTransform):
         return self.beta is None and all(share == 1 for share in self.shares)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        branches = dict(graph.residuals()) if any(share != 1 for share in self.shares) else {}
+        branches = dict(residuals(graph)) if any(share != 1 for share in self.shares) else {}
         activations = [] if self.beta is None else graph.all(*ACTIVATIONS)
         said = f"{ACTIVATION_NAMES}, and {SAID}"
         wanted = graph.find(self, said, [*branches, *activations], self.start, self.nodes)

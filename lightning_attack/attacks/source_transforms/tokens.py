@@ -22,7 +22,8 @@ from lightning_attack.attacks.source_transforms.attention import (
     product_after,
 )
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
-from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, branch_of, operator
+from lightning_attack.attacks.source_transforms.connections import branch_of, residuals
+from lightning_attack.attacks.source_transforms.graph import WEIGHTED, Change, SourceGraph, operator
 from lightning_attack.attacks.source_transforms.surrogate import mixed, with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
@@ -222,7 +223,7 @@ def _is_shape_of(node: object, origin: fx.Node) -> bool:
 def _mlps(graph: SourceGraph, attention: Iterable[fx.Node]) -> list[fx.Node]:
     """Outputs of the last product with a matrix in each residual branch of several, without attention."""
     nodes, attending, found = list(graph.module.graph.nodes), {*attention}, []
-    for addition, branch in graph.residuals():
+    for addition, branch in residuals(graph):
         own = branch_of(addition, branch)
         layers = [node for node in nodes if node in own and operator(node) in (*WEIGHTED, *PRODUCTS)]
         products = [node for node in layers if operator(node) in MATRICES]

@@ -31,6 +31,7 @@ from lightning_attack.attacks import (
     soft_transfer,
     with_gradient_of,
 )
+from lightning_attack.attacks.source_transforms.connections import residuals
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.kept import kept
 from lightning_attack.attacks.source_transforms.source import TransformedSource
@@ -468,13 +469,13 @@ def test_one_class_is_a_transform():
     assert torch.equal(mine(model, images, labels, [1]), soft_transfer(steps=2)(model, images, labels, [1]))
 
 
-@pytest.mark.parametrize(("name", "residuals", "layers"), [("resnet18", 8, 23), ("tu-tf_efficientnet_lite0", 9, 52)])
-def test_what_is_found_in_a_network(name, residuals, layers):
+@pytest.mark.parametrize(("name", "connections", "layers"), [("resnet18", 8, 23), ("tu-tf_efficientnet_lite0", 9, 52)])
+def test_what_is_found_in_a_network(name, connections, layers):
     """Residual connections, those with a layer on the skip as well, and none of the decoder's additions."""
     model = smp.FPN(name, encoder_weights=None, classes=5).eval()
     module = traced(lambda x: [model(x.detach().requires_grad_())], (1, 3, 64, 64))
     graph = SourceGraph(module, name)
-    assert len(graph.residuals()) == residuals
+    assert len(residuals(graph)) == connections
     depths = [graph.depth(node) for node in graph.layers()]
     assert depths[0] == 0
     assert depths == sorted(depths)
