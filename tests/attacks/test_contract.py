@@ -27,6 +27,7 @@ from lightning_attack.attacks import (
     sea,
     sia,
     transegpgd,
+    transegpgd_best,
     transegpgd_mi_di_ti,
     transfer_best,
 )
@@ -461,6 +462,14 @@ def test_long_attacks_mix_more_and_smooth_less():
     given = transfer_best(steps=100, pull=0.3, feature_prob=0.2, smooth_slopes=0.7)
     assert given.objective.pull == 0.3
     assert (given.source_transforms[1].prob, given.source_transforms[2].strength) == (0.2, 0.7)
+
+
+def test_the_strongest_attacks_change_less_of_resnets():
+    for preset in (transfer_best, transegpgd_best):
+        skip, _, smooth = preset().source_transforms
+        assert (skip.gamma, skip.gamma_activated, smooth.behind_sums) == (0.5, 0.7, False)
+        skip = preset(skip_gamma=0.6).source_transforms[0]
+        assert (skip.gamma, skip.gamma_activated) == (0.6, None)
 
 
 def test_default_of_a_single_step_is_the_radius():

@@ -88,9 +88,10 @@ def transfer_best(
 
     See `BalancedCrossEntropy`, with a `pull` to the largest other class of the image, `RandomColour`, `RandomAffine`,
     `TranslationInvariance`, `Momentum`, and source transforms: `SkipGradients` (SGM) with gamma = `skip_gamma` (None:
-    0.5, and 0.7 where an activation follows the sum, as in ResNets); `CleanFeatureMixup` (CFM) with mix = `feature_mix` and prob = `feature_prob` (None: 0.1, and 0.25 from 100 steps
-    on), which costs a forward pass of the clean images for each step; `SmoothBackward` (BPA) of all activations and
-    maximum pooling, with strength = `smooth_slopes` (None: 0.5, and 0.25 from 100 steps on). They run the source
+    0.5, and 0.7 where an activation follows the sum, as in ResNets); `CleanFeatureMixup` (CFM) with mix = `feature_mix`
+    and prob = `feature_prob` (None: 0.1, and 0.25 from 100 steps on), which costs a forward pass of the clean images
+    for each step; `SmoothBackward` (BPA) of maximum pooling and of all activations but those behind the sums of
+    residual connections, with strength = `smooth_slopes` (None: 0.5, and 0.25 from 100 steps on). They run the source
     operator by operator; skip_gamma = 1, feature_mix = 0 and smooth_slopes = 0 leave them out. A source without
     residual connections, without ReLUs and the like, or without a graph is attacked without what it does not support,
     with a warning. 10 steps, whose lengths add up to 6.4 eps (`long_steps`).

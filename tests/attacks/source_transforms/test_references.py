@@ -178,6 +178,13 @@ class Smooth(Parts):
         return Windows.apply(z)
 
 
+class Inside(Smooth):
+    """All but the activation behind the first sum; something else follows the second one."""
+
+    def leaky(self, z, slope):
+        return F.prelu(z, slope)
+
+
 class Half(Smooth):
     share = 0.5
 
@@ -230,8 +237,14 @@ class Rescaled(Function):
 
 
 class Skip(Parts):
+    gammas = 0.2, 0.2
+
     def branch(self, f, z, place):
-        return 0.2 * f(z) + 0.8 * f(z).detach()
+        return self.gammas[place] * f(z) + (1 - self.gammas[place]) * f(z).detach()
+
+
+class SkipActivated(Skip):
+    gammas = 0.7, 0.5
 
 
 class Soft(Parts):
@@ -328,9 +341,11 @@ CASES = {
     "bpa": (SmoothBackward(start=0.0), Smooth),
     "bpa, half": (SmoothBackward(0.5, start=0.0), Half),
     "bpa, late": (SmoothBackward(start=0.3, temperature=10.0), lambda: Smooth((1, 2))),
+    "bpa, but behind sums": (SmoothBackward(start=0.0, behind_sums=False), Inside),
     "linbp": (LinearBackward(start=0.3), Linear),
     "linbp, not rescaled": (LinearBackward(start=0.3, rescale=False), Unscaled),
     "sgm": (SkipGradients(), Skip),
+    "sgm, other in front of activations": (SkipGradients(0.5, gamma_activated=0.7), SkipActivated),
     "iaa": (SoftplusResiduals(shares=[0.9, 0.4]), Soft),
     "pna": (FixedAttention(), Fixed),
     "faug": (FeatureNoise(), Noisy),
@@ -349,7 +364,7 @@ def test_logits_and_gradient_are_those_of_the_formula(name):
     assert torch.allclose(logits, wanted_logits, rtol=1e-10, atol=1e-12)
     assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
     assert (found - plain).abs().max() > 1e-3 * plain.abs().max()
-    if name in ("bpa", "bpa, half", "bpa, late", "linbp", "linbp, not rescaled", "sgm", "pna"):
+    if name.startswith(("bpa", "linbp", "sgm", "pna")):
         assert torch.equal(logits, plain_logits), "these change the way back alone"
 
 
@@ -367,6 +382,7 @@ def test_a_branch_that_is_computed_twice_has_all_other_changes_twice():
 
 IDLE = [
     SmoothBackward(strength=0.0), LinearBackward(strength=0.0), SkipGradients(gamma=1.0),
+    SkipGradients(gamma=1.0, gamma_activated=1.0),
     SoftplusResiduals(beta=None, shares=[1.0]), FixedAttention(strength=0.0), FeatureNoise(sigma=0.0),
     DiversifiedFeatures(mix=0.0, level=0.0), PerturbationDecay(gamma=1.0), CleanFeatureMixup(prob=0.0),
     CleanFeatureMixup(mix=0.0), TokenGradients(strength=0.0),

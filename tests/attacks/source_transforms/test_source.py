@@ -31,8 +31,8 @@ from lightning_attack.attacks import (
     soft_transfer,
     with_gradient_of,
 )
-from lightning_attack.attacks.source_transforms.connections import residuals
-from lightning_attack.attacks.source_transforms.graph import SourceGraph
+from lightning_attack.attacks.source_transforms.connections import activated_sums, residuals, sums
+from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
 from lightning_attack.attacks.source_transforms.kept import kept
 from lightning_attack.attacks.source_transforms.source import TransformedSource
 from lightning_attack.common.windows import Windows
@@ -434,6 +434,7 @@ def test_what_does_not_go_together():
 RANGES = [
     (lambda: SmoothBackward(strength=1.5), "strength=1.5"), (lambda: SmoothBackward(temperature=0), "temperature=0"),
     (lambda: SmoothBackward(nodes="relu"), "nodes='relu'"), (lambda: SkipGradients(gamma=-1), "gamma=-1"),
+    (lambda: SkipGradients(gamma_activated=2), "gamma_activated=2"),
     (lambda: FeatureNoise(sigma=float("nan")), "sigma=nan"), (lambda: PerturbationDecay(gamma=0), "gamma=0"),
     (lambda: CleanFeatureMixup(prob=2), "prob=2"), (lambda: FeatureNoise(at=2), "at=2"),
 ]  # fmt: skip
@@ -469,13 +470,21 @@ def test_one_class_is_a_transform():
     assert torch.equal(mine(model, images, labels, [1]), soft_transfer(steps=2)(model, images, labels, [1]))
 
 
-@pytest.mark.parametrize(("name", "connections", "layers"), [("resnet18", 8, 23), ("tu-tf_efficientnet_lite0", 9, 52)])
-def test_what_is_found_in_a_network(name, connections, layers):
+@pytest.mark.parametrize(
+    ("name", "connections", "activated", "layers"), [("resnet18", 8, 8, 23), ("tu-tf_efficientnet_lite0", 9, 0, 52)]
+)
+def test_what_is_found_in_a_network(name, connections, activated, layers):
     """Residual connections, those with a layer on the skip as well, and none of the decoder's additions."""
     model = smp.FPN(name, encoder_weights=None, classes=5).eval()
     module = traced(lambda x: [model(x.detach().requires_grad_())], (1, 3, 64, 64))
     graph = SourceGraph(module, name)
     assert len(residuals(graph)) == connections
+    found = activated_sums(graph)
+    assert len(found) == activated
+    assert {operator(node) for nodes in found.values() for node in nodes} <= {torch.ops.aten.relu}
+    for addition in sums(graph):
+        graph.follow(addition, torch.clone)
+    assert activated_sums(graph) == found, "also if another transform has changed the sums"
     depths = [graph.depth(node) for node in graph.layers()]
     assert depths[0] == 0
     assert depths == sorted(depths)
