@@ -230,6 +230,9 @@ SMOOTH: dict[str, dict[str, Any]] = {
 GAMMAS: dict[str, dict[str, Any]] = {
     "transfer_best_sgm7": {"skip_gamma": 0.7},
     "transfer_best_sums": {"source_transforms": [SmoothBackward(0.5, start=0.0)]},
+    "transfer_best_sums_smooth25": {"source_transforms": [SmoothBackward(0.25, start=0.0)]},
+    "transfer_best_gamma70_smooth75": {"smooth_slopes": 0.75, "skip_gamma": 0.7},
+    "transfer_best_gamma70_pull0": {"smooth_slopes": 0.5, "skip_gamma": 0.7, "pull": 0.0},
     **{f"transfer_best_gamma{share}": {"smooth_slopes": 0.5, "skip_gamma": share / 100} for share in (50, 70, 80, 100)},
 }
 """Of ResNets: smooth slopes behind the sums of residual connections as well, and other gammas of SGM without these."""
