@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -297,11 +298,12 @@ class Part:
         loop("channels_last", last, images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(self.device.type, torch.bfloat16):
             loop("channels_last, autocast bf16", last, images.contiguous(memory_format=torch.channels_last))
-        with suppress(ImportError), self.trying("torchattacks"):
-            import torchattacks
+        if find_spec("torchattacks"):
+            with self.trying("torchattacks"):
+                import torchattacks
 
-            attack = torchattacks.PGD(network, EPS, STEP, steps=steps, random_start=False)
-            row("torchattacks.PGD", partial(attack, images, labels), steps)
+                attack = torchattacks.PGD(network, EPS, STEP, steps=steps, random_start=False)
+                row("torchattacks.PGD", partial(attack, images, labels), steps)
         for kind, precision in kinds:
             with self.trying(f"{kind} {precision}"):
                 fast = FastNetworks([network], kind, precision)
