@@ -154,7 +154,9 @@ their own here. `svre`, `adaea`, `cwa` and
 same ensembles. `fia`, `naa` and `bfa` spend some of their passes before the first step, `decowa` half of them on its
 bends. Forward passes without a backward pass are not counted: one of the clean images in each step of
 {", ".join(f"`{name}`" for name in CLEAN[:-1])} and `{CLEAN[-1]}`, and four in each step of `adaea`.
-`pna` and `tgr` are missing, because the sources have no attention."""
+`pna` and `tgr` are missing, because the sources have no attention. From a SegFormer that has (MiT-B0, clean mIoU 18),
+their mean over the same photos and targets is 55.9 and 56.3, that of `mi_fgsm` 56.0
+(`python main.py study -c tests/configs/attention_table.yaml`)."""
 
 ABOUT_WEIGHTS = """
 What the weights of the two stages are worth: TranSegPGD with other techniques beside the same with even weights
