@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tests.benchmarks.fpn import Encoder
+
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """A 3x3 convolution and its activation."""
@@ -50,7 +52,7 @@ class Stage(nn.Module):
         return torch.cat([self.last(self.blocks(first)), first], 1)
 
 
-class CSPNet(nn.Module):
+class CSPNet(Encoder):
     """The backbone of NanoDet-g, with strides of 2 to 32. Layers stand in the order of the file.
 
     Args:
@@ -68,15 +70,6 @@ class CSPNet(nn.Module):
         )
         if package is not None:
             load(self, package)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """The features that smp's decoders take: the images, the stem's, and those of each stage."""
-        features = [images, self.stem(images)]
-        values = self.pool(features[-1])
-        for stage in self.stages:
-            values = stage(values)
-            features.append(values)
-        return features
 
 
 def load(encoder: CSPNet, package: str) -> None:

@@ -17,6 +17,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from tests.benchmarks.fpn import Encoder
+
 
 class Bottleneck(nn.Module):
     """A residual block of three convolutions, the first with the stride. Layers stand in the order of the file."""
@@ -39,7 +41,7 @@ class Bottleneck(nn.Module):
         return result
 
 
-class ThinResNet(nn.Module):
+class ThinResNet(Encoder):
     """The encoder, with strides of 2 to 32.
 
     Args:
@@ -65,15 +67,6 @@ class ThinResNet(nn.Module):
         )
         if package is not None:
             load(self, package)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """The features that smp's decoders take: the images, the stem's, and those of each stage."""
-        features = [images, self.stem(images)]
-        values = self.pool(features[-1])
-        for stage in self.stages:
-            values = stage(values)
-            features.append(values)
-        return features
 
 
 def load(encoder: ThinResNet, package: str) -> None:

@@ -94,12 +94,13 @@ class SmoothBackward(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         pools = [] if self.temperature is None else graph.all(aten.max_pool2d_with_indices)
-        activations = graph.all(*ACTIVATIONS)
+        activations, what = graph.all(*ACTIVATIONS), ACTIVATION_NAMES
         if not self.behind_sums:
+            what += ", but not behind the sums of residual connections"
             behind = set().union(*activated_sums(graph).values())
             activations = [node for node in activations if node not in behind]
         if activations or not pools or self.nodes != [AUTO]:
-            activations = graph.find(self, ACTIVATION_NAMES, activations, self.start, self.nodes)
+            activations = graph.find(self, what, activations, self.start, self.nodes)
         for node in activations:
             surrogate, inputs = in_ramps(node, F.silu)
             change_slope(graph, node, surrogate, inputs, self.strength)

@@ -357,6 +357,17 @@ class Random(nn.Module):
         return torch.cat([x, -x], 1) * torch.rand(())
 
 
+class Summed(nn.Module):
+    """One residual connection, and an activation behind its sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 5, 1)
+
+    def forward(self, x):
+        return self.head((x + self.layer(x)).relu())
+
+
 PLAIN = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Tanh(), nn.Conv2d(5, 5, 1))
 EARLY = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1))
 
@@ -366,6 +377,8 @@ EARLY = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1))
     [
         (PLAIN, SmoothBackward(), r"SmoothBackward changes ReLU, ReLU6, .* 'Sequential' has none; it computes "
          r"convolution \(2\), tanh \(1\)"),
+        (Summed(), SmoothBackward(behind_sums=False),
+         "PReLU, but not behind the sums of residual connections, and 'Summed' has none"),
         (PLAIN, SkipGradients(), "residual connections .* has none"),
         (PLAIN, FixedAttention(), "attention with a softmax"),
         (EARLY, LinearBackward(start=0.5), r"from 0.50 of the depth on; the last .* at 0.00. Set start"),
