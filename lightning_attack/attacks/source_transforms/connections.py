@@ -21,11 +21,10 @@ ENLARGING = (
     aten._upsample_bicubic2d_aa, aten._upsample_nearest_exact2d, aten.grid_sampler_2d, aten.pixel_shuffle,
     aten.max_unpool2d,
 )  # fmt: skip
-
-
+PIECEWISE_LINEAR = (aten.relu, aten.hardtanh, aten.leaky_relu, aten._prelu_kernel)
+"""Activations made of straight pieces, as ATen has them; ReLU6 is a hardtanh, PReLU the last."""
 ACTIVATIONS = (
-    aten.relu, aten.hardtanh, aten.leaky_relu, aten._prelu_kernel, aten.silu, aten.gelu, aten.elu, aten.hardswish,
-    aten.mish, aten.softplus, aten.sigmoid, aten.tanh,
+    *PIECEWISE_LINEAR, aten.silu, aten.gelu, aten.elu, aten.hardswish, aten.mish, aten.softplus, aten.sigmoid, aten.tanh
 )  # fmt: skip
 """Operators of which one may follow the sum of a residual connection."""
 
@@ -85,13 +84,9 @@ def branch_of(addition: fx.Node, branch: fx.Node) -> set[fx.Node]:
     return above(branch).difference(*map(above, skips))
 
 
-def activated_sums(graph: SourceGraph) -> dict[fx.Node, list[fx.Node]]:
-    """The sums of residual connections that activations follow, as in ResNets, each with these activations."""
-    found = {}
-    for addition, _ in residuals(graph):
-        if activations := [user for user in _users(addition) if operator(user) in ACTIVATIONS]:
-            found[addition] = activations
-    return found
+def activations_behind(node: fx.Node) -> list[fx.Node]:
+    """The activations that take what a node computes, as those behind the sums of residual connections in ResNets."""
+    return [user for user in _users(node) if operator(user) in ACTIVATIONS]
 
 
 def _users(node: fx.Node) -> list[fx.Node]:

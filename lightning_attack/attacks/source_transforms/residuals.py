@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_attack.attacks.features import AUTO
-from lightning_attack.attacks.source_transforms.activations import ACTIVATION_NAMES, ACTIVATIONS, in_ramps
+from lightning_attack.attacks.source_transforms.activations import ACTIVATION_NAMES, in_ramps
 from lightning_attack.attacks.source_transforms.base import SourceTransform, check_names, check_share
-from lightning_attack.attacks.source_transforms.connections import activated_sums, residuals
+from lightning_attack.attacks.source_transforms.connections import PIECEWISE_LINEAR, activations_behind, residuals
 from lightning_attack.attacks.source_transforms.graph import SourceGraph
 from lightning_attack.attacks.source_transforms.surrogate import with_gradient_of
 
@@ -70,9 +70,9 @@ class SkipGradients(SourceTransform):
         return self.gamma == 1 and self.gamma_activated in (None, 1)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        branches, activated = dict(residuals(graph)), set(activated_sums(graph))
+        branches = dict(residuals(graph))
         for addition in graph.find(self, SAID, branches, self.start, self.nodes):
-            own = self.gamma_activated if addition in activated else None
+            own = self.gamma_activated if activations_behind(addition) else None
             gamma = self.gamma if own is None else own
             graph.before(addition, branches[addition], partial(_scaled, gamma=gamma))
 
@@ -134,7 +134,7 @@ class SoftplusResiduals(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         branches = dict(residuals(graph)) if any(share != 1 for share in self.shares) else {}
-        activations = [] if self.beta is None else graph.all(*ACTIVATIONS)
+        activations = [] if self.beta is None else graph.all(*PIECEWISE_LINEAR)
         said = f"{ACTIVATION_NAMES}, and {SAID}"
         wanted = graph.find(self, said, [*branches, *activations], self.start, self.nodes)
         additions = [node for node in wanted if node in branches]

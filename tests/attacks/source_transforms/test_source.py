@@ -31,7 +31,7 @@ from lightning_attack.attacks import (
     soft_transfer,
     with_gradient_of,
 )
-from lightning_attack.attacks.source_transforms.connections import activated_sums, residuals, sums
+from lightning_attack.attacks.source_transforms.connections import activations_behind, residuals, sums
 from lightning_attack.attacks.source_transforms.graph import SourceGraph, operator
 from lightning_attack.attacks.source_transforms.kept import kept
 from lightning_attack.attacks.source_transforms.source import TransformedSource
@@ -492,12 +492,13 @@ def test_what_is_found_in_a_network(name, connections, activated, layers):
     module = traced(lambda x: [model(x.detach().requires_grad_())], (1, 3, 64, 64))
     graph = SourceGraph(module, name)
     assert len(residuals(graph)) == connections
-    found = activated_sums(graph)
-    assert len(found) == activated
-    assert {operator(node) for nodes in found.values() for node in nodes} <= {torch.ops.aten.relu}
+    found = [activations_behind(addition) for addition in sums(graph)]
+    assert len([nodes for nodes in found if nodes]) == activated
+    assert {operator(node) for nodes in found for node in nodes} <= {torch.ops.aten.relu}
     for addition in sums(graph):
         graph.follow(addition, torch.clone)
-    assert activated_sums(graph) == found, "also if another transform has changed the sums"
+    again = [activations_behind(addition) for addition in sums(graph)]
+    assert again == found, "also if another transform has changed the sums"
     depths = [graph.depth(node) for node in graph.layers()]
     assert depths[0] == 0
     assert depths == sorted(depths)
