@@ -38,6 +38,10 @@ from lightning_attack.attacks import (
     SmoothBackward,
     TranslationInvariance,
     View,
+    bpa,
+    linbp,
+    mi_fgsm,
+    sgm,
     ssa,
     transegpgd_best,
     transegpgd_mi_di_ti,
@@ -236,6 +240,33 @@ GAMMAS: dict[str, dict[str, Any]] = {
     **{f"transfer_best_gamma{share}": {"smooth_slopes": 0.5, "skip_gamma": share / 100} for share in (50, 70, 80, 100)},
 }
 """Of ResNets: smooth slopes behind the sums of residual connections as well, and other gammas of SGM without these."""
+ALONE: dict[str, Callable[..., Attack]] = {
+    "mi_fgsm": mi_fgsm,
+    "bpa": bpa,
+    "bpa_sums": partial(bpa, behind_sums=True),
+    "linbp": linbp,
+    "linbp_sums": partial(linbp, behind_sums=True),
+    "sgm": sgm,
+    "sgm_gamma50": partial(sgm, gamma=0.5),
+}
+"""Of ResNets: source transforms with nothing but MI."""
+NOW: dict[str, dict[str, Any]] = {
+    "kernel3": {"kernel_size": 3},
+    "kernel7": {"kernel_size": 7},
+    "temperature2": {"temperature": 2.0},
+    "temperature45": {"temperature": 4.5},
+    "flip": {"input_transforms": [RandomFlip()]},
+    "noise": {"input_transforms": [RandomNoise(8 / 255)]},
+    "random": {"random_start": True},
+    "colours": {"contrast": 0.5, "brightness": 0.2},
+    "prob25": {"feature_prob": 0.25},
+    "without_mixup": {"feature_mix": 0.0},
+    "zooms_90": {"scale": (0.9, 1.6)},
+    "zooms_200": {"scale": (0.75, 2.0)},
+    "power0": {"power": 0.0},
+    "power25": {"power": 0.25},
+}
+"""`transfer_best` as it is now, with other settings."""
 BESIDE: dict[str, dict[str, Any]] = {
     "transfer_best_linear": {"source_transforms": [LinearBackward(0.5, rescale=False)]},
     "transfer_best_faug": {"source_transforms": [FeatureNoise(0.1, 0.3)]},
@@ -282,6 +313,11 @@ CANDIDATES: dict[str, Callable[[int], Attack]] = {
     **{
         name: partial(best, **settings)
         for name, settings in (FEATURES | SMOOTH | GAMMAS | BESIDE | PULLS | LONG).items()
+    },
+    **{name: lambda passes, preset=preset: preset(steps=passes) for name, preset in ALONE.items()},
+    **{
+        f"transfer_best_now_{name}": lambda passes, settings=settings: transfer_best(steps=passes, **settings)
+        for name, settings in NOW.items()
     },
     "transfer_best_ni": lambda passes: ahead(passes, Nesterov()),
     "transfer_best_pi": lambda passes: ahead(passes, PreGradient()),

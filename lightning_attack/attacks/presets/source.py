@@ -39,14 +39,18 @@ def bpa(
     strength: float = 1.0,
     start: float = 0.4,
     temperature: float | None = 10.0,
+    behind_sums: bool = False,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """BPA: MI with smooth slopes of ReLU and of maximum pooling on the way back, see `SmoothBackward`.
 
+    Activations behind the sums of residual connections keep their slopes, as in the released code, unless
+    `behind_sums`. Departs from it in one point: pooling is changed everywhere, not only in the stem.
+
     Source: X. Wang, K. Tong, K. He, NeurIPS 2023, arXiv 2306.12685 (there: eps 8/255, 10 steps, of a ResNet-50 about
     the second half, temperature 10).
     """
-    sources = [SmoothBackward(strength, start, temperature)]
+    sources = [SmoothBackward(strength, start, temperature, behind_sums=behind_sums)]
     return build("bpa", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
 
 
@@ -56,15 +60,17 @@ def linbp(
     strength: float = 1.0,
     start: float = 0.4,
     rescale: bool = True,
+    behind_sums: bool = False,
     **settings: Unpack[Settings],
 ) -> IterativeAttack:
     """LinBP: MI with a backward pass without activations, see `LinearBackward`.
 
-    Residual branches keep the length of their gradient (`rescale`), for which they are computed twice.
+    Residual branches keep the length of their gradient (`rescale`), for which they are computed twice. Activations
+    behind the sums of residual connections keep their slopes, as in the released code, unless `behind_sums`.
 
     Source: Y. Guo, Q. Li, H. Chen, NeurIPS 2020, arXiv 2012.03528 (there: without momentum, 300 steps of 1/255).
     """
-    sources = [LinearBackward(strength, start, rescale=rescale)]
+    sources = [LinearBackward(strength, start, rescale=rescale, behind_sums=behind_sums)]
     return build("linbp", CrossEntropy(), settings, gradients=momentum(decay), sources=sources)
 
 

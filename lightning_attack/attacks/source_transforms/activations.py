@@ -36,7 +36,7 @@ class SmoothBackward(SourceTransform):
 
     Departs from the released code in two points: that leaves the true slope to the ReLU behind the sum of each residual
     block, and changes only those inside the branches, and of the pooling only that in the stem; here all are changed.
-    With `behind_sums=False` the former keep their true slope here too.
+    With `behind_sums=False`, as in the preset `bpa`, the former keep their true slope here too.
 
     The paper's own arguments: temperature 10; of a ResNet-50 the ReLUs after the first block of the third stage, about
     the second half of its convolutions, and the pooling in its stem.
@@ -92,11 +92,7 @@ class SmoothBackward(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         pools = [] if self.temperature is None else graph.all(aten.max_pool2d_with_indices)
-        activations, what = graph.all(*PIECEWISE_LINEAR), ACTIVATION_NAMES
-        if not self.behind_sums:
-            what += ", but not behind the sums of residual connections"
-            behind = {one for addition, _ in residuals(graph) for one in activations_behind(addition)}
-            activations = [node for node in activations if node not in behind]
+        activations, what = _activations(graph, self.behind_sums)
         if activations or not pools or self.nodes != [AUTO]:
             activations = graph.find(self, what, activations, self.start, self.nodes)
         for node in activations:
@@ -130,7 +126,8 @@ class LinearBackward(SourceTransform):
     image by image; a branch with changed slopes is computed twice for it.
 
     Departs from the released code in one point: that leaves the true slope to the ReLU behind the sum of each residual
-    block, and here all have the slope 1.
+    block, and here all have the slope 1. With `behind_sums=False`, as in the preset `linbp`, these keep their true
+    slope here too.
 
     The paper's own arguments: eps 16/255 and less, steps of 1/255, 300 steps; of a ResNet-50 all from the second block
     of the third stage on.
@@ -140,27 +137,48 @@ class LinearBackward(SourceTransform):
         start: depth from which activations are changed, in [0, 1], see `SourceGraph`.
         nodes: names of the activations to change in place of those from `start` on; `auto` names none.
         rescale: whether the gradient through each residual branch keeps its length.
+        behind_sums: whether activations behind the sums of residual connections are changed too, see `SmoothBackward`.
 
     Raises:
         ValueError: an argument is out of range.
         AttackError: at the first pass, the source has no such activations.
     """
 
+    behind_sums = True
+
     def __init__(
-        self, strength: float = 1.0, start: float = 0.4, nodes: Sequence[str] = (AUTO,), rescale: bool = True
+        self,
+        strength: float = 1.0,
+        start: float = 0.4,
+        nodes: Sequence[str] = (AUTO,),
+        rescale: bool = True,
+        behind_sums: bool = True,
     ) -> None:
         self.strength, self.start = check_share("strength", strength), check_share("start", start)
         self.nodes, self.rescale = check_names(nodes), rescale
+        if not behind_sums:  # True is not noted: settings stay those of earlier runs
+            self.behind_sums = False
 
     @property
     def idle(self) -> bool:
         return self.strength == 0
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = graph.find(self, ACTIVATION_NAMES, graph.all(*PIECEWISE_LINEAR), self.start, self.nodes)
+        activations, what = _activations(graph, self.behind_sums)
+        found = graph.find(self, what, activations, self.start, self.nodes)
         changes = {change_slope(graph, node, lambda z: z, arguments(node)[:1], self.strength) for node in found}
         if self.rescale:
             keep_length(graph, changes)
+
+
+def _activations(graph: SourceGraph, behind_sums: bool) -> tuple[list[fx.Node], str]:
+    """The activations of straight pieces that may be changed, and what they are called."""
+    found = graph.all(*PIECEWISE_LINEAR)
+    if behind_sums:
+        return found, ACTIVATION_NAMES
+    behind = {one for addition, _ in residuals(graph) for one in activations_behind(addition)}
+    others = [node for node in found if node not in behind]
+    return others, f"{ACTIVATION_NAMES}, but not behind the sums of residual connections"
 
 
 Ramp = Callable[[Tensor], Tensor]

@@ -318,8 +318,9 @@ def test_what_is_left_at_its_default_is_not_among_the_settings():
         {"class": "FixedAttention", "strength": 1.0, "start": 0.0},
         {"class": "TokenGradients", "attention": 0.25, "qkv": 0.75, "mlp": 0.5, "start": 0.0},
     ]
-    assert "behind_sums" not in describe(SmoothBackward())
-    assert describe(SmoothBackward(behind_sums=False))["behind_sums"] is False
+    for kind in (SmoothBackward, LinearBackward):
+        assert "behind_sums" not in describe(kind())
+        assert describe(kind(behind_sums=False))["behind_sums"] is False
     assert describe(SkipGradients(gamma_activated=0.7))["gamma_activated"] == 0.7
     assert describe(CleanFeatureMixup()) == {"class": "CleanFeatureMixup", "prob": 0.1, "mix": 0.75, "nodes": ["auto"]}
     given = describe(SoftplusResiduals(start=0.5, nodes=["add"]))

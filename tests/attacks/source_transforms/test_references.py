@@ -216,6 +216,10 @@ class Unscaled(Linear):
         return f(z)
 
 
+class LinearInside(Linear):
+    leaky = Parts.leaky  # follows the first sum
+
+
 class Rescaled(Function):
     """A residual branch: each image's gradient is the linear one, as long as the true one."""
 
@@ -344,6 +348,7 @@ CASES = {
     "bpa, but behind sums": (SmoothBackward(start=0.0, behind_sums=False), Inside),
     "linbp": (LinearBackward(start=0.3), Linear),
     "linbp, not rescaled": (LinearBackward(start=0.3, rescale=False), Unscaled),
+    "linbp, but behind sums": (LinearBackward(start=0.3, behind_sums=False), LinearInside),
     "sgm": (SkipGradients(), Skip),
     "sgm, other in front of activations": (SkipGradients(0.5, gamma_activated=0.7), SkipActivated),
     "iaa": (SoftplusResiduals(shares=[0.9, 0.4]), Soft),

@@ -379,6 +379,7 @@ EARLY = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1))
          r"convolution \(2\), tanh \(1\)"),
         (Summed(), SmoothBackward(behind_sums=False),
          "PReLU, but not behind the sums of residual connections, and 'Summed' has none"),
+        (Summed(), LinearBackward(behind_sums=False), "but not behind the sums .*, and 'Summed' has none"),
         (PLAIN, SkipGradients(), "residual connections .* has none"),
         (PLAIN, FixedAttention(), "attention with a softmax"),
         (EARLY, LinearBackward(start=0.5), r"from 0.50 of the depth on; the last .* at 0.00. Set start"),
