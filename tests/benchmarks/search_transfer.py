@@ -99,12 +99,13 @@ def run(options: argparse.Namespace) -> None:
     known = {name: one for name, one in config["networks"].items() if _is_there(one["path"])}
     networks = {name: load(one["path"]) for name, one in known.items()}
     families = {name: one["family"] for name, one in known.items()}
-    sources = [name for name, one in known.items() if one.get("source", True) and name in (options.sources or known)]
+    sources = _chosen(options.sources, [name for name, one in known.items() if one.get("source", True)])
+    matches = {pattern: fnmatch.filter(CANDIDATES, pattern) for pattern in options.candidates}
+    if unknown := [pattern for pattern, names in matches.items() if not names]:
+        raise SystemExit(f"no candidate is called {', '.join(unknown)}; there are {', '.join(CANDIDATES)}")
+    names = list(dict.fromkeys(name for found in matches.values() for name in found))
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "families.json").write_text(json.dumps(families))
-    names = [name for pattern in options.candidates for name in fnmatch.filter(CANDIDATES, pattern)]
-    if not names:
-        raise SystemExit(f"no candidate is called {', '.join(options.candidates)}; there are {', '.join(CANDIDATES)}")
     fast = FastNetworks(list(networks.values()), options.engine, options.precision)
     batches = batches_of(config, options.half, options.photos)
     photos = sum(len(batch["image"]) for batch in batches)
@@ -137,9 +138,11 @@ def read(folder: Path, half: str, sources: Sequence[str] | None) -> dict[str, di
     """The confusion matrices of each candidate on each pair of different families."""
     families = json.loads((folder / "families.json").read_text())
     results: dict[str, dict[Pair, np.ndarray]] = {}
-    for file in sorted(folder.glob(f"*@*.{half}.npz")):
+    files = sorted(folder.glob(f"*@*.{half}.npz"))
+    chosen = _chosen(sources, [file.stem.rsplit(".", 3)[1] for file in files])
+    for file in files:
         name, source, seed, _ = file.stem.rsplit(".", 3)
-        if sources and source not in sources:
+        if source not in chosen:
             continue
         content = np.load(file)
         for target in content.files:
@@ -224,6 +227,14 @@ def main(words: Sequence[str] | None = None) -> None:
     table.set_defaults(command=effects)
     options = parser.parse_args(words)
     options.command(options)
+
+
+def _chosen(wanted: Sequence[str] | None, there: Sequence[str]) -> list[str]:
+    """The sources that were asked for, or else all."""
+    unknown = [name for name in wanted or () if name not in there]
+    if unknown:
+        raise SystemExit(f"--sources: no {', '.join(unknown)} here; there are {', '.join(sorted({*there})) or 'none'}")
+    return [name for name in there if not wanted or name in wanted]
 
 
 def _found(file: Path, targets: Sequence[str], photos: int | None = None) -> dict[str, np.ndarray]:

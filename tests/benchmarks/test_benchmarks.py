@@ -144,6 +144,12 @@ def test_search_for_the_strongest_transfer(tmp_path, capsys):
     assert rows.keys() == {"recipe@1", "mi_di@1"}
     with pytest.raises(SystemExit, match=r"no results of 'recipe@2'; there are mi_di@1, recipe@1"):
         search(["show", str(tmp_path / "found"), "--against=recipe@2"])
+    with pytest.raises(SystemExit, match=r"no fpm here; there are fpn$"):
+        search(["show", str(tmp_path / "found"), "--sources", "fpn", "fpm"])
+    with pytest.raises(SystemExit, match=r"no fpm here; there are deeplabv3plus, fpn$"):
+        search([*words, "--sources", "fpn", "fpm"])
+    with pytest.raises(SystemExit, match="no candidate is called midi, x\\*; there are recipe, "):
+        search([*words, "midi", "x*"])
 
 
 @pytest.mark.parametrize(("more", "name", "design", "changes"),

@@ -29,6 +29,7 @@ from lightning_attack.attacks import (
     Momentum,
     Nesterov,
     Objective,
+    PerturbationDecay,
     PreGradient,
     RandomAffine,
     RandomChain,
@@ -263,6 +264,8 @@ NOW: dict[str, dict[str, Any]] = {
     "without_mixup": {"feature_mix": 0.0},
     "zooms_90": {"scale": (0.9, 1.6)},
     "zooms_200": {"scale": (0.75, 2.0)},
+    "ilpd": {"source_transforms": [PerturbationDecay(0.7, 0.0)]},
+    "stretch": {"input_transforms": [BlockStretch()]},
     "power0": {"power": 0.0},
     "power25": {"power": 0.25},
 }
