@@ -27,6 +27,7 @@ KINDS = (
     attacks.Objective, attacks.InputTransform, attacks.GradientTransform, attacks.SourceTransform, attacks.Attack,
     attacks.Norm,
 )  # fmt: skip
+TABLE = "lightning_attack/attacks/README.md, the table of section Presets"
 ROWS = {
     cells[0].strip("`"): cells[1:]
     for line in README.splitlines()
@@ -49,10 +50,12 @@ CLASSES = sorted({child for kind in KINDS for child in concrete_classes(kind)}, 
 
 @pytest.mark.parametrize("part", CLASSES, ids=lambda part: part.__name__)
 def test_every_class_is_offered_and_in_the_readme(part):
-    assert part.__name__ in attacks.__all__
-    assert getattr(attacks, part.__name__) is part
+    name = part.__name__
+    where = "import it in lightning_attack/attacks/__init__.py, and name it in `__all__` there"
+    assert name in attacks.__all__, where
+    assert getattr(attacks, name, None) is part, where
     assert any(part in known for known in PARTS.values()), "error messages do not know it"
-    assert f"`{part.__name__}`" in README
+    assert f"`{name}`" in README, f"{TABLE}: no row has `{name}` among its parts"
 
 
 def test_every_preset_of_every_file_is_in_the_list():
@@ -78,19 +81,32 @@ def test_every_preset_says_where_it_comes_from_and_what_it_computes(preset):
     text = inspect.getdoc(preset)
     source = text.partition("Source:")[2]
     assert re.search(r"20\d\d|arXiv", source), "no source"
-    assert source.startswith(" ours") == (not ROWS[preset.__name__][1]), "a row has a source where it is not our own"
+    assert source.startswith(" ours") == (not row(preset)[1]), "a row has a source where it is not our own"
     named = [part for part in CLASSES if f"`{part.__name__}`" in text]
     assert any(map(has_formula, [preset, *named])), "no formula"
 
 
+def file_of(preset):
+    return CONFIGS / "attacks" / f"{preset.__name__}.yaml"
+
+
 def settings_of(preset):
-    """The settings in a preset's file."""
-    return yaml.safe_load((CONFIGS / "attacks" / f"{preset.__name__}.yaml").read_text())["init_args"]
+    """The settings in a preset's file; none if that is missing, which a test below says."""
+    return yaml.safe_load(file_of(preset).read_text())["init_args"] if file_of(preset).exists() else {}
+
+
+def row(preset):
+    """A preset's row of the README."""
+    name = preset.__name__
+    assert name in ROWS, f"{TABLE}: there is no row of six cells that begins with `{name}`"
+    return ROWS[name]
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
 def test_every_preset_has_a_file_that_says_all_its_settings(preset):
-    config = yaml.safe_load((CONFIGS / "attacks" / f"{preset.__name__}.yaml").read_text())
+    file = f"configs/attacks/{preset.__name__}.yaml"
+    assert file_of(preset).exists(), f"write {file} with all settings of the preset, such as configs/attacks/sgm.yaml"
+    config = yaml.safe_load(file_of(preset).read_text())
     assert config["class_path"] == f"lightning_attack.attacks.{preset.__name__}"
     # What an attack file leaves out would be kept from the attack that it replaces.
     parameters = inspect.signature(preset).parameters
@@ -98,8 +114,10 @@ def test_every_preset_has_a_file_that_says_all_its_settings(preset):
     if "settings" in parameters:
         (keywords,) = typing.get_args(typing.get_type_hints(preset)["settings"])
         settings |= set(keywords.__annotations__)
-    assert set(config["init_args"]) == settings - {"name"}
-    assert config["init_args"]["display_name"] == preset().display_name != preset.__name__, "see PUBLISHED"
+    assert set(config["init_args"]) == settings - {"name"}, f"{file} has other settings than the preset"
+    published = "lightning_attack/attacks/presets/published.py says what papers call it, and which papers it is from"
+    assert preset.__name__ in PUBLISHED, f"{published}: a line is missing"
+    assert config["init_args"]["display_name"] == preset().display_name != preset.__name__, published
 
 
 @pytest.mark.parametrize("preset", [one for one in PRESETS if "eps" in settings_of(one)], ids=lambda one: one.__name__)
@@ -112,6 +130,7 @@ def test_a_file_with_another_radius_is_the_preset_with_it(preset):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_has_a_row_with_its_parts(file):
     config = yaml.safe_load(file.read_text())
+    assert file.stem in ROWS, f"{TABLE}: there is no row of six cells that begins with `{file.stem}`"
     parts = re.findall(r"`(\w+)`", ROWS[file.stem][2])
     assert ROWS[file.stem][4]
     presets = {preset.__name__: preset for preset in PRESETS}
@@ -165,7 +184,7 @@ def test_rows_say_what_an_attack_costs(name):
 
 def test_rows_of_published_attacks_have_year_and_source():
     for preset in PRESETS:
-        year, source = ROWS[preset.__name__][:2]
+        year, source = row(preset)[:2]
         assert bool(year) == bool(source), preset.__name__
         for number in re.findall(r"\[(\d{4}\.\d{5})\]", source):
             assert number in inspect.getdoc(preset), f"{preset.__name__}: the row's source is not the docstring's"
@@ -175,7 +194,7 @@ def test_citations_are_the_papers_of_the_rows():
     assert {key for _, keys in PUBLISHED.values() for key in keys} == set(PAPERS)
     for preset in PRESETS:
         cited = preset().citations
-        numbers = re.findall(r"\[(\d{4}\.\d{5})\]", ROWS[preset.__name__][1])
+        numbers = re.findall(r"\[(\d{4}\.\d{5})\]", row(preset)[1])
         assert set(re.findall(r"\d{4}\.\d{5}", "".join(cited.values()))) >= {*numbers}, preset.__name__
         assert cited, preset.__name__
     for key, entry in PAPERS.items():
@@ -199,6 +218,9 @@ def test_the_table_of_figures_has_all_presets():
     rows = re.findall(r"^\| `(\w+)` \|", shown, re.MULTILINE)
     files = {file.stem for file in (ROOT / "configs" / "attacks").glob("*.yaml")}
     assert {*PRESETS_SHOWN} == files - LEFT_OUT
+    missing = {*PRESETS_SHOWN} - {*rows, *later}
+    where = "attacks/README.md, All presets on real photos: write above <!-- /presets-table -->"
+    assert not missing, f"{where}: Not in it yet: {', '.join(f'`{name}`' for name in sorted(missing))}."
     assert sorted([*rows, *later]) == sorted(PRESETS_SHOWN)
     compared = 0
     for group in re.split(r"^\| \*\*.*", shown, flags=re.MULTILINE):

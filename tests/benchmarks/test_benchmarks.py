@@ -59,7 +59,7 @@ def test_times_of_a_run(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", command[1:2])
         return SimpleNamespace(returncode=command_line(command[2:]))
 
-    monkeypatch.setattr(end_to_end.subprocess, "run", here)
+    monkeypatch.setattr(end_to_end, "subprocess", SimpleNamespace(run=here))
     words = ["--data.limit=2", "--data.dataset.size=32", "--model.attack.steps=1", "--model.targets={}"]
     found = end_to_end.run(1, None, words, tmp_path)
     assert 0 < found["attack"] < found["steps"] < found["run"] < found["command"]

@@ -176,9 +176,9 @@ def _activations(graph: SourceGraph, behind_sums: bool) -> tuple[list[fx.Node], 
     found = graph.all(*PIECEWISE_LINEAR)
     if behind_sums:
         return found, ACTIVATION_NAMES
-    behind = {one for addition, _ in residuals(graph) for one in activations_behind(addition)}
+    behind = {one for residual in residuals(graph) for one in activations_behind(residual.total)}
     others = [node for node in found if node not in behind]
-    return others, f"{ACTIVATION_NAMES}, but not behind the sums of residual connections"
+    return others, f"{ACTIVATION_NAMES}, but not behind the sums of residual connections (behind_sums: true does)"
 
 
 Ramp = Callable[[Tensor], Tensor]

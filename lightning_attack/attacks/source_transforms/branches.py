@@ -30,7 +30,7 @@ def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
         changes: nodes that `SourceGraph.follow` made; branches without any stay as they are.
     """
     changed = {change.args[0] for change in changes}
-    for addition, branch in blocks(graph):
+    for addition, branch, _ in blocks(graph):
         if branch_of(addition, branch) & changed:
             place = addition.args.index(branch)
             graph.at_end(partial(_keep_length, graph.module.graph, addition, place, changes))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator as python
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
 import torch
 from torch import fx
 
@@ -21,6 +26,8 @@ ENLARGING = (
     aten._upsample_bicubic2d_aa, aten._upsample_nearest_exact2d, aten.grid_sampler_2d, aten.pixel_shuffle,
     aten.max_unpool2d,
 )  # fmt: skip
+DIVIDING = (aten.split, aten.split_with_sizes, aten.chunk, aten.unbind)
+TAKING = (aten.slice, aten.select, aten.index_select)
 PIECEWISE_LINEAR = (aten.relu, aten.hardtanh, aten.leaky_relu, aten._prelu_kernel)
 """Activations made of straight pieces, as ATen has them; ReLU6 is a hardtanh, PReLU the last."""
 ACTIVATIONS = (
@@ -29,53 +36,70 @@ ACTIVATIONS = (
 """Operators of which one may follow the sum of a residual connection."""
 
 
-def residuals(graph: SourceGraph) -> list[tuple[fx.Node, fx.Node]]:
-    """Residual connections: the nodes `skip + branch`, each with its branch, in order of execution.
+class Residual(NamedTuple):
+    """A place where a residual branch is added to the skip connection.
 
-    One of two cases: what is added to the branch is the branch's own input, or comes of it through one layer at
-    most (as where a ResNet halves the size). Additions in which something is enlarged, as in the top-down path of
-    an FPN or in a decoder, are none.
+    Where the skip connection is added to several branches, each of these additions is one.
     """
-    place: dict[fx.Node, int] = {}
-    before: dict[fx.Node, int] = {}
-    layers = enlarging = 0
-    for number, node in enumerate(graph.module.graph.nodes):
-        place[node] = 1 << number
-        given = 0
-        for one in node.all_input_nodes:
-            given |= before[one]
-        # What does not depend on the images is no part of a branch.
-        before[node] = given | place[node] if given or node.op == "placeholder" else 0
-        layers |= place[node] * (operator(node) in WEIGHTED)
-        enlarging |= place[node] * (operator(node) in ENLARGING or _is_transposed(node))
-    found = []
-    for node in graph.all(aten.add):
-        parts = [part for part in node.args[:2] if isinstance(part, fx.Node) and before[part]]
-        if len(parts) < 2 or shape_of(parts[0]) != shape_of(parts[1]) or shape_of(node) != shape_of(parts[0]):
-            continue
-        own = [before[part] & ~before[other] for part, other in (parts, parts[::-1])]
-        counts = [(mine & layers).bit_count() for mine in own]
-        if (own[0] | own[1]) & enlarging or min(counts) > 1 or counts[0] == counts[1]:
-            continue
-        found.append((node, parts[counts.index(max(counts))]))
-    return found
+
+    addition: fx.Node
+    branch: fx.Node
+    total: fx.Node
+    """The whole sum; the addition itself if it adds nothing but the skip connection and one branch."""
+
+
+class _Summand(NamedTuple):
+    node: fx.Node
+    way: list[tuple[fx.Node, fx.Node]]
+    """The additions from the summand to the sum, and what each of them adds to it."""
+
+
+Before = dict[fx.Node, int]
+"""For each node that depends on the images those that it is computed from and itself, as bits in order of execution."""
+
+
+def residuals(graph: SourceGraph) -> list[Residual]:
+    """Residual connections `skip + branch`, or `skip + branch + branch + ...`, in order of execution.
+
+    The skip connection is what the branches begin with, all of its channels, or comes of it through one layer at most
+    (as where a ResNet halves the size), and each branch has more layers one after another. So layers that run side by
+    side, and the groups of channels that a block of Res2Net adds to each other, are none; nor are sums in which
+    something is enlarged, as in the top-down path of an FPN or in a decoder.
+    """
+    order = list(graph.module.graph.nodes)
+    before = _before(order)
+    additions = {node: parts for node in graph.all(aten.add) if (parts := _parts(node, before))}
+    inner = {node for node in additions if _only_user(node) in additions}
+    found, todo = [], [node for node in additions if node not in inner]
+    for total in todo:
+        summands = _summands(total, additions, inner)
+        common = functools.reduce(int.__and__, [before[one.node] for one in summands])
+        own = [[order[bit] for bit in _bits(before[one.node] & ~common)] for one in summands]
+        skip = _skip(graph, own)
+        if skip is not None:
+            found += [Residual(addition, branch, total) for addition, branch in summands[skip].way]
+        else:  # the output of a residual connection may be added to something else
+            todo += inner.intersection(map(_origin, additions[total]))
+    place = {node: number for number, node in enumerate(order)}
+    return sorted(found, key=lambda one: place[one.addition])
 
 
 def sums(graph: SourceGraph) -> list[fx.Node]:
     """The sums of residual connections whose first axis is the images, in order of execution."""
-    return [addition for addition, _ in residuals(graph) if graph.is_of_images(addition)]
+    totals = dict.fromkeys(one.total for one in residuals(graph))
+    return [total for total in totals if graph.is_of_images(total)]
 
 
-def blocks(graph: SourceGraph) -> list[tuple[fx.Node, fx.Node]]:
+def blocks(graph: SourceGraph) -> list[Residual]:
     """The residual connections that lie in no branch of another one, as `residuals` gives them.
 
     No residual connection goes around their sums. Those whose first axis is not the images are left out.
     """
     connections = residuals(graph)
     inside: set[fx.Node] = set()
-    for addition, branch in connections:
-        inside |= branch_of(addition, branch)
-    return [(one, branch) for one, branch in connections if one not in inside and graph.is_of_images(one)]
+    for one in connections:
+        inside |= branch_of(one.addition, one.branch)
+    return [one for one in connections if one.addition not in inside and graph.is_of_images(one.total)]
 
 
 def branch_of(addition: fx.Node, branch: fx.Node) -> set[fx.Node]:
@@ -95,6 +119,89 @@ def _users(node: fx.Node) -> list[fx.Node]:
     for user in node.users:
         found += _users(user) if is_change(user) else [user]
     return found
+
+
+def _before(order: Sequence[fx.Node]) -> Before:
+    before: Before = {}
+    for number, node in enumerate(order):
+        given = functools.reduce(int.__or__, [before.get(one, 0) for one in node.all_input_nodes], 0)
+        if given or node.op == "placeholder":
+            before[node] = given | 1 << number
+    return before
+
+
+def _bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, from the lowest on."""
+    while mask:
+        yield (lowest := mask & -mask).bit_length() - 1
+        mask ^= lowest
+
+
+def _parts(addition: fx.Node, before: Before) -> list[fx.Node]:
+    """What is added, if it is two tensors of one shape that depend on the images."""
+    parts = [part for part in addition.args[:2] if isinstance(part, fx.Node) and part in before]
+    same = len(parts) == 2 and shape_of(parts[0]) == shape_of(parts[1]) == shape_of(addition)
+    return parts if same else []
+
+
+def _summands(
+    total: fx.Node, additions: Mapping[fx.Node, Sequence[fx.Node]], inner: Collection[fx.Node]
+) -> list[_Summand]:
+    one, other = additions[total]
+    found = []
+    for part, beside in ((one, other), (other, one)):
+        origin = _origin(part)
+        summands = _summands(origin, additions, inner) if origin in inner else [_Summand(part, [])]
+        found += [_Summand(node, [*way, (total, beside)]) for node, way in summands]
+    return found
+
+
+def _skip(graph: SourceGraph, own: Sequence[Sequence[fx.Node]]) -> int | None:
+    """Which of several summands is the skip connection, if one is; of each, the nodes that not all of them share."""
+    if any(operator(node) in ENLARGING or _is_transposed(node) for nodes in own for node in nodes):
+        return None
+    depths = [_depths(nodes) for nodes in own]
+    most = [max(found.values(), default=0) for found in depths]
+    least, second = sorted(most)[:2]
+    skip = most.index(least)
+    whole = not any(_takes_channels(graph, node) for node, depth in depths[skip].items() if depth == 0)
+    return skip if least <= 1 and least < second and whole else None
+
+
+def _depths(nodes: Sequence[fx.Node]) -> dict[fx.Node, int]:
+    """How many layers run one after another up to each of some nodes, which are in order of execution."""
+    depths: dict[fx.Node, int] = {}
+    for node in nodes:
+        given = max((depths.get(one, 0) for one in node.all_input_nodes), default=0)
+        depths[node] = given + (operator(node) in WEIGHTED)
+    return depths
+
+
+def _takes_channels(graph: SourceGraph, node: fx.Node) -> bool:
+    """Whether a node takes some of the channels of what it is given."""
+    (given, *_) = node.all_input_nodes or (None,)
+    if given is None:
+        return False
+    if node.target is python.getitem:
+        return operator(given) in DIVIDING
+    if operator(node) not in TAKING:
+        return False
+    axis = node.args[1] if len(node.args) > 1 else 0
+    assert isinstance(axis, int)
+    return axis % len(shape_of(given)) == graph.channels(given)
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    """The node that takes what a node computes, if it is one."""
+    users = {*_users(node)}
+    return users.pop() if len(users) == 1 else None
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """The node whose value source transforms have changed; itself if they have not."""
+    while is_change(node):
+        (node, *_) = node.all_input_nodes
+    return node
 
 
 def _is_transposed(node: fx.Node) -> bool:

@@ -167,7 +167,7 @@ class PerturbationDecay(SourceTransform):
 
     def rewrite(self, graph: SourceGraph) -> None:
         layers = graph.layers()
-        added = [addition for addition, _ in blocks(graph) if graph.depth(addition) >= self.at]
+        added = list(dict.fromkeys(one.total for one in blocks(graph) if graph.depth(one.total) >= self.at))
         what = f"{LAYERS}, and sums of residual connections"
         found = graph.find(self, what, added or layers, self.at, self.nodes, named=[*layers, *sums(graph)])
         for node in found[:1] if self.nodes == [AUTO] else found:

@@ -214,6 +214,10 @@ class SourceGraph:
             found += whole[:1]
         return found
 
+    def written(self) -> str:
+        """All nodes and what is still to be changed in the end, to see whether something was changed since."""
+        return f"{self.module.graph} and {len(self._at_end)} changes"
+
     def ready(self) -> fx.GraphModule:
         """The graph with all changes, to be called."""
         for change in self._at_end:

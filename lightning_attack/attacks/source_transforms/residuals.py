@@ -70,11 +70,11 @@ class SkipGradients(SourceTransform):
         return self.gamma == 1 and self.gamma_activated in (None, 1)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        branches = dict(residuals(graph))
-        for addition in graph.find(self, SAID, branches, self.start, self.nodes):
-            own = self.gamma_activated if activations_behind(addition) else None
+        found = {one.addition: one for one in residuals(graph)}
+        for addition in graph.find(self, SAID, found, self.start, self.nodes):
+            own = self.gamma_activated if activations_behind(found[addition].total) else None
             gamma = self.gamma if own is None else own
-            graph.before(addition, branches[addition], partial(_scaled, gamma=gamma))
+            graph.before(addition, found[addition].branch, partial(_scaled, gamma=gamma))
 
 
 def _scaled(branch: Tensor, gamma: float) -> Tensor:
@@ -133,7 +133,8 @@ class SoftplusResiduals(SourceTransform):
         return self.beta is None and all(share == 1 for share in self.shares)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        branches = dict(residuals(graph)) if any(share != 1 for share in self.shares) else {}
+        found = residuals(graph) if any(share != 1 for share in self.shares) else []
+        branches = {one.addition: one.branch for one in found}
         activations = [] if self.beta is None else graph.all(*PIECEWISE_LINEAR)
         said = f"{ACTIVATION_NAMES}, and {SAID}"
         wanted = graph.find(self, said, [*branches, *activations], self.start, self.nodes)

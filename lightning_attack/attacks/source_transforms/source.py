@@ -221,7 +221,14 @@ def _rewrite(graph: SourceGraph, transforms: Sequence[SourceTransform]) -> list[
     missed: list[AttackError] = []
     for transform in transforms:
         try:
+            before = graph.written()
             transform.rewrite(graph)
+            if graph.written() == before:
+                raise AttackError(
+                    f"{type(transform).__name__} has changed nothing in the graph of '{graph.name}'. Its `rewrite` "
+                    "must call `follow`, `follow_live` or `before` of the graph for each node that it changes; if "
+                    "its settings change nothing, `idle` must say so"
+                )
         except AttackError as error:
             if transform.required:
                 raise

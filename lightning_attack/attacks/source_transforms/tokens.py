@@ -223,7 +223,7 @@ def _is_shape_of(node: object, origin: fx.Node) -> bool:
 def _mlps(graph: SourceGraph, attention: Iterable[fx.Node]) -> list[fx.Node]:
     """Outputs of the last product with a matrix in each residual branch of several, without attention."""
     nodes, attending, found = list(graph.module.graph.nodes), {*attention}, []
-    for addition, branch in residuals(graph):
+    for addition, branch, _ in residuals(graph):
         own = branch_of(addition, branch)
         layers = [node for node in nodes if node in own and operator(node) in (*WEIGHTED, *PRODUCTS)]
         products = [node for node in layers if operator(node) in MATRICES]
