@@ -18,6 +18,7 @@ from lightning_attack.models.wrapper import SegmentationModel
 from lightning_attack.predict.batches import Batch, given_eps
 from lightning_attack.predict.clean_cache import CleanPredictions
 from lightning_attack.predict.cost import PeakMemory, clock, count_passes
+from lightning_attack.predict.global_draws import drawn_globally
 from lightning_attack.predict.output import AttackOutput
 from lightning_attack.predict.recovery import OnError, finite, refuse
 from lightning_attack.predict.scoring import Scorer
@@ -40,7 +41,7 @@ class BatchAttack:
         fast: runs the networks.
         memory: measures the memory of the attack.
         say: called with a few words for each part of the work.
-        note: called with what the attack has to leave out.
+        note: called with what the attack has to leave out, and what makes its results hard to repeat.
     """
 
     attack: Attack
@@ -113,7 +114,19 @@ class BatchAttack:
             figures.append(dict(values))
             self.say(f"{attack.name} step {step + 1}")
 
-        with self.fast.attacking(images), count_passes(self.source) as passes, left_out_told_to(self.note):
+        def drew() -> None:
+            self.note(
+                f"{attack.name}, or its source, drew numbers from a global random generator (torch, random or numpy): "
+                "results depend on batch size, on ranks and on where a run was resumed. Input transforms are given "
+                "`draws`, and source transforms a `run`, that have numbers of each image"
+            )
+
+        with (
+            self.fast.attacking(images),
+            count_passes(self.source) as passes,
+            left_out_told_to(self.note),
+            drawn_globally(images.device, drew),
+        ):
             self.memory.begin(images.device)
             seconds = -clock(images)
             adversarial = attack(

@@ -1,15 +1,27 @@
 """`AttackModule` in a real `Trainer.predict`: gradients, frozen networks, who is who, what is counted."""
 
 import copy
+import random
 import re
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_attack.attacks import InputDiversity, NoAttack, SkipGradients, fgsm, pgd, transegpgd, transegpgd_mi
+from lightning_attack.attacks import (
+    InputDiversity,
+    NoAttack,
+    SkipGradients,
+    SourceTransform,
+    fgsm,
+    pgd,
+    soft_transfer,
+    transegpgd,
+    transegpgd_mi,
+)
 from lightning_attack.attacks.base import Attack
 from lightning_attack.callbacks import TransferMetrics
 from lightning_attack.data import Scene, SegmentationDataModule, SegmentationDataset, SyntheticScenes
@@ -363,6 +375,37 @@ def test_arguments_of_other_kinds_are_named():
         AttackModule(nn.Identity(), "pgd")
     with pytest.raises(TypeError, match="targets are a list; expected a dictionary from names to networks"):
         AttackModule(nn.Identity(), pgd(), [nn.Identity()])
+
+
+class Shaken(SourceTransform):
+    """Multiplies what convolutions compute by a number that `draw` gives, of one image or of whatever comes next."""
+
+    def __init__(self, draw):
+        self._draw = draw
+
+    def rewrite(self, graph):
+        for node in graph.find(self, "convolutions", graph.all(torch.ops.aten.convolution)):
+            graph.follow_live(node, lambda run, key, value: value * self._draw(run, key, value), "shaken")
+
+
+GLOBAL = {
+    "torch": lambda run, key, value: torch.rand(()),
+    "numpy": lambda run, key, value: float(np.random.rand()),
+    "Python": lambda run, key, value: random.random(),
+}
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_numbers_of_a_global_generator_are_told_of(name, tmp_path):
+    def notes(draw):
+        attack = soft_transfer(steps=1, source_transforms=[Shaken(draw)])
+        metrics = TransferMetrics(str(tmp_path), table=False)
+        run(AttackModule(model(), attack), scenes(3), callbacks=[metrics])
+        return metrics.summary.get("notes", [])
+
+    (note,) = notes(GLOBAL[name])
+    assert note.startswith("soft_transfer, or its source, drew numbers from a global random generator")
+    assert notes(lambda run, key, value: run.uniform(key, value, (1, 1, 1))) == []
 
 
 def test_each_run_says_what_its_attack_leaves_out(tmp_path, recwarn):
