@@ -116,9 +116,10 @@ class BatchAttack:
 
         def drew() -> None:
             self.note(
-                f"{attack.name}, or its source, drew numbers from a global random generator (torch, random or numpy): "
-                "results depend on batch size, on ranks and on where a run was resumed. Input transforms are given "
-                "`draws`, and source transforms a `run`, that have numbers of each image"
+                f"while {attack.name} ran, numbers were drawn from a global random generator (torch, random or numpy). "
+                "If it was the attack or its source, results depend on batch size, on ranks and on where a run was "
+                "resumed; input transforms are given `draws`, and source transforms a `run`, that have numbers of each "
+                "image"
             )
 
         with (

@@ -139,7 +139,7 @@ def read(folder: Path, half: str, sources: Sequence[str] | None) -> dict[str, di
     families = json.loads((folder / "families.json").read_text())
     results: dict[str, dict[Pair, np.ndarray]] = {}
     files = sorted(folder.glob(f"*@*.{half}.npz"))
-    chosen = _chosen(sources, [file.stem.rsplit(".", 3)[1] for file in files])
+    chosen = _chosen(sources, sorted({file.stem.rsplit(".", 3)[1] for file in files}))
     for file in files:
         name, source, seed, _ = file.stem.rsplit(".", 3)
         if source not in chosen:
@@ -233,7 +233,7 @@ def _chosen(wanted: Sequence[str] | None, there: Sequence[str]) -> list[str]:
     """The sources that were asked for, or else all."""
     unknown = [name for name in wanted or () if name not in there]
     if unknown:
-        raise SystemExit(f"--sources: no {', '.join(unknown)} here; there are {', '.join(sorted({*there})) or 'none'}")
+        raise SystemExit(f"--sources: no {', '.join(unknown)} here; there are {', '.join(sorted(there)) or 'none'}")
     return [name for name in there if not wanted or name in wanted]
 
 

@@ -404,7 +404,7 @@ def test_numbers_of_a_global_generator_are_told_of(name, tmp_path):
         return metrics.summary.get("notes", [])
 
     (note,) = notes(GLOBAL[name])
-    assert note.startswith("soft_transfer, or its source, drew numbers from a global random generator")
+    assert note.startswith("while soft_transfer ran, numbers were drawn from a global random generator")
     assert notes(lambda run, key, value: run.uniform(key, value, (1, 1, 1))) == []
 
 

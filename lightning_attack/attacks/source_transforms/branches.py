@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,23 +22,30 @@ def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
 
         z' = z + f(z):   backward  1 + |g| / |g'| f'(z),   g, g' = what f hands back without and with the changes
 
-    Lengths are Euclidean and of each image. Of a residual connection inside another one's branch, only the outer one is
-    scaled. A branch with changes is computed a second time for this.
+    Lengths are Euclidean and of each image. Several branches of one skip connection are scaled together. Of a residual
+    connection inside another one's branch, only the outer one is scaled. A branch with changes is computed a second
+    time for this.
 
     Args:
         graph: all transforms may still change it; it is rewritten after the last of them.
         changes: nodes that `SourceGraph.follow` made; branches without any stay as they are.
     """
     changed = {change.args[0] for change in changes}
-    for addition, branch, _ in blocks(graph):
-        if branch_of(addition, branch) & changed:
-            place = addition.args.index(branch)
-            graph.at_end(partial(_keep_length, graph.module.graph, addition, place, changes))
+    places: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
+    inside: dict[fx.Node, set[fx.Node]] = {}
+    for addition, branch, total in blocks(graph):
+        places.setdefault(total, []).append((addition, addition.args.index(branch)))
+        inside.setdefault(total, set()).update(branch_of(addition, branch))
+    for total, nodes in inside.items():
+        if nodes & changed:
+            graph.at_end(partial(_keep_length, graph.module.graph, places[total], changes))
 
 
-def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collection[fx.Node]) -> None:
-    branch: Any = addition.args[place]  # other transforms may have changed it since
-    inside, of_images = branch_of(addition, branch), _of_images(graph)
+def _keep_length(graph: fx.Graph, places: Sequence[tuple[fx.Node, int]], changes: Collection[fx.Node]) -> None:
+    """Of all branches of a skip connection together: of each the addition, and which of its arguments the branch is."""
+    ends: list[tuple[fx.Node, Any]] = [(addition, addition.args[place]) for addition, place in places]
+    inside = set().union(*(branch_of(addition, branch) for addition, branch in ends))
+    of_images = _of_images(graph)
     own = [node for node in of_images if node in inside]
     entries = dict.fromkeys(given for node in own for given in node.all_input_nodes if given not in inside)
     copies: dict[fx.Node, fx.Node] = {}
@@ -57,9 +64,10 @@ def _keep_length(graph: fx.Graph, addition: fx.Node, place: int, changes: Collec
             continue
         with graph.inserting_after(node):
             copies[node] = graph.node_copy(node, lambda given: copies.get(given, given))
-    with graph.inserting_before(addition):
-        joined = graph.call_function(callable_by_a_graph(_joined), (branch, copies[branch]))
-    addition.replace_input_with(branch, joined)
+    for addition, branch in ends:
+        with graph.inserting_before(addition):
+            joined = graph.call_function(callable_by_a_graph(_joined), (branch, copies[branch]))
+        addition.replace_input_with(branch, joined)
 
 
 def _of_images(graph: fx.Graph) -> dict[fx.Node, None]:

@@ -27,7 +27,7 @@ ENLARGING = (
     aten.max_unpool2d,
 )  # fmt: skip
 DIVIDING = (aten.split, aten.split_with_sizes, aten.chunk, aten.unbind)
-TAKING = (aten.slice, aten.select, aten.index_select)
+TAKING = (aten.slice, aten.select, aten.index, aten.index_select)
 PIECEWISE_LINEAR = (aten.relu, aten.hardtanh, aten.leaky_relu, aten._prelu_kernel)
 """Activations made of straight pieces, as ATen has them; ReLU6 is a hardtanh, PReLU the last."""
 ACTIVATIONS = (
@@ -39,7 +39,8 @@ ACTIVATIONS = (
 class Residual(NamedTuple):
     """A place where a residual branch is added to the skip connection.
 
-    Where the skip connection is added to several branches, each of these additions is one.
+    Where the skip connection is added to several branches, each of these additions is one. Branches that are added to
+    each other first, as in `skip + (branch + branch)`, count as one branch.
     """
 
     addition: fx.Node
@@ -64,24 +65,32 @@ def residuals(graph: SourceGraph) -> list[Residual]:
     The skip connection is what the branches begin with, all of its channels, or comes of it through one layer at most
     (as where a ResNet halves the size), and each branch has more layers one after another. So layers that run side by
     side, and the groups of channels that a block of Res2Net adds to each other, are none; nor are sums in which
-    something is enlarged, as in the top-down path of an FPN or in a decoder.
+    something is enlarged, as in the top-down path of an FPN or in a decoder. A sum that is none may have summands that
+    are, or are if it is taken as the sum of two.
     """
     order = list(graph.module.graph.nodes)
     before = _before(order)
+    layers = functools.reduce(int.__or__, [1 << n for n, one in enumerate(order) if operator(one) in WEIGHTED], 0)
     additions = {node: parts for node in graph.all(aten.add) if (parts := _parts(node, before))}
-    inner = {node for node in additions if _only_user(node) in additions}
-    found, todo = [], [node for node in additions if node not in inner]
-    for total in todo:
-        summands = _summands(total, additions, inner)
+    shared = {node: before[one] & before[other] & layers for node, (one, other) in additions.items()}
+    # A part of a sum is what begins where the sum begins; the summands of others have had a layer in common since.
+    inner = {node for node in additions if (user := _only_user(node)) in shared and not shared[node] & ~shared[user]}
+
+    def found_in(total: fx.Node, summands: Sequence[_Summand]) -> list[Residual]:
         common = functools.reduce(int.__and__, [before[one.node] for one in summands])
         own = [[order[bit] for bit in _bits(before[one.node] & ~common)] for one in summands]
         skip = _skip(graph, own)
-        if skip is not None:
-            found += [Residual(addition, branch, total) for addition, branch in summands[skip].way]
-        else:  # the output of a residual connection may be added to something else
+        return [] if skip is None else [Residual(*place, total) for place in summands[skip].way]
+
+    found, todo = [], [node for node in additions if node not in inner]
+    for total in todo:
+        residual = found_in(total, _summands(total, additions, inner))
+        if not residual:
+            residual = found_in(total, _summands(total, additions, ()))
             todo += inner.intersection(map(_origin, additions[total]))
+        found += residual
     place = {node: number for number, node in enumerate(order)}
-    return sorted(found, key=lambda one: place[one.addition])
+    return sorted(found, key=lambda one: (place[one.total], place[one.addition]))
 
 
 def sums(graph: SourceGraph) -> list[fx.Node]:
@@ -117,7 +126,10 @@ def _users(node: fx.Node) -> list[fx.Node]:
     """The nodes that take what a node computes, or what source transforms have made of it."""
     found = []
     for user in node.users:
-        found += _users(user) if is_change(user) else [user]
+        if not is_change(user):
+            found.append(user)
+        elif user.args[0] is node:  # else the value of another node is changed, by means of this one's
+            found += _users(user)
     return found
 
 
@@ -157,7 +169,11 @@ def _summands(
 
 
 def _skip(graph: SourceGraph, own: Sequence[Sequence[fx.Node]]) -> int | None:
-    """Which of several summands is the skip connection, if one is; of each, the nodes that not all of them share."""
+    """Which of several summands is the skip connection; None if none is.
+
+    Args:
+        own: for each summand the nodes that it is computed from, without those that all summands are computed from.
+    """
     if any(operator(node) in ENLARGING or _is_transposed(node) for nodes in own for node in nodes):
         return None
     depths = [_depths(nodes) for nodes in own]
@@ -179,16 +195,16 @@ def _depths(nodes: Sequence[fx.Node]) -> dict[fx.Node, int]:
 
 def _takes_channels(graph: SourceGraph, node: fx.Node) -> bool:
     """Whether a node takes some of the channels of what it is given."""
-    (given, *_) = node.all_input_nodes or (None,)
-    if given is None:
-        return False
+    kind = node
     if node.target is python.getitem:
-        return operator(given) in DIVIDING
-    if operator(node) not in TAKING:
+        (kind, *_) = node.all_input_nodes
+    if operator(kind) not in (DIVIDING if kind is not node else TAKING):
         return False
-    axis = node.args[1] if len(node.args) > 1 else 0
-    assert isinstance(axis, int)
-    return axis % len(shape_of(given)) == graph.channels(given)
+    given = kind.all_input_nodes[0]
+    if len(shape_of(given)) != len(shape_of(node)):  # one group of several
+        return True
+    axis = graph.channels(given)
+    return shape_of(node)[axis] < shape_of(given)[axis]
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -171,7 +171,12 @@ class SourceGraph:
             node: computes a tensor.
             change: returns a tensor of the same shape and type.
             place: of the user's arguments the one that is changed; None changes all that are the node.
+
+        Raises:
+            ValueError: place is None, and the user does not take the node.
         """
+        if place is None and node not in user.all_input_nodes:
+            raise ValueError(f"'{user.name}' does not take what '{node.name}' computes, so nothing would change")
         new = self._insert(node, callable_by_a_graph(change), (), [user] if place is None else [])
         if place is not None:
             user.update_arg(place, new)

@@ -135,12 +135,14 @@ class SoftplusResiduals(SourceTransform):
     def rewrite(self, graph: SourceGraph) -> None:
         found = residuals(graph) if any(share != 1 for share in self.shares) else []
         branches = {one.addition: one.branch for one in found}
+        totals = {one.addition: one.total for one in found}
         activations = [] if self.beta is None else graph.all(*PIECEWISE_LINEAR)
         said = f"{ACTIVATION_NAMES}, and {SAID}"
         wanted = graph.find(self, said, [*branches, *activations], self.start, self.nodes)
         additions = [node for node in wanted if node in branches]
-        for place, addition in enumerate(additions):
-            share = self.shares[place * len(self.shares) // len(additions)]
+        wholes = list(dict.fromkeys(totals[addition] for addition in additions))
+        for addition in additions:
+            share = self.shares[wholes.index(totals[addition]) * len(self.shares) // len(wholes)]
             graph.before(addition, branches[addition], _times(share))
         for node in wanted:
             if node not in branches:
