@@ -65,15 +65,15 @@ def residuals(graph: SourceGraph) -> list[Residual]:
     The skip connection is what the branches begin with, all of its channels, or comes of it through one layer at most
     (as where a ResNet halves the size), and each branch has more layers one after another. So layers that run side by
     side, and the groups of channels that a block of Res2Net adds to each other, are none; nor are sums in which
-    something is enlarged, as in the top-down path of an FPN or in a decoder. A sum that is none may have summands that
-    are, or are if it is taken as the sum of two.
+    something is enlarged, as in the top-down path of an FPN or in a decoder. A sum of several parts that is none is
+    tried again as the sum of the two that are added last, and then those sums that are its parts.
     """
     order = list(graph.module.graph.nodes)
     before = _before(order)
     layers = functools.reduce(int.__or__, [1 << n for n, one in enumerate(order) if operator(one) in WEIGHTED], 0)
     additions = {node: parts for node in graph.all(aten.add) if (parts := _parts(node, before))}
     shared = {node: before[one] & before[other] & layers for node, (one, other) in additions.items()}
-    # A part of a sum is what begins where the sum begins; the summands of others have had a layer in common since.
+    # An addition is a part of a larger sum if both begin at the same place; what lies inside of a branch begins later.
     inner = {node for node in additions if (user := _only_user(node)) in shared and not shared[node] & ~shared[user]}
 
     def found_in(total: fx.Node, summands: Sequence[_Summand]) -> list[Residual]:
