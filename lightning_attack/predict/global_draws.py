@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -28,9 +28,14 @@ def drawn_globally(device: torch.device, tell: Callable[[], None]) -> Iterator[N
 
 
 def _states(device: torch.device) -> list[object]:
-    numpy = importlib.import_module("numpy")
-    name, keys, *rest = numpy.random.get_state()
-    states = [torch.get_rng_state().numpy().tobytes(), random.getstate(), name, keys.tobytes(), *rest]
+    name, keys, *rest = np.random.get_state()
+    states: list[object] = [
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        name,
+        np.asarray(keys).tobytes(),
+        *rest,
+    ]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
     return states

@@ -31,14 +31,13 @@ def keep_length(graph: SourceGraph, changes: Collection[fx.Node]) -> None:
         changes: nodes that `SourceGraph.follow` made; branches without any stay as they are.
     """
     changed = {change.args[0] for change in changes}
-    places: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
-    inside: dict[fx.Node, set[fx.Node]] = {}
+    together: dict[fx.Node, list[tuple[fx.Node, fx.Node]]] = {}
     for addition, branch, total in blocks(graph):
-        places.setdefault(total, []).append((addition, addition.args.index(branch)))
-        inside.setdefault(total, set()).update(branch_of(addition, branch))
-    for total, nodes in inside.items():
-        if nodes & changed:
-            graph.at_end(partial(_keep_length, graph.module.graph, places[total], changes))
+        together.setdefault(total, []).append((addition, branch))
+    for branches in together.values():
+        if any(branch_of(addition, branch) & changed for addition, branch in branches):
+            places = [(addition, addition.args.index(branch)) for addition, branch in branches]
+            graph.at_end(partial(_keep_length, graph.module.graph, places, changes))
 
 
 def _keep_length(graph: fx.Graph, places: Sequence[tuple[fx.Node, int]], changes: Collection[fx.Node]) -> None:

@@ -133,19 +133,18 @@ class SoftplusResiduals(SourceTransform):
         return self.beta is None and all(share == 1 for share in self.shares)
 
     def rewrite(self, graph: SourceGraph) -> None:
-        found = residuals(graph) if any(share != 1 for share in self.shares) else []
-        branches = {one.addition: one.branch for one in found}
-        totals = {one.addition: one.total for one in found}
+        known = residuals(graph) if any(share != 1 for share in self.shares) else []
+        found = {one.addition: one for one in known}
         activations = [] if self.beta is None else graph.all(*PIECEWISE_LINEAR)
         said = f"{ACTIVATION_NAMES}, and {SAID}"
-        wanted = graph.find(self, said, [*branches, *activations], self.start, self.nodes)
-        additions = [node for node in wanted if node in branches]
-        wholes = list(dict.fromkeys(totals[addition] for addition in additions))
-        for addition in additions:
-            share = self.shares[wholes.index(totals[addition]) * len(self.shares) // len(wholes)]
-            graph.before(addition, branches[addition], _times(share))
+        wanted = graph.find(self, said, [*found, *activations], self.start, self.nodes)
+        weakened = [found[node] for node in wanted if node in found]
+        totals = list(dict.fromkeys(one.total for one in weakened))
+        for addition, branch, total in weakened:
+            share = self.shares[totals.index(total) * len(self.shares) // len(totals)]
+            graph.before(addition, branch, _times(share))
         for node in wanted:
-            if node not in branches:
+            if node not in found:
                 soft, inputs = in_ramps(node, self._softplus)
                 graph.follow(node, _in_place_of(soft), *inputs)
 
